@@ -1,0 +1,101 @@
+"""The error tree: every error Feedmill raises on purpose.
+
+::
+
+    FeedmillError                  one line for the user, ending in what to do about it
+    ├── ConfigError                a setting is missing or contradicts another
+    ├── UsageError                 a command was called with unusable values            (exit status 2)
+    │   └── UnknownFamilyError     no family of that name is registered
+    ├── BrokerError
+    │   ├── BrokerUnavailableError nothing answers at the bootstrap servers
+    │   ├── BrokerArtifactError    a Kafka jar is missing, of another version, or not the pinned one
+    │   ├── BrokerStartError       the embedded broker did not come up
+    │   └── DeliveryError          the broker refused or did not acknowledge a record
+    ├── RecordError                a record that cannot be decoded; carries its reason code
+    ├── RefineError                the refine stage cannot go on (a stall, a fenced producer)
+    ├── CoverageError              the coverage store or its service cannot answer
+    ├── DrainTimeoutError          raw was not refined and folded in time
+    ├── ReplayError                a replay's bounds, filter or output cannot be served
+    └── FeedError                  a feed cannot give the batches asked for
+
+A user's error (the first three) is told in one line. A data error (`RecordError`) never reaches a user: its reason
+code goes with the record to the `rejected` stage.
+"""
+
+from __future__ import annotations
+
+
+class FeedmillError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is one line that says what happened and how to mend it."""
+
+    exit_status = 1
+
+
+class ConfigError(FeedmillError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class UsageError(FeedmillError):
+    """A command or function was called with values it cannot use."""
+
+    exit_status = 2
+
+
+class UnknownFamilyError(UsageError):
+    """No family of that name is registered."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"unknown family {name!r}: use one of {', '.join(known)}")
+        self.name = name
+
+
+class BrokerError(FeedmillError):
+    """The broker, or the way to it, is at fault."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """Nothing answers at the bootstrap servers."""
+
+
+class BrokerArtifactError(BrokerError):
+    """A Kafka jar is missing, of the wrong version, or does not match its pinned hash."""
+
+
+class BrokerStartError(BrokerError):
+    """The embedded broker was started and did not become ready."""
+
+
+class DeliveryError(BrokerError):
+    """The broker refused a record, or did not acknowledge it in time."""
+
+
+class RecordError(FeedmillError):
+    """A record's bytes cannot become rows.
+
+    `reason` is a stable code (`garbage`, `unknown_schema_version`, ...) that is counted in the ledger; the message is
+    for the dead letter's `__connect.errors.exception.message` header.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RefineError(FeedmillError):
+    """The refine stage cannot go on and ends its process rather than acknowledge what it did not commit."""
+
+
+class CoverageError(FeedmillError):
+    """The coverage store or its service cannot answer."""
+
+
+class DrainTimeoutError(FeedmillError):
+    """Raw records were not all refined and folded within the time given."""
+
+
+class ReplayError(FeedmillError):
+    """A replay's bounds, filter or output cannot be served."""
+
+
+class FeedError(FeedmillError):
+    """A feed cannot give the batches it was asked for."""
