@@ -1,0 +1,67 @@
+"""Coverage axes and quotas, as declarations.
+
+An axis bins the rows of a frame: `code` is an expression that gives each row the index of its bin in `bins`, or null
+where the axis does not count the row. Everything that could be generated is known before the first example: the bins of
+an axis are its whole range, and the cells of a family are the full cross product of its cell axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A named binning: `code` maps a row to an index into `bins`, or null where the row is not counted."""
+
+    name: str
+    bins: tuple[str, ...]
+    code: pl.Expr
+
+
+def banded(name: str, value: pl.Expr, edges: Sequence[float], bins: Sequence[str]) -> Axis:
+    """Return an axis whose bin i holds edges[i-1] <= value < edges[i]; len(bins) == len(edges) + 1."""
+    if len(bins) != len(edges) + 1:
+        raise ValueError(f"axis {name}: {len(edges)} edges make {len(edges) + 1} bins, not {len(bins)}")
+    above = [(value >= edge).cast(pl.UInt16) for edge in edges]
+    return Axis(name, tuple(bins), reduce(lambda left, right: left + right, above))
+
+
+def labelled(name: str, value: pl.Expr, bins: Sequence[str]) -> Axis:
+    """Return an axis whose bins are the values themselves; a value outside `bins` is not counted."""
+    code = value.replace_strict(list(bins), list(range(len(bins))), default=None, return_dtype=pl.UInt16)
+    return Axis(name, tuple(bins), code)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What a family asks of the counts of one axis.
+
+    Kinds:
+        min_count: every bin in `bins` holds at least `target` rows; what is missing makes a request.
+        max_share: `bins` together hold at most `target` of the axis' rows; an excess is rejected with its reason.
+        share: `bins` together hold `target` of the axis' rows, give or take `tolerance`; reported, never gated.
+    """
+
+    name: str
+    kind: Literal["min_count", "max_share", "share"]
+    axis: str
+    bins: tuple[str, ...]
+    target: float
+    tolerance: float = 0.0
+
+    def verdict(self, counts: Mapping[str, int]) -> tuple[float, bool]:
+        """Return (actual, ok) for the counts of this quota's axis ({bin: rows})."""
+        inside = [counts.get(name, 0) for name in self.bins]
+        if self.kind == "min_count":
+            return float(min(inside)), min(inside) >= self.target
+        total = sum(counts.values())
+        actual = sum(inside) / total if total else 0.0
+        if self.kind == "max_share":
+            return actual, actual <= self.target
+        return actual, total > 0 and abs(actual - self.target) <= self.tolerance

@@ -1,0 +1,131 @@
+"""A family is a declaration: data and pure functions, from which every stage takes what it needs.
+
+What families share (the envelope columns, the example's identity, its route and its split) is computed here, once, so
+that a file written with `--out` and a topic agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import dataframely as dy
+import polars as pl
+import polars_hash as plh
+
+from schema.axes import Axis, Quota
+
+CELL_AXIS = "cell"
+CELL_SEPARATOR = "|"
+SPLITS = ("train", "val", "test")
+# Out of 1,000 groups: 900 train, 50 val, 50 test.
+_SPLIT_EDGES = (900, 950)
+
+# Columns that every example carries beside its family's own.
+ENVELOPE: Mapping[str, pl.DataType] = {
+    "example_id": pl.UInt64(),
+    "split": pl.String(),
+    "augmented_from": pl.UInt64(),
+}
+
+
+class Example(dy.Schema):
+    """Rules that every family's schema inherits; `row` is the row's place in the frame under validation."""
+
+    row = dy.UInt32(nullable=False)
+    example_id = dy.UInt64(nullable=False)
+    split = dy.String(nullable=False)
+    augmented_from = dy.UInt64(nullable=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One kind of example.
+
+    Attributes:
+        name: as in topic names and on the command line.
+        version: of the column layout; the N of `feedmill.<family>.<stage>.v<N>`.
+        columns: the family's own columns on the wire, by name; `ENVELOPE` columns come on top.
+        rules: the dataframely schema; the names of its rules are the reason codes.
+        derive: adds the columns that `rules` compares with and that are not on the wire (recomputed facts).
+        axes: coverage axes over a derived, valid frame.
+        cell_axes: names of the axes whose full cross product makes the cells.
+        cell_possible: whether a cell ({axis: bin}) can exist at all; an impossible one is never a gap.
+        cell_minimum: rows each possible cell should have at least; fewer is a gap.
+        identity: a Utf8 expression, the canonical content that `example_id` hashes.
+        group: a Utf8 expression; rows of one group are never split between train, val and test.
+        route: a UInt64 expression over a frame with `example_id`; a row belongs in partition `route mod partitions`.
+        flatten: one JSON object of the family's JSON form -> {column: value}; raises nothing, unknown keys are kept.
+        nest: a frame of columns -> a frame in the family's JSON form.
+    """
+
+    name: str
+    version: int
+    columns: Mapping[str, pl.DataType]
+    rules: type[Example]
+    derive: Callable[[pl.DataFrame], pl.DataFrame]
+    axes: tuple[Axis, ...]
+    cell_axes: tuple[str, ...]
+    cell_possible: Callable[[Mapping[str, str]], bool] = lambda cell: True
+    cell_minimum: int = 1
+    quotas: tuple[Quota, ...]
+    identity: pl.Expr
+    group: pl.Expr
+    route: pl.Expr = field(default_factory=lambda: pl.col("example_id"))
+    flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
+    nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
+
+    @property
+    def wire(self) -> dict[str, pl.DataType]:
+        """All columns of a raw or clean record, in order: the family's own, then the envelope's."""
+        return {**self.columns, **ENVELOPE}
+
+    def axis(self, name: str) -> Axis:
+        """Return the axis of that name.
+
+        Raises:
+            KeyError: the family has none.
+        """
+        return {axis.name: axis for axis in self.axes}[name]
+
+    def cells(self) -> Iterator[dict[str, str]]:
+        """Yield every cell as {axis: bin}, in row-major order of `cell_axes`."""
+        for bins in product(*(self.axis(name).bins for name in self.cell_axes)):
+            yield dict(zip(self.cell_axes, bins, strict=True))
+
+
+def cell_label(cell: Mapping[str, str]) -> str:
+    """Return the bin label of a cell on the pseudo-axis `cell`, e.g. "80-89|4-7|0"."""
+    return CELL_SEPARATOR.join(cell.values())
+
+
+def identify(frame: pl.DataFrame, family: Family) -> pl.DataFrame:
+    """Return `frame` with `example_id` and `split` computed from its content, and `augmented_from` present.
+
+    `example_id` is xxh3-64 of `family.identity`; `split` comes from xxh3-64 of `family.group`, never from position.
+    Null content gives a null id, which the `example_id|nullability` rule rejects.
+    """
+    group_hash = plh.col("_group").nchash.xxh3_64()
+    bucket = group_hash % 1000
+    split = (
+        pl.when(bucket < _SPLIT_EDGES[0])
+        .then(pl.lit(SPLITS[0]))
+        .when(bucket < _SPLIT_EDGES[1])
+        .then(pl.lit(SPLITS[1]))
+        .when(bucket.is_not_null())
+        .then(pl.lit(SPLITS[2]))
+    )
+    if "augmented_from" not in frame.columns:
+        frame = frame.with_columns(augmented_from=pl.lit(None, dtype=pl.UInt64))
+    return (
+        frame.with_columns(_identity=family.identity, _group=family.group)
+        .with_columns(example_id=plh.col("_identity").nchash.xxh3_64(), split=split)
+        .drop("_identity", "_group")
+    )
+
+
+def partition_of(family: Family, partitions: int) -> pl.Expr:
+    """Return the expression, over an identified frame, of the partition each row belongs in (Int32, null if unknown)."""
+    return (family.route % partitions).cast(pl.Int32).alias("partition")

@@ -1,0 +1,182 @@
+"""The record form: a micro-batch as an Arrow IPC stream with zstd buffer compression, and its headers.
+
+`encode` and `decode` are inverse; `decode` trusts nothing: any bytes give either a frame of the asked-for columns or a
+`RecordError` with a stable reason code, so that a poisoned record ends in `rejected` and not in a crashed worker.
+Headers follow CloudEvents binary mode; ours begin `feedmill-`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+
+import polars as pl
+import pyarrow as pa
+
+from schema.errors import RecordError, UsageError
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+JSON = "application/json"
+SPEC_VERSION = "1.0"
+
+RAW, CLEAN, REJECTED, LEDGER, REQUESTS = STAGES = ("raw", "clean", "rejected", "ledger", "requests")
+
+Headers = Sequence[tuple[str, bytes]]
+
+_CE_TYPE = re.compile(r"feedmill\.(?P<family>[a-z_]+)\.(?P<stage>[a-z]+)\.v(?P<version>[0-9]{1,6})")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What a Feedmill record says of itself in its headers.
+
+    `run`, `chunk` and `part` make the CloudEvents id; `source` is `topic/partition/offset` on refined records.
+    """
+
+    family: str
+    stage: str
+    version: int
+    run: str
+    chunk: int
+    part: int
+    rows: int
+    source: str | None = None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Return the Kafka headers, in a fixed order, UTF-8."""
+        values = {
+            "ce_specversion": SPEC_VERSION,
+            "ce_id": f"{self.run}/{self.chunk}/{self.part}",
+            "ce_type": f"feedmill.{self.family}.{self.stage}.v{self.version}",
+            "ce_source": f"feedmill/{self.family}",
+            "ce_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "content-type": ARROW_STREAM,
+            "feedmill-run": self.run,
+            "feedmill-chunk": str(self.chunk),
+            "feedmill-rows": str(self.rows),
+        }
+        if self.source is not None:
+            values["feedmill-source"] = self.source
+        return [(name, value.encode()) for name, value in values.items()]
+
+
+@dataclass(frozen=True)
+class ForeignHeaders:
+    """The headers of a record as read, whoever wrote it: all optional, none trusted."""
+
+    content_type: str
+    ce_type: tuple[str, str, int] | None
+    run: str | None
+    chunk: int | None
+
+    @classmethod
+    def parse(cls, headers: Iterable[tuple[str, bytes | None]] | None) -> ForeignHeaders:
+        """Read `headers`; undecodable values read as absent.
+
+        Raises:
+            RecordError: `malformed_ce_type` where a ce_type is present and not of Feedmill's form.
+        """
+        texts = {name: value.decode("utf-8", "replace") for name, value in headers or () if value is not None}
+        ce_type = None
+        if "ce_type" in texts:
+            match = _CE_TYPE.fullmatch(texts["ce_type"])
+            if match is None:
+                raise RecordError("malformed_ce_type", f"ce_type {texts['ce_type'][:80]!r} is not Feedmill's")
+            ce_type = (match["family"], match["stage"], int(match["version"]))
+        chunk = texts.get("feedmill-chunk", "")
+        return cls(
+            content_type=texts.get("content-type", JSON).partition(";")[0].strip().lower(),
+            ce_type=ce_type,
+            run=texts.get("feedmill-run"),
+            chunk=int(chunk) if re.fullmatch(r"[0-9]{1,18}", chunk) else None,
+        )
+
+
+def encode(frame: pl.DataFrame) -> bytes:
+    """Return `frame` as an Arrow IPC stream of one record batch, buffers compressed with zstd."""
+    buffer = BytesIO()
+    frame.rechunk().write_ipc_stream(buffer, compression="zstd", compat_level=pl.CompatLevel.oldest())
+    return buffer.getvalue()
+
+
+def encode_parts(frame: pl.DataFrame, max_rows: int, max_bytes: int) -> Iterator[tuple[pl.DataFrame, bytes]]:
+    """Yield (slice, bytes) of at most `max_rows` rows and `max_bytes` bytes each, in order, none empty.
+
+    Raises:
+        UsageError: a single row is larger than `max_bytes`.
+    """
+    for piece in frame.iter_slices(max_rows):
+        data = encode(piece)
+        if len(data) <= max_bytes:
+            yield piece, data
+        elif piece.height == 1:
+            raise UsageError(f"one row takes {len(data)} bytes, over the limit of {max_bytes}: shorten its texts")
+        else:
+            yield from encode_parts(piece, (piece.height + 1) // 2, max_bytes)
+
+
+def decode(data: bytes, columns: Mapping[str, pl.DataType], max_rows: int) -> pl.DataFrame:
+    """Return the frame of a record, with exactly `columns` in order; absent ones are null, unknown ones dropped.
+
+    Raises:
+        RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch`,
+            `too_many_rows`, or `wrong_type` (a column's type cannot hold what the family's holds).
+    """
+    if not data:
+        raise RecordError("empty_record", "the record has no bytes")
+    try:
+        with pa.ipc.open_stream(pa.BufferReader(data)) as reader:
+            batches = []
+            rows = 0
+            for batch in reader:
+                rows += batch.num_rows
+                if rows > max_rows:
+                    raise RecordError("too_many_rows", f"over {max_rows} rows in one record: send smaller ones")
+                # Offsets and UTF-8 are checked before compiled code follows them.
+                batch.validate(full=True)
+                batches.append(batch)
+            table = pa.Table.from_batches(batches, reader.schema)
+    except RecordError:
+        raise
+    except (pa.ArrowException, ValueError, OSError, EOFError, MemoryError) as error:
+        raise RecordError("garbage", f"not a whole Arrow IPC stream: {str(error)[:200]}") from error
+    if table.num_rows == 0:
+        raise RecordError("empty_batch", "the batch has no rows")
+    return conform(table, columns)
+
+
+def conform(table: pa.Table, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return `table` as a frame of exactly `columns`: null where absent, `wrong_type` where a type differs in kind.
+
+    Integers of another width and strings of another offset width are the same kind; values out of range are not.
+    """
+    names = set(table.schema.names)
+    if len(names) != len(table.schema.names):
+        raise RecordError("wrong_type", "two columns have one name")
+    try:
+        frame = pl.DataFrame(pl.from_arrow(table.select([name for name in columns if name in names])))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, ValueError) as error:
+        raise RecordError("wrong_type", f"a column cannot be read: {str(error)[:200]}") from error
+    casts = []
+    for name, dtype in columns.items():
+        if name not in frame.columns:
+            casts.append(pl.lit(None, dtype=dtype).alias(name))
+        elif frame.schema[name] == dtype:
+            casts.append(pl.col(name))
+        elif frame.schema[name] == pl.Null or _same_kind(frame.schema[name], dtype):
+            casts.append(pl.col(name).cast(dtype, strict=True))
+        else:
+            raise RecordError("wrong_type", f"column {name} is {frame.schema[name]}, not {dtype}")
+    try:
+        return frame.select(casts)
+    except pl.exceptions.PolarsError as error:
+        raise RecordError("wrong_type", f"a value is out of range: {str(error)[:200]}") from error
+
+
+def _same_kind(found: pl.DataType, wanted: pl.DataType) -> bool:
+    if isinstance(found, pl.Categorical | pl.Enum):
+        return isinstance(wanted, pl.String)
+    return (found.is_integer() and wanted.is_integer()) or (found.is_float() and wanted.is_float())
