@@ -1,0 +1,281 @@
+"""The embedded broker: Apache Kafka as one process on 127.0.0.1, started, found again and stopped.
+
+Takes settings; gives a `BrokerStatus`. `start` is idempotent and safe to call from several processes at once: it
+
+1. takes the folder's lock, so that the second caller finds what the first one started;
+2. returns the running broker if there is one, waiting for it where its starter died half-way;
+3. checks the jars, fetching them the first time;
+4. chooses ports, writes `server.properties`, and formats Kafka's folder the first time;
+5. starts the JVM in a session of its own, and writes its pid and port beside the data;
+6. waits until it answers; where its port was taken in between, goes back to 4.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from broker import jvm
+from broker.artifacts import KAFKA_VERSION, Progress, class_path, jar_cache
+from broker.kraft import HOST, Layout, render, server_properties
+from broker.probe import answers
+from schema.errors import BrokerStartError
+from schema.settings import Settings
+
+# 5 s on two idle cores; a busy machine, or a recovery of much data after a kill, takes many times that.
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.05
+# Somebody else may take a free port between our look and Kafka's.
+PORT_ATTEMPTS = 3
+LOG_LINES_IN_ERROR = 5
+
+
+@dataclass(frozen=True)
+class BrokerStatus:
+    """The embedded broker as it is now; what only a running one has is None."""
+
+    running: bool
+    pid: int | None
+    port: int | None
+    version: str
+    servers: str | None
+    data_dir: Path
+    log_file: Path
+    uptime_s: float | None
+    rss_bytes: int | None
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is written beside the data: enough to find the broker again."""
+
+    pid: int
+    port: int
+    controller_port: int
+
+    @classmethod
+    def read(cls, layout: Layout) -> _State | None:
+        try:
+            return cls(**json.loads(layout.state.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, layout: Layout) -> None:
+        partial = layout.state.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self)))
+        partial.replace(layout.state)
+
+
+def start(
+    settings: Settings, *, on_progress: Progress | None = None, timeout_s: float = START_TIMEOUT_S
+) -> BrokerStatus:
+    """Start the embedded broker unless it runs, and return it ready for clients.
+
+    Args:
+        settings: `data_dir`, `broker_port` and `broker_heap_mb` are used.
+        on_progress: told in short lines what takes long: the first fetch, the start itself.
+        timeout_s: limit on the start itself, the first fetch of jars not counted.
+
+    Raises:
+        BrokerArtifactError: a jar cannot be fetched or is not the pinned one.
+        BrokerStartError: it did not come up; carries the last log lines.
+    """
+    layout = Layout.of(settings)
+    with _locked(layout, timeout_s):  # 1
+        running = _running(layout)
+        if running is not None:  # 2
+            process, state = running
+            _wait_until_ready(layout, process, state, time.monotonic() + timeout_s, _size(layout.log_file))
+            return _status(layout, process, state)
+        jars = class_path(jar_cache(), on_progress)  # 3
+        if on_progress:
+            on_progress(f"starting Kafka {KAFKA_VERSION}")
+        deadline = time.monotonic() + timeout_s
+        for attempt in range(PORT_ATTEMPTS):
+            state = _choose_ports(settings, layout, any_port=attempt > 0)  # 4
+            layout.properties.write_text(
+                render(server_properties(settings, layout, state.port, state.controller_port)), encoding="ascii"
+            )
+            if not layout.formatted:
+                _format(layout, jars, timeout_s)
+            logged_before = _size(layout.log_file)
+            pid = jvm.spawn(jvm.command(layout, jars, settings.broker_heap_mb), layout.console_file)  # 5
+            state = _State(pid, state.port, state.controller_port)
+            try:
+                state.write(layout)
+                spawned = psutil.Process(pid)
+                _wait_until_ready(layout, spawned, state, deadline, logged_before)  # 6
+                return _status(layout, spawned, state)
+            except BaseException as error:
+                # Not even Ctrl-C leaves half a broker behind.
+                _end(layout, pid)
+                if not (isinstance(error, BrokerStartError) and "Address already in use" in str(error)):
+                    raise
+        raise BrokerStartError(f"no free port found on {HOST} in {PORT_ATTEMPTS} attempts: set FEEDMILL_BROKER_PORT")
+
+
+def stop(settings: Settings, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+    """Stop the embedded broker gracefully, or by force after `timeout_s`; returns whether there was one."""
+    layout = Layout.of(settings)
+    if not layout.root.is_dir():
+        return False
+    with _locked(layout, START_TIMEOUT_S):
+        running = _running(layout)
+        if running is not None:
+            jvm.end(running[0], timeout_s)
+        layout.state.unlink(missing_ok=True)
+    return running is not None
+
+
+def status(settings: Settings) -> BrokerStatus:
+    """Return the state of the embedded broker; starts and changes nothing."""
+    layout = Layout.of(settings)
+    state = _State.read(layout)
+    process = jvm.find(layout, state.pid) if state else None
+    if state is None or process is None or not answers(HOST, state.port):
+        return BrokerStatus(False, None, None, KAFKA_VERSION, None, layout.data, layout.log_file, None, None)
+    return _status(layout, process, state)
+
+
+def tail_log(settings: Settings, lines: int = 20) -> list[str]:
+    """Return the last lines of Kafka's log; where there are none, of what the JVM wrote."""
+    layout = Layout.of(settings)
+    return _tail(layout.log_file, lines) or _tail(layout.console_file, lines)
+
+
+def _tail(path: Path, lines: int, after_bytes: int = 0) -> list[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as log:
+            # The file begins anew when it has grown to its limit.
+            log.seek(after_bytes if after_bytes <= path.stat().st_size else 0)
+            return [line.rstrip("\n") for line in deque(log, maxlen=lines)]
+    except OSError:
+        return []
+
+
+@contextmanager
+def _locked(layout: Layout, timeout_s: float) -> Iterator[None]:
+    layout.make()
+    lock = FileLock(layout.lock, timeout=timeout_s)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BrokerStartError(
+            f"another process has held {layout.lock} for {timeout_s:.0f} s: wait for it or end it, then try again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _running(layout: Layout) -> tuple[psutil.Process, _State] | None:
+    """Return the live broker of this layout. A pid file that names another program, or none, is no broker."""
+    state = _State.read(layout)
+    process = jvm.find(layout, state.pid) if state else None
+    if state is not None and process is not None:
+        return process, state
+    process = jvm.search(layout)
+    if process is None:
+        return None
+    # Its state was lost (the starter died between two steps, or someone deleted the file): the properties tell.
+    ports = [int(part.split(",")[0]) for part in layout.properties.read_text().split(f"//{HOST}:")[1:3]]
+    state = _State(process.pid, ports[0], int(str(ports[1])))
+    state.write(layout)
+    return process, state
+
+
+def _status(layout: Layout, process: psutil.Process, state: _State) -> BrokerStatus:
+    return BrokerStatus(
+        running=True,
+        pid=process.pid,
+        port=state.port,
+        version=KAFKA_VERSION,
+        servers=f"{HOST}:{state.port}",
+        data_dir=layout.data,
+        log_file=layout.log_file,
+        uptime_s=time.time() - process.create_time(),
+        rss_bytes=process.memory_info().rss,
+    )
+
+
+def _choose_ports(settings: Settings, layout: Layout, *, any_port: bool) -> _State:
+    previous = _State.read(layout)
+    wanted = [] if any_port else [settings.broker_port, *([previous.port] if previous else [])]
+    port = next((candidate for candidate in wanted if _is_free(candidate)), None) or _free_port()
+    controller_port = _free_port()
+    while controller_port == port:
+        controller_port = _free_port()
+    return _State(0, port, controller_port)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as candidate:
+        # As Kafka binds: a port in TIME_WAIT after the last broker is free.
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as candidate:
+        candidate.bind((HOST, 0))
+        return int(candidate.getsockname()[1])
+
+
+def _format(layout: Layout, jars: list[Path], timeout_s: float) -> None:
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    try:
+        done = jvm.run(jvm.format_command(layout, jars, cluster_id), timeout_s)
+    except subprocess.TimeoutExpired:
+        raise BrokerStartError(f"formatting {layout.data} took over {timeout_s:.0f} s: is the machine busy?") from None
+    if done.returncode != 0:
+        last = " / ".join(done.stdout.strip().splitlines()[-LOG_LINES_IN_ERROR:])
+        raise BrokerStartError(f"{layout.data} cannot be formatted ({last}): check disk space and permissions there")
+
+
+def _wait_until_ready(
+    layout: Layout, process: psutil.Process, state: _State, deadline: float, logged_before: int
+) -> None:
+    while not answers(HOST, state.port):
+        if jvm.find(layout, process.pid) is None:
+            raise BrokerStartError(f"Kafka ended while starting: {_evidence(layout, logged_before)}")
+        if time.monotonic() > deadline:
+            raise BrokerStartError(
+                f"Kafka did not answer on {HOST}:{state.port} in time: {_evidence(layout, logged_before)}"
+            )
+        time.sleep(POLL_INTERVAL_S)
+
+
+def _evidence(layout: Layout, logged_before: int) -> str:
+    lines = _tail(layout.log_file, 200, logged_before)
+    telling = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line] or lines
+    last = " / ".join((telling or _tail(layout.console_file, 200))[-LOG_LINES_IN_ERROR:])
+    return f"{last[:2000] or 'nothing was logged'}; see {layout.log_file}"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _end(layout: Layout, pid: int) -> None:
+    process = jvm.find(layout, pid)
+    if process is not None:
+        jvm.end(process, STOP_TIMEOUT_S)
+    layout.state.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""The embedded broker's files and configuration: one KRaft node, broker and controller in one process.
+
+Takes settings and ports, gives the `server.properties` text. Every property that is not Kafka's default has its
+reason beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from schema.settings import Settings
+
+HOST = "127.0.0.1"
+NODE_ID = 1
+INT_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the embedded broker keeps its things, all under one folder; paths are absolute."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Layout:
+        """Return the layout under `settings.data_dir`."""
+        return cls(settings.data_dir.resolve() / "broker")
+
+    @property
+    def data(self) -> Path:
+        """Kafka's own folder: topics, the metadata log, `meta.properties`."""
+        return self.root / "data"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of `server.log` and `console.log`."""
+        return self.root / "logs"
+
+    @property
+    def log_file(self) -> Path:
+        """What Kafka logs."""
+        return self.logs / "server.log"
+
+    @property
+    def console_file(self) -> Path:
+        """What the JVM itself writes: crashes, memory errors, a configuration that cannot be parsed."""
+        return self.logs / "console.log"
+
+    @property
+    def scratch(self) -> Path:
+        """The JVM's folder for temporary files; unpacked native libraries would stay in /tmp after a `kill -9`."""
+        return self.root / "tmp"
+
+    @property
+    def properties(self) -> Path:
+        """Kafka's configuration; its absolute path in a command line is how a process is known to be ours."""
+        return self.root / "server.properties"
+
+    @property
+    def state(self) -> Path:
+        """Pid and port of the broker that was started last."""
+        return self.root / "broker.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while starting or stopping."""
+        return self.root / ".lock"
+
+    @property
+    def formatted(self) -> bool:
+        """Whether Kafka's folder has been formatted."""
+        return (self.data / "meta.properties").is_file()
+
+    def make(self) -> None:
+        """Make the folders."""
+        for folder in (self.data, self.logs, self.scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def server_properties(settings: Settings, layout: Layout, port: int, controller_port: int) -> dict[str, str]:
+    """Return the configuration of a single node that listens on 127.0.0.1 only."""
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(NODE_ID),
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        # Static voters: the port may differ from start to start.
+        "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller_port}",
+        "log.dirs": str(layout.data),
+        # One node holds one copy.
+        "offsets.topic.replication.factor": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        # 50 each by default: made at first use, and every one costs files and start-up time.
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.num.partitions": "4",
+        # A misspelt topic is an error, not a new topic.
+        "auto.create.topics.enable": "false",
+        # Nothing is lost by growing old: neither records nor the position a refine worker left off at.
+        "log.retention.ms": "-1",
+        "log.retention.bytes": "-1",
+        "offsets.retention.minutes": str(INT_MAX),
+        "message.max.bytes": str(settings.raw_record_max_bytes + settings.record_max_bytes),
+        # A killed worker's partitions go to another after the session timeout that settings allow, from 1 s.
+        "group.min.session.timeout.ms": "1000",
+        "group.initial.rebalance.delay.ms": "0",
+        # A transaction whose producer died for good blocks read_committed readers until it is aborted.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        # 128 MB by default, a quarter of the heap.
+        "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
+        "num.network.threads": "2",
+        "num.io.threads": "4",
+        "num.recovery.threads.per.data.dir": "2",
+    }
+
+
+def render(properties: dict[str, str]) -> str:
+    """Return `properties` as Java reads them: ISO-8859-1, the rest as \\uXXXX of UTF-16 units."""
+
+    def escape(value: str) -> str:
+        units = value.replace("\\", "\\\\").encode("utf-16-be")
+        codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
+        return "".join(chr(code) if 0x20 <= code < 0x7F else f"\\u{code:04x}" for code in codes)
+
+    return "".join(f"{name}={escape(value)}\n" for name, value in properties.items())

@@ -1,0 +1,222 @@
+"""Topics: their names, sizes and limits, and what stands in them. The one owner of Kafka's admin API.
+
+Everything read here is the read_committed view: an end is the last stable offset, a record is one that a consumer
+will be given. Transaction markers take up offsets too, so `position < end` alone does not mean that records wait:
+ask `has_records`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorError,
+    TopicAlreadyExistsError,
+)
+from kafka.protocol.consumer import IsolationLevel
+
+from broker.clients import HEADER_ROOM_BYTES, Connection, raw_limit_bytes, rejected_limit_bytes
+from schema.errors import BrokerError
+from schema.record import RAW, REJECTED, REQUESTS, STAGES
+from schema.settings import Settings
+
+# The first question about any group makes Kafka create the topic that groups live in.
+COORDINATOR_TIMEOUT_S = 30.0
+COORDINATOR_RETRY_S = 0.05
+POLL_TIMEOUT_MS = 200
+# A fetch that skips markers finds no record and would be held back by the broker for 500 ms.
+FETCH_WAIT_MS = 10
+# Looking for one record must not fetch megabytes; a larger batch still comes, alone.
+PEEK_BYTES = 64 * 1024
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The offsets of one partition: the first one still there, and the last stable one + 1."""
+
+    begin: int
+    end: int
+
+
+def topic_name(settings: Settings, family: str, stage: str) -> str:
+    """Return `<namespace>.<family>.<stage>`.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"no stage {stage!r}: use one of {', '.join(STAGES)}")
+    return f"{settings.namespace}.{family}.{stage}"
+
+
+def topic_limits(settings: Settings, stage: str) -> dict[str, str]:
+    """Return the configuration that a topic of `stage` is created with."""
+    limit_bytes = {RAW: raw_limit_bytes(settings), REJECTED: rejected_limit_bytes(settings)}.get(
+        stage, settings.record_max_bytes + HEADER_ROOM_BYTES
+    )
+    return {
+        "max.message.bytes": str(limit_bytes),
+        # As sent: micro-batches come compressed.
+        "compression.type": "producer",
+        # A service for data loses none of it unasked, whatever the cluster's default.
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "cleanup.policy": "compact" if stage == REQUESTS else "delete",
+    }
+
+
+def ensure_topics(connection: Connection, families: Iterable[str]) -> None:
+    """Create the topics of all stages of `families` that do not exist yet, and return once each has its leaders.
+
+    Safe to call from several processes at once. A topic that exists is left as it is.
+
+    Raises:
+        BrokerError: the broker refuses to create one.
+    """
+    settings = connection.settings
+    wanted = {topic_name(settings, family, stage): stage for family in families for stage in STAGES}
+    with _admin(connection) as admin:
+        existing = set(admin.list_topics())
+        missing = {
+            name: {
+                "num_partitions": settings.partitions,
+                "replication_factor": settings.replication_factor,
+                "configs": topic_limits(settings, stage),
+            }
+            for name, stage in wanted.items()
+            if name not in existing
+        }
+        if missing:
+            for created in admin.create_topics(missing, raise_errors=False)["topics"]:
+                if created["error_code"] not in (0, TopicAlreadyExistsError.errno):
+                    raise BrokerError(
+                        f"topic {created['name']} cannot be created ({created['error_message']}): check "
+                        "FEEDMILL_PARTITIONS, FEEDMILL_REPLICATION_FACTOR and your rights on the cluster"
+                    )
+        admin.wait_for_topics(list(wanted))
+
+
+def delete_topics(connection: Connection, names: Iterable[str]) -> None:
+    """Delete the topics of these names, with all that is in them.
+
+    Raises:
+        BrokerError: one does not exist, or may not be deleted.
+    """
+    with _admin(connection) as admin:
+        admin.delete_topics(list(names))
+
+
+def list_topics(connection: Connection) -> list[str]:
+    """Return the names of the topics in the settings' namespace, sorted."""
+    with _admin(connection) as admin:
+        return sorted(name for name in admin.list_topics() if name.startswith(f"{connection.settings.namespace}."))
+
+
+def partition_count(connection: Connection, topic: str) -> int:
+    """Return the number of partitions of `topic`.
+
+    Raises:
+        BrokerError: it does not exist.
+    """
+    with _admin(connection) as admin:
+        return len(_partitions(admin, topic))
+
+
+def extents(connection: Connection, topic: str) -> dict[int, Extent]:
+    """Return the extent of each partition of `topic`, by number; `end` is the last stable offset.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
+    with _admin(connection) as admin:
+        partitions = _partitions(admin, topic)
+        begins = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+        ends = admin.list_partition_offsets(
+            dict.fromkeys(partitions, OffsetSpec.LATEST), isolation_level=IsolationLevel.READ_COMMITTED
+        )
+    return {found.partition: Extent(begins[found].offset, ends[found].offset) for found in partitions}
+
+
+def committed_positions(connection: Connection, group: str, topic: str) -> dict[int, int]:
+    """Return the offsets committed for `topic` under `group`, by partition; one without a commit is absent.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
+    with _admin(connection) as admin:
+        partitions = _partitions(admin, topic)
+        offsets = _once_coordinated(lambda: admin.list_group_offsets({group: partitions}))[group]
+    return {found.partition: offset.offset for found, offset in offsets.items() if offset.offset >= 0}
+
+
+def has_records(connection: Connection, topic: str, positions: Mapping[int, int]) -> dict[int, bool]:
+    """Return, for each partition in `positions`, whether a committed record stands at or after that offset.
+
+    Transaction markers and aborted records do not count. Reads at most one batch beyond them per partition; asks
+    nobody about partitions whose position is at their end.
+    """
+    begins_and_ends = extents(connection, topic)
+    open_ends: dict[TopicPartition, int] = {}
+    starts: dict[TopicPartition, int] = {}
+    for partition, position in positions.items():
+        extent = begins_and_ends[partition]
+        if max(position, extent.begin) < extent.end:
+            open_ends[TopicPartition(topic, partition)] = extent.end
+            starts[TopicPartition(topic, partition)] = max(position, extent.begin)
+    found = dict.fromkeys(positions, False)
+    if not open_ends:
+        return found
+    with closing(
+        connection.consumer(max_partition_fetch_bytes=PEEK_BYTES, max_poll_records=1, fetch_max_wait_ms=FETCH_WAIT_MS)
+    ) as consumer:
+        consumer.assign(list(open_ends))
+        for partition, position in starts.items():
+            consumer.seek(partition, position)
+        while open_ends:
+            for partition in consumer.poll(timeout_ms=POLL_TIMEOUT_MS):
+                found[partition.partition] = True
+            for partition, end in list(open_ends.items()):
+                if found[partition.partition] or consumer.position(partition) >= end:
+                    del open_ends[partition]
+                    consumer.pause(partition)
+    return found
+
+
+@contextmanager
+def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
+    with closing(connection.admin()) as admin:
+        try:
+            yield admin
+        except KafkaError as error:
+            raise BrokerError(
+                f"Kafka at {connection.servers} could not answer ({type(error).__name__}): see `feedmill doctor`"
+            ) from error
+
+
+def _partitions(admin: KafkaAdminClient, topic: str) -> list[TopicPartition]:
+    described = {found["name"]: found for found in admin.describe_topics([topic])}.get(topic)
+    if described is None or described["error_code"] != 0:
+        raise BrokerError(f"topic {topic} does not exist: `feedmill up`, or any producer or worker, creates it")
+    return sorted(TopicPartition(topic, found["partition_index"]) for found in described["partitions"])
+
+
+def _once_coordinated(ask: Callable[[], Result]) -> Result:
+    deadline = time.monotonic() + COORDINATOR_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(COORDINATOR_RETRY_S)

@@ -1,0 +1,58 @@
+"""Fixtures that every test may use: one real Kafka for the whole session, a namespace and a folder for each test.
+
+A broker that cannot start fails the tests that need it; nothing is skipped for want of it.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schema.settings import Settings, load_settings
+
+with warnings.catch_warnings():
+    # kafka-python reads its own resources by a way that Python 3.11 deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import kafka  # noqa: F401
+
+from broker import embedded
+from broker.clients import Connection, connect
+from broker.topics import delete_topics, list_topics
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on, so that a user's own broker on 9092 is not in the way."""
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        return int(candidate.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap servers of an embedded Kafka that lives as long as the session."""
+    own = load_settings(data_dir=tmp_path_factory.mktemp("broker"), broker_port=free_port(), bootstrap_servers=None)
+    status = embedded.start(own)
+    assert status.servers is not None
+    yield status.servers
+    embedded.stop(own)
+
+
+@pytest.fixture
+def settings(broker: str, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of this test's own: its namespace on the session's broker, its data folder."""
+    yield load_settings(namespace=f"test-{uuid.uuid4().hex[:12]}", data_dir=tmp_path / "data", bootstrap_servers=broker)
+
+
+@pytest.fixture
+def connection(settings: Settings) -> Iterator[Connection]:
+    """A connection for `settings`; the topics made in its namespace go with the test."""
+    made = connect(settings)
+    yield made
+    names = list_topics(made)
+    if names:
+        delete_topics(made, names)
