@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
@@ -148,6 +148,35 @@ def extents(connection: Connection, topic: str) -> dict[int, Extent]:
     return {found.partition: Extent(begins[found].offset, ends[found].offset) for found in partitions}
 
 
+def topic_id(connection: Connection, topic: str) -> str:
+    """Return the id that Kafka gave `topic` when it was created: a topic made anew, or elsewhere, has another.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
+    with _admin(connection) as admin:
+        return str(_described(admin, topic)["topic_id"])
+
+
+def undecided(connection: Connection, topic: str) -> dict[int, int]:
+    """Return how many offsets of each partition stand behind an open transaction; partitions with none are absent.
+
+    A transaction that its producer has committed stays open on a partition until its marker is written there.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
+    with _admin(connection) as admin:
+        asked = dict.fromkeys(_partitions(admin, topic), OffsetSpec.LATEST)
+        stable = admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED)
+        ends = admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+    return {
+        found.partition: ends[found].offset - stable[found].offset
+        for found in asked
+        if ends[found].offset > stable[found].offset
+    }
+
+
 def committed_positions(connection: Connection, group: str, topic: str) -> dict[int, int]:
     """Return the offsets committed for `topic` under `group`, by partition; one without a commit is absent.
 
@@ -204,11 +233,16 @@ def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
             ) from error
 
 
-def _partitions(admin: KafkaAdminClient, topic: str) -> list[TopicPartition]:
-    described = {found["name"]: found for found in admin.describe_topics([topic])}.get(topic)
+def _described(admin: KafkaAdminClient, topic: str) -> dict[str, Any]:
+    described: dict[str, Any] | None = {found["name"]: found for found in admin.describe_topics([topic])}.get(topic)
     if described is None or described["error_code"] != 0:
         raise BrokerError(f"topic {topic} does not exist: `feedmill up`, or any producer or worker, creates it")
-    return sorted(TopicPartition(topic, found["partition_index"]) for found in described["partitions"])
+    return described
+
+
+def _partitions(admin: KafkaAdminClient, topic: str) -> list[TopicPartition]:
+    found = _described(admin, topic)["partitions"]
+    return sorted(TopicPartition(topic, partition["partition_index"]) for partition in found)
 
 
 def _once_coordinated(ask: Callable[[], Result]) -> Result:

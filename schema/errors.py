@@ -14,6 +14,7 @@
     ├── RecordError                a record that cannot be decoded; carries its reason code
     ├── RefineError                the refine stage cannot go on (a stall, a fenced producer)
     ├── CoverageError              the coverage store or its service cannot answer
+    │   └── CoverageOwnedError     another process owns the store
     ├── DrainTimeoutError          raw was not refined and folded in time
     ├── ReplayError                a replay's bounds, filter or output cannot be served
     └── FeedError                  a feed cannot give the batches asked for
@@ -87,6 +88,10 @@ class RefineError(FeedmillError):
 
 class CoverageError(FeedmillError):
     """The coverage store or its service cannot answer."""
+
+
+class CoverageOwnedError(CoverageError):
+    """Another process owns the coverage store."""
 
 
 class DrainTimeoutError(FeedmillError):
