@@ -1,0 +1,170 @@
+"""Ask for coverage, whoever owns the store: a service over HTTP if one is alive, else this process, for a moment.
+
+Takes a connection; gives a `CoverageView`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+from broker.clients import Connection
+from schema.errors import CoverageError, CoverageOwnedError
+from schema.registry import FAMILIES, family_named
+from streams.coverage.fold import LedgerFold
+from streams.coverage.owner import coverage_folder, ownership, service_address
+from streams.coverage.report import coverage_report, gaps
+from streams.coverage.store import CoverageStore, remove_store
+
+# Another command owns the store while it folds and prints.
+_WAIT_FOR_OWNER_S = 30.0
+_ASK_AGAIN_S = 0.1
+_ANSWER_TIMEOUT_S = 10.0
+
+
+class CoverageView(Protocol):
+    """Coverage of the registered families, at least as new as the last fold; families go by name.
+
+    Every question raises UnknownFamilyError for a family that is not registered, and CoverageError where the store or
+    the service cannot answer.
+    """
+
+    def report(self, family: str) -> dict[str, Any]:
+        """Return the report, as `streams.coverage.report.coverage_report` states it."""
+
+    def gaps(self, family: str) -> list[dict[str, Any]]:
+        """Return what is missing: [{axis: bin, ..., count, deficit}], largest deficit first."""
+
+    def positions(self, family: str) -> dict[int, int]:
+        """Return {ledger partition: the next offset to fold}."""
+
+
+class ServiceCoverage:
+    """Coverage as the service at `url` has folded it."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise CoverageError(f"coverage_url {url!r} is no http(s) address: correct FEEDMILL_COVERAGE_URL")
+        self._url = url.rstrip("/")
+        # The service is ours and near: a proxy for the world outside has no part in it.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        serves = self._get("health")["namespace"]
+        if serves != namespace:
+            raise CoverageError(
+                f"the coverage service at {url} serves namespace {serves!r}, not {namespace!r}: "
+                "set FEEDMILL_NAMESPACE, or another FEEDMILL_DATA_DIR for this one"
+            )
+
+    def report(self, family: str) -> dict[str, Any]:
+        """Return the report."""
+        return dict(self._get(f"report/{family_named(family).name}"))
+
+    def gaps(self, family: str) -> list[dict[str, Any]]:
+        """Return what is missing."""
+        return list(self._get(f"gaps/{family_named(family).name}"))
+
+    def positions(self, family: str) -> dict[int, int]:
+        """Return the positions folded up to."""
+        found: dict[str, int] = self._get(f"positions/{family_named(family).name}")
+        return {int(partition): offset for partition, offset in found.items()}
+
+    def _get(self, path: str) -> Any:
+        try:
+            with self._opener.open(f"{self._url}/api/{path}", timeout=_ANSWER_TIMEOUT_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                line = error.read(2000).decode("utf-8", "replace")
+            raise CoverageError(f"the coverage service at {self._url} answered {error.code}: {line}") from error
+        except (OSError, ValueError) as error:
+            raise CoverageError(
+                f"the coverage service at {self._url} does not answer ({error}): "
+                "see that `feedmill coverage serve` runs"
+            ) from error
+
+
+class OwnCoverage:
+    """Coverage from a store that this process owns; each answer is as of the ledgers' end."""
+
+    def __init__(self, store: CoverageStore, fold: LedgerFold) -> None:
+        self._store = store
+        self._fold = fold
+
+    def report(self, family: str) -> dict[str, Any]:
+        """Return the report."""
+        declared = family_named(family)
+        self._fold.to_end()
+        return coverage_report(declared, self._store.counts(family))
+
+    def gaps(self, family: str) -> list[dict[str, Any]]:
+        """Return what is missing."""
+        declared = family_named(family)
+        self._fold.to_end()
+        return gaps(declared, self._store.counts(family))
+
+    def positions(self, family: str) -> dict[int, int]:
+        """Return the positions folded up to."""
+        family_named(family)
+        self._fold.to_end()
+        return {partition: end for (name, partition), end in self._store.positions().items() if name == family}
+
+
+@contextmanager
+def open_coverage(connection: Connection) -> Iterator[CoverageView]:
+    """Give a view of coverage for as long as the context is open.
+
+    Raises:
+        CoverageError: neither a service answers nor can this process own the store.
+    """
+    with ExitStack() as stack:
+        yield _view(connection, stack)
+
+
+def rebuild(connection: Connection) -> None:
+    """Delete the store and fold the ledgers anew, to their end.
+
+    Raises:
+        CoverageOwnedError: a service or another command owns the store.
+        CoverageError: the ledger cannot be folded.
+    """
+    folder = coverage_folder(connection.settings)
+    with ExitStack() as stack:
+        stack.enter_context(ownership(folder))
+        remove_store(folder)
+        _, fold = _opened(connection, stack)
+        fold.to_end()
+
+
+def _view(connection: Connection, stack: ExitStack) -> CoverageView:
+    settings = connection.settings
+    if settings.coverage_url is not None:
+        return ServiceCoverage(settings.coverage_url, settings.namespace)
+    folder = coverage_folder(settings)
+    deadline = time.monotonic() + _WAIT_FOR_OWNER_S
+    while True:
+        address = service_address(folder)
+        try:
+            if address is not None:
+                return ServiceCoverage(address.url, settings.namespace)
+            stack.enter_context(ownership(folder))
+            break
+        except CoverageError as error:
+            # A service that is starting or stopping is owner and silent for a moment.
+            starting = isinstance(error, CoverageOwnedError) or address != service_address(folder)
+            if not starting or time.monotonic() > deadline:
+                raise
+        time.sleep(_ASK_AGAIN_S)
+    return OwnCoverage(*_opened(connection, stack))
+
+
+def _opened(connection: Connection, stack: ExitStack) -> tuple[CoverageStore, LedgerFold]:
+    store = CoverageStore(coverage_folder(connection.settings), FAMILIES)
+    stack.callback(store.close)
+    fold = LedgerFold(connection, store, FAMILIES)
+    stack.callback(fold.close)
+    return store, fold

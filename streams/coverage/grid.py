@@ -1,0 +1,56 @@
+"""A family's cells as a grid of two axes, for whoever draws them: pure functions.
+
+Cells may have any number of axes; the first two make lines and columns, and a slot sums over the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schema.family import Family, cell_label
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place of the grid: its rows, and how many of its possible cells have any."""
+
+    rows: int = 0
+    covered: int = 0
+    possible: int = 0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Slots by line and column; `corner` names the axes of both."""
+
+    corner: str
+    lines: tuple[str, ...]
+    columns: tuple[str, ...]
+    slots: tuple[tuple[Slot, ...], ...]
+
+    def heat(self, slot: Slot, levels: int) -> int:
+        """Return how hot a slot is: 0 without rows, else 1 to `levels` by logarithm, the fullest slot `levels`."""
+        if not slot.rows:
+            return 0
+        most = max(slot.rows for line in self.slots for slot in line)
+        return max(1, math.ceil(levels * math.log1p(slot.rows) / math.log1p(most)))
+
+
+def cell_grid(family: Family, cells: Mapping[str, int]) -> Grid:
+    """Return the grid of `cells` ({label: rows}; absent ones have none) over the declared cells of `family`."""
+    line_axis, *others = (family.axis(name) for name in family.cell_axes)
+    column_axis = others[0] if others else None
+    columns = column_axis.bins if column_axis else ("rows",)
+    slots: dict[tuple[str, str], Slot] = {}
+    for cell in family.cells():
+        place = cell[line_axis.name], cell[column_axis.name] if column_axis else "rows"
+        slot, rows = slots.get(place, Slot()), cells.get(cell_label(cell), 0)
+        slots[place] = Slot(slot.rows + rows, slot.covered + (rows > 0), slot.possible + family.cell_possible(cell))
+    return Grid(
+        corner=" \\ ".join(family.cell_axes[:2]),
+        lines=line_axis.bins,
+        columns=columns,
+        slots=tuple(tuple(slots[line, column] for column in columns) for line in line_axis.bins),
+    )

@@ -1,0 +1,57 @@
+"""What the store holds -> Prometheus metrics, read at each scrape, in a registry of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+# Report key -> what the row counter calls it.
+_ROWS = {
+    "rows_in": "in",
+    "rows_clean": "clean",
+    "rows_rejected": "rejected",
+    "rows_rerouted": "rerouted",
+    "rows_augmented": "augmented",
+}
+
+
+class CoverageCollector(Collector):
+    """Metrics of all families' reports, as `reports` gives them when asked."""
+
+    def __init__(self, reports: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+        self._reports = reports
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is known ahead of a scrape, so that registering reads no store."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics of one scrape."""
+        entries = CounterMetricFamily("feedmill_ledger_entries", "Raw records accounted for", labels=["family"])
+        rows = CounterMetricFamily("feedmill_rows", "Rows by where they went", labels=["family", "kind"])
+        rejected = CounterMetricFamily("feedmill_rejected_rows", "Rows by broken rule", labels=["family", "reason"])
+        cells = GaugeMetricFamily("feedmill_coverage_cells", "Cells by state", labels=["family", "state"])
+        quotas = GaugeMetricFamily("feedmill_quota_ok", "1 where the quota is met", labels=["family", "quota"])
+        for report in self._reports():
+            family = report["family"]
+            entries.add_metric([family], report["entries"])
+            for key, kind in _ROWS.items():
+                rows.add_metric([family, kind], report[key])
+            for reason, count in report["rejected_by_reason"].items():
+                rejected.add_metric([family, reason], count)
+            for state in ("total", "possible", "covered"):
+                cells.add_metric([family, state], report[f"cells_{state}"])
+            for quota in report["quotas"]:
+                quotas.add_metric([family, quota["name"]], float(quota["ok"]))
+        return entries, rows, rejected, cells, quotas
+
+
+def metrics_registry(reports: Callable[[], Iterable[Mapping[str, Any]]]) -> CollectorRegistry:
+    """Return a registry that holds only these metrics."""
+    registry = CollectorRegistry()
+    registry.register(CoverageCollector(reports))
+    return registry

@@ -1,0 +1,93 @@
+"""Who owns the coverage store, and where to ask them.
+
+One process at a time holds the lock beside the store; it may write and read. A service that holds it says in
+`service.json` where it listens. A killed owner's lock is freed by the system, so a `service.json` without a lock, or of
+a process that is gone, is stale and counts for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from schema.errors import CoverageError, CoverageOwnedError
+from schema.settings import Settings
+
+LOCK_FILE = "owner.lock"
+SERVICE_FILE = "service.json"
+# A process' start time is read twice with the clock's resolution of 10 ms between.
+_START_TOLERANCE_S = 1.0
+
+
+@dataclass(frozen=True)
+class ServiceAddress:
+    """What `service.json` says: the process (its start time tells it from a later one of the same id) and its URL."""
+
+    pid: int
+    started_s: float
+    url: str
+    namespace: str
+
+
+def coverage_folder(settings: Settings) -> Path:
+    """Return the folder of the store, the lock and `service.json`."""
+    return settings.data_dir.resolve() / "coverage"
+
+
+@contextmanager
+def ownership(folder: Path) -> Iterator[None]:
+    """Hold the store's lock.
+
+    Raises:
+        CoverageOwnedError: another process holds it.
+        CoverageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise CoverageOwnedError(f"the coverage store is in use by {_holder(folder)}: stop it, or ask it") from None
+    except OSError as error:
+        raise CoverageError(f"{folder} cannot be written ({error}): set data_dir to a folder of yours") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def announce(folder: Path, url: str, namespace: str) -> None:
+    """Say in `service.json` that this process, which holds the lock, answers at `url`."""
+    address = ServiceAddress(os.getpid(), psutil.Process().create_time(), url, namespace)
+    staged = folder / f".{SERVICE_FILE}.{os.getpid()}"
+    staged.write_text(json.dumps(asdict(address)) + "\n")
+    staged.replace(folder / SERVICE_FILE)
+
+
+def withdraw(folder: Path) -> None:
+    """Remove `service.json`; for the process that holds the lock."""
+    (folder / SERVICE_FILE).unlink(missing_ok=True)
+
+
+def service_address(folder: Path) -> ServiceAddress | None:
+    """Return the service that is alive for `folder`, or None where there is none or only a stale file."""
+    try:
+        address = ServiceAddress(**json.loads((folder / SERVICE_FILE).read_text()))
+        alive = abs(psutil.Process(address.pid).create_time() - address.started_s) < _START_TOLERANCE_S
+    except (OSError, ValueError, TypeError, psutil.Error):
+        return None
+    return address if alive else None
+
+
+def _holder(folder: Path) -> str:
+    address = service_address(folder)
+    if address is None:
+        return "another command"
+    return f"the coverage service of process {address.pid} at {address.url}"

@@ -1,0 +1,108 @@
+"""What the store holds -> the coverage report: pure functions.
+
+The report's keys are a contract that scripts rely on: `rows_in` ... `quotas` as `coverage_report` states them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+
+from schema.family import CELL_AXIS, Family, cell_label
+from streams.coverage.entries import COUNTS
+from streams.coverage.store import Counts
+
+_MINUTES_REPORTED = 30
+
+
+def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
+    """Return the report of `family`, ready for JSON.
+
+    Keys:
+        family; entries (raw records accounted for); rows_in, rows_clean, rows_rejected, rows_rerouted, rows_augmented.
+        balanced: rows_in == rows_clean + rows_rejected + rows_rerouted.
+        rejected_by_reason: {reason: rows}; a row that breaks two rules counts under both.
+        axes: {axis: {bin: rows}}, every declared bin, then bins that only older entries have.
+        cell_axes: the axes whose cross product makes the cells; cells: {label: rows}, those with rows.
+        cells_total: the full cross product; cells_possible: of these, what can exist; cells_covered: with rows.
+        avg_per_cell: rows in cells / cells_total.
+        gaps_to_fill: as `gaps` gives them.
+        quotas: [{name, kind, axis, bins, target, actual, ok}], as declared.
+        first_generated, last_generated: ISO times (UTC) of the first and last raw record, or null.
+        rows_per_minute: {ISO minute: rows in}, of the last 30 minutes in which there were any.
+    """
+    cells = counts.bins.get(CELL_AXIS, {})
+    declared = list(family.cells())
+    covered = {label: cells[label] for cell in declared if cells.get(label := cell_label(cell))}
+    totals = {name: counts.totals[name] for name in COUNTS}
+    first, last = counts.generated or (None, None)
+    return {
+        "family": family.name,
+        "entries": counts.totals["entries"],
+        **totals,
+        "balanced": totals["rows_in"] == totals["rows_clean"] + totals["rows_rejected"] + totals["rows_rerouted"],
+        "rejected_by_reason": dict(counts.reasons),
+        "axes": {axis.name: _marginal(axis.bins, counts.bins.get(axis.name, {})) for axis in family.axes},
+        "cell_axes": list(family.cell_axes),
+        "cells": covered,
+        "cells_total": len(declared),
+        "cells_possible": sum(family.cell_possible(cell) for cell in declared),
+        "cells_covered": len(covered),
+        "avg_per_cell": sum(covered.values()) / len(declared) if declared else 0.0,
+        "gaps_to_fill": gaps(family, counts),
+        "quotas": _verdicts(family, counts),
+        "first_generated": _iso(first),
+        "last_generated": _iso(last),
+        "rows_per_minute": {_iso(start): rows for start, rows, _ in counts.minutes[-_MINUTES_REPORTED:]},
+    }
+
+
+def gaps(family: Family, counts: Counts) -> list[dict[str, Any]]:
+    """Return what is missing as [{axis: bin, ..., count, deficit}], largest deficit first, then in declared order.
+
+    A gap is a possible cell with fewer than `family.cell_minimum` rows (one key per cell axis), or a bin below its
+    `min_count` quota (one key).
+    """
+    cells = counts.bins.get(CELL_AXIS, {})
+    missing: list[dict[str, Any]] = []
+    for cell in family.cells():
+        count = cells.get(cell_label(cell), 0)
+        if count < family.cell_minimum and family.cell_possible(cell):
+            missing.append({**cell, "count": count, "deficit": family.cell_minimum - count})
+    for quota in family.quotas:
+        if quota.kind == "min_count":
+            for bin_ in quota.bins:
+                count = counts.bins.get(quota.axis, {}).get(bin_, 0)
+                if count < quota.target:
+                    missing.append({quota.axis: bin_, "count": count, "deficit": ceil(quota.target) - count})
+    return sorted(missing, key=lambda gap: -int(gap["deficit"]))
+
+
+def _marginal(declared: tuple[str, ...], counted: Mapping[str, int]) -> dict[str, int]:
+    return {name: counted.get(name, 0) for name in declared} | {
+        name: rows for name, rows in counted.items() if name not in declared
+    }
+
+
+def _verdicts(family: Family, counts: Counts) -> list[dict[str, Any]]:
+    verdicts = []
+    for quota in family.quotas:
+        actual, ok = quota.verdict(counts.bins.get(quota.axis, {}))
+        verdicts.append(
+            {
+                "name": quota.name,
+                "kind": quota.kind,
+                "axis": quota.axis,
+                "bins": list(quota.bins),
+                "target": quota.target,
+                "actual": actual,
+                "ok": ok,
+            }
+        )
+    return verdicts
+
+
+def _iso(time_ms: int | None) -> str | None:
+    return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,198 @@
+"""The coverage service: the owner of the store that stays, folds the ledger as it grows, and answers over HTTP.
+
+::
+
+    GET /                        dashboard           GET /metrics                  Prometheus
+    GET /api/families            names               GET /api/health               {status, pid, namespace}
+    GET /api/report/{family}     the report          GET /api/positions/{family}   {partition: next ledger offset}
+    GET /api/gaps/{family}       what is missing
+
+Reading only, and without a login: it listens on the loopback unless `coverage_host` says otherwise. A ledger that
+cannot be folded ends the service, for figures that no longer move look like figures that are right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from broker.clients import Connection
+from schema.errors import CoverageError, UnknownFamilyError
+from schema.family import Family
+from schema.registry import FAMILIES
+from streams.coverage import dashboard
+from streams.coverage.fold import LedgerFold
+from streams.coverage.metrics import metrics_registry
+from streams.coverage.owner import announce, coverage_folder, ownership, withdraw
+from streams.coverage.report import coverage_report, gaps
+from streams.coverage.store import Counts, CoverageStore
+
+_SHUTDOWN_S = 2.0
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+
+
+def serve(connection: Connection, on_ready: Callable[[str], None]) -> None:
+    """Fold and answer until SIGTERM or SIGINT; `on_ready` is told the URL.
+
+    Raises:
+        CoverageError: another process owns the store, its file or the ledger cannot be used, or the port is refused.
+    """
+    folder = coverage_folder(connection.settings)
+    with ownership(folder):
+        withdraw(folder)
+        store = CoverageStore(folder, FAMILIES)
+        try:
+            fold = LedgerFold(connection, store, FAMILIES)
+            asyncio.run(_serve(connection, store, fold, on_ready))
+        finally:
+            store.close()
+
+
+async def _serve(
+    connection: Connection, store: CoverageStore, fold: LedgerFold, on_ready: Callable[[str], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def run_fold() -> None:
+        try:
+            fold.run(stop)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            fold.close()
+            loop.call_soon_threadsafe(ended.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    runner = web.AppRunner(application(connection, store, FAMILIES), shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    folding = threading.Thread(target=run_fold, name="ledger-fold")
+    folding.start()
+    try:
+        url = await _listen(runner, connection)
+        announce(coverage_folder(connection.settings), url, connection.settings.namespace)
+        on_ready(url)
+        await ended.wait()
+    finally:
+        # First, so that nobody who finds the port silent still finds the file.
+        withdraw(coverage_folder(connection.settings))
+        await runner.cleanup()
+        stop.set()
+        await asyncio.to_thread(folding.join)
+    if failures:
+        raise failures[0]
+
+
+async def _listen(runner: web.AppRunner, connection: Connection) -> str:
+    """Listen on the port set, or on a free one where it is taken; return the URL."""
+    host, port = connection.settings.coverage_host, connection.settings.coverage_port
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise CoverageError(
+                f"cannot listen on {host}:{port} ({error}): set FEEDMILL_COVERAGE_HOST and _PORT"
+            ) from error
+        site = web.TCPSite(runner, host, 0)
+        await site.start()
+    bound = runner.addresses[0][1]
+    address = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared with, not bound
+    return f"http://{f'[{address}]' if ':' in address else address}:{bound}"
+
+
+def application(connection: Connection, store: CoverageStore, families: Mapping[str, Family]) -> web.Application:
+    """Return the HTTP application over `store`; it only reads."""
+    settings = connection.settings
+
+    def reports() -> list[dict[str, Any]]:
+        return [coverage_report(family, store.counts(family.name)) for family in families.values()]
+
+    registry = metrics_registry(reports)
+
+    def of_family(answer: Callable[[Family, Counts], Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            name = request.match_info["family"]
+            if name not in families:
+                return _error(404, str(UnknownFamilyError(name, sorted(families))))
+            counts = await asyncio.to_thread(store.counts, name)
+            return web.json_response(answer(families[name], counts))
+
+        return handler
+
+    async def names(_: web.Request) -> web.Response:
+        return web.json_response(list(families))
+
+    async def health(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "pid": os.getpid(), "namespace": settings.namespace})
+
+    async def metrics(_: web.Request) -> web.Response:
+        body = await asyncio.to_thread(generate_latest, registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def index(_: web.Request) -> web.Response:
+        nonce = secrets.token_urlsafe(16)
+        policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'"
+        html = dashboard.page(families, await asyncio.to_thread(reports), nonce)
+        return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": policy})
+
+    async def fragment(_: web.Request) -> web.Response:
+        html = dashboard.fragment(families, await asyncio.to_thread(reports))
+        return web.Response(text=html, content_type="text/html")
+
+    app = web.Application(middlewares=[_json_errors, _known_host(settings.coverage_host)])
+    app.add_routes(
+        [
+            web.get("/", index),
+            web.get("/fragment", fragment),
+            web.get("/metrics", metrics),
+            web.get("/api/families", names),
+            web.get("/api/health", health),
+            web.get("/api/report/{family}", of_family(coverage_report)),
+            web.get("/api/gaps/{family}", of_family(gaps)),
+            web.get("/api/positions/{family}", of_family(lambda _, counts: counts.next_offsets)),
+        ]
+    )
+    return app
+
+
+def _known_host(listening: str) -> Any:
+    """Refuse names that are not the loopback's where only it is listened on: a page elsewhere may point one here."""
+    loopback = listening in _LOOPBACK or listening.startswith("127.")
+
+    @web.middleware
+    async def check(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+        name = request.host.rpartition(":")[0] if ":" in request.host.rpartition("]")[2] else request.host
+        if loopback and name not in _LOOPBACK:
+            return _error(403, f"this service answers as localhost, not as {name[:80]}")
+        return await handler(request)
+
+    return check
+
+
+@web.middleware
+async def _json_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _error(error.status, f"{error.reason}: {request.method} {request.path}")
+    except CoverageError as error:
+        return _error(503, str(error))
+
+
+def _error(status: int, line: str) -> web.Response:
+    return web.json_response({"error": line}, status=status)

@@ -1,0 +1,262 @@
+"""The coverage store: the one place that reads or writes DuckDB.
+
+Takes sums of ledger entries and the offsets they came from, and keeps both in one transaction, so that a crash neither
+loses nor doubles a count. Gives `Counts`, one consistent view per family. Writing is for one thread, reading for any.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from schema.errors import CoverageError
+from schema.family import CELL_AXIS, Family, cell_label
+from streams.coverage.entries import COUNTS, Sums
+from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES
+
+STORE_FILE = "coverage.duckdb"
+REBUILD_HINT = "run `feedmill coverage rebuild` to fold the ledger anew"
+
+# What the dashboard can look back on.
+_MINUTES_KEPT = 24 * 60
+# Sums are of some thousand rows: one thread leaves the machine to the workers, and memory is for the page cache.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "threads": 1,
+    "memory_limit": "512MB",
+}
+
+
+@dataclass(frozen=True)
+class Advance:
+    """One step in one ledger partition: entries of offsets [start, end) are in the sums that go with it."""
+
+    family: str
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """All that is known of one family at one moment.
+
+    Attributes:
+        totals: `entries` and the five row counts.
+        reasons: {reason: rows}, most frequent first.
+        bins: {axis: {bin: rows}}, cells under the axis `cell`.
+        minutes: (start in ms since the epoch, rows_in, rows_clean), oldest first, of the last day with entries.
+        generated: (first, last) time of a raw record, ms since the epoch; None before the first.
+        positions: {ledger partition: (first offset folded, next offset to fold)}.
+    """
+
+    totals: Mapping[str, int]
+    reasons: Mapping[str, int]
+    bins: Mapping[str, Mapping[str, int]]
+    minutes: tuple[tuple[int, int, int], ...]
+    generated: tuple[int, int] | None
+    positions: Mapping[int, tuple[int, int]]
+
+    @property
+    def next_offsets(self) -> dict[int, int]:
+        """{ledger partition: next offset to fold}."""
+        return {partition: end for partition, (_, end) in self.positions.items()}
+
+
+class CoverageStore:
+    """The DuckDB file in `folder`; whoever opens it holds the owner's lock (`streams.coverage.owner`).
+
+    Raises:
+        CoverageError: the file is not a coverage store of this version, or another process has it open.
+    """
+
+    def __init__(self, folder: Path, families: Mapping[str, Family]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / STORE_FILE
+        try:
+            # Runs no query itself: connections to one database are made from it, one per thread.
+            self._database = duckdb.connect(path, config=_CONFIG)
+            self._writer = self._database.cursor()
+            self._writer.execute("SET lock_configuration = true")
+            self._make_tables()
+        except duckdb.Error as error:
+            raise CoverageError(f"{path} cannot be opened ({_line(error)}): {REBUILD_HINT}") from error
+        self._cursors = threading.Lock()
+        self._seed(families)
+
+    def close(self) -> None:
+        """Write everything into the one file and let go of it."""
+        self._writer.close()
+        self._database.close()
+
+    def bind(self, family: str, topic: str, topic_id: str) -> None:
+        """Remember that `family` is folded from that very topic.
+
+        Raises:
+            CoverageError: it was folded from another one: the topic was made anew, or this is another cluster or
+                namespace.
+        """
+        with self._transaction() as cursor:
+            row = cursor.execute("SELECT topic, topic_id FROM sources WHERE family = ?", [family]).fetchone()
+            if row is None:
+                cursor.execute("INSERT INTO sources VALUES (?, ?, ?)", [family, topic, topic_id])
+            elif row != (topic, topic_id):
+                raise CoverageError(
+                    f"coverage of {family} was folded from topic {row[0]} (id {row[1]}), and {topic} (id {topic_id}) "
+                    f"is another: {REBUILD_HINT}, or set namespace and data_dir back"
+                )
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Return the next ledger offset to fold, by (family, partition)."""
+        return {(family, partition): end for family, partition, _, end in self._positions(self._writer)}
+
+    def begin(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Take up ledger partitions {(family, partition): first offset}; those known already keep their position."""
+        with self._transaction() as cursor:
+            known = {(family, partition) for family, partition, _, _ in self._positions(cursor)}
+            for (family, partition), offset in starts.items():
+                if (family, partition) not in known:
+                    cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", [family, partition, offset, offset])
+
+    def fold(self, advances: list[Advance], added: Sums) -> None:
+        """Add `added` and step the positions, both or neither.
+
+        Raises:
+            CoverageError: a partition does not stand at its `start`, so these entries were folded already or others
+                were missed; or DuckDB failed.
+        """
+        with self._transaction() as cursor:
+            stored = {(family, partition): end for family, partition, _, end in self._positions(cursor)}
+            for step in advances:
+                at = stored.get((step.family, step.partition))
+                if at != step.start:
+                    raise CoverageError(
+                        f"ledger partition {step.partition} of {step.family} is folded up to offset {at}, and "
+                        f"[{step.start}, {step.end}) was to follow: another process wrote the store; {REBUILD_HINT}"
+                    )
+                cursor.execute(
+                    'UPDATE positions SET next_offset = ? WHERE family = ? AND "partition" = ?',
+                    [step.end, step.family, step.partition],
+                )
+            if added.totals.height:
+                with _registered(cursor, {f"sum_{name}": frame for name, frame in vars(added).items()}):
+                    cursor.execute(FOLD, [_MINUTES_KEPT])
+
+    def counts(self, family: str) -> Counts:
+        """Return all that is known of `family`, as of one moment.
+
+        Raises:
+            CoverageError: the store has no such family.
+        """
+        with self._transaction(self._cursor()) as cursor:
+            totals = cursor.execute(
+                f"SELECT entries, {', '.join(COUNTS)}, epoch_ms(first_generated), epoch_ms(last_generated) "  # noqa: S608
+                "FROM totals WHERE family = ?",
+                [family],
+            ).fetchone()
+            if totals is None:
+                raise CoverageError(f"the coverage store knows no family {family!r}: {REBUILD_HINT}")
+            bins: dict[str, dict[str, int]] = {}
+            query = 'SELECT axis, bin, "rows" FROM coverage WHERE family = ?'
+            for axis, bin_, rows in cursor.execute(query, [family]).fetchall():
+                bins.setdefault(axis, {})[bin_] = rows
+            query = 'SELECT reason, "rows" FROM reasons WHERE family = ? ORDER BY "rows" DESC, reason'
+            reasons = dict(cursor.execute(query, [family]).fetchall())
+            query = 'SELECT epoch_ms("minute"), rows_in, rows_clean FROM minutes WHERE family = ? ORDER BY "minute"'
+            minutes = tuple(cursor.execute(query, [family]).fetchall())
+            positions = {
+                partition: (first, end) for name, partition, first, end in self._positions(cursor) if name == family
+            }
+        first, last = totals[-2:]
+        return Counts(
+            totals=dict(zip(("entries", *COUNTS), totals[:-2], strict=True)),
+            reasons=reasons,
+            bins=bins,
+            minutes=minutes,
+            generated=None if first is None else (first, last),
+            positions=positions,
+        )
+
+    def _make_tables(self) -> None:
+        cursor = self._writer
+        cursor.begin()
+        if not cursor.execute("SELECT 1 FROM duckdb_tables()").fetchall():
+            cursor.execute(TABLES)
+            cursor.execute("INSERT INTO store VALUES (?)", [STORE_VERSION])
+        found: Any = cursor.execute("SELECT version FROM store").fetchone()
+        cursor.commit()
+        if found != (STORE_VERSION,):
+            self.close()
+            raise CoverageError(f"the coverage store has version {found}, not {STORE_VERSION}: {REBUILD_HINT}")
+
+    def _seed(self, families: Mapping[str, Family]) -> None:
+        bins = [
+            (family.name, axis, bin_)
+            for family in families.values()
+            for axis, names in (
+                *((axis.name, axis.bins) for axis in family.axes),
+                (CELL_AXIS, tuple(cell_label(cell) for cell in family.cells())),
+            )
+            for bin_ in names
+        ]
+        frames = {
+            "seed_bins": pl.DataFrame(bins, schema=["family", "axis", "bin"], orient="row"),
+            "seed_families": pl.DataFrame({"family": list(families)}, schema={"family": pl.String}),
+        }
+        with self._transaction() as cursor, _registered(cursor, frames):
+            cursor.execute(SEED)
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._cursors:
+            return self._database.cursor()
+
+    @staticmethod
+    def _positions(cursor: duckdb.DuckDBPyConnection) -> list[tuple[str, int, int, int]]:
+        query = 'SELECT family, "partition", first_offset, next_offset FROM positions ORDER BY family, "partition"'
+        return cursor.execute(query).fetchall()
+
+    @contextmanager
+    def _transaction(self, reader: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction of the writer, or of a reader that is closed after it."""
+        cursor = self._writer if reader is None else reader
+        try:
+            cursor.begin()
+            try:
+                yield cursor
+            except BaseException:
+                cursor.rollback()
+                raise
+            cursor.commit()
+        except duckdb.Error as error:
+            raise CoverageError(f"the coverage store failed ({_line(error)}): {REBUILD_HINT}") from error
+        finally:
+            if reader is not None:
+                reader.close()
+
+
+def remove_store(folder: Path) -> None:
+    """Delete the store's files, for it to be folded anew; whoever calls holds the owner's lock."""
+    for path in folder.glob(f"{STORE_FILE}*"):
+        path.unlink()
+
+
+@contextmanager
+def _registered(cursor: duckdb.DuckDBPyConnection, frames: Mapping[str, pl.DataFrame]) -> Iterator[None]:
+    for name, frame in frames.items():
+        cursor.register(name, frame.to_arrow())
+    try:
+        yield
+    finally:
+        for name in frames:
+            cursor.unregister(name)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,78 @@
+"""The coverage store's tables, as SQL.
+
+All are small but `coverage`, which holds every bin and cell of every family from the start, with 0 rows: folding is
+then an UPDATE, and no key has to be kept on it. Offsets are Kafka's; times are those of the raw records.
+"""
+
+from __future__ import annotations
+
+# Raised when a table changes shape; an older store is folded anew.
+STORE_VERSION = 1
+
+TABLES = """
+CREATE TABLE store (version INTEGER NOT NULL);
+
+-- Which topic was folded: its id changes when it is deleted and made again, or on another cluster.
+CREATE TABLE sources (family VARCHAR NOT NULL, topic VARCHAR NOT NULL, topic_id VARCHAR NOT NULL);
+
+-- next_offset: the first ledger offset not yet folded; first_offset: where folding began.
+CREATE TABLE positions (
+    family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, first_offset BIGINT NOT NULL, next_offset BIGINT NOT NULL);
+
+CREATE TABLE totals (
+    family VARCHAR NOT NULL, entries BIGINT NOT NULL, rows_in BIGINT NOT NULL, rows_clean BIGINT NOT NULL,
+    rows_rejected BIGINT NOT NULL, rows_rerouted BIGINT NOT NULL, rows_augmented BIGINT NOT NULL,
+    first_generated TIMESTAMPTZ, last_generated TIMESTAMPTZ);
+
+CREATE TABLE reasons (family VARCHAR NOT NULL, reason VARCHAR NOT NULL, "rows" BIGINT NOT NULL);
+
+CREATE TABLE coverage (
+    family VARCHAR NOT NULL, axis VARCHAR NOT NULL, bin VARCHAR NOT NULL, "rows" BIGINT NOT NULL,
+    first_generated TIMESTAMPTZ, last_generated TIMESTAMPTZ);
+
+CREATE TABLE minutes (
+    family VARCHAR NOT NULL, "minute" TIMESTAMPTZ NOT NULL, rows_in BIGINT NOT NULL, rows_clean BIGINT NOT NULL);
+
+CREATE VIEW parameter_coverage AS
+SELECT split_part(bin, '|', 1) AS capacity_level, split_part(bin, '|', 2) AS authenticity_target,
+    split_part(bin, '|', 3) AS complexity_type, "rows" AS generated_count, first_generated, last_generated
+FROM coverage WHERE family = 'scenario' AND axis = 'cell';
+"""
+
+# The relations `seed_*` and `sum_*` are frames registered for the one transaction that reads them.
+SEED = """
+INSERT INTO coverage
+SELECT s.family, s.axis, s.bin, 0, NULL, NULL FROM seed_bins s ANTI JOIN coverage USING (family, axis, bin);
+INSERT INTO totals
+SELECT s.family, 0, 0, 0, 0, 0, 0, NULL, NULL FROM seed_families s ANTI JOIN totals USING (family);
+"""
+
+FOLD = """
+UPDATE totals t SET
+    entries = t.entries + s.entries, rows_in = t.rows_in + s.rows_in, rows_clean = t.rows_clean + s.rows_clean,
+    rows_rejected = t.rows_rejected + s.rows_rejected, rows_rerouted = t.rows_rerouted + s.rows_rerouted,
+    rows_augmented = t.rows_augmented + s.rows_augmented,
+    first_generated = least(t.first_generated, s.first_generated),
+    last_generated = greatest(t.last_generated, s.last_generated)
+FROM sum_totals s WHERE t.family = s.family;
+
+UPDATE reasons t SET "rows" = t."rows" + s."rows" FROM sum_reasons s WHERE t.family = s.family AND t.reason = s.reason;
+INSERT INTO reasons SELECT s.family, s.reason, s."rows" FROM sum_reasons s ANTI JOIN reasons USING (family, reason);
+
+UPDATE coverage t SET
+    "rows" = t."rows" + s."rows", first_generated = least(t.first_generated, s.first_generated),
+    last_generated = greatest(t.last_generated, s.last_generated)
+FROM sum_bins s WHERE t.family = s.family AND t.axis = s.axis AND t.bin = s.bin;
+-- A bin that the declaration no longer has: kept, so that nothing counted is lost.
+INSERT INTO coverage
+SELECT s.family, s.axis, s.bin, s."rows", s.first_generated, s.last_generated
+FROM sum_bins s ANTI JOIN coverage USING (family, axis, bin);
+
+UPDATE minutes t SET rows_in = t.rows_in + s.rows_in, rows_clean = t.rows_clean + s.rows_clean
+FROM sum_minutes s WHERE t.family = s.family AND t."minute" = s."minute";
+INSERT INTO minutes
+SELECT s.family, s."minute", s.rows_in, s.rows_clean FROM sum_minutes s ANTI JOIN minutes USING (family, "minute");
+-- Only ever those behind a bound that never falls: what remains is the same whatever the batching.
+DELETE FROM minutes t USING (SELECT family, max("minute") AS newest FROM minutes GROUP BY family) n
+WHERE t.family = n.family AND t."minute" < n.newest - to_minutes(?);
+"""
