@@ -1,0 +1,204 @@
+r"""What can be told of a term from its text: whether it is well-formed, its redex, its size and its depth.
+
+The text form has one reading. In grammar form, with one byte for each token but `\.`::
+
+    term  = { "\." } spine                       an abstraction extends as far right as possible
+    spine = head { argument }                    application is left-associative
+    head  = index | "(" term that begins with an abstraction ")"     and then at least one argument follows
+    argument = index | "(" term that is more than an index ")"
+    index = "0".."9" | "a".."z" | "A".."Z"       0 to 61
+
+Anything else is malformed: parentheses that could be left out, bytes outside the alphabet, a text that ends early.
+Indices need not be bound. The leftmost-outermost redex of a term is the first parenthesis in head position with the
+argument that follows it, for a preorder walk meets an application before its function and its function before its
+argument.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from schema.compiled import compiled
+
+Array = npt.NDArray[Any]
+
+FACTS: dict[str, pl.DataType] = {
+    "well_formed": pl.Boolean(),
+    "found_start": pl.Int32(),
+    "found_end": pl.Int32(),
+    "found_redex_depth": pl.Int32(),
+    "found_size": pl.Int32(),
+    "found_depth": pl.Int32(),
+    "found_leading": pl.Int32(),
+}
+
+INDICES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# Bytes that may end an item of a spine have 0, all others 1.
+_ENDS_NO_ITEM = np.ones(256, dtype=np.uint8)
+_ENDS_NO_ITEM[list(INDICES + b")")] = 0
+_LAMBDA, _DOT, _OPEN, _CLOSE, _ZERO = b"\\.()0"
+_END = 0  # a sentinel that no text contains; three of them let the reader look two bytes ahead unchecked
+_LOW_HALF = 0xFFFFFFFF
+_NO_HEAD = -1 << 32
+# Unsigned, for a signed index is compared with zero at every access.
+_ONE, _TWO = np.uint64(1), np.uint64(2)
+
+# Columns of the array of facts, as the compiled code fills it.
+START, END, REDEX_DEPTH, SIZE, DEPTH, LEADING = range(6)
+_LARGEST = 2**31 - 1
+
+
+def facts(terms: pl.Series) -> pl.DataFrame:
+    """Return the facts of each term: a frame of `FACTS`, as high as `terms` (Utf8) is long.
+
+    `found_start` and `found_end` are half-open character offsets, (0, 0) without a redex; `found_redex_depth` is the
+    number of edges from the root to it, null without one; `found_size` counts nodes, `found_depth` edges on the longest
+    path, `found_leading` the abstractions that the term begins with. A null or malformed term is not `well_formed` and
+    has zeros and null. Takes about 1.5 us for a term of 250 characters, and 9 bytes of memory per character of the
+    longest term.
+    """
+    array = terms.to_arrow(compat_level=pl.CompatLevel.oldest())
+    if not isinstance(array, pa.LargeStringArray):
+        raise TypeError(f"terms must be strings, not {terms.dtype}")
+    _, offset_buffer, data_buffer = array.buffers()
+    offsets = _read_only(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
+    data = _read_only(data_buffer if data_buffer is not None and data_buffer.size else b"\0", np.uint8)
+    found = np.zeros((6, len(array)), dtype=np.int32)
+    well_formed = np.zeros(len(array), dtype=np.bool_)
+    _read_terms(data, offsets, _ENDS_NO_ITEM, found, well_formed)
+    if terms.null_count():
+        well_formed &= terms.is_not_null().to_numpy()
+    redex_depth = pl.Series("found_redex_depth", found[REDEX_DEPTH])
+    return pl.DataFrame(
+        {
+            "well_formed": well_formed,
+            "found_start": found[START],
+            "found_end": found[END],
+            "found_redex_depth": redex_depth.set(pl.Series(found[END] == 0), None),
+            "found_size": found[SIZE],
+            "found_depth": found[DEPTH],
+            "found_leading": found[LEADING],
+        },
+        schema=FACTS,
+    )
+
+
+def _read_only(buffer: object, dtype: type[np.generic]) -> Array:
+    view = np.frombuffer(buffer, dtype=dtype)  # type: ignore[call-overload]
+    view.setflags(write=False)
+    return view  # type: ignore[no-any-return]
+
+
+@compiled
+def _read_terms(data: Array, offsets: Array, ends_no_item: Array, found: Array, well_formed: Array) -> None:
+    """Fill `found` (6, rows) and `well_formed` (rows) from the terms data[offsets[i]:offsets[i + 1]]."""
+    rows = offsets.size - 1
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    longest = min(longest, _LARGEST)
+    text = np.empty(longest + 3, dtype=np.uint8)
+    # A parenthesis opens a frame, and so there are never more than there are bytes.
+    frames = np.empty(longest + 1, dtype=np.int64)
+    for row in range(rows):
+        start, length = np.uint64(offsets[row]), np.uint64(offsets[row + 1] - offsets[row])
+        if length > _LARGEST:
+            continue
+        for i in range(length):
+            text[i] = data[start + i]
+        text[length : length + np.uint64(3)] = _END
+        well_formed[row] = _read_term(text, length, ends_no_item, frames, found[:, row])
+
+
+@compiled
+def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, found: Array) -> bool:
+    """Read text[:length], which sentinels follow; return whether it is well-formed, its facts in `found` (6,) if so.
+
+    A frame is what is open: the root or a parenthesis. `height` is that of its spine so far in edges (-1 before the
+    head), plus `lambdas`, the abstractions on the path from the root; both are packed into one word while a frame
+    within is read. What is wrong is noted and reading goes on, for a branch per kind of byte costs more than the rest.
+    """
+    position = np.uint64(0)
+    level, lambdas, height = 0, 0, -1
+    indices, abstractions = 0, 0
+    redex_start, redex_end, redex_depth = np.uint64(0), np.uint64(0), 0
+    # The level of the frame whose spine holds the redex; -1 before there is one.
+    redex_level = -1
+    malformed = np.uint8(0)
+    while True:
+        # At the head of a spine.
+        byte = text[position]
+        while byte == _LAMBDA:
+            malformed |= text[position + _ONE] != _DOT
+            lambdas += 1
+            abstractions += 1
+            position += _TWO
+            byte = text[position]
+        if byte == _OPEN:
+            if text[position + _ONE] != _LAMBDA:
+                return False
+            if redex_level < 0:
+                redex_level, redex_start, redex_depth = level, position, lambdas
+            frames[np.uint64(level)] = _NO_HEAD | lambdas
+            level += 1
+            position += _ONE
+            continue
+        if byte < _ZERO:
+            return False
+        malformed |= ends_no_item[byte]
+        height = lambdas
+        indices += 1
+        position += _ONE
+        # After an item: an index or a closing parenthesis ends another; both take one path, without a branch.
+        while True:
+            byte = text[position]
+            if byte in (_OPEN, _END):
+                break
+            malformed |= ends_no_item[byte]
+            position += _ONE
+            closes = byte == _CLOSE
+            level -= closes
+            if level < 0:
+                return False
+            outer = frames[np.uint64(level)]
+            item_height = height if closes else lambdas
+            spine_height = (outer >> 32) if closes else height
+            lambdas = (outer & _LOW_HALF) if closes else lambdas
+            is_argument = int(spine_height >= 0)
+            height = max(spine_height, item_height) + is_argument
+            indices += not closes
+            after = text[position]
+            # An abstraction in head position has an argument.
+            malformed |= np.uint8((spine_height < 0) & ((after == _CLOSE) | (after == _END)))
+            if level <= redex_level and is_argument:
+                if redex_end == 0:
+                    redex_end = position
+                else:
+                    redex_depth += 1
+                redex_level = level
+        if byte == _END:
+            break
+        # An argument in parentheses is more than an index.
+        malformed |= text[position + _TWO] == _CLOSE
+        frames[np.uint64(level)] = (height << 32) | lambdas
+        level += 1
+        position += _ONE
+    if malformed or level > 0 or position != length:
+        return False
+    if redex_end > 0:
+        found[START] = redex_start
+        found[END] = redex_end
+        found[REDEX_DEPTH] = redex_depth
+    found[SIZE] = 2 * indices - 1 + abstractions
+    found[DEPTH] = height
+    leading = np.uint64(0)
+    while text[leading + leading] == _LAMBDA:
+        leading += _ONE
+    found[LEADING] = leading
+    return True
