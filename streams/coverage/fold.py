@@ -18,7 +18,7 @@ from kafka.structs import TopicPartition
 
 from broker.clients import Connection
 from broker.topics import Extent, ensure_topics, extents, topic_id, topic_name
-from schema.errors import CoverageError, RecordError
+from schema.errors import BrokerError, CoverageError, RecordError
 from schema.family import Family
 from schema.record import LEDGER
 from streams.coverage.entries import decode_entries, sums
@@ -36,6 +36,8 @@ _STALL_S = 30.0
 class LedgerFold:
     """A consumer of all ledgers and the store it folds them into; for one thread.
 
+    `reachable` (for any thread to read) says whether the broker answered when last asked.
+
     Raises:
         CoverageError: the store was folded from other topics, or the ledger no longer has what is next to fold.
     """
@@ -49,6 +51,7 @@ class LedgerFold:
             store.bind(family, topic, topic_id(connection, topic))
         self._consumer = connection.consumer()
         self._checked_at = 0.0
+        self.reachable = True
         self._positions: dict[TopicPartition, int] = {}
         try:
             self._assign()
@@ -67,7 +70,12 @@ class LedgerFold:
             CoverageError: a record is not a ledger record, or its offsets are gone; nothing of this step was folded.
         """
         if time.monotonic() - self._checked_at > _PARTITIONS_CHECK_S:
-            self._assign()
+            try:
+                self._assign()
+                self.reachable = True
+            except BrokerError:
+                # A broker that restarts is waited for; meanwhile what was folded stands.
+                self.reachable = False
         starts = self._positions
         entries: dict[str, list[pl.DataFrame]] = {}
         folded = 0

@@ -19,7 +19,7 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -28,7 +28,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from broker.clients import Connection
 from schema.errors import CoverageError, UnknownFamilyError
 from schema.family import Family
-from schema.registry import FAMILIES
+from schema.registry import FAMILIES, family_named
+from schema.settings import Settings
 from streams.coverage import dashboard
 from streams.coverage.fold import LedgerFold
 from streams.coverage.metrics import metrics_registry
@@ -76,7 +77,7 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    runner = web.AppRunner(application(connection, store, FAMILIES), shutdown_timeout=_SHUTDOWN_S)
+    runner = web.AppRunner(application(connection.settings, store, fold), shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     folding = threading.Thread(target=run_fold, name="ledger-fold")
     folding.start()
@@ -113,30 +114,31 @@ async def _listen(runner: web.AppRunner, connection: Connection) -> str:
     return f"http://{f'[{address}]' if ':' in address else address}:{bound}"
 
 
-def application(connection: Connection, store: CoverageStore, families: Mapping[str, Family]) -> web.Application:
-    """Return the HTTP application over `store`; it only reads."""
-    settings = connection.settings
+def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> web.Application:
+    """Return the HTTP application over `store`, which `fold` writes; it only reads."""
 
     def reports() -> list[dict[str, Any]]:
-        return [coverage_report(family, store.counts(family.name)) for family in families.values()]
+        return [coverage_report(family, store.counts(family.name)) for family in FAMILIES.values()]
 
     registry = metrics_registry(reports)
 
     def of_family(answer: Callable[[Family, Counts], Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             name = request.match_info["family"]
-            if name not in families:
-                return _error(404, str(UnknownFamilyError(name, sorted(families))))
-            counts = await asyncio.to_thread(store.counts, name)
-            return web.json_response(answer(families[name], counts))
+            try:
+                family = family_named(name)
+            except UnknownFamilyError as error:
+                return _error(404, str(error))
+            return web.json_response(answer(family, await asyncio.to_thread(store.counts, name)))
 
         return handler
 
     async def names(_: web.Request) -> web.Response:
-        return web.json_response(list(families))
+        return web.json_response(list(FAMILIES))
 
     async def health(_: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "pid": os.getpid(), "namespace": settings.namespace})
+        status = "ok" if fold.reachable else "broker unreachable: figures are old"
+        return web.json_response({"status": status, "pid": os.getpid(), "namespace": settings.namespace})
 
     async def metrics(_: web.Request) -> web.Response:
         body = await asyncio.to_thread(generate_latest, registry)
@@ -145,11 +147,13 @@ def application(connection: Connection, store: CoverageStore, families: Mapping[
     async def index(_: web.Request) -> web.Response:
         nonce = secrets.token_urlsafe(16)
         policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'"
-        html = dashboard.page(families, await asyncio.to_thread(reports), nonce)
+        html = dashboard.page(FAMILIES, await asyncio.to_thread(reports), nonce)
         return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": policy})
 
     async def fragment(_: web.Request) -> web.Response:
-        html = dashboard.fragment(families, await asyncio.to_thread(reports))
+        html = dashboard.fragment(FAMILIES, await asyncio.to_thread(reports))
+        if not fold.reachable:
+            html = f'<p class="no">the broker does not answer: figures are old</p>{html}'
         return web.Response(text=html, content_type="text/html")
 
     app = web.Application(middlewares=[_json_errors, _known_host(settings.coverage_host)])
