@@ -40,7 +40,7 @@ class Example(dy.Schema):
     augmented_from = dy.UInt64(nullable=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Family:
     """One kind of example.
 
@@ -127,5 +127,5 @@ def identify(frame: pl.DataFrame, family: Family) -> pl.DataFrame:
 
 
 def partition_of(family: Family, partitions: int) -> pl.Expr:
-    """Return the expression, over an identified frame, of the partition each row belongs in (Int32, null if unknown)."""
+    """Return the partition each row of an identified frame belongs in, as an expression (Int32, null if unknown)."""
     return (family.route % partitions).cast(pl.Int32).alias("partition")

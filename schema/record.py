@@ -8,7 +8,7 @@ Headers follow CloudEvents binary mode; ours begin `feedmill-`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -26,6 +26,8 @@ RAW, CLEAN, REJECTED, LEDGER, REQUESTS = STAGES = ("raw", "clean", "rejected", "
 
 Headers = Sequence[tuple[str, bytes]]
 
+_READ_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
+
 _CE_TYPE = re.compile(r"feedmill\.(?P<family>[a-z_]+)\.(?P<stage>[a-z]+)\.v(?P<version>[0-9]{1,6})")
 
 
@@ -41,7 +43,7 @@ class Envelope:
     version: int
     run: str
     chunk: int
-    part: int
+    part: int | str
     rows: int
     source: str | None = None
 
@@ -122,30 +124,47 @@ def decode(data: bytes, columns: Mapping[str, pl.DataType], max_rows: int) -> pl
     """Return the frame of a record, with exactly `columns` in order; absent ones are null, unknown ones dropped.
 
     Raises:
-        RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch`,
-            `too_many_rows`, or `wrong_type` (a column's type cannot hold what the family's holds).
+        RecordError: as `read_table` and `conform`.
+    """
+    return conform(read_table(data, columns, max_rows), columns)
+
+
+def read_table(data: bytes, columns: Container[str], max_rows: int) -> pa.Table:
+    """Return the Arrow table of a record, of its columns that are in `columns`, checked down to offsets and UTF-8.
+
+    Raises:
+        RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch` or
+            `too_many_rows`.
     """
     if not data:
         raise RecordError("empty_record", "the record has no bytes")
     try:
-        with pa.ipc.open_stream(pa.BufferReader(data)) as reader:
-            batches = []
-            rows = 0
-            for batch in reader:
-                rows += batch.num_rows
-                if rows > max_rows:
-                    raise RecordError("too_many_rows", f"over {max_rows} rows in one record: send smaller ones")
-                # Offsets and UTF-8 are checked before compiled code follows them.
-                batch.validate(full=True)
-                batches.append(batch)
-            table = pa.Table.from_batches(batches, reader.schema)
-    except RecordError:
-        raise
+        reader = pa.ipc.open_stream(pa.BufferReader(data), options=_READ_OPTIONS)
+        wanted = [index for index, name in enumerate(reader.schema.names) if name in columns]
+        if len(wanted) < len(reader.schema):
+            # Columns that nobody asked for are not even decompressed.
+            options = pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
+            reader = pa.ipc.open_stream(pa.BufferReader(data), options=options)
+        batches = []
+        rows = 0
+        for batch in reader:
+            rows += batch.num_rows
+            if rows > max_rows:
+                raise RecordError("too_many_rows", f"over {max_rows} rows in one record: send smaller ones")
+            # Offsets and UTF-8 are checked before compiled code follows them.
+            batch.validate(full=True)
+            batches.append(batch)
+        table = pa.Table.from_batches(batches, reader.schema)
     except (pa.ArrowException, ValueError, OSError, EOFError, MemoryError) as error:
         raise RecordError("garbage", f"not a whole Arrow IPC stream: {str(error)[:200]}") from error
     if table.num_rows == 0:
         raise RecordError("empty_batch", "the batch has no rows")
-    return conform(table, columns)
+    return table
+
+
+def arrow_schema(columns: Mapping[str, pl.DataType]) -> pa.Schema:
+    """Return the Arrow schema of a record that `encode` makes of a frame of `columns`."""
+    return pl.DataFrame(schema=dict(columns)).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
 
 
 def conform(table: pa.Table, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:

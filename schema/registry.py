@@ -6,12 +6,7 @@ from schema import reduction
 from schema.errors import UnknownFamilyError
 from schema.family import Family
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        reduction.FAMILY,
-    )
-}
+FAMILIES: dict[str, Family] = {family.name: family for family in (reduction.FAMILY,)}
 
 
 def family_named(name: str) -> Family:

@@ -15,7 +15,7 @@ from schema.reduction.text import facts
 
 
 def derive(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return `frame` with the recomputed facts as columns, and a missing size, depth or redex depth filled from them."""
+    """Return `frame` with the recomputed facts as columns; a missing size, depth or redex depth is filled from them."""
     found = facts(frame["term"])
     return frame.hstack(found).with_columns(
         size=pl.coalesce("size", "found_size"),

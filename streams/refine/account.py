@@ -1,0 +1,129 @@
+"""Accounting: verdicts -> ledger entries, exactly one per raw record.
+
+Counting is a histogram per axis over (record, bin) on flat arrays; what leaves here is the sparse list of the bins
+that were hit. For each entry rows_in = rows_clean + rows_rejected + rows_rerouted, a dead letter being one row in and
+one rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schema import ledger
+from schema.family import CELL_AXIS, Family, cell_label
+from streams.refine.chain import Verdicts
+from streams.refine.intake import Intake, RawRecord
+
+
+def entries(
+    records: Sequence[RawRecord], intake: Intake, verdicts: Verdicts, augmented: NDArray[np.int64], family: Family
+) -> pl.DataFrame:
+    """Return the ledger entries (`schema.ledger.COLUMNS`) of a group, one per record, in order.
+
+    `augmented` counts, per record, the rows that augmentation sent to raw.
+    """
+    count = len(records)
+    dead = _per_record(np.array([letter.record for letter in intake.dead], dtype=np.int64), count)
+    clean = _per_record(verdicts.clean["record"].to_numpy(), count)
+    rejected = _per_record(verdicts.rejected["record"].to_numpy(), count) + dead
+    rerouted = _per_record(verdicts.rerouted["record"].to_numpy(), count)
+    rows_in = _per_record(intake.frame["record"].to_numpy(), count) + dead
+    return pl.DataFrame(
+        {
+            "source_partition": [record.partition for record in records],
+            "source_offset": [record.offset for record in records],
+            "source_time": pl.Series([record.time_ms for record in records], dtype=pl.Int64).cast(
+                ledger.COLUMNS["source_time"]
+            ),
+            "run": intake.runs,
+            "chunk": intake.chunks,
+            "rows_in": rows_in,
+            "rows_clean": clean,
+            "rows_rejected": rejected,
+            "rows_rerouted": rerouted,
+            "rows_augmented": augmented,
+            "reasons": _reasons(intake, verdicts, count),
+            "coverage": _coverage(verdicts.clean, family, count),
+        },
+        schema=ledger.COLUMNS,
+    )
+
+
+def _per_record(indices: NDArray[np.generic], count: int) -> NDArray[np.int64]:
+    return np.bincount(indices.astype(np.int64), minlength=count)
+
+
+def _reasons(intake: Intake, verdicts: Verdicts, count: int) -> pl.Series:
+    broken = verdicts.rejected.select("record", "reasons").explode("reasons", empty_as_null=False)
+    dead = pl.DataFrame(
+        {"record": [d.record for d in intake.dead], "reasons": [d.reason for d in intake.dead]},
+        schema={"record": pl.UInt32, "reasons": pl.String},
+    )
+    counted = (
+        pl.concat([broken, dead])
+        .group_by("record", pl.col("reasons").alias("reason"), maintain_order=True)
+        .agg(rows=pl.len().cast(pl.Int64))
+        .group_by("record", maintain_order=True)
+        .agg(pl.struct("reason", "rows").alias("reasons"))
+    )
+    every = pl.DataFrame({"record": np.arange(count, dtype=np.uint32)})
+    empty = pl.lit([], dtype=ledger.COLUMNS["reasons"])
+    return every.join(counted, on="record", how="left", maintain_order="left").select(
+        pl.col("reasons").fill_null(empty)
+    )["reasons"]
+
+
+@lru_cache
+def _labels(family: Family) -> tuple[pa.Array, pa.Array, dict[str, int]]:
+    """(axis name, bin name) of every countable bin as two flat arrays, and where each axis begins in them."""
+    axes: list[str] = []
+    bins: list[str] = []
+    starts: dict[str, int] = {}
+    for axis in family.axes:
+        starts[axis.name] = len(bins)
+        axes += [axis.name] * len(axis.bins)
+        bins += axis.bins
+    starts[CELL_AXIS] = len(bins)
+    cells = [cell_label(cell) for cell in family.cells()]
+    axes += [CELL_AXIS] * len(cells)
+    bins += cells
+    return pa.array(axes, pa.large_string()), pa.array(bins, pa.large_string()), starts
+
+
+def _coverage(clean: pl.DataFrame, family: Family, count: int) -> pl.Series:
+    """Return List(Struct(axis, bin, rows)) per record: the bins that its clean rows fall into."""
+    axis_names, bin_names, starts = _labels(family)
+    total_bins = len(bin_names)
+    record = clean["record"].to_numpy().astype(np.int64)
+    codes = clean.select([axis.code.cast(pl.Int64).fill_null(-1).alias(axis.name) for axis in family.axes])
+    flat = np.zeros(count * total_bins, dtype=np.int64)
+
+    def tally(start: int, code: NDArray[np.int64]) -> None:
+        counted = code >= 0
+        flat[:] += np.bincount(record[counted] * total_bins + start + code[counted], minlength=flat.size)
+
+    cell = np.zeros(clean.height, dtype=np.int64)
+    for axis in family.axes:
+        code = codes[axis.name].to_numpy()
+        tally(starts[axis.name], code)
+    for name in family.cell_axes:
+        code = codes[name].to_numpy()
+        # Row-major, as `Family.cells`; a row outside one of the axes is in no cell.
+        cell = np.where((cell < 0) | (code < 0), -1, cell * len(family.axis(name).bins) + code)
+    tally(starts[CELL_AXIS], cell)
+
+    hit = np.flatnonzero(flat)
+    of_record, label = hit // total_bins, hit % total_bins
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(of_record, minlength=count))])
+    structs = pa.StructArray.from_arrays(
+        [axis_names.take(pa.array(label)), bin_names.take(pa.array(label)), pa.array(flat[hit])],
+        names=["axis", "bin", "rows"],
+    )
+    listed = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), structs)
+    return pl.Series(listed)

@@ -1,0 +1,100 @@
+"""The dedup index of one partition: which example ids stand in clean already.
+
+An open-addressing hash set of uint64 in flat numpy arrays, probed by compiled code: 16 bytes an id at most, about
+20 ns a look-up. A window is kept as two generations: when the younger holds `window` ids the older is dropped, so
+between `window` and twice as many of the latest ids are remembered.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schema.compiled import compiled
+
+# 0 marks a free slot; an id of 0 is kept in a flag of its own.
+_FREE = np.uint64(0)
+_START_SLOTS = 1 << 16
+# Linear probing slows down steeply above two thirds full.
+_MAX_LOAD = 0.6
+
+
+@compiled
+def _slot_of(slots, key):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The slot that holds `key`, or the free one where it belongs (Fibonacci hashing, linear probing)."""
+    mask = np.uint64(slots.size - 1)
+    slot = (key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
+    while slots[slot] != _FREE and slots[slot] != key:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@compiled
+def _insert_all(slots, keys):  # type: ignore[no-untyped-def] # pragma: no cover
+    for key in keys:
+        if key != _FREE:
+            slots[_slot_of(slots, key)] = key
+
+
+@compiled
+def _mark_new(young, old, keys, fresh):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Set fresh[i] where keys[i] is in neither table nor earlier in `keys`, and insert those into `young`."""
+    added = 0
+    for i in range(keys.size):
+        key = keys[i]
+        if key == _FREE:
+            continue
+        slot = _slot_of(young, key)
+        if young[slot] == key:
+            continue
+        if old[_slot_of(old, key)] == key:
+            continue
+        young[slot] = key
+        fresh[i] = True
+        added += 1
+    return added
+
+
+class DedupIndex:
+    """Remembers example ids in arrival order.
+
+    Args:
+        window: ids remembered at least; None remembers all.
+    """
+
+    def __init__(self, window: int | None = None) -> None:
+        self._window = window
+        self._young = np.zeros(_START_SLOTS, dtype=np.uint64)
+        self._old = np.zeros(16, dtype=np.uint64)
+        self._young_count = 0
+        self._old_count = 0
+        self._has_zero = False
+
+    def __len__(self) -> int:
+        return self._young_count + self._old_count + self._has_zero
+
+    def admit(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return a mask of `ids`: True for the first appearance of an id not remembered; those are remembered now."""
+        fresh = np.zeros(ids.size, dtype=np.bool_)
+        # A window is turned over between pieces no larger than itself.
+        step = ids.size if self._window is None else self._window
+        for start in range(0, ids.size, max(step, 1)):
+            piece = slice(start, start + step)
+            self._make_room(ids[piece].size)
+            self._young_count += _mark_new(self._young, self._old, ids[piece], fresh[piece])
+        zeros = np.flatnonzero(ids == _FREE)
+        if zeros.size and not self._has_zero:
+            fresh[zeros[0]] = True
+            self._has_zero = True
+        return fresh
+
+    def _make_room(self, coming: int) -> None:
+        if self._window is not None and self._young_count >= self._window:
+            self._old, self._old_count = self._young, self._young_count
+            self._young = np.zeros(_START_SLOTS, dtype=np.uint64)
+            self._young_count = 0
+        needed = (self._young_count + coming) / _MAX_LOAD
+        if needed > self._young.size:
+            grown = np.zeros(1 << int(np.ceil(np.log2(needed))), dtype=np.uint64)
+            _insert_all(grown, self._young)
+            self._young = grown

@@ -1,0 +1,273 @@
+"""Intake: the bytes of raw records -> one frame of rows, and dead letters for what cannot become rows.
+
+Arrow micro-batches are read as they are. JSON (one object, or NDJSON) is judged line by line: each line that is an
+object of the family's types becomes a row, each other line a dead letter of its own. A record of which nothing can be
+read is one dead letter holding its original bytes. Nothing here raises for what a producer may have sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from schema.errors import RecordError
+from schema.family import ENVELOPE, Family
+from schema.record import ARROW_STREAM, JSON, RAW, ForeignHeaders, Headers, arrow_schema, conform, read_table
+from schema.registry import FAMILIES
+
+_INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
+    pl.Int32: (-(2**31), 2**31 - 1),
+    pl.Int64: (-(2**63), 2**63 - 1),
+    pl.UInt32: (0, 2**32 - 1),
+    pl.UInt64: (0, 2**64 - 1),
+}
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """One record of a raw topic as fetched; `time_ms` is the broker's timestamp, milliseconds since the epoch."""
+
+    topic: str
+    partition: int
+    offset: int
+    time_ms: int
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one raw record may hold: its bytes as sent, its rows, and the bytes of text in one row."""
+
+    record_bytes: int
+    rows: int
+    row_bytes: int
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """Bytes that could not become rows: one row of the accounts, with the reason it counts under."""
+
+    record: int  # index of its raw record in the group
+    reason: str
+    message: str
+    value: bytes
+
+
+@dataclass
+class Intake:
+    """A group of raw records, read.
+
+    Attributes:
+        frame: all rows in order; column `record` (UInt32) is the index of the row's raw record in the group.
+        dead: what could not be read.
+        runs, chunks: what each record's headers say of its producer run, by record index.
+    """
+
+    frame: pl.DataFrame
+    dead: list[DeadLetter] = field(default_factory=list)
+    runs: list[str | None] = field(default_factory=list)
+    chunks: list[int | None] = field(default_factory=list)
+
+
+def read_group(records: Sequence[RawRecord], family: Family, limits: Limits) -> Intake:
+    """Read a group of raw records of one family."""
+    result = Intake(pl.DataFrame())
+    pieces: list[_Piece] = []
+    for index, record in enumerate(records):
+        try:
+            headers = ForeignHeaders.parse(record.headers)
+            result.runs.append(headers.run)
+            result.chunks.append(headers.chunk)
+        except RecordError as error:
+            result.runs.append(None)
+            result.chunks.append(None)
+            result.dead.append(DeadLetter(index, error.reason, str(error), record.value or b""))
+            continue
+        try:
+            rows, dead = _read(record.value or b"", headers, family, limits)
+        except RecordError as error:
+            result.dead.append(DeadLetter(index, error.reason, str(error), record.value or b""))
+            continue
+        pieces.append(_Piece(index, rows))
+        result.dead.extend(DeadLetter(index, letter.reason, letter.message, letter.value) for letter in dead)
+    result.frame = _joined(pieces, family)
+    # A small record can hold a large row, compressed; one that no record of ours could carry on is answered for whole.
+    widest = result.frame.group_by("record").agg(_text_bytes(family).max().alias("bytes"))
+    for index, found in widest.filter(pl.col("bytes") > limits.row_bytes).iter_rows():
+        message = f"a row holds {found} bytes of text, over {limits.row_bytes}"
+        result.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b""))
+        result.frame = result.frame.filter(pl.col("record") != index)
+    return result
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The rows of one raw record: an Arrow table as it came where that is in the family's own form, else a frame."""
+
+    record: int
+    rows: pa.Table | pl.DataFrame
+
+
+def _joined(pieces: Sequence[_Piece], family: Family) -> pl.DataFrame:
+    """Return all rows in order with their `record`; neighbouring Arrow tables are turned into one frame at once."""
+    frames = [pl.DataFrame(schema={**family.wire, "record": pl.UInt32()})]
+    for is_arrow, run in groupby(pieces, key=lambda piece: isinstance(piece.rows, pa.Table)):
+        neighbours = list(run)
+        if is_arrow:
+            frame = pl.DataFrame(pl.from_arrow(pa.concat_tables([piece.rows for piece in neighbours])))
+        else:
+            frame = pl.concat([piece.rows for piece in neighbours])
+        heights = [len(piece.rows) for piece in neighbours]
+        record = np.repeat(np.array([piece.record for piece in neighbours], dtype=np.uint32), heights)
+        frames.append(frame.with_columns(record=pl.Series(record)))
+    return pl.concat(frames)
+
+
+def _text_bytes(family: Family) -> pl.Expr:
+    texts = [pl.col(name).str.len_bytes().fill_null(0) for name, dtype in family.wire.items() if dtype == pl.String]
+    return pl.sum_horizontal(texts)
+
+
+@lru_cache
+def _own_form(family: Family) -> pa.Schema:
+    return arrow_schema(family.wire)
+
+
+def _read(
+    value: bytes, headers: ForeignHeaders, family: Family, limits: Limits
+) -> tuple[pa.Table | pl.DataFrame, list[DeadLetter]]:
+    if len(value) > limits.record_bytes:
+        raise RecordError("record_too_large", f"{len(value)} bytes, over {limits.record_bytes}: send smaller records")
+    _check_type(headers, family)
+    if headers.content_type == ARROW_STREAM:
+        table = read_table(value, family.wire, limits.rows)
+        return (table if table.schema.equals(_own_form(family)) else conform(table, family.wire)), []
+    if headers.content_type in (JSON, "application/x-ndjson"):
+        return read_json(value, family, limits.rows)
+    raise RecordError("unknown_content_type", f"content-type {headers.content_type[:80]!r} is neither Arrow nor JSON")
+
+
+def _check_type(headers: ForeignHeaders, family: Family) -> None:
+    if headers.ce_type is None:
+        return
+    name, stage, version = headers.ce_type
+    if name not in FAMILIES:
+        raise RecordError("unknown_family", f"no family is named {name!r}")
+    if (name, stage) != (family.name, RAW):
+        raise RecordError("wrong_topic", f"a {name}.{stage} record stands on {family.name}.{RAW}")
+    if version != family.version:
+        raise RecordError(
+            "unknown_schema_version", f"version {version} of {name} is not known here (this is {family.version})"
+        )
+
+
+def read_json(value: bytes, family: Family, max_rows: int) -> tuple[pl.DataFrame, list[DeadLetter]]:
+    """Return (rows, dead letters with record index 0) of one JSON object or of NDJSON lines.
+
+    Raises:
+        RecordError: no line of it can be read (`empty_record`, `not_json`, `not_an_object`, `wrong_type`), or it has
+            more than `max_rows` lines (`too_many_rows`).
+    """
+    if not value.strip():
+        raise RecordError("empty_record", "the record has no bytes")
+    lines = [line for line in value.splitlines() if line.strip()]
+    if len(lines) > max_rows:
+        raise RecordError("too_many_rows", f"over {max_rows} lines in one record: send smaller ones")
+    dtypes = family.wire
+    rows: list[dict[str, Any]] = []
+    dead: list[DeadLetter] = []
+    if len(lines) > 1 and _is_one_object(value):
+        lines = [value]
+    for line in lines:
+        try:
+            rows.append(_row(line, family, dtypes))
+        except RecordError as error:
+            dead.append(DeadLetter(0, error.reason, str(error), line))
+    if not rows:
+        raise RecordError(dead[0].reason, str(dead[0].message))
+    columns = {name: [row[name] for row in rows] for name in dtypes}
+    return pl.DataFrame(columns, schema=dtypes), dead
+
+
+def _is_one_object(value: bytes) -> bool:
+    """Whether the whole value is one (pretty-printed) JSON object rather than lines."""
+    try:
+        return isinstance(_parse(value), dict)
+    except RecordError:
+        return False
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError("not_json", f"not JSON: {str(error)[:200]}") from error
+
+
+def _row(line: bytes, family: Family, dtypes: Mapping[str, pl.DataType]) -> dict[str, Any]:
+    document = _parse(line)
+    if not isinstance(document, dict):
+        raise RecordError("not_an_object", f"a JSON {type(document).__name__} where an object is needed")
+    flat = family.flatten(document)
+    # The envelope's columns are computed here, whatever a producer says of them; only the origin is the producer's.
+    origin = flat.get("augmented_from")
+    flat.update(dict.fromkeys(ENVELOPE), augmented_from=_hex_id(origin))
+    return {name: _checked(name, flat.get(name), dtype) for name, dtype in dtypes.items()}
+
+
+def _hex_id(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and len(value) == 16:
+        try:
+            return int(value, 16)
+        except ValueError:
+            pass
+    raise RecordError("wrong_type", "augmented_from is not an example_id of 16 hex digits")
+
+
+def _checked(name: str, value: Any, dtype: pl.DataType) -> Any:
+    """Return `value` if `dtype` can hold it as it is; a number is never read from a text, nor a text from a number."""
+    if value is None:
+        return None
+    if isinstance(dtype, pl.String):
+        fits = isinstance(value, str) and _is_unicode(value)
+    elif dtype.is_integer():
+        low, high = _INT_LIMITS[type(dtype)]
+        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    elif dtype.is_float():
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        value = float(value) if fits else value
+    elif isinstance(dtype, pl.Boolean):
+        fits = isinstance(value, bool)
+    elif isinstance(dtype, pl.List):
+        fits = isinstance(value, list)
+        value = [_checked(name, item, dtype.inner) for item in value] if fits else value  # type: ignore[arg-type]
+    elif isinstance(dtype, pl.Struct):
+        fits = isinstance(value, dict)
+        value = (
+            {part.name: _checked(name, value.get(part.name), part.dtype) for part in dtype.fields} if fits else value
+        )  # type: ignore[arg-type]
+    else:
+        raise TypeError(f"no JSON form for a column of {dtype}")
+    if not fits:
+        raise RecordError("wrong_type", f"{name} is a JSON {type(value).__name__}, which {dtype} does not hold")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` has no lone surrogate, which JSON can escape and UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""Outbound: verdicts -> the records of one transaction.
+
+Whole raw records are packed together into one clean record while they fit, so a full micro-batch goes out as one and
+a thousand one-row JSON records do not become a thousand one-row clean records. `feedmill-source` names where the rows
+came from: `topic/partition/offset`, or `topic/partition/first-last`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from schema import ledger
+from schema.family import Family
+from schema.record import CLEAN, LEDGER, RAW, REJECTED, Envelope, encode_parts
+from schema.settings import Settings
+from streams.refine.chain import Verdicts
+from streams.refine.intake import DeadLetter, Intake, RawRecord
+
+# Foreign headers are handed on with a dead letter up to this size, so that they cannot push it over the topic's limit.
+_FOREIGN_HEADER_BYTES = 16 * 1024
+_LETTER_MESSAGE_CHARS = 500
+
+
+@dataclass(frozen=True)
+class OutRecord:
+    """A record to send: stage of the family's topic, partition, bytes and headers."""
+
+    stage: str
+    partition: int
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of raw records of one partition, with what was read of them."""
+
+    family: Family
+    records: Sequence[RawRecord]
+    intake: Intake
+
+    def envelope(self, stage: str, first: int, last: int, rows: int, part: int = 0) -> Envelope:
+        """Return the envelope of a record that carries rows of raw records `first`..`last` (indices, inclusive)."""
+        begin, end = self.records[first], self.records[last]
+        span = str(begin.offset) if first == last else f"{begin.offset}-{end.offset}"
+        version = ledger.VERSION if stage == LEDGER else self.family.version
+        return Envelope(
+            family=self.family.name,
+            stage=stage,
+            version=version,
+            run=self.intake.runs[first] or "foreign",
+            chunk=self.intake.chunks[first] or 0,
+            # Unique under run and chunk, for a raw offset is spent once in its partition.
+            part=f"{begin.partition}.{begin.offset}.{part}",
+            rows=rows,
+            source=f"{begin.topic}/{begin.partition}/{span}",
+        )
+
+
+def outbound(
+    group: Group, verdicts: Verdicts, entries: pl.DataFrame, augmented: pl.DataFrame, settings: Settings
+) -> Iterator[OutRecord]:
+    """Yield every record of the group's transaction.
+
+    `augmented` holds the rows that augmentation adds (wire columns, `record` and `partition`); like the rerouted they
+    go to their own partitions of raw.
+    """
+    home = group.records[0].partition
+    wire = list(group.family.wire)
+    for first, last, piece in _packed(verdicts.clean.select([*wire, "record"]), settings.rows_per_record):
+        yield from _encoded(group, CLEAN, home, (first, last), piece.drop("record"), settings)
+    if verdicts.rejected.height:
+        offsets = np.array([record.offset for record in group.records], dtype=np.int64)
+        rejected = verdicts.rejected.with_columns(
+            source_offset=pl.Series(offsets[verdicts.rejected["record"].to_numpy()])
+        )
+        span = _span(rejected)
+        yield from _encoded(group, REJECTED, home, span, rejected.drop("record"), settings)
+    for letter in group.intake.dead:
+        yield _dead_letter(letter, group.records[letter.record])
+    for moved in (verdicts.rerouted, augmented):
+        for (partition,), piece in moved.partition_by("partition", as_dict=True, maintain_order=True).items():
+            yield from _encoded(group, RAW, int(partition), _span(piece), piece.select(wire), settings)
+    yield from _encoded(group, LEDGER, home, (0, len(group.records) - 1), entries, settings)
+
+
+def _span(frame: pl.DataFrame) -> tuple[int, int]:
+    records = frame["record"]
+    return int(records[0]), int(records[-1])
+
+
+def _packed(frame: pl.DataFrame, max_rows: int) -> Iterator[tuple[int, int, pl.DataFrame]]:
+    """Yield (first record, last record, rows): consecutive whole raw records while they fit into `max_rows`."""
+    if not frame.height:
+        return
+    records, counts = np.unique(frame["record"].to_numpy(), return_counts=True)
+    begin, height, first = 0, 0, 0
+    for index, count in enumerate(counts):
+        if height and height + count > max_rows:
+            yield int(records[first]), int(records[index - 1]), frame.slice(begin, height)
+            begin, height, first = begin + height, 0, index
+        height += int(count)
+    yield int(records[first]), int(records[-1]), frame.slice(begin, height)
+
+
+def _encoded(
+    group: Group, stage: str, partition: int, span: tuple[int, int], frame: pl.DataFrame, settings: Settings
+) -> Iterator[OutRecord]:
+    parts = encode_parts(frame, settings.rows_per_record, settings.record_max_bytes)
+    for part, (piece, value) in enumerate(parts):
+        # Rows moved to another partition of raw get ids apart from those that stay.
+        envelope = group.envelope(stage, *span, rows=piece.height, part=partition * 1000 + part)
+        yield OutRecord(stage, partition, value, envelope.headers())
+
+
+def _dead_letter(letter: DeadLetter, record: RawRecord) -> OutRecord:
+    """The original bytes, with Kafka Connect's header names, so that existing dead-letter tools can read it."""
+    kept = [(name, value) for name, value in record.headers if value is not None]
+    if sum(len(name) + len(value) for name, value in kept) > _FOREIGN_HEADER_BYTES:
+        kept = []
+    connect = {
+        "__connect.errors.topic": record.topic,
+        "__connect.errors.partition": str(record.partition),
+        "__connect.errors.offset": str(record.offset),
+        "__connect.errors.stage": "VALUE_CONVERTER",
+        "__connect.errors.exception.class.name": "schema.errors.RecordError",
+        "__connect.errors.exception.message": f"{letter.reason}: {letter.message}"[:_LETTER_MESSAGE_CHARS],
+        "feedmill-reason": letter.reason,
+    }
+    headers = kept + [(name, text.encode()) for name, text in connect.items()]
+    return OutRecord(REJECTED, record.partition, letter.value, headers)

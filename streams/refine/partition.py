@@ -1,0 +1,153 @@
+"""One raw partition, refined by the numbered protocol.
+
+    1. Start a transactional producer under the partition's own id: it fences a zombie's.
+    2. Read the position committed for the partition; the caller seeks there, for nothing else is the authority.
+    3. Take events in groups; skip those below the position.
+    4. In one transaction send clean, rejected, ledger, rerouted and augmented records and the new position; commit.
+       If it fails, abort and raise: what was not committed is never taken for done.
+    5. On revocation or shutdown stop the producer and forget the state.
+
+The state (the dedup index) may only be used again after a commit; a failed group has touched it, so a refiner that
+raised is closed and never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from broker.clients import Connection
+from broker.topics import topic_name
+from schema.family import Family
+from schema.record import RAW
+from streams.positions import position_group
+from streams.refine.account import entries
+from streams.refine.chain import judge
+from streams.refine.dedup import DedupIndex
+from streams.refine.intake import Limits, RawRecord, read_group
+from streams.refine.outbound import Group, OutRecord, outbound
+
+# Room for the Arrow framing and envelope columns around a row's text within `record_max_bytes`.
+_ROW_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one committed group came to."""
+
+    records: int = 0
+    rows_in: int = 0
+    rows_clean: int = 0
+    rows_rejected: int = 0
+    rows_rerouted: int = 0
+
+
+class PartitionRefiner:
+    """The owner of one raw partition, from assignment to revocation."""
+
+    def __init__(self, connection: Connection, family: Family, partition: int, partitions: int) -> None:
+        self.family = family
+        self.partition = partition
+        self.partitions = partitions
+        self.position = 0
+        self.index: DedupIndex | None = None
+        settings = connection.settings
+        self._settings = settings
+        self._limits = Limits(
+            record_bytes=settings.record_max_bytes,
+            rows=settings.raw_record_max_rows,
+            row_bytes=int(settings.record_max_bytes * _ROW_SHARE),
+        )
+        self._raw = TopicPartition(topic_name(settings, family.name, RAW), partition)
+        self._group = position_group(settings, family.name)
+        self._connection = connection
+        self._producer = AIOKafkaProducer(
+            **connection.aiokafka_options(),
+            transactional_id=f"{settings.namespace}.{family.name}.{partition}",
+            acks="all",
+            max_batch_size=settings.record_max_bytes,
+            max_request_size=settings.raw_record_max_bytes + 64 * 1024,
+        )
+
+    async def open(self) -> int:
+        """Fence any zombie, then return the position to seek to (steps 1 and 2)."""
+        # 1. Whoever wrote under this transactional id before is fenced, and its open transaction is settled.
+        await self._producer.start()
+        # 2. Settled, the committed position can no longer change under us.
+        self.position = await self.committed()
+        return self.position
+
+    async def committed(self) -> int:
+        """Return the position committed for this partition; the beginning of raw where there is none."""
+        reader = AIOKafkaConsumer(**self._connection.aiokafka_options(), group_id=self._group, enable_auto_commit=False)
+        await reader.start()
+        try:
+            committed = await reader.committed(self._raw)
+            if committed is not None:
+                return int(committed)
+            return int((await reader.beginning_offsets([self._raw]))[self._raw])
+        finally:
+            await reader.stop()
+
+    async def refine(self, records: Sequence[RawRecord]) -> Progress:
+        """Refine a group of records of this partition, in offset order, in one transaction (steps 3 and 4).
+
+        Raises:
+            KafkaError: the transaction was not committed; the refiner must be closed.
+        """
+        # 3. What is below the position was committed before.
+        records = [record for record in records if record.offset >= self.position]
+        if not records:
+            return Progress()
+        prepared, progress = self._prepare(records)
+        await self._transact(prepared, records[-1].offset + 1)
+        return progress
+
+    def _prepare(self, records: Sequence[RawRecord]) -> tuple[list[OutRecord], Progress]:
+        if self.index is None:
+            raise RuntimeError("the dedup index must be rebuilt before rows are judged")
+        intake = read_group(records, self.family, self._limits)
+        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, self.index)
+        augmented = verdicts.rerouted.head(0)
+        entry = entries(records, intake, verdicts, np.zeros(len(records), dtype=np.int64), self.family)
+        group = Group(self.family, records, intake)
+        sums = entry.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0)
+        return list(outbound(group, verdicts, entry, augmented, self._settings)), Progress(len(records), *sums)
+
+    async def _transact(self, outgoing: Sequence[OutRecord], position: int) -> None:
+        # 4. All or nothing: the records and the position that says they are done.
+        producer = self._producer
+        await producer.begin_transaction()
+        try:
+            sent = [
+                await producer.send(
+                    topic_name(self._settings, self.family.name, record.stage),
+                    record.value,
+                    partition=record.partition,
+                    headers=record.headers,
+                )
+                for record in outgoing
+            ]
+            await asyncio.gather(*sent)
+            await producer.send_offsets_to_transaction({self._raw: position}, self._group)
+            await producer.commit_transaction()
+        except BaseException:
+            await self._abort()
+            raise
+        self.position = position
+
+    async def _abort(self) -> None:
+        # The failure that led here is the one to tell; what cannot be aborted, the broker times out.
+        with contextlib.suppress(Exception):
+            await self._producer.abort_transaction()
+
+    async def close(self) -> None:
+        """Stop the producer and forget the state (step 5)."""
+        self.index = None
+        await self._producer.stop()

@@ -1,0 +1,110 @@
+"""The refinery of one worker: the partitions it owns, and the lock that keeps assignment and refining apart.
+
+`assign` and `revoke` are called on a rebalance, `refine` by the agent of each family. A group that is being refined
+when a rebalance comes is finished first, so nothing is revoked in the middle of a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from aiokafka.errors import ProducerFenced
+
+from broker.clients import Connection
+from broker.topics import partition_count, topic_name
+from schema.family import Family
+from schema.record import RAW
+from streams.refine.intake import RawRecord
+from streams.refine.partition import PartitionRefiner, Progress
+from streams.refine.rebuild import dedup_indices
+
+log = logging.getLogger(__name__)
+
+
+class Refinery:
+    """All the raw partitions of one family that this worker owns."""
+
+    def __init__(self, connection: Connection, family: Family, on_progress: Callable[[Progress], None]) -> None:
+        self.family = family
+        self._connection = connection
+        self._on_progress = on_progress
+        self._refiners: dict[int, PartitionRefiner] = {}
+        self._lock = asyncio.Lock()
+        self.topic = topic_name(connection.settings, family.name, RAW)
+        self.moved_at = time.monotonic()
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """{partition: offset of the next record to refine} of the partitions owned."""
+        return {partition: refiner.position for partition, refiner in self._refiners.items()}
+
+    async def assign(self, assigned: frozenset[int]) -> Mapping[int, int]:
+        """Own exactly the partitions `assigned`; return the position to seek each to."""
+        async with self._lock:
+            count = await asyncio.to_thread(partition_count, self._connection, self.topic)
+            for partition in list(self._refiners):
+                refiner = self._refiners[partition]
+                kept = partition in assigned and refiner.partitions == count
+                # Where the committed position is still ours, nobody has refined in between, and the state holds.
+                if not (kept and await refiner.committed() == refiner.position):
+                    await self._close(partition)
+            new = [partition for partition in assigned if partition not in self._refiners]
+            opened = [PartitionRefiner(self._connection, self.family, partition, count) for partition in new]
+            await asyncio.gather(*(refiner.open() for refiner in opened))
+            self._refiners.update({refiner.partition: refiner for refiner in opened})
+            self.moved_at = time.monotonic()
+            return self.positions
+
+    async def settle(self) -> None:
+        """Wait until no group is being refined: what is revoked next is revoked between transactions."""
+        async with self._lock:
+            pass
+
+    async def refine(self, records: Sequence[RawRecord]) -> None:
+        """Refine a group that may mix partitions; records of partitions not owned are left to their owners.
+
+        Raises:
+            KafkaError: a transaction could not be committed, and it is not known to be another's turn.
+        """
+        async with self._lock:
+            by_partition: dict[int, list[RawRecord]] = {}
+            for record in records:
+                if record.partition in self._refiners:
+                    by_partition.setdefault(record.partition, []).append(record)
+            await self._rebuild()
+            results = await asyncio.gather(
+                *(self._refiners[partition].refine(group) for partition, group in by_partition.items()),
+                return_exceptions=True,
+            )
+            for partition, result in zip(by_partition, results, strict=True):
+                if isinstance(result, ProducerFenced):
+                    # Another worker owns the partition by now: its events are that worker's to refine.
+                    log.warning("%s/%d: fenced by its next owner", self.topic, partition)
+                    await self._close(partition)
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    self._on_progress(result)
+            self.moved_at = time.monotonic()
+
+    async def _rebuild(self) -> None:
+        stale = {partition: refiner for partition, refiner in self._refiners.items() if refiner.index is None}
+        if not stale:
+            return
+        count = next(iter(stale.values())).partitions
+        indices = await asyncio.to_thread(dedup_indices, self._connection, self.family, list(stale), count)
+        for partition, refiner in stale.items():
+            refiner.index = indices[partition]
+            log.info("%s/%d: %d ids remembered", self.topic, partition, len(indices[partition]))
+
+    async def _close(self, partition: int) -> None:
+        await self._refiners.pop(partition).close()
+
+    async def close(self) -> None:
+        """Stop every producer and forget all state."""
+        async with self._lock:
+            for partition in list(self._refiners):
+                await self._close(partition)
