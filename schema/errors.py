@@ -11,6 +11,7 @@
     │   ├── BrokerArtifactError    a Kafka jar is missing, of another version, or not the pinned one
     │   ├── BrokerStartError       the embedded broker did not come up
     │   └── DeliveryError          the broker refused or did not acknowledge a record
+    ├── ProducerError              a process that generates examples failed or died
     ├── RecordError                a record that cannot be decoded; carries its reason code
     ├── RefineError                the refine stage cannot go on (a stall, a fenced producer)
     ├── CoverageError              the coverage store or its service cannot answer
@@ -68,6 +69,10 @@ class BrokerStartError(BrokerError):
 
 class DeliveryError(BrokerError):
     """The broker refused a record, or did not acknowledge it in time."""
+
+
+class ProducerError(FeedmillError):
+    """A process that generates examples failed or died."""
 
 
 class RecordError(FeedmillError):

@@ -1,0 +1,160 @@
+"""A run of the reduction producer: chunks in blocks, over several processes, in order, cut at exactly the count.
+
+A block is a fixed number of chunks, so neither rows nor records depend on the number of workers. Rows are routed,
+encoded or written as JSON in the workers; this process sends or writes them in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import polars as pl
+
+from broker.clients import Connection
+from producers.pool import Pool
+from producers.reduction.recipe import EXAMPLES_PER_TRACE, ReductionRun, fresh_seed
+from producers.sink import (
+    EncodedRecord,
+    Layout,
+    ProduceReport,
+    Progress,
+    RecordSender,
+    encode_block,
+    raw_layout,
+    whole_file,
+)
+from schema.json_form import json_lines
+from schema.reduction import FAMILY
+
+__all__ = ["ReductionRun", "fresh_seed", "generate", "produce", "write_jsonl"]
+
+# Some 22,000 rows: a few whole records for each of several partitions, and ten megabytes.
+_BLOCK_CHUNKS = 200
+
+Payload = TypeVar("Payload")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Chunks first..first + chunks - 1 of a run; the first `limit` rows of them where that is given."""
+
+    first: int
+    chunks: int
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Parcel(Generic[Payload]):
+    """A block's rows in the form that its run asks for."""
+
+    block: Block
+    rows: int
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The job that makes a block's frame."""
+
+    run: ReductionRun
+
+    def __call__(self, block: Block) -> Parcel[pl.DataFrame]:
+        """Return the block's examples, identified, as a frame of the family's wire columns."""
+        # Compiled code is loaded where it is used, not where a run is only described.
+        from producers.reduction.chunks import make_chunks
+
+        frame = make_chunks(self.run, block.first, block.chunks)
+        if block.limit is not None:
+            frame = frame.head(block.limit)
+        return Parcel(block, frame.height, frame)
+
+
+@dataclass(frozen=True)
+class Records:
+    """The job that makes a block's records."""
+
+    run: ReductionRun
+    layout: Layout
+
+    def __call__(self, block: Block) -> Parcel[list[EncodedRecord]]:
+        """Return the block's examples as records for the raw topic."""
+        parcel = Frames(self.run)(block)
+        return Parcel(block, parcel.rows, encode_block(parcel.payload, FAMILY, self.layout))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The job that makes a block's JSON lines."""
+
+    run: ReductionRun
+
+    def __call__(self, block: Block) -> Parcel[bytes]:
+        """Return the block's examples as UTF-8 lines in the family's JSON form."""
+        parcel = Frames(self.run)(block)
+        return Parcel(block, parcel.rows, json_lines(parcel.payload, FAMILY))
+
+
+def generate(run: ReductionRun) -> Iterator[pl.DataFrame]:
+    """Yield the run's examples, in this process, as identified frames of the family's wire columns, none empty."""
+    for parcel in _parcels(replace(run, workers=1), Frames(run)):
+        yield parcel.payload
+
+
+def produce(connection: Connection, run: ReductionRun, on_progress: Progress | None = None) -> ProduceReport:
+    """Generate the run's examples and send them to `reduction.raw`; every one is acknowledged when this returns.
+
+    Raises:
+        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+        ProducerError: a worker process failed.
+    """
+    started = time.monotonic()
+    layout = raw_layout(connection, FAMILY)
+    with RecordSender(connection, FAMILY, run.run) as sender:
+        for parcel in _parcels(run, Records(run, layout)):
+            for record in parcel.payload:
+                sender.send_record(record)
+            if on_progress:
+                on_progress(sender.rows)
+    return ProduceReport(sender.rows, sender.records, sender.bytes, time.monotonic() - started, run.seed, run.run)
+
+
+def write_jsonl(run: ReductionRun, path: Path, on_progress: Progress | None = None) -> ProduceReport:
+    """Write the run's examples to `path` as JSON lines; the file is there whole, or not at all.
+
+    Raises:
+        UsageError: the file cannot be written.
+        ProducerError: a worker process failed.
+    """
+    started = time.monotonic()
+    rows = size = 0
+    with whole_file(path) as stream:
+        for parcel in _parcels(run, Lines(run)):
+            size += stream.write(parcel.payload)
+            rows += parcel.rows
+            if on_progress:
+                on_progress(rows)
+    return ProduceReport(rows, 0, size, time.monotonic() - started, run.seed, run.run)
+
+
+def _parcels(run: ReductionRun, job: Callable[[Block], Parcel[Payload]]) -> Iterator[Parcel[Payload]]:
+    """Yield the run's parcels in order, the last one made again with only the rows still wanted."""
+    # A trace that gives more examples than usual gives them in smaller blocks.
+    chunks = max(1, _BLOCK_CHUNKS * EXAMPLES_PER_TRACE // max(run.examples_per_trace, EXAMPLES_PER_TRACE))
+    blocks = (Block(first, chunks) for first in count(0, chunks))
+    left = run.count
+    if left == 0:
+        return
+    with Pool(job, run.workers) as pool:
+        for parcel in pool.results(blocks):
+            if parcel.rows > left:
+                yield from pool.results([replace(parcel.block, limit=left)])
+                return
+            yield parcel
+            left -= parcel.rows
+            if left == 0:
+                return

@@ -1,0 +1,251 @@
+"""Where examples go: a raw topic as micro-batches, or a file of JSON lines. Knows no family but by its declaration.
+
+What is worth a process of its own (routing rows to partitions, encoding) is a pure function, `encode_block`; what
+talks to Kafka (`RecordSender`) only sends. `send_frames` is the two together, for producers that need one process.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import polars as pl
+from kafka.errors import KafkaError
+
+from broker.clients import Connection
+from broker.topics import ensure_topics, partition_count, topic_name
+from schema.errors import DeliveryError, UsageError
+from schema.family import Family, partition_of
+from schema.record import RAW, Envelope, encode_parts
+
+# What is sent and not acknowledged yet; beyond it the producer waits for the oldest.
+UNACKNOWLEDGED_LIMIT_BYTES = 32 * 1024 * 1024
+# Longer than the client's own delivery timeout (120 s), so that its reason is the one that is told.
+ACKNOWLEDGE_TIMEOUT_S = 150.0
+
+# Called with the rows done so far.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class ProduceReport:
+    """What a run did: rows and bytes are those of the records or of the file; a file has no records."""
+
+    rows: int
+    records: int
+    bytes: int
+    elapsed_s: float
+    seed: int | None
+    run: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows become records: the raw topic's partitions, and the rows and bytes of a record at most."""
+
+    partitions: int
+    rows_per_record: int
+    record_max_bytes: int
+
+
+@dataclass(frozen=True)
+class EncodedRecord:
+    """One record, ready to send; `chunk` is its first, and (chunk, part) is its own within a run."""
+
+    partition: int
+    chunk: int
+    part: int
+    rows: int
+    data: bytes
+
+
+def raw_layout(connection: Connection, family: Family) -> Layout:
+    """Return the layout of the family's raw topic, which is created if need be.
+
+    Raises:
+        BrokerError: the broker cannot be reached or refuses.
+    """
+    ensure_topics(connection, [family.name])
+    settings = connection.settings
+    partitions = partition_count(connection, topic_name(settings, family.name, RAW))
+    return Layout(partitions, settings.rows_per_record, settings.record_max_bytes)
+
+
+def encode_block(frame: pl.DataFrame, family: Family, layout: Layout, block: int = 0) -> list[EncodedRecord]:
+    """Return the rows of an identified frame as records, each row in its own partition; partitions in order.
+
+    A partition's rows are cut evenly. No two blocks of a run share a chunk; rows of a family without chunks count as
+    chunk `block`.
+
+    Raises:
+        UsageError: one row is larger than a record may be.
+    """
+    frame = frame.select(*family.wire)
+    partitions = frame.select(partition_of(family, layout.partitions).fill_null(0)).to_series()
+    records: list[EncodedRecord] = []
+    for partition in range(layout.partitions):
+        rows = frame.filter(partitions == partition)
+        if rows.is_empty():
+            continue
+        pieces = -(-rows.height // layout.rows_per_record)
+        for piece, data in encode_parts(rows, -(-rows.height // pieces), layout.record_max_bytes):
+            chunk = int(piece["chunk"][0]) if "chunk" in family.columns else block
+            records.append(EncodedRecord(partition, chunk, len(records), piece.height, data))
+    return records
+
+
+class RecordSender:
+    """Sends records of one run to the family's raw topic and answers for every one of them.
+
+    A context: leaving it waits until all are acknowledged; leaving it by an exception abandons what is not.
+    """
+
+    def __init__(self, connection: Connection, family: Family, run: str) -> None:
+        self._topic = topic_name(connection.settings, family.name, RAW)
+        self._family = family
+        self._run = run
+        self._producer = connection.producer()
+        self._waiting: deque[tuple[int, int, Any]] = deque()
+        self._waiting_bytes = 0
+        self.rows = 0
+        self.records = 0
+        self.bytes = 0
+
+    def __enter__(self) -> RecordSender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self._producer.close(timeout=None if kind is None else 0)
+
+    def send_record(self, record: EncodedRecord) -> None:
+        """Send one micro-batch; waits while too much is unacknowledged.
+
+        Raises:
+            DeliveryError: this record, or an earlier one, was not accepted.
+        """
+        envelope = Envelope(
+            self._family.name, RAW, self._family.version, self._run, record.chunk, record.part, record.rows
+        )
+        self.send(record.data, envelope.headers(), record.partition, record.rows)
+
+    def send(self, value: bytes, headers: list[tuple[str, bytes]], partition: int, rows: int) -> None:
+        """Send any record; waits while too much is unacknowledged.
+
+        Raises:
+            DeliveryError: this record, or an earlier one, was not accepted.
+        """
+        while self._waiting and self._waiting_bytes + len(value) > UNACKNOWLEDGED_LIMIT_BYTES:
+            self._acknowledge_oldest()
+        while self._waiting and self._waiting[0][2].is_done:
+            self._acknowledge_oldest()
+        try:
+            future = self._producer.send(self._topic, value=value, headers=headers, partition=partition)
+        except KafkaError as error:
+            raise self._refused(partition, error) from error
+        self._waiting.append((partition, len(value), future))
+        self._waiting_bytes += len(value)
+        self.rows += rows
+        self.records += 1
+        self.bytes += len(value)
+
+    def flush(self) -> None:
+        """Wait until every record is acknowledged.
+
+        Raises:
+            DeliveryError: one was not.
+        """
+        try:
+            self._producer.flush(timeout=ACKNOWLEDGE_TIMEOUT_S)
+        except KafkaError as error:
+            raise self._refused(None, error) from error
+        while self._waiting:
+            self._acknowledge_oldest()
+
+    def _acknowledge_oldest(self) -> None:
+        partition, size, future = self._waiting.popleft()
+        try:
+            future.get(timeout=ACKNOWLEDGE_TIMEOUT_S)
+        except KafkaError as error:
+            raise self._refused(partition, error) from error
+        self._waiting_bytes -= size
+
+    def _refused(self, partition: int | None, error: KafkaError) -> DeliveryError:
+        where = self._topic if partition is None else f"{self._topic} partition {partition}"
+        return DeliveryError(
+            f"{where} did not take a record ({type(error).__name__}: {error}): see that the broker is up and its "
+            "topic limits are Feedmill's, then produce again"
+        )
+
+
+def send_frames(
+    connection: Connection,
+    family: Family,
+    run: str,
+    frames: Iterable[pl.DataFrame],
+    on_progress: Progress | None = None,
+    seed: int | None = None,
+) -> ProduceReport:
+    """Send identified frames to the family's raw topic, gathering small ones into whole records.
+
+    Raises:
+        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+        UsageError: one row is larger than a record may be.
+    """
+    started = time.monotonic()
+    layout = raw_layout(connection, family)
+    with RecordSender(connection, family, run) as sender:
+        for block, frame in enumerate(gathered(frames, layout.partitions * layout.rows_per_record)):
+            for record in encode_block(frame, family, layout, block):
+                sender.send_record(record)
+            if on_progress:
+                on_progress(sender.rows)
+    return ProduceReport(sender.rows, sender.records, sender.bytes, time.monotonic() - started, seed, run)
+
+
+def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of `frames` in order, in frames of at least `rows` rows each but for the last; none is empty."""
+    waiting: list[pl.DataFrame] = []
+    height = 0
+    for frame in frames:
+        waiting.append(frame)
+        height += frame.height
+        if height >= rows:
+            yield pl.concat(waiting)
+            waiting, height = [], 0
+    if height:
+        yield pl.concat(waiting)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a stream whose bytes become the file `path` when the block ends well, and nothing otherwise.
+
+    Raises:
+        UsageError: the file cannot be written there.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file: name one that may be written or replaced")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        stream = partial.open("wb")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}): name a file in a folder that can") from error
+    try:
+        with stream:
+            yield stream
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
