@@ -6,6 +6,7 @@ reads either. Secrets are `SecretStr`, so that neither a repr nor a log line sho
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,6 +77,16 @@ class Settings(BaseSettings):
             if missing:
                 raise ValueError(f"security_protocol {self.security_protocol} needs {', '.join(missing)}")
         return self
+
+    def environment(self, servers: str) -> dict[str, str]:
+        """Return the environment for a child process that is to run under these settings against `servers`."""
+        own = {
+            f"FEEDMILL_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name in type(self).model_fields
+            if (value := getattr(self, name)) is not None
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FEEDMILL_")}
+        return {**kept, **own, "FEEDMILL_BOOTSTRAP_SERVERS": servers}
 
     @classmethod
     def settings_customise_sources(

@@ -5,12 +5,12 @@ A broker that cannot start fails the tests that need it; nothing is skipped for 
 
 from __future__ import annotations
 
-import socket
 import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from schema.settings import Settings, load_settings
@@ -22,20 +22,20 @@ with warnings.catch_warnings():
 
 from broker import embedded
 from broker.clients import Connection, connect
+from broker.kraft import HOST
+from broker.ports import free_port
 from broker.topics import delete_topics, list_topics
 
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, so that a user's own broker on 9092 is not in the way."""
-    with socket.socket() as candidate:
-        candidate.bind(("127.0.0.1", 0))
-        return int(candidate.getsockname()[1])
+# The first call of compiled code takes as long as compiling it; a deadline would make that a failure.
+hypothesis.settings.register_profile("feedmill", deadline=None)
+hypothesis.settings.load_profile("feedmill")
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bootstrap servers of an embedded Kafka that lives as long as the session."""
-    own = load_settings(data_dir=tmp_path_factory.mktemp("broker"), broker_port=free_port(), bootstrap_servers=None)
+    # Not 9092, where a user's own broker may be wanted.
+    own = load_settings(data_dir=tmp_path_factory.mktemp("broker"), broker_port=free_port(HOST), bootstrap_servers=None)
     status = embedded.start(own)
     assert status.servers is not None
     yield status.servers

@@ -1,0 +1,51 @@
+"""The front door: the command line, the demo, the doctor, and the public API.
+
+::
+
+    from feedmill import Feed, connect, load_settings, replay
+
+The names load when first used, so that `import feedmill` pulls neither torch nor Kafka.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from broker.clients import Connection, connect
+    from consumers.feed import Feed
+    from consumers.replay import replay
+    from producers.reduction.run import ReductionRun, produce
+    from schema.errors import FeedmillError
+    from schema.settings import Settings, load_settings
+
+_HOMES = {
+    "Connection": "broker.clients",
+    "Feed": "consumers.feed",
+    "FeedmillError": "schema.errors",
+    "ReductionRun": "producers.reduction.run",
+    "Settings": "schema.settings",
+    "connect": "broker.clients",
+    "load_settings": "schema.settings",
+    "produce": "producers.reduction.run",
+    "replay": "consumers.replay",
+}
+
+__all__ = [
+    "Connection",
+    "Feed",
+    "FeedmillError",
+    "ReductionRun",
+    "Settings",
+    "connect",
+    "load_settings",
+    "produce",
+    "replay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'feedmill' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,5 @@
+"""`python -m feedmill` is the `feedmill` command."""
+
+from feedmill.cli import main
+
+main()

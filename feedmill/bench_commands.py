@@ -1,0 +1,38 @@
+"""`feedmill bench NAME`: run a benchmark of `bench/` and print its figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from schema.errors import UsageError
+
+NAMES = ("generate", "refine", "pipeline")
+_TABLED = {"name", "rate", "unit", "elapsed_s", "rows", "peers"}
+
+
+def bench_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(NAMES)}.")],
+    rows: Annotated[int | None, typer.Option(min=1000, help="Examples; each benchmark has its own default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Measure a rate on this machine, beside what it is compared with in the same run."""
+    from importlib import import_module
+
+    if name not in NAMES:
+        raise UsageError(f"no benchmark is named {name!r}: use one of {', '.join(NAMES)}")
+    run = import_module(f"bench.{name}").run
+    figures: dict[str, Any] = run() if rows is None else run(rows)
+    if as_json:
+        print(json.dumps(figures))
+        return
+    table = Table("what", "rate", "unit", "seconds", "rows", title=f"bench {name}")
+    for row in (figures, *figures["peers"]):
+        table.add_row(row["name"], f"{row['rate']:,.0f}", row["unit"], f"{row['elapsed_s']:.2f}", f"{row['rows']:,}")
+    Console().print(table)
+    for key in sorted(figures.keys() - _TABLED):
+        Console().print(f"{key}: {figures[key]}")

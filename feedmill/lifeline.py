@@ -1,0 +1,24 @@
+"""A child service that ends with its parent: `python -m feedmill.lifeline worker` is `feedmill worker` on a lifeline.
+
+The parent holds the write end of the child's standard input. However the parent ends, `kill -9` included, the pipe
+closes, and the child ends itself as if told to by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from feedmill.cli import main
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    main()

@@ -1,0 +1,81 @@
+"""The commands that fill raw topics: `feedmill produce reduction` and `feedmill ingest`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feedmill.progress import progress
+from schema.registry import family_named
+from schema.settings import load_settings
+
+app = typer.Typer(help="Generate examples into a raw topic, or into a file with --out.", no_args_is_help=True)
+
+
+@app.callback()
+def _produce() -> None:
+    """Generate examples into a raw topic, or into a file with --out."""
+
+
+@app.command("reduction")
+def reduction_command(
+    count: Annotated[int, typer.Option(min=1, help="Examples to generate, exactly.")],
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Drawn fresh and printed if not given.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes; one per core if not given.")] = None,
+    fuel: Annotated[int, typer.Option(min=1, help="Beta steps a trace may take.")] = 250,
+    all_steps: Annotated[bool, typer.Option("--all-steps", help="Every step of a trace, not 32 at most.")] = False,
+    run: Annotated[str, typer.Option(help="Name of this run in the accounts; made from the seed if not given.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Write this JSONL file instead of a topic.")] = None,
+) -> None:
+    """Generate reduction examples: lambda-terms and the span that normal order reduces next."""
+    from producers.reduction import run as producing
+    from producers.reduction.recipe import ReductionRun, fresh_seed
+
+    parameters = ReductionRun(
+        count=count,
+        seed=fresh_seed() if seed is None else seed,
+        workers=workers or os.cpu_count() or 1,
+        fuel=fuel,
+        all_steps=all_steps,
+        run=run,
+    )
+    print(f"seed {parameters.seed}", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    if out is not None:
+        with progress("generating", count) as advance:
+            producing.write_jsonl(parameters, out, advance)
+        where = str(out)
+    else:
+        from broker.clients import connect
+        from broker.topics import ensure_topics
+
+        connection = connect(load_settings())
+        ensure_topics(connection, ["reduction"])
+        with progress("generating", count) as advance:
+            producing.produce(connection, parameters, advance)
+        where = f"{connection.settings.namespace}.reduction.raw"
+    elapsed_s = time.monotonic() - began
+    print(f"{count:,} reductions of run {parameters.run} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
+
+
+def ingest_command(
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A JSONL file, or - for standard input.")],
+) -> None:
+    """Send JSONL lines to raw, as they are; the refine stage judges each one."""
+    from broker.clients import connect
+    from broker.topics import ensure_topics
+    from producers.ingest import ingest
+
+    declared = family_named(family)
+    connection = connect(load_settings())
+    ensure_topics(connection, [declared.name])
+    lines = ingest(connection, declared, file)
+    print(f"{lines:,} lines -> {connection.settings.namespace}.{declared.name}.raw", file=sys.stderr)

@@ -1,0 +1,65 @@
+"""Progress of long work: a bar on a terminal, plain lines otherwise.
+
+Always on stderr, so that stdout stays for results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+_PLAIN_LINE_INTERVAL_S = 5.0
+
+
+class Advance(Protocol):
+    """Called with what is done so far, and a note (a rate, a loss) to show beside it."""
+
+    def __call__(self, done: float, note: str = "") -> None:
+        """Show that `done` of the total is done."""
+
+
+@contextmanager
+def progress(title: str, total: float, *, quiet: bool = False) -> Iterator[Advance]:
+    """Show progress on `title` towards `total` while the context lasts; nothing if `quiet`."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda done, note="": None
+    elif console.is_terminal:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console) as shown:
+            task = shown.add_task(title, total=total, note="")
+            yield lambda done, note="": shown.update(task, completed=int(done), note=note)
+    else:
+        yield _plain(title, total)
+
+
+def _plain(title: str, total: float) -> Advance:
+    last = [time.monotonic()]
+
+    def advance(done: float, note: str = "") -> None:
+        now = time.monotonic()
+        if done >= total or now - last[0] >= _PLAIN_LINE_INTERVAL_S:
+            last[0] = now
+            print(f"{title}: {done:,.0f} of {total:,.0f} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance

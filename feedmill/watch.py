@@ -1,0 +1,91 @@
+"""`feedmill watch`: what flows through the topics, live, in the terminal.
+
+It only reads: offsets of every stage and the positions of the refine workers, once a second. Records are micro-batches,
+so rates here are records per second; rows are in the coverage report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from schema.record import STAGES
+from schema.registry import FAMILIES
+from schema.settings import load_settings
+
+if TYPE_CHECKING:
+    from broker.clients import Connection
+
+_WINDOW_S = 10.0
+
+
+@dataclass
+class Flow:
+    """The end offsets of one topic over the last seconds."""
+
+    seen: list[tuple[float, int]] = field(default_factory=list)
+
+    def rate(self, now: float, end: int) -> float:
+        """Add a look at the topic's end and return its offsets per second over the window."""
+        self.seen.append((now, end))
+        while now - self.seen[0][0] > _WINDOW_S:
+            self.seen.pop(0)
+        began, first = self.seen[0]
+        return (end - first) / (now - began) if now > began else 0.0
+
+
+def watch_command(
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One look, then exit.")] = False,
+) -> None:
+    """Show every stage's topics, rates and lag, live, until Ctrl-C."""
+    from broker.clients import connect
+
+    connection = connect(load_settings(), start=False)
+    flows: dict[str, Flow] = {}
+    if once:
+        Console().print(_look(connection, flows))
+        return
+    with Live(_look(connection, flows), refresh_per_second=4) as live:
+        while True:
+            time.sleep(interval)
+            live.update(_look(connection, flows))
+
+
+def _look(connection: Connection, flows: dict[str, Flow]) -> Table:
+    from broker.topics import extents, list_topics, topic_name
+
+    table = Table("family", "stage", title=f"Kafka at {connection.servers}")
+    for name in ("partitions", "offsets", "offsets/s", "waiting"):
+        table.add_column(name, justify="right")
+    existing = set(list_topics(connection))
+    for family in FAMILIES:
+        for stage in STAGES:
+            topic = topic_name(connection.settings, family, stage)
+            if topic not in existing:
+                continue
+            found = extents(connection, topic)
+            total = sum(extent.end - extent.begin for extent in found.values())
+            rate = flows.setdefault(topic, Flow()).rate(time.monotonic(), sum(extent.end for extent in found.values()))
+            waiting = _waiting(connection, family, topic, {p: extent.end for p, extent in found.items()})
+            table.add_row(
+                family, stage, str(len(found)), f"{total:,}", f"{rate:,.1f}", waiting if stage == "raw" else ""
+            )
+    if not table.rows:
+        table.caption = "no topics yet: produce something first (feedmill produce reduction --count 20000)"
+    return table
+
+
+def _waiting(connection: Connection, family: str, topic: str, ends: Mapping[int, int]) -> str:
+    from broker.topics import committed_positions
+    from streams.positions import position_group
+
+    positions = committed_positions(connection, position_group(connection.settings, family), topic)
+    return f"{sum(end - positions.get(partition, 0) for partition, end in ends.items()):,}"
