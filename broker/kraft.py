@@ -73,9 +73,18 @@ class Layout:
         return (self.data / "meta.properties").is_file()
 
     def make(self) -> None:
-        """Make the folders."""
+        """Make the folders.
+
+        Raises:
+            OSError: one cannot be made.
+        """
         for folder in (self.data, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def clear_scratch(self) -> None:
+        """Remove what a killed JVM left in its folder for temporary files."""
+        for leftover in self.scratch.iterdir():
+            leftover.unlink()
 
 
 def server_properties(settings: Settings, layout: Layout, port: int, controller_port: int) -> dict[str, str]:
@@ -89,7 +98,8 @@ def server_properties(settings: Settings, layout: Layout, port: int, controller_
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         # Static voters: the port may differ from start to start.
         "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller_port}",
-        "log.dirs": str(layout.data),
+        # Relative to the folder that the JVM runs in: Kafka takes a comma in a path for a separator.
+        "log.dirs": layout.data.name,
         # One node holds one copy.
         "offsets.topic.replication.factor": "1",
         "transaction.state.log.replication.factor": "1",
@@ -120,11 +130,5 @@ def server_properties(settings: Settings, layout: Layout, port: int, controller_
 
 
 def render(properties: dict[str, str]) -> str:
-    """Return `properties` as Java reads them: ISO-8859-1, the rest as \\uXXXX of UTF-16 units."""
-
-    def escape(value: str) -> str:
-        units = value.replace("\\", "\\\\").encode("utf-16-be")
-        codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
-        return "".join(chr(code) if 0x20 <= code < 0x7F else f"\\u{code:04x}" for code in codes)
-
-    return "".join(f"{name}={escape(value)}\n" for name, value in properties.items())
+    """Return `properties` as a Java properties file; all values are ASCII and free of backslashes."""
+    return "".join(f"{name}={value}\n" for name, value in properties.items())

@@ -32,7 +32,8 @@ from schema.settings import Settings
 # The first question about any group makes Kafka create the topic that groups live in.
 COORDINATOR_TIMEOUT_S = 30.0
 COORDINATOR_RETRY_S = 0.05
-POLL_TIMEOUT_MS = 200
+# A poll that finds only markers waits all its time for a record.
+POLL_TIMEOUT_MS = 20
 # A fetch that skips markers finds no record and would be held back by the broker for 500 ms.
 FETCH_WAIT_MS = 10
 # Looking for one record must not fetch megabytes; a larger batch still comes, alone.

@@ -1,0 +1,33 @@
+"""Recognising the server's process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from broker import jvm
+from broker.kraft import Layout
+
+
+def test_child_just_started_is_found_before_its_command_line_can_be_read(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.make()
+    arguments = [sys.executable, "-c", "input()", jvm.SERVER_CLASS, str(layout.properties)]
+    for _ in range(20):
+        # Its standard input is empty, so it ends by itself; until then it must be found at once.
+        pid = jvm.spawn(layout, arguments)
+        process = jvm.find(layout, pid)
+        assert process is not None
+        jvm.end(process, graceful_s=10)
+        assert jvm.find(layout, pid) is None
+
+
+def test_process_of_another_folder_is_not_ours(tmp_path: Path) -> None:
+    ours, theirs = Layout(tmp_path / "a"), Layout(tmp_path / "b")
+    theirs.make()
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)", jvm.SERVER_CLASS, str(theirs.properties)]
+    pid = jvm.spawn(theirs, sleeper)
+    assert jvm.find(ours, pid) is None
+    found = jvm.find(theirs, pid)
+    assert found is not None
+    jvm.end(found, graceful_s=10)
