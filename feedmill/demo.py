@@ -1,0 +1,227 @@
+"""`feedmill demo`: the whole service once, on real data, in about two minutes on two cores.
+
+Each step is one function that shows its progress and returns what the closing tables need. The broker and the services
+that the demo starts end with it, also by Ctrl-C; the data stay, and a later demo adds to them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from feedmill.progress import progress
+from schema.registry import family_named
+from schema.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from broker.clients import Connection
+    from consumers.reduction.samples import Sample
+    from consumers.reduction.trainer import TrainReport
+    from consumers.replay import ReplayReport
+    from feedmill.services import Service
+
+FAMILY = "reduction"
+# About one generated term in ten is known already, from another trace; what is left is over 200,000.
+_COUNT = 250_000
+_TRAIN_STEPS = 300
+_TRAIN_LIMIT_S = 60.0
+_BATCH_ROWS = 64
+# Short terms teach as much in the demo's minute as long ones, at a fraction of the cost.
+_MAX_TOKENS = 192
+_SAMPLES = 10
+_DRAIN_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one stage did: items, their unit, and seconds."""
+
+    stage: str
+    items: float
+    unit: str
+    seconds: float
+
+
+def demo_command(
+    count: Annotated[int, typer.Option(min=1000, help="Reductions to generate.")] = _COUNT,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = _TRAIN_STEPS,
+    seed: Annotated[int | None, typer.Option(min=0, help="Drawn fresh and printed if absent.")] = None,
+) -> None:
+    """Show it all: Kafka, generation, refining, coverage, a replay file and a first model."""
+    settings = load_settings()
+    console = Console(stderr=False)
+    with _broker(settings, console) as connection, _services(settings, connection) as services:
+        paces = _fill(connection, services, count, seed, console)
+        report = _coverage(connection, console)
+        replayed, pace = _replay(connection)
+        paces.append(pace)
+        trained, pace = _train(connection, steps, settings.data_dir / "demo" / "span-predictor")
+        paces.append(pace)
+        _show_samples(trained.samples[:_SAMPLES], console)
+        _close(console, paces, report, replayed, trained)
+
+
+@contextmanager
+def _broker(settings: Settings, console: Console) -> Iterator[Connection]:
+    """A connection to the configured Kafka, or to the embedded one; that is stopped again if the demo started it."""
+    from broker import embedded
+    from broker.clients import connect
+
+    own = settings.bootstrap_servers is None and not embedded.status(settings).running
+    try:
+        connection = connect(settings, on_progress=lambda line: console.print(f"[dim]{line}[/]"))
+        console.print(f"Kafka at {connection.servers}")
+        yield connection
+    finally:
+        if own:
+            embedded.stop(settings)
+
+
+@contextmanager
+def _services(settings: Settings, connection: Connection) -> Iterator[list[Service]]:
+    from broker.topics import ensure_topics
+    from feedmill.services import running
+
+    ensure_topics(connection, [FAMILY])
+    with running(settings, connection.servers) as services:
+        yield services
+
+
+def _fill(
+    connection: Connection, services: list[Service], count: int, seed: int | None, console: Console
+) -> list[Pace]:
+    """Generate `count` examples into raw, and wait until all are refined and folded."""
+    from producers.reduction.recipe import ReductionRun, fresh_seed
+    from producers.reduction.run import produce
+
+    run = ReductionRun(count=count, seed=fresh_seed() if seed is None else seed, workers=os.cpu_count() or 1)
+    console.print(f"generating {count:,} reductions, seed {run.seed}")
+    before = _rows_in(connection)
+    began = time.monotonic()
+    with progress("generate", count) as advance:
+        produce(connection, run, advance)
+    generated_s = time.monotonic() - began
+    _drain(connection, services)
+    refined_s = time.monotonic() - began
+    rows = _rows_in(connection) - before
+    return [
+        Pace("generate", count, "examples/s", generated_s),
+        Pace("raw -> clean, ledger, coverage (while generating)", rows, "examples/s", refined_s),
+    ]
+
+
+def _rows_in(connection: Connection) -> int:
+    from streams.coverage.client import open_coverage
+
+    with open_coverage(connection) as coverage:
+        return int(coverage.report(FAMILY)["rows_in"])
+
+
+def _drain(connection: Connection, services: list[Service]) -> None:
+    from streams.drain import DrainProgress, drain
+
+    most = [1]
+    with progress("refine", 1.0) as advance:
+
+        def show(left: DrainProgress) -> None:
+            for service in services:
+                service.check()
+            most[0] = max(most[0], left.offsets_left)
+            advance(1 - left.offsets_left / most[0], f"{left.offsets_left:,} offsets left")
+
+        drain(connection, FAMILY, _DRAIN_TIMEOUT_S, show)
+
+
+def _coverage(connection: Connection, console: Console) -> dict[str, Any]:
+    from feedmill.coverage_tables import coverage_line, quotas_table
+    from feedmill.heatmap import heatmap
+    from streams.coverage.client import open_coverage
+
+    with open_coverage(connection) as coverage:
+        report = coverage.report(FAMILY)
+    console.print()
+    console.print(heatmap(family_named(FAMILY), report["cells"]))
+    console.print(coverage_line(report))
+    console.print(quotas_table(report))
+    return report
+
+
+def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
+    from consumers.replay import Progress, replay
+
+    out = connection.settings.data_dir / "demo" / "reductions.parquet"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with progress("replay", 1.0) as advance:
+
+        def show(done: Progress) -> None:
+            advance(done.offsets_done / max(done.offsets_total, 1), f"{done.rows:,} rows")
+
+        report = replay(connection, FAMILY, out, on_progress=show)
+    return report, Pace("replay to Parquet", report.rows, "examples/s", time.monotonic() - began)
+
+
+def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, Pace]:
+    with progress("train", steps) as advance:
+        # Loading torch takes seconds: the bar stands there already.
+        from consumers.feed import Feed, FeedOptions
+        from consumers.reduction.trainer import TrainOptions, train
+
+        feed = Feed(
+            connection,
+            FAMILY,
+            batch_size=_BATCH_ROWS,
+            shuffle_seed=0,
+            options=FeedOptions(max_tokens=_MAX_TOKENS, bucket=True),
+        )
+        options = TrainOptions(out=out, steps=steps, time_limit_s=_TRAIN_LIMIT_S)
+        report = train(feed, options, lambda step: advance(step.number, f"loss {step.loss:.3f}"))
+    return report, Pace("train", report.tokens_per_s * report.elapsed_s, "tokens/s", report.elapsed_s)
+
+
+def _show_samples(samples: list[Sample], console: Console) -> None:
+    from consumers.reduction.samples import render_sample
+
+    console.print("\nheld-out terms: [bold green]^ right[/], [bold yellow]- missed[/], [bold red]x wrongly marked[/]")
+    for sample in samples:
+        console.print(render_sample(sample.term, sample.true_span, sample.predicted_span))
+
+
+def _close(
+    console: Console, paces: list[Pace], report: dict[str, Any], replayed: ReplayReport, trained: TrainReport
+) -> None:
+    from feedmill.coverage_tables import accounting_line
+
+    table = Table("stage", "rate", "unit", "seconds", title="rates", title_justify="left")
+    for pace in paces:
+        table.add_row(pace.stage, f"{pace.items / max(pace.seconds, 1e-9):,.0f}", pace.unit, f"{pace.seconds:.1f}")
+    console.print()
+    console.print(table)
+    console.print(accounting_line(report))
+    console.print(f"replay: {replayed.path} ({replayed.rows:,} rows, manifest {replayed.manifest})")
+    exact = (
+        "no held-out rows" if trained.exact_span is None else f"exact span {trained.exact_span:.1%} on held-out rows"
+    )
+    console.print(
+        f"model: {trained.checkpoint} - loss {trained.first_loss:.2f} -> {trained.last_loss:.2f} "
+        f"in {trained.steps} steps, {exact}"
+    )
+    console.print("\nTry next:", style="bold")
+    for command, what in (
+        ("feedmill up", "keep the services running, then in another terminal:"),
+        ("feedmill watch", "see the topics move"),
+        ("feedmill produce reduction --count 1000000", "feed them"),
+        (f"feedmill coverage report {FAMILY}", "all axes, cells, quotas and gaps"),
+        (f"feedmill replay {FAMILY} --where \"split = 'test'\" --out test.jsonl", "a batch replay"),
+        ("feedmill train reduction --steps 1000", "a longer training run"),
+    ):
+        console.print(f"  .venv/bin/{command}   [dim]{what}[/]", soft_wrap=True, highlight=False)
