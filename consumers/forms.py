@@ -1,0 +1,23 @@
+"""The explicit list of tensor forms: a family that can be fed to a training loop has a line here."""
+
+from __future__ import annotations
+
+from consumers.batches import TensorForm
+from consumers.reduction.tensors import FORM as REDUCTION
+from schema.errors import UsageError
+
+FORMS: dict[str, TensorForm] = {
+    "reduction": REDUCTION,
+}
+
+
+def form_of(family: str) -> TensorForm:
+    """Return the tensor form of a registered family.
+
+    Raises:
+        UsageError: the family has none.
+    """
+    try:
+        return FORMS[family]
+    except KeyError:
+        raise UsageError(f"family {family!r} has no tensor form: feeds exist for {', '.join(FORMS)}") from None

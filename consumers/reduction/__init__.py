@@ -1,0 +1,1 @@
+"""The reduction family in training: its tensor form, the span predictor and its trainer."""

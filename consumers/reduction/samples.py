@@ -1,0 +1,64 @@
+"""A held-out term with its true and predicted redex, and how it is shown on a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.text import Text
+
+Span = tuple[int, int]
+
+# As in the rows: there is no redex.
+NORMAL_FORM: Span = (0, 0)
+
+BOTH, TRUE_ONLY, PREDICTED_ONLY = "bold green", "bold yellow", "bold red"
+# The second line says the same without colour.
+_MARKS = {BOTH: "^", TRUE_ONLY: "-", PREDICTED_ONLY: "x", "": " "}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A term, its redex and the predicted one: half-open character offsets, `NORMAL_FORM` for none."""
+
+    term: str
+    true_span: Span
+    predicted_span: Span
+
+    @property
+    def correct(self) -> bool:
+        """Whether the prediction is exactly right."""
+        return self.true_span == self.predicted_span
+
+
+def render_sample(term: str, true_span: Span, predicted_span: Span) -> Text:
+    """Return two lines: the term with both spans coloured, and a mark under each character of either.
+
+    Spans are half-open character offsets, (0, 0) a normal form. A character in both spans is green and marked `^`,
+    one only in the true span yellow and `-`, one only in the predicted span red and `x`; normal forms, which have
+    nothing to mark, are named after the term.
+    """
+    styles = [_style(place, true_span, predicted_span) for place in range(len(term))]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for character, style in zip(term, styles, strict=True):
+        text.append(character, style)
+    text.append(_verdict(true_span, predicted_span), "dim")
+    text.append("\n")
+    for style in styles:
+        text.append(_MARKS[style], style)
+    return text
+
+
+def _style(place: int, true_span: Span, predicted_span: Span) -> str:
+    true = true_span[0] <= place < true_span[1]
+    predicted = predicted_span[0] <= place < predicted_span[1]
+    if true and predicted:
+        return BOTH
+    return TRUE_ONLY if true else PREDICTED_ONLY if predicted else ""
+
+
+def _verdict(true_span: Span, predicted_span: Span) -> str:
+    if true_span == predicted_span:
+        return "  normal form" if true_span == NORMAL_FORM else ""
+    if NORMAL_FORM not in (true_span, predicted_span):
+        return ""
+    return "  normal form, not seen" if true_span == NORMAL_FORM else "  taken for a normal form"

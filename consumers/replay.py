@@ -1,0 +1,254 @@
+"""Replays: a stretch of a topic as a file, the same bytes every time.
+
+`replay` reads committed records partition after partition, offset after offset, keeps the rows a filter asks for, and
+writes them as JSON lines, Parquet or Arrow IPC with a manifest beside it. The file's bytes follow from the offsets,
+the filter and the format. Memory is bounded by a group of rows, whatever the length of the topic.
+
+Undecodable records stand in `rejected` as their original bytes. In JSON lines each is a line of its own, at its place,
+with the value in base64; Parquet and Arrow have no place for them, and no filter holds for them: there they are
+counted as left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+
+from broker.clients import Connection
+from broker.topics import Extent, topic_name
+from consumers.bounds import Bound, resolve
+from consumers.decoding import decode_record
+from consumers.formats import FrameWriter, JsonLines, ending, open_writer
+from consumers.reading import Record, TopicReader
+from consumers.where import RowFilter
+from consumers.whole_file import whole_file
+from schema import ledger
+from schema.errors import ReplayError, UsageError
+from schema.family import Family
+from schema.json_form import json_lines
+from schema.record import CLEAN, LEDGER, REJECTED
+from schema.registry import family_named
+
+STAGES = (CLEAN, REJECTED, LEDGER)
+
+# Rows to a Parquet row group or an Arrow batch; and compressed bytes read before rows are filtered and passed on.
+_GROUP_ROWS = 32_768
+_GROUP_BYTES = 4 * 1024 * 1024
+# What the refine stage adds to rejected rows: the broken rules, and the offset in raw that they came with.
+_REJECTED_COLUMNS = {"reasons": pl.List(pl.String()), "source_offset": pl.Int64()}
+_DEAD_LETTER = "__connect.errors."
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a replay is: offsets passed, of all, and rows written."""
+
+    offsets_done: int
+    offsets_total: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What a replay wrote; its manifest says the same, with file names for paths.
+
+    Attributes:
+        rows: rows or lines in the file, dead letters among them.
+        sha256: of the file, in hex.
+        offsets: {partition: [from, to]}, half-open.
+        dead_letters: lines of original bytes.
+        dead_letters_left_out: dead letters that the format or the filter has no place for.
+        created: when, ISO 8601 in UTC.
+        feedmill: the version that wrote it.
+    """
+
+    rows: int
+    sha256: str
+    offsets: dict[int, list[int]]
+    path: str
+    manifest: str
+    family: str
+    stage: str
+    topic: str
+    where: str | None
+    dead_letters: int
+    dead_letters_left_out: int
+    created: str
+    feedmill: str
+
+
+def replay(
+    connection: Connection,
+    family: str,
+    out: Path,
+    *,
+    stage: str = CLEAN,
+    start: Bound | None = None,
+    end: Bound | None = None,
+    where: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> ReplayReport:
+    """Write a stretch of `<family>.<stage>` to `out`, and its manifest to `<out>.manifest.json`.
+
+    Args:
+        connection: the broker to read from.
+        family: a registered family.
+        out: ends in .jsonl, .parquet or .arrow; a file of that name is replaced.
+        stage: "clean"; "rejected", whose rows also have `reasons`; or "ledger".
+        start: the first offset, of every partition, or the first moment; None is the beginning of what is kept.
+        end: the offset or moment before which to stop; None is what is committed now.
+        where: an SQL condition over the columns.
+        on_progress: called after every group of rows.
+
+    Raises:
+        UnknownFamilyError, UsageError: the family, stage or ending is unknown, or the end lies before the start.
+        BrokerError: the topic does not exist, or the broker cannot be read.
+        ReplayError: retention removed what is asked for, the filter is refused, a record cannot be read, or the file
+            cannot be written.
+    """
+    declared = family_named(family)
+    if stage not in STAGES:
+        raise UsageError(f"stage {stage!r} cannot be replayed: use one of {', '.join(STAGES)}")
+    ending(out)
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder: name a file")
+    columns, lines, kind = _layout(declared, stage)
+    topic = topic_name(connection.settings, family, stage)
+    manifest = out.with_name(f"{out.name}.manifest.json")
+    with RowFilter(where, columns) if where is not None else nullcontext() as row_filter:
+        ranges = resolve(connection, topic, start, end)
+        starts, stops = (
+            {number: getattr(extent, side) for number, extent in ranges.items()} for side in ("begin", "end")
+        )
+        with whole_file(out, manifest) as file:
+            rows = _Rows(open_writer(out, file.stream, columns, lines), columns, row_filter)
+            with TopicReader(connection, topic, starts, ReplayError) as reader:
+                for record in reader.in_turn(stops):
+                    if stage == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
+                        rows.take_dead_letter(record)
+                    elif rows.take(decode_record(record, topic, kind, columns, ReplayError), len(record.value)):
+                        on_progress(_progress(ranges, record, rows.written))
+            rows.close()
+            report = ReplayReport(
+                rows=rows.written,
+                sha256=file.close(),
+                offsets={number: [extent.begin, extent.end] for number, extent in ranges.items()},
+                path=str(out),
+                manifest=str(manifest),
+                family=family,
+                stage=stage,
+                topic=topic,
+                where=where,
+                dead_letters=rows.dead_letters,
+                dead_letters_left_out=rows.dead_letters_left_out,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                feedmill=version("feedmill"),
+            )
+            told = replace(report, path=out.name, manifest=manifest.name)
+            file.place(json.dumps(asdict(told), indent=2) + "\n")
+    return report
+
+
+class _Rows:
+    """Rows on their way into a file: grouped, filtered, and written in groups of one size."""
+
+    def __init__(self, writer: FrameWriter, columns: Mapping[str, pl.DataType], row_filter: RowFilter | None) -> None:
+        self._writer = writer
+        self._filter = row_filter
+        self._empty = pl.DataFrame(schema=dict(columns))
+        self._read: list[pl.DataFrame] = []
+        self._read_rows = self._read_bytes = 0
+        self._kept = self._empty
+        self.written = self.dead_letters = self.dead_letters_left_out = 0
+
+    def take(self, frame: pl.DataFrame, size_bytes: int) -> bool:
+        """Add a record's rows; return whether they completed a group."""
+        self._read.append(frame)
+        self._read_rows += frame.height
+        self._read_bytes += size_bytes
+        if self._read_rows < _GROUP_ROWS and self._read_bytes < _GROUP_BYTES:
+            return False
+        self._sift()
+        whole = self._kept.height - self._kept.height % _GROUP_ROWS
+        self._write(self._kept[:whole])
+        self._kept = self._kept[whole:]
+        return True
+
+    def take_dead_letter(self, record: Record) -> None:
+        """Add a record's original bytes as a line, or count them as left out."""
+        if self._filter is not None or not isinstance(self._writer, JsonLines):
+            self.dead_letters_left_out += 1
+            return
+        self._flush()
+        self._writer.write_line(_dead_letter(record))
+        self.dead_letters += 1
+        self.written += 1
+
+    def close(self) -> None:
+        """Write what is held and end the file."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._sift()
+        self._write(self._kept)
+        self._kept = self._empty
+
+    def _sift(self) -> None:
+        frame = pl.concat([self._empty, *self._read])
+        if self._filter is not None:
+            frame = frame.filter(self._filter.mask(frame))
+        self._kept = pl.concat([self._kept, frame])
+        self._read, self._read_rows, self._read_bytes = [], 0, 0
+
+    def _write(self, frame: pl.DataFrame) -> None:
+        for group in frame.iter_slices(_GROUP_ROWS):
+            self._writer.write(group)
+        self.written += frame.height
+
+
+def _layout(
+    family: Family, stage: str
+) -> tuple[dict[str, pl.DataType], Callable[[pl.DataFrame], bytes], tuple[str, str, int]]:
+    """Return a stage's columns, how its rows become lines of JSON, and the (family, stage, version) of its records."""
+    if stage == LEDGER:
+        return dict(ledger.COLUMNS), _plain_lines, (family.name, stage, ledger.VERSION)
+    columns = family.wire | (_REJECTED_COLUMNS if stage == REJECTED else {})
+    return columns, partial(json_lines, family=family), (family.name, stage, family.version)
+
+
+def _plain_lines(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_ndjson(buffer)
+    return buffer.getvalue()
+
+
+def _dead_letter(record: Record) -> str:
+    """Return a dead letter as a line: why, whence, the original headers of Kafka Connect's names, and the bytes."""
+    said = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+    where = [said.get(f"{_DEAD_LETTER}{name}", "") for name in ("topic", "partition", "offset")]
+    return json.dumps(
+        {
+            "reasons": [said.get("feedmill-reason") or said.get(f"{_DEAD_LETTER}exception.class.name", "")],
+            "message": said.get(f"{_DEAD_LETTER}exception.message", ""),
+            "source": "/".join(where),
+            "value_base64": base64.b64encode(record.value).decode(),
+        },
+        ensure_ascii=False,
+    )
+
+
+def _progress(ranges: Mapping[int, Extent], record: Record, rows: int) -> Progress:
+    sizes = {number: extent.end - extent.begin for number, extent in ranges.items()}
+    before = sum(size for number, size in sizes.items() if number < record.partition)
+    return Progress(before + record.offset + 1 - ranges[record.partition].begin, sum(sizes.values()), rows)
