@@ -23,7 +23,7 @@ from broker.clients import Connection
 from broker.topics import ensure_topics, partition_count, topic_name
 from schema.errors import DeliveryError, UsageError
 from schema.family import Family, partition_of
-from schema.record import RAW, Envelope, encode_parts
+from schema.record import RAW, Envelope, encode_parts, to_table
 
 # What is sent and not acknowledged yet; beyond it the producer waits for the oldest.
 UNACKNOWLEDGED_LIMIT_BYTES = 32 * 1024 * 1024
@@ -95,9 +95,11 @@ def encode_block(frame: pl.DataFrame, family: Family, layout: Layout, block: int
         if rows.is_empty():
             continue
         pieces = -(-rows.height // layout.rows_per_record)
-        for piece, data in encode_parts(rows, -(-rows.height // pieces), layout.record_max_bytes):
-            chunk = int(piece["chunk"][0]) if "chunk" in family.columns else block
-            records.append(EncodedRecord(partition, chunk, len(records), piece.height, data))
+        begin = 0
+        for height, data in encode_parts(to_table(rows), -(-rows.height // pieces), layout.record_max_bytes):
+            chunk = int(rows["chunk"][begin]) if "chunk" in family.columns else block
+            records.append(EncodedRecord(partition, chunk, len(records), height, data))
+            begin += height
     return records
 
 

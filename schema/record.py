@@ -11,7 +11,6 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BytesIO
 
 import polars as pl
 import pyarrow as pa
@@ -26,6 +25,8 @@ RAW, CLEAN, REJECTED, LEDGER, REQUESTS = STAGES = ("raw", "clean", "rejected", "
 
 Headers = Sequence[tuple[str, bytes]]
 
+# The fastest of zstd's ordinary levels: 12% larger than the default on reduction rows, in two thirds of the time.
+_WRITE_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=-1), use_threads=False)
 _READ_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
 
 _CE_TYPE = re.compile(r"feedmill\.(?P<family>[a-z_]+)\.(?P<stage>[a-z]+)\.v(?P<version>[0-9]{1,6})")
@@ -99,25 +100,36 @@ class ForeignHeaders:
 
 def encode(frame: pl.DataFrame) -> bytes:
     """Return `frame` as an Arrow IPC stream of one record batch, buffers compressed with zstd."""
-    buffer = BytesIO()
-    frame.rechunk().write_ipc_stream(buffer, compression="zstd", compat_level=pl.CompatLevel.oldest())
-    return buffer.getvalue()
+    return _encode(to_table(frame))
 
 
-def encode_parts(frame: pl.DataFrame, max_rows: int, max_bytes: int) -> Iterator[tuple[pl.DataFrame, bytes]]:
-    """Yield (slice, bytes) of at most `max_rows` rows and `max_bytes` bytes each, in order, none empty.
+def to_table(frame: pl.DataFrame) -> pa.Table:
+    """Return `frame` as the Arrow table that a record holds; doing it once for many records is much cheaper."""
+    return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def encode_parts(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (rows, bytes) of stretches of `table`, at most `max_rows` rows and `max_bytes` bytes each, in order.
 
     Raises:
         UsageError: a single row is larger than `max_bytes`.
     """
-    for piece in frame.iter_slices(max_rows):
-        data = encode(piece)
+    for begin in range(0, table.num_rows, max_rows):
+        piece = table.slice(begin, max_rows)
+        data = _encode(piece)
         if len(data) <= max_bytes:
-            yield piece, data
-        elif piece.height == 1:
+            yield piece.num_rows, data
+        elif piece.num_rows == 1:
             raise UsageError(f"one row takes {len(data)} bytes, over the limit of {max_bytes}: shorten its texts")
         else:
-            yield from encode_parts(piece, (piece.height + 1) // 2, max_bytes)
+            yield from encode_parts(piece, (piece.num_rows + 1) // 2, max_bytes)
+
+
+def _encode(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_WRITE_OPTIONS) as writer:
+        writer.write_table(table.combine_chunks())
+    return bytes(sink.getvalue())
 
 
 def decode(data: bytes, columns: Mapping[str, pl.DataType], max_rows: int) -> pl.DataFrame:

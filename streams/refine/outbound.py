@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from schema import ledger
 from schema.family import Family
-from schema.record import CLEAN, LEDGER, RAW, REJECTED, Envelope, encode_parts
+from schema.record import CLEAN, LEDGER, RAW, REJECTED, Envelope, encode_parts, to_table
 from schema.settings import Settings
 from streams.refine.chain import Verdicts
 from streams.refine.intake import DeadLetter, Intake, RawRecord
@@ -71,21 +73,24 @@ def outbound(
     """
     home = group.records[0].partition
     wire = list(group.family.wire)
-    for first, last, piece in _packed(verdicts.clean.select([*wire, "record"]), settings.rows_per_record):
-        yield from _encoded(group, CLEAN, home, (first, last), piece.drop("record"), settings)
+    clean = to_table(verdicts.clean.select(wire))
+    for first, last, rows in _packed(verdicts.clean["record"].to_numpy(), settings.rows_per_record):
+        yield from _encoded(
+            group, CLEAN, home, (first, last), clean.slice(rows.start, rows.stop - rows.start), settings
+        )
     if verdicts.rejected.height:
         offsets = np.array([record.offset for record in group.records], dtype=np.int64)
         rejected = verdicts.rejected.with_columns(
             source_offset=pl.Series(offsets[verdicts.rejected["record"].to_numpy()])
         )
         span = _span(rejected)
-        yield from _encoded(group, REJECTED, home, span, rejected.drop("record"), settings)
+        yield from _encoded(group, REJECTED, home, span, to_table(rejected.drop("record")), settings)
     for letter in group.intake.dead:
         yield _dead_letter(letter, group.records[letter.record])
     for moved in (verdicts.rerouted, augmented):
         for (partition,), piece in moved.partition_by("partition", as_dict=True, maintain_order=True).items():
-            yield from _encoded(group, RAW, int(partition), _span(piece), piece.select(wire), settings)
-    yield from _encoded(group, LEDGER, home, (0, len(group.records) - 1), entries, settings)
+            yield from _encoded(group, RAW, int(partition), _span(piece), to_table(piece.select(wire)), settings)
+    yield from _encoded(group, LEDGER, home, (0, len(group.records) - 1), to_table(entries), settings)
 
 
 def _span(frame: pl.DataFrame) -> tuple[int, int]:
@@ -93,27 +98,26 @@ def _span(frame: pl.DataFrame) -> tuple[int, int]:
     return int(records[0]), int(records[-1])
 
 
-def _packed(frame: pl.DataFrame, max_rows: int) -> Iterator[tuple[int, int, pl.DataFrame]]:
+def _packed(record: NDArray[np.uint32], max_rows: int) -> Iterator[tuple[int, int, slice]]:
     """Yield (first record, last record, rows): consecutive whole raw records while they fit into `max_rows`."""
-    if not frame.height:
-        return
-    records, counts = np.unique(frame["record"].to_numpy(), return_counts=True)
+    records, counts = np.unique(record, return_counts=True)
     begin, height, first = 0, 0, 0
-    for index, count in enumerate(counts):
+    for index, count in enumerate(counts.tolist()):
         if height and height + count > max_rows:
-            yield int(records[first]), int(records[index - 1]), frame.slice(begin, height)
+            yield int(records[first]), int(records[index - 1]), slice(begin, begin + height)
             begin, height, first = begin + height, 0, index
-        height += int(count)
-    yield int(records[first]), int(records[-1]), frame.slice(begin, height)
+        height += count
+    if height:
+        yield int(records[first]), int(records[-1]), slice(begin, begin + height)
 
 
 def _encoded(
-    group: Group, stage: str, partition: int, span: tuple[int, int], frame: pl.DataFrame, settings: Settings
+    group: Group, stage: str, partition: int, span: tuple[int, int], table: pa.Table, settings: Settings
 ) -> Iterator[OutRecord]:
-    parts = encode_parts(frame, settings.rows_per_record, settings.record_max_bytes)
-    for part, (piece, value) in enumerate(parts):
+    parts = encode_parts(table, settings.rows_per_record, settings.record_max_bytes)
+    for part, (rows, value) in enumerate(parts):
         # Rows moved to another partition of raw get ids apart from those that stay.
-        envelope = group.envelope(stage, *span, rows=piece.height, part=partition * 1000 + part)
+        envelope = group.envelope(stage, *span, rows=rows, part=partition * 1000 + part)
         yield OutRecord(stage, partition, value, envelope.headers())
 
 
