@@ -14,12 +14,15 @@ from typing import Any
 
 import numba
 
+# No compiled function divides by zero; checks for it cost compile time.
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` compiled at its first call; called with other argument types it compiles again."""
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
     except RuntimeError as error:
         if "no locator available" not in str(error):
             raise
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]

@@ -26,6 +26,7 @@ _REDUCIBLE = -1
 
 # Columns of the table of examples, one row each.
 TRACE, STEP, STEPS_TOTAL, OUTCOME, REDEX = range(5)
+_COLUMNS = 5
 
 
 @compiled
@@ -38,24 +39,25 @@ def reduce_terms(tokens: Array, offsets: Array, fuel: int, size_cap: int, keep: 
     taken, outcome, token at which the redex begins or -1); the examples of a trace stand together, in order.
     """
     traces = offsets.size - 1
-    kept = np.empty(max(tokens.size * 4, size_cap), dtype=np.uint8)
-    kept_offsets = np.zeros(traces * 16 + 1, dtype=np.int64)
-    table = np.empty((traces * 16, 5), dtype=np.int32)
+    kept = np.empty(max(tokens.size * 16, size_cap), dtype=np.uint8)
+    kept_offsets = np.empty(traces * 16 + 1, dtype=np.int64)
+    kept_offsets[0] = 0
+    table = np.empty(traces * 16 * _COLUMNS, dtype=np.int32)
     count = 0
     trace = np.empty(size_cap * 64, dtype=np.uint8)
     ends = np.empty(fuel + 2, dtype=np.int64)
-    redexes = np.empty(fuel + 2, dtype=np.int32)
-    body = np.empty(size_cap, dtype=np.uint8)
-    marks = np.empty((4, size_cap + 2), dtype=np.int32)
+    redexes = np.empty(fuel + 2, dtype=np.int64)
+    body = np.empty(size_cap + 2, dtype=np.uint8)
+    marks = np.empty((4, size_cap + 2), dtype=np.int64)
     for row in range(traces):
         size = offsets[row + 1] - offsets[row]
-        trace[:size] = tokens[offsets[row] : offsets[row + 1]]
+        _copy(tokens, offsets[row], trace, 0, size)
         ends[0], ends[1] = 0, size
         steps, redex, outcome = 0, 0, _REDUCIBLE
         while outcome == _REDUCIBLE:
             start, end = ends[steps], ends[steps + 1]
             # All before the redex was searched before, but for an application that may now apply an abstraction.
-            redex = _find_redex(trace[start:end], max(redex - 1, 0))
+            redex = _find_redex(trace, start, max(redex - 1, 0), end - start)
             redexes[steps] = redex
             if redex < 0:
                 outcome = NORMAL_FORM
@@ -64,63 +66,59 @@ def reduce_terms(tokens: Array, offsets: Array, fuel: int, size_cap: int, keep: 
             else:
                 if end + size_cap > trace.size:
                     trace = _grown(trace, 0)
-                size = _beta_step(trace[start:end], redex, trace[end : end + size_cap], body, marks)
+                size = _beta_step(trace, start, start + redex, end, size_cap, body, marks)
                 steps += 1
-                if size > 0:
-                    ends[steps + 1] = end + size
-                else:
+                ends[steps + 1] = end + size
+                if size < 0:
                     outcome = -size
         reached = steps + 1 if outcome == NORMAL_FORM else steps
         chosen = min(reached, keep)
-        if count + chosen > table.shape[0]:
-            larger = np.empty((table.shape[0] * 2 + chosen, 5), dtype=np.int32)
-            larger[:count] = table[:count]
-            table = larger
-            kept_offsets = _grown(kept_offsets, table.shape[0] + 1)
+        if count + chosen > kept_offsets.size - 1:
+            kept_offsets = _grown(kept_offsets, count + chosen + 1)
+            table = _grown(table, kept_offsets.size * _COLUMNS)
         for choice in range(chosen):
             step = choice
             if reached > keep:
                 step = (2 * choice * (reached - 1) + keep - 1) // (2 * (keep - 1))
-            start, size = ends[step], ends[step + 1] - ends[step]
-            at = kept_offsets[count]
+            at, size = kept_offsets[count], ends[step + 1] - ends[step]
             if at + size > kept.size:
                 kept = _grown(kept, at + size)
-            _copy(trace, start, kept, at, size)
-            table[count, TRACE] = row
-            table[count, STEP] = step
-            table[count, STEPS_TOTAL] = steps
-            table[count, OUTCOME] = outcome
-            table[count, REDEX] = redexes[step]
+            _copy(trace, ends[step], kept, at, size)
+            table[count * _COLUMNS + TRACE] = row
+            table[count * _COLUMNS + STEP] = step
+            table[count * _COLUMNS + STEPS_TOTAL] = steps
+            table[count * _COLUMNS + OUTCOME] = outcome
+            table[count * _COLUMNS + REDEX] = redexes[step]
             count += 1
             kept_offsets[count] = at + size
-    return kept[: kept_offsets[count]], kept_offsets[: count + 1], table[:count]
+    return kept, kept_offsets[: count + 1], table[: count * _COLUMNS].reshape(count, _COLUMNS)
 
 
 @compiled
-def _find_redex(term: Array, start: int) -> int:
-    """Return the first application at `start` or after that an abstraction follows, or -1."""
-    for i in range(start, term.size - 1):
-        if term[i] == _APPLICATION and term[i + 1] == _ABSTRACTION:
+def _find_redex(trace: Array, start: int, first: int, size: int) -> int:
+    """Return the first token at `first` or after, of a term at `start`, where a redex begins; -1 without one."""
+    for i in range(first, size - 1):
+        if trace[start + i] == _APPLICATION and trace[start + i + 1] == _ABSTRACTION:
             return i
     return -1
 
 
 @compiled
-def _beta_step(term: Array, redex: int, result: Array, body: Array, marks: Array) -> int:
-    r"""Write `term` with (\.M)N at `redex` replaced by M[0 := N], and return its size.
+def _beta_step(trace: Array, start: int, redex: int, end: int, size_cap: int, body: Array, marks: Array) -> int:
+    r"""Write the term trace[start:end] with (\.M)N at `redex` replaced by M[0 := N] to trace[end:]; return its size.
 
-    Returns -SIZE_CAPPED where that is larger than `result`, -UNRENDERABLE where an index passes the last. `body` and
-    `marks` are scratch: M lowered, and four rows, the depths of arguments still to be read, where the replaced variable
-    stands in M, under how many abstractions, and where free indices stand in N.
+    Returns -SIZE_CAPPED where that is over `size_cap`, -UNRENDERABLE where an index passes the last. `body` and `marks`
+    are scratch: M lowered, and four rows, the depths of arguments still to be read, where the replaced variable stands
+    in M, under how many abstractions, and where free indices stand in N.
     """
     waiting_depths, holes, hole_depths, free = marks[0], marks[1], marks[2], marks[3]
     # 1. Read M: lower the indices bound outside the redex, and mark those that N replaces.
     at = redex + 2
     length, depth, waiting, hole_count = 0, 0, 1, 0
     while waiting > 0:
-        token = int(term[at])
+        token = int(trace[at])
         at += 1
-        is_index = int(token >= _FIRST_INDEX)
+        is_index = token >= _FIRST_INDEX
         index = token - _FIRST_INDEX
         body[length] = token - (index > depth)
         holes[hole_count] = length
@@ -128,49 +126,50 @@ def _beta_step(term: Array, redex: int, result: Array, body: Array, marks: Array
         hole_count += index == depth
         length += 1
         waiting_depths[waiting] = depth
-        waiting += int(token == _APPLICATION) - is_index
+        waiting += (token == _APPLICATION) - is_index
         depth = int(waiting_depths[waiting]) if is_index else depth + token
     # 2. Read N: find its end and its free indices.
     argument = at
     depth, waiting, free_count = 0, 1, 0
     while waiting > 0:
-        token = int(term[at])
-        is_index = int(token >= _FIRST_INDEX)
+        token = int(trace[at])
+        is_index = token >= _FIRST_INDEX
         free[free_count] = at - argument
         free_count += token - _FIRST_INDEX >= depth
         at += 1
         waiting_depths[waiting] = depth
-        waiting += int(token == _APPLICATION) - is_index
+        waiting += (token == _APPLICATION) - is_index
         depth = int(waiting_depths[waiting]) if is_index else depth + token
     argument_length = at - argument
-    size = redex + length + hole_count * (argument_length - 1) + term.size - at
-    if size > result.size:
+    prefix, suffix = redex - start, end - at
+    size = prefix + length + hole_count * (argument_length - 1) + suffix
+    if size > size_cap:
         return -SIZE_CAPPED
     # 3. Write what stands before the redex, M with N in its place, its free indices raised, and what stands behind.
-    _copy(term, 0, result, 0, redex)
-    written, read = redex, 0
+    _copy(trace, start, trace, end, prefix)
+    written, read = end + prefix, 0
     for hole in range(hole_count):
-        _copy(body, read, result, written, holes[hole] - read)
+        _copy(body, read, trace, written, holes[hole] - read)
         written += holes[hole] - read
         read = holes[hole] + 1
-        _copy(term, argument, result, written, argument_length)
+        _copy(trace, argument, trace, written, argument_length)
         raised = hole_depths[hole]
         if raised > 0:
             for i in range(free_count):
-                token = int(term[argument + free[i]]) + raised
+                token = int(trace[argument + free[i]]) + raised
                 if token >= _INDICES + _FIRST_INDEX:
                     return -UNRENDERABLE
-                result[written + free[i]] = token
+                trace[written + free[i]] = token
         written += argument_length
-    _copy(body, read, result, written, length - read)
-    _copy(term, at, result, written + length - read, term.size - at)
+    _copy(body, read, trace, written, length - read)
+    _copy(trace, at, trace, written + length - read, suffix)
     return size
 
 
 @compiled
 def _copy(source: Array, read: int, target: Array, write: int, count: int) -> None:
     start, to = np.uint64(read), np.uint64(write)
-    for i in range(np.uint64(max(count, 0))):
+    for i in range(np.uint64(count)):
         target[to + i] = source[start + i]
 
 
@@ -178,5 +177,5 @@ def _copy(source: Array, read: int, target: Array, write: int, count: int) -> No
 def _grown(array: Array, size: int) -> Array:
     """Return `array` with room for `size` entries or twice its own, whichever is more."""
     larger = np.empty(max(size, array.size * 2), dtype=array.dtype)
-    larger[: array.size] = array
+    _copy(array, 0, larger, 0, array.size)
     return larger

@@ -48,19 +48,19 @@ def sample_terms(
     Chunk c takes row c mod len(shapes) of `shapes`, (depth, smallest size, largest size): its depth exactly, its size
     uniform between the two. `exact` and `within` are the tables of `count_terms` up to the largest.
     """
-    offsets = np.zeros(chunks * traces + 1, dtype=np.int64)
-    tokens = np.empty(chunks * traces * shapes[:, 2].max(), dtype=np.uint8)
+    offsets = np.empty(chunks * traces + 1, dtype=np.int64)
+    offsets[0] = 0
+    tokens = np.empty(chunks * traces * (exact.shape[2] - 1), dtype=np.uint8)
     frames = np.empty((exact.shape[2], 4), dtype=np.int64)
     state = np.empty(1, dtype=np.uint64)
-    at = 0
     for row in range(chunks * traces):
         chunk = first_chunk + row // traces
-        depth, smallest, largest = shapes[chunk % shapes.shape[0]]
+        cycle = chunk % shapes.shape[0]
         state[0] = _mix(_mix(_mix(np.uint64(seed) + _GOLDEN) + np.uint64(chunk)) + np.uint64(row % traces))
+        smallest, largest = shapes[cycle, 1], shapes[cycle, 2]
         size = smallest + int(_uniform(state) * (largest - smallest + 1))
-        at = _sample_term(exact, within, size, depth, state, frames, tokens, at)
-        offsets[row + 1] = at
-    return tokens[:at], offsets
+        offsets[row + 1] = _sample_term(exact, within, size, shapes[cycle, 0], state, frames, tokens, offsets[row])
+    return tokens, offsets
 
 
 @compiled
@@ -74,7 +74,8 @@ def _sample_term(
     frames[0, 0], frames[0, 1], frames[0, 2], frames[0, 3] = size, depth, 0, 1
     level = 0
     while level >= 0:
-        nodes, deepest, bound, is_exact = frames[level]
+        nodes, deepest = frames[level, 0], frames[level, 1]
+        bound, is_exact = frames[level, 2], frames[level, 3]
         if nodes == 1:
             tokens[at] = FIRST_INDEX + int(_uniform(state) * bound)
             at += 1
