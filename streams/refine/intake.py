@@ -100,12 +100,7 @@ def read_group(records: Sequence[RawRecord], family: Family, limits: Limits) -> 
         pieces.append(_Piece(index, rows))
         result.dead.extend(DeadLetter(index, letter.reason, letter.message, letter.value) for letter in dead)
     result.frame = _joined(pieces, family)
-    # A small record can hold a large row, compressed; one that no record of ours could carry on is answered for whole.
-    widest = result.frame.group_by("record").agg(_text_bytes(family).max().alias("bytes"))
-    for index, found in widest.filter(pl.col("bytes") > limits.row_bytes).iter_rows():
-        message = f"a row holds {found} bytes of text, over {limits.row_bytes}"
-        result.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b""))
-        result.frame = result.frame.filter(pl.col("record") != index)
+    _refuse_large_rows(result, records, family, limits.row_bytes)
     return result
 
 
@@ -132,9 +127,20 @@ def _joined(pieces: Sequence[_Piece], family: Family) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _text_bytes(family: Family) -> pl.Expr:
-    texts = [pl.col(name).str.len_bytes().fill_null(0) for name, dtype in family.wire.items() if dtype == pl.String]
-    return pl.sum_horizontal(texts)
+def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Family, limit: int) -> None:
+    """Turn records that hold a row with more than `limit` bytes of text into dead letters.
+
+    A small record can hold a large row, compressed; one that no record of ours could carry on is answered for whole.
+    """
+    lengths = [pl.col(name).str.len_bytes().fill_null(0) for name, dtype in family.wire.items() if dtype == pl.String]
+    longest = intake.frame.select(length.max() for length in lengths)
+    if not intake.frame.height or longest.sum_horizontal().item() <= limit:
+        return
+    widest = intake.frame.group_by("record", maintain_order=True).agg(pl.sum_horizontal(lengths).max().alias("bytes"))
+    for index, found in widest.filter(pl.col("bytes") > limit).iter_rows():
+        message = f"a row holds {found} bytes of text, over {limit}"
+        intake.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b""))
+        intake.frame = intake.frame.filter(pl.col("record") != index)
 
 
 @lru_cache

@@ -105,7 +105,8 @@ class PartitionRefiner:
         records = [record for record in records if record.offset >= self.position]
         if not records:
             return Progress()
-        prepared, progress = self._prepare(records)
+        # In a thread: the loop goes on fetching, and other partitions' transactions go on, while rows are judged.
+        prepared, progress = await asyncio.to_thread(self._prepare, records)
         await self._transact(prepared, records[-1].offset + 1)
         return progress
 
