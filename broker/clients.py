@@ -6,16 +6,18 @@ Takes settings; gives a `Connection`, whose factories make `kafka-python` client
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError, SaslAuthenticationFailedError
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
 
-from broker import embedded
+from broker import embedded, probe
 from broker.artifacts import Progress
-from schema.errors import BrokerUnavailableError
+from schema.errors import BrokerUnavailableError, ConfigError
 from schema.settings import Settings
 
 # Room for a record's headers and for the framing of its batch, beside its value.
@@ -23,6 +25,8 @@ HEADER_ROOM_BYTES = 64 * 1024
 # Records wait this long for others of their partition: throughput for latency that nobody notices.
 LINGER_MS = 5
 BATCH_BYTES = 128 * 1024
+
+PROBE_INTERVAL_S = 0.1
 
 Client = TypeVar("Client")
 
@@ -118,10 +122,13 @@ class Connection:
 
     def _client(self, factory: Callable[..., Client], own: dict[str, Any]) -> Client:
         settings = self.settings
+        # A client that cannot bootstrap leaves a thread and sockets behind: give it a server that is there (from which
+        # it learns of the others), and close what it made.
+        server, left_s = self._reachable_server()
         options: dict[str, Any] = {
-            "bootstrap_servers": self.servers.split(","),
+            "bootstrap_servers": [server],
+            "bootstrap_timeout_ms": int(left_s * 1000),
             "client_id": settings.client_id,
-            "bootstrap_timeout_ms": int(settings.broker_timeout_s * 1000),
             "security_protocol": settings.security_protocol,
             **own,
         }
@@ -129,34 +136,73 @@ class Connection:
             options.update(_sasl(settings))
         if settings.security_protocol.endswith("SSL"):
             options["ssl_context"] = _ssl_context(settings)
+        made: list[KafkaNetClient] = []
+
+        def remember(**network_options: Any) -> KafkaNetClient:
+            made.append(KafkaNetClient(**network_options))
+            return made[-1]
+
         try:
-            return factory(**options)
-        except SaslAuthenticationFailedError as error:
-            raise BrokerUnavailableError(
-                f"Kafka at {self.servers} refused the credentials: check FEEDMILL_SASL_USERNAME and _PASSWORD"
-            ) from error
-        except (KafkaError, OSError) as error:
-            raise BrokerUnavailableError(
-                f"no Kafka answers at {self.servers} ({type(error).__name__}): start it, correct "
-                "FEEDMILL_BOOTSTRAP_SERVERS, or unset that to use the embedded broker"
-            ) from error
+            return factory(kafka_client=remember, **options)
+        except BaseException as error:
+            for client in made:
+                client.close()
+            if isinstance(error, KafkaError | OSError):
+                raise self._unavailable(error) from error
+            raise
+
+    def _reachable_server(self) -> tuple[str, float]:
+        """Return the first server that is reachable, and the seconds left of the time to connect in, at least one."""
+        servers = {server: _address(server) for server in self.servers.split(",")}
+        # Behind TLS or SASL only the client itself can ask; here it is enough that something listens.
+        reachable = probe.answers if self.settings.security_protocol == "PLAINTEXT" else probe.listens
+        deadline = time.monotonic() + self.settings.broker_timeout_s
+        while True:
+            for server, (host, port) in servers.items():
+                left_s = max(deadline - time.monotonic(), PROBE_INTERVAL_S)
+                if reachable(host, port, min(left_s, probe.ANSWER_TIMEOUT_S)):
+                    return server, max(deadline - time.monotonic(), 1.0)
+            if time.monotonic() + PROBE_INTERVAL_S > deadline:
+                raise self._unavailable(None)
+            time.sleep(PROBE_INTERVAL_S)
+
+    def _unavailable(self, error: BaseException | None) -> BrokerUnavailableError:
+        if error is not None and self.settings.security_protocol != "PLAINTEXT":
+            # A broker that refuses credentials hangs up, which a client may not tell from a broker that went away.
+            return BrokerUnavailableError(
+                f"{self.servers} listens but lets no client in ({type(error).__name__}): check the credentials, "
+                "FEEDMILL_SECURITY_PROTOCOL and the other FEEDMILL_SASL_... and FEEDMILL_SSL_... settings"
+            )
+        cause = f" ({type(error).__name__})" if error else ""
+        return BrokerUnavailableError(
+            f"no Kafka answers at {self.servers}{cause}: start it, correct FEEDMILL_BOOTSTRAP_SERVERS, "
+            "or unset that to use the embedded broker"
+        )
 
 
 def connect(settings: Settings, *, start: bool = True, on_progress: Progress | None = None) -> Connection:
     """Return a connection to the configured servers, or else to the embedded broker, started if `start`.
 
     Raises:
-        BrokerUnavailableError: nothing answers within `settings.broker_timeout_s`.
+        BrokerUnavailableError: nothing answers within `settings.broker_timeout_s`, or it refuses the credentials.
+        ConfigError: the servers are not `host:port,...`.
         BrokerArtifactError, BrokerStartError: the embedded broker cannot be started.
     """
     if settings.bootstrap_servers is not None:
-        connection = Connection(settings, settings.bootstrap_servers)
+        connection = Connection(settings, ",".join(part.strip() for part in settings.bootstrap_servers.split(",")))
         connection.admin().close()
         return connection
     status = embedded.start(settings, on_progress=on_progress) if start else embedded.status(settings)
     if status.servers is None:
         raise BrokerUnavailableError("the embedded broker is not running: start it with `feedmill broker start`")
     return Connection(settings, status.servers)
+
+
+def _address(server: str) -> tuple[str, int]:
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"bootstrap server {server!r} is not host:port: correct FEEDMILL_BOOTSTRAP_SERVERS")
+    return host.strip("[]"), int(port)
 
 
 def _sasl(settings: Settings) -> dict[str, Any]:
@@ -169,7 +215,12 @@ def _sasl(settings: Settings) -> dict[str, Any]:
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.ssl_cafile)
-    if settings.ssl_certfile is not None:
-        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+        if settings.ssl_certfile is not None:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"certificates cannot be loaded ({error}): correct FEEDMILL_SSL_CAFILE, _CERTFILE, _KEYFILE"
+        ) from error
     return context

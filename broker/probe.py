@@ -1,4 +1,4 @@
-"""Whether a Kafka answers at an address: one ApiVersions request over a plain socket.
+"""Whether a Kafka answers at an address (one ApiVersions request over a plain socket), or anything at all.
 
 Cheap enough to poll while a broker starts, and without a client library's retries and log lines.
 """
@@ -11,6 +11,15 @@ import struct
 API_VERSIONS = 18
 CORRELATION_ID = 0x46454544
 ANSWER_TIMEOUT_S = 2.0
+
+
+def listens(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
+    """Return whether anything accepts connections at `host:port`."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s):
+            return True
+    except OSError:
+        return False
 
 
 def answers(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:

@@ -38,6 +38,8 @@ POLL_TIMEOUT_MS = 20
 FETCH_WAIT_MS = 10
 # Looking for one record must not fetch megabytes; a larger batch still comes, alone.
 PEEK_BYTES = 64 * 1024
+# One partition's markers; a consumer whose broker has gone away would wait for ever.
+PEEK_TIMEOUT_S = 60.0
 
 Result = TypeVar("Result")
 
@@ -195,6 +197,9 @@ def has_records(connection: Connection, topic: str, positions: Mapping[int, int]
 
     Transaction markers and aborted records do not count. Reads at most one batch beyond them per partition; asks
     nobody about partitions whose position is at their end.
+
+    Raises:
+        BrokerError: the topic does not exist, or cannot be read.
     """
     begins_and_ends = extents(connection, topic)
     open_ends: dict[TopicPartition, int] = {}
@@ -213,13 +218,17 @@ def has_records(connection: Connection, topic: str, positions: Mapping[int, int]
         consumer.assign(list(open_ends))
         for partition, position in starts.items():
             consumer.seek(partition, position)
+        deadline = time.monotonic() + PEEK_TIMEOUT_S
         while open_ends:
+            if time.monotonic() > deadline:
+                raise BrokerError(f"{topic} could not be read for {PEEK_TIMEOUT_S:.0f} s: see `feedmill doctor`")
             for partition in consumer.poll(timeout_ms=POLL_TIMEOUT_MS):
                 found[partition.partition] = True
             for partition, end in list(open_ends.items()):
                 if found[partition.partition] or consumer.position(partition) >= end:
                     del open_ends[partition]
                     consumer.pause(partition)
+                    deadline = time.monotonic() + PEEK_TIMEOUT_S
     return found
 
 

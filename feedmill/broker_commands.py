@@ -87,9 +87,8 @@ def _show(status: BrokerStatus, as_json: bool) -> None:
         print(f"not running; start it with `feedmill broker start` (Kafka {status.version}, data: {status.data_dir})")
     else:
         uptime_s, rss_bytes = status.uptime_s or 0.0, status.rss_bytes or 0
-        print(
-            f"Kafka {status.version} at {status.servers}, pid {status.pid}, up {uptime_s:.0f} s, {rss_bytes / _MB:.0f} MB"
-        )
+        size = f"{rss_bytes / _MB:.0f} MB"
+        print(f"Kafka {status.version} at {status.servers}, pid {status.pid}, up {uptime_s:.0f} s, {size}")
         print(f"data: {status.data_dir}")
         print(f"log:  {status.log_file}")
 

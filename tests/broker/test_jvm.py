@@ -12,9 +12,8 @@ from broker.kraft import Layout
 def test_child_just_started_is_found_before_its_command_line_can_be_read(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
-    arguments = [sys.executable, "-c", "input()", jvm.SERVER_CLASS, str(layout.properties)]
+    arguments = [sys.executable, "-c", "import time; time.sleep(60)", jvm.SERVER_CLASS, str(layout.properties)]
     for _ in range(20):
-        # Its standard input is empty, so it ends by itself; until then it must be found at once.
         pid = jvm.spawn(layout, arguments)
         process = jvm.find(layout, pid)
         assert process is not None

@@ -1,0 +1,173 @@
+"""Clients: what they refuse, how soon they give up, and that what is set once holds."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from kafka import TopicPartition
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, OffsetOutOfRangeError
+
+from broker import ports
+from broker.clients import Connection, connect
+from broker.kraft import HOST
+from broker.topics import ensure_topics, topic_name
+from schema.errors import BrokerUnavailableError, ConfigError
+from schema.settings import Settings, load_settings
+
+MIB = 1024 * 1024
+PASSWORD = "grist"  # noqa: S105
+
+
+def give_up(settings: Settings) -> tuple[str, float]:
+    """Connect in vain; return the error's line and the seconds it took."""
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailableError) as caught:
+        connect(settings)
+    return str(caught.value), time.monotonic() - started
+
+
+def test_no_broker_at_the_address_is_one_clear_line_within_ten_seconds(tmp_path: Path) -> None:
+    line, took_s = give_up(load_settings(bootstrap_servers=f"{HOST}:{ports.free_port(HOST)}", data_dir=tmp_path))
+    assert "FEEDMILL_BOOTSTRAP_SERVERS" in line
+    assert "\n" not in line
+    assert took_s < 10
+    assert list(tmp_path.iterdir()) == []  # no embedded one is started in its stead
+
+
+def test_address_that_accepts_and_says_nothing_is_given_up_within_ten_seconds() -> None:
+    with socket.socket() as mute:
+        mute.bind((HOST, 0))
+        mute.listen()
+        _, took_s = give_up(load_settings(bootstrap_servers=f"{HOST}:{mute.getsockname()[1]}"))
+    assert took_s < 10
+
+
+def test_address_that_resolves_to_nothing_is_given_up_within_ten_seconds() -> None:
+    line, took_s = give_up(load_settings(bootstrap_servers="no-such-host.invalid:9092", broker_timeout_s=1))
+    assert "no-such-host.invalid" in line
+    assert took_s < 10
+
+
+def test_second_server_is_used_where_the_first_is_down(broker: str) -> None:
+    connection = connect(load_settings(bootstrap_servers=f"{HOST}:{ports.free_port(HOST)}, {broker}"))
+    with closing(connection.admin()) as admin:
+        assert admin.describe_cluster()
+
+
+def test_failed_connection_leaves_no_thread() -> None:
+    before = threading.active_count()
+    with socket.socket() as mute:
+        mute.bind((HOST, 0))
+        mute.listen()
+        settings = load_settings(
+            bootstrap_servers=f"{HOST}:{mute.getsockname()[1]}",
+            broker_timeout_s=0.5,
+            # Only a listener can be asked for here, so that the client itself is what fails.
+            security_protocol="SASL_PLAINTEXT",
+            sasl_mechanism="PLAIN",
+            sasl_username="miller",
+            sasl_password=PASSWORD,
+        )
+        give_up(settings)
+    assert threading.active_count() == before
+
+
+def test_certificate_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        listening.listen()
+        servers = f"{HOST}:{listening.getsockname()[1]}"
+        with pytest.raises(ConfigError, match="FEEDMILL_SSL_CAFILE"):
+            connect(load_settings(bootstrap_servers=servers, security_protocol="SSL", ssl_cafile=tmp_path / "no.pem"))
+
+
+def test_server_without_a_port_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="host:port"):
+        connect(load_settings(bootstrap_servers="localhost"))
+
+
+def test_connection_to_the_configured_broker_starts_no_other(connection: Connection, settings: Settings) -> None:
+    assert connection.servers == settings.bootstrap_servers
+    assert not (settings.data_dir / "broker").exists()
+
+
+def test_consumer_outside_the_log_is_an_error_not_a_jump(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    partition = TopicPartition(topic_name(connection.settings, "reduction", "clean"), 0)
+    with closing(connection.consumer()) as consumer:
+        consumer.assign([partition])
+        consumer.seek(partition, 100)
+        with pytest.raises(OffsetOutOfRangeError):
+            while True:
+                consumer.poll(timeout_ms=1000)
+
+
+def test_misspelt_topic_is_an_error_not_a_new_topic(connection: Connection) -> None:
+    with closing(connection.producer(max_block_ms=500)) as producer, pytest.raises(KafkaTimeoutError):
+        producer.send(f"{connection.settings.namespace}.reductoin.raw", b"x")
+
+
+def test_raw_takes_a_foreign_record_of_eight_mebibytes_and_gives_it_back(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    partition = TopicPartition(topic_name(connection.settings, "reduction", "raw"), 0)
+    value = b"x" * (8 * MIB)
+    with closing(connection.producer()) as producer:
+        producer.send(partition.topic, value, partition=0, headers=[("k", b"v" * 1000)]).get(30)
+    with closing(connection.consumer()) as consumer:
+        consumer.assign([partition])
+        consumer.seek(partition, 0)
+        assert next(iter(consumer)).value == value
+
+
+def test_rejected_takes_the_largest_raw_record_with_dead_letter_headers_added(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    with closing(connection.producer()) as producer:
+        producer.send(
+            topic_name(connection.settings, "reduction", "rejected"),
+            b"x" * (8 * MIB),
+            headers=[("foreign", b"v" * 60_000), ("__connect.errors.exception.message", b"m" * 10_000)],
+        ).get(30)
+
+
+def test_clean_refuses_what_no_micro_batch_may_be(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    with closing(connection.producer()) as producer, pytest.raises(MessageSizeTooLargeError):
+        producer.send(topic_name(connection.settings, "reduction", "clean"), b"x" * (2 * MIB)).get(30)
+
+
+def test_aiokafka_clients_connect_by_the_options(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    topic = topic_name(connection.settings, "reduction", "raw")
+
+    async def send() -> int:
+        producer = AIOKafkaProducer(**connection.aiokafka_options(), max_request_size=connection.max_request_bytes)
+        await producer.start()
+        try:
+            return int((await producer.send_and_wait(topic, b"x" * (8 * MIB), partition=1)).offset)
+        finally:
+            await producer.stop()
+
+    assert asyncio.run(send()) == 0
+
+
+def test_password_reaches_clients_but_no_repr() -> None:
+    settings = load_settings(
+        bootstrap_servers="kafka.invalid:9093",
+        security_protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username="miller",
+        sasl_password=PASSWORD,
+    )
+    made = Connection(settings, "kafka.invalid:9093")
+    options = made.aiokafka_options()
+    assert options["sasl_plain_password"] == PASSWORD
+    assert options["sasl_mechanism"] == "SCRAM-SHA-512"
+    assert options["ssl_context"].check_hostname
+    assert PASSWORD not in repr(made)
