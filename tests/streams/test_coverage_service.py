@@ -1,0 +1,348 @@
+"""The coverage service as a process of its own: HTTP, kill -9, one owner, the dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client.parser import text_string_to_metric_families
+
+from broker.clients import Connection
+from schema.errors import CoverageError, CoverageOwnedError, UnknownFamilyError
+from schema.registry import FAMILIES
+from schema.settings import Settings
+from streams.coverage.client import ServiceCoverage, open_coverage, rebuild
+from streams.coverage.fold import LedgerFold
+from streams.coverage.owner import SERVICE_FILE, ServiceAddress, announce, coverage_folder, ownership, service_address
+from streams.coverage.service import application, serve
+from streams.coverage.store import CoverageStore
+from tests.streams.ledgers import FAMILY, LedgerWriter, entry, folded, random_entry, said, without_minutes
+
+NAME = FAMILY.name
+SERVE = "from feedmill.coverage_commands import app; app()"
+START_TIMEOUT_S = 60.0
+
+Answer = tuple[int, dict[str, str], str]
+
+
+class Service:
+    """`feedmill coverage serve` in a process of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        variables = {
+            "FEEDMILL_NAMESPACE": settings.namespace,
+            "FEEDMILL_DATA_DIR": str(settings.data_dir),
+            "FEEDMILL_BOOTSTRAP_SERVERS": str(settings.bootstrap_servers),
+            "FEEDMILL_COVERAGE_PORT": str(settings.coverage_port),
+        }
+        self.folder = coverage_folder(settings)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, "serve"],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def ready(self) -> str:
+        """The URL, once it says so."""
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if line.startswith("coverage service at "):
+                return line.split()[-1]
+        raise AssertionError(f"the service ended: {''.join(lines)}")
+
+    def end(self, number: int) -> int:
+        """Send a signal, wait, and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.process.communicate(timeout=START_TIMEOUT_S)
+        return self.process.returncode
+
+
+@pytest.fixture
+def any_port(settings: Settings) -> Settings:
+    return settings.model_copy(update={"coverage_port": 0})
+
+
+@pytest.fixture
+def start(any_port: Settings) -> Iterator[Callable[[], Service]]:
+    started: list[Service] = []
+
+    def begin() -> Service:
+        started.append(Service(any_port))
+        return started[-1]
+
+    yield begin
+    for service in started:
+        service.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def ledger(connection: Connection) -> Iterator[LedgerWriter]:
+    writer = LedgerWriter(connection)
+    yield writer
+    writer.close()
+
+
+def get(url: str, path: str, **headers: str) -> Answer:
+    """One GET: (status, headers, body)."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def eventually(question: Callable[[], Any], wanted: Any, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while (found := question()) != wanted:
+        assert time.monotonic() < deadline, f"{found} is not {wanted}"
+        time.sleep(0.05)
+
+
+def test_the_service_folds_what_comes_and_answers_over_http(
+    start: Callable[[], Service], ledger: LedgerWriter, connection: Connection
+) -> None:
+    rng = random.Random(1)
+    first = [random_entry(rng, n) for n in range(3)]
+    ledger.write(first)
+    service = start()
+    url = service.ready()
+    later = [random_entry(rng, n) for n in range(2)]
+    ledger.write(later, partition=2)
+    wanted = without_minutes(folded(first + later))
+    eventually(lambda: said(json.loads(get(url, f"/api/report/{NAME}")[2])), wanted)
+
+    with open_coverage(connection) as coverage:
+        assert isinstance(coverage, ServiceCoverage)
+        report = coverage.report(NAME)
+        assert said(report) == wanted
+        assert coverage.gaps(NAME) == report["gaps_to_fill"]
+        assert coverage.positions(NAME) == {0: 2, 1: 0, 2: 2, 3: 0}
+        with pytest.raises(UnknownFamilyError):
+            coverage.report("nosuch")
+    assert NAME in json.loads(get(url, "/api/families")[2])
+    health = json.loads(get(url, "/api/health")[2])
+    assert health == {"status": "ok", "pid": service.process.pid, "namespace": connection.settings.namespace}
+    for path in ("report", "gaps", "positions"):
+        status, headers, body = get(url, f"/api/{path}/no%3Csuch")
+        assert (status, headers["content-type"]) == (404, "application/json; charset=utf-8")
+        assert "unknown family 'no<such'" in json.loads(body)["error"]
+    assert get(url, "/elsewhere")[0] == 404
+    assert service.end(signal.SIGTERM) == 0
+    assert service_address(service.folder) is None
+
+
+def test_killed_again_and_again_it_neither_loses_nor_doubles_a_count(
+    start: Callable[[], Service], ledger: LedgerWriter, connection: Connection
+) -> None:
+    rng = random.Random(2)
+    written: list[dict[str, Any]] = []
+    for _ in range(3):
+        service = start()
+        url = service.ready()
+        # Written while it folds, so that a kill after a random number of them comes at any point of a fold.
+        for number in range(rng.randrange(20, 60)):
+            entries = [random_entry(rng, number)]
+            ledger.write(entries, partition=number % 4)
+            written += entries
+        assert json.loads(get(url, f"/api/report/{NAME}")[2])["entries"] <= len(written)
+        assert service.end(signal.SIGKILL) == -signal.SIGKILL
+    url = start().ready()
+    eventually(lambda: json.loads(get(url, f"/api/report/{NAME}")[2])["entries"], len(written))
+    assert said(json.loads(get(url, f"/api/report/{NAME}")[2])) == without_minutes(folded(written))
+
+
+def test_a_second_owner_is_refused_and_told_of_the_first(start: Callable[[], Service], connection: Connection) -> None:
+    service = start()
+    url = service.ready()
+    with pytest.raises(CoverageOwnedError, match=f"process {service.process.pid} at {url}"):
+        serve(connection, on_ready=print)
+    with pytest.raises(CoverageOwnedError):
+        rebuild(connection)
+    assert get(url, "/api/health")[0] == 200
+    assert service.end(signal.SIGINT) == 0
+    rebuild(connection)
+
+
+def test_a_question_waits_for_another_commands_to_be_answered(connection: Connection, ledger: LedgerWriter) -> None:
+    ledger.write([entry(rows_in=2, rows_clean=2)])
+    script = f"""
+import sys
+from pathlib import Path
+from streams.coverage.fold import LedgerFold
+from streams.coverage.owner import ownership
+with ownership(Path({str(coverage_folder(connection.settings))!r})):
+    print("owned", flush=True)
+    sys.stdin.readline()
+"""
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "owned\n"
+    with pytest.raises(CoverageOwnedError, match="another command"), ownership(coverage_folder(connection.settings)):
+        pass
+    assert other.stdin is not None
+    other.stdin.write("\n")
+    other.stdin.flush()
+    with open_coverage(connection) as coverage:
+        assert coverage.report(NAME)["rows_in"] == 2
+    assert other.communicate(timeout=30) and other.returncode == 0
+
+
+def test_a_stale_service_file_counts_for_nothing(connection: Connection, tmp_path: Path) -> None:
+    folder = coverage_folder(connection.settings)
+    folder.mkdir(parents=True)
+    announce(folder, "http://127.0.0.1:1", connection.settings.namespace)
+    assert service_address(folder) is not None
+    for pid, started_s in ((os.getpid(), 1.0), (2**22 + 1, time.time())):
+        stale = ServiceAddress(pid, started_s, "http://127.0.0.1:1", connection.settings.namespace)
+        (folder / SERVICE_FILE).write_text(json.dumps(vars(stale)))
+        assert service_address(folder) is None
+        with open_coverage(connection) as coverage:
+            assert coverage.report(NAME)["rows_in"] == 0
+    (folder / SERVICE_FILE).write_text("{")
+    assert service_address(folder) is None
+
+
+def test_a_taken_port_is_passed_over_for_a_free_one(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        service = Service(settings.model_copy(update={"coverage_port": port}))
+        try:
+            url = service.ready()
+            assert urlsplit(url).port != port
+            address = service_address(service.folder)
+            assert address is not None
+            assert (address.pid, address.url) == (service.process.pid, url)
+            assert get(url, "/api/health")[0] == 200
+        finally:
+            service.end(signal.SIGKILL)
+
+
+def test_a_service_of_another_namespace_and_a_silent_one_are_told_apart(
+    start: Callable[[], Service], connection: Connection
+) -> None:
+    url = start().ready()
+    for update, line in (
+        ({"namespace": "other", "coverage_url": url}, "serves namespace"),
+        ({"coverage_url": "http://127.0.0.1:1"}, "does not answer"),
+        ({"coverage_url": "ftp://127.0.0.1"}, "no http"),
+    ):
+        other = Connection(connection.settings.model_copy(update=update), connection.servers)
+        with pytest.raises(CoverageError, match=line), open_coverage(other):
+            pass
+
+
+def test_a_ledger_that_cannot_be_folded_ends_the_service(start: Callable[[], Service], ledger: LedgerWriter) -> None:
+    service = start()
+    service.ready()
+    ledger.send(b"junk", [])
+    output, _ = service.process.communicate(timeout=60)
+    assert service.process.returncode == 1
+    assert "offset 0 is no ledger record" in output
+    assert service_address(service.folder) is None
+
+
+# What follows asks the application itself, over HTTP, in this process.
+
+
+@pytest.fixture
+def folding(connection: Connection) -> Iterator[tuple[CoverageStore, LedgerFold]]:
+    store = CoverageStore(coverage_folder(connection.settings), FAMILIES)
+    fold = LedgerFold(connection, store, FAMILIES)
+    yield store, fold
+    fold.close()
+    store.close()
+
+
+def ask(connection: Connection, folding: tuple[CoverageStore, LedgerFold], path: str, **headers: str) -> Answer:
+    """One GET of the application over what is folded now."""
+
+    async def asked() -> Answer:
+        server = TestServer(application(connection.settings, *folding))
+        async with TestClient(server) as client, client.get(path, headers=headers) as answer:
+            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.text()
+
+    folding[1].to_end()
+    return asyncio.run(asked())
+
+
+def test_the_dashboard_stands_alone_and_escapes_what_others_named(
+    connection: Connection, ledger: LedgerWriter, folding: tuple[CoverageStore, LedgerFold]
+) -> None:
+    cells = [{"axis": "cell", "bin": "10-19|4-7|0", "rows": 1234}]
+    evil = [{"reason": "<script>alert(1)</script>", "rows": 1}]
+    ledger.write([entry(rows_in=1235, rows_clean=1234, rows_rejected=1, reasons=evil, coverage=cells)])
+    status, headers, page = ask(connection, folding, "/")
+    assert status == 200
+    assert "1,235 rows in" in page
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert '<td class="h8" title="1 of ' in page
+    assert "http://" not in page and "https://" not in page
+    nonce = headers["content-security-policy"].partition("script-src 'nonce-")[2].partition("'")[0]
+    assert f'<script nonce="{nonce}">' in page
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert ask(connection, folding, "/fragment")[2] in page
+
+
+def test_metrics_say_what_the_report_says(
+    connection: Connection, ledger: LedgerWriter, folding: tuple[CoverageStore, LedgerFold]
+) -> None:
+    reasons = [{"reason": "bad", "rows": 2}]
+    ledger.write([entry(rows_in=10, rows_clean=7, rows_rejected=2, rows_rerouted=1, reasons=reasons)])
+    found = {
+        (sample.name, sample.labels.get("kind") or sample.labels.get("reason") or ""): sample.value
+        for metric in text_string_to_metric_families(ask(connection, folding, "/metrics")[2])
+        for sample in metric.samples
+        if sample.labels["family"] == NAME
+    }
+    rows = {kind: found["feedmill_rows_total", kind] for kind in ("in", "clean", "rejected", "rerouted", "augmented")}
+    assert rows == {"in": 10, "clean": 7, "rejected": 2, "rerouted": 1, "augmented": 0}
+    assert found["feedmill_rejected_rows_total", "bad"] == 2
+    assert found["feedmill_ledger_entries_total", ""] == 1
+
+
+def test_a_page_elsewhere_cannot_read_it_by_pointing_its_own_name_here(
+    connection: Connection, folding: tuple[CoverageStore, LedgerFold]
+) -> None:
+    statuses = {
+        host: ask(connection, folding, "/api/health", Host=host)[0]
+        for host in ("evil.example", "evil.example:8265", "localhost", "127.0.0.1:8265", "[::1]:8265")
+    }
+    assert statuses == {
+        "evil.example": 403,
+        "evil.example:8265": 403,
+        "localhost": 200,
+        "127.0.0.1:8265": 200,
+        "[::1]:8265": 200,
+    }
+
+
+def test_a_broker_that_does_not_answer_is_said_beside_the_figures(
+    connection: Connection, folding: tuple[CoverageStore, LedgerFold]
+) -> None:
+    folding[1].to_end()
+    folding[1].reachable = False
+    assert "broker unreachable" in ask(connection, folding, "/api/health")[2]
+    assert "figures are old" in ask(connection, folding, "/fragment")[2]
