@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from typing import Annotated, Any
+from contextlib import ExitStack
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from broker.clients import connect
+from feedmill.progress import Advance, progress
 from schema.registry import family_named
 from schema.settings import load_settings
 
 app = typer.Typer(help="Coverage: what was generated, what was rejected, what is missing.", no_args_is_help=True)
-
-_PLAIN_LINE_INTERVAL_S = 5.0
 
 FamilyName = Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -41,7 +39,7 @@ def report_command(family: FamilyName, as_json: AsJson = False) -> None:
     with open_coverage(connect(load_settings())) as coverage:
         report = coverage.report(family)
     if as_json:
-        _print_json(report)
+        print(json.dumps(report))
     else:
         Console().print(report_tables(declared, report))
 
@@ -56,7 +54,7 @@ def gaps_command(family: FamilyName, as_json: AsJson = False) -> None:
     with open_coverage(connect(load_settings())) as coverage:
         missing = coverage.gaps(family)
     if as_json:
-        _print_json({"family": family, "gaps_to_fill": missing})
+        print(json.dumps({"family": family, "gaps_to_fill": missing}))
     else:
         Console().print(gap_lines(missing))
 
@@ -79,33 +77,16 @@ def drain_command(
 
     family_named(family)
     connection = connect(load_settings())
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(f"draining {family}", total=None)
+    with ExitStack() as stack:
+        shown: list[tuple[int, Advance]] = []
 
-            def show(progress: DrainProgress) -> None:
-                most = max(bar.tasks[task].total or 0, progress.offsets_left, 1)
-                bar.update(task, total=most, completed=most - progress.offsets_left, description=_left(progress))
+        def show(now: DrainProgress) -> None:
+            if not shown:
+                # The first look says how much there is; what is rerouted meanwhile only moves the bar back.
+                shown.append((now.offsets_left, stack.enter_context(progress(f"draining {family}", now.offsets_left))))
+            total, advance = shown[0]
+            note = f"{sum(now.raw.values()):,} offsets left in raw, {sum(now.ledger.values()):,} in the ledger"
+            advance(max(0, total - now.offsets_left), note)
 
-            drain(connection, family, timeout, show)
-    else:
-        spoken_at = float("-inf")
-
-        def tell(progress: DrainProgress) -> None:
-            nonlocal spoken_at
-            if progress.offsets_left and time.monotonic() - spoken_at > _PLAIN_LINE_INTERVAL_S:
-                spoken_at = time.monotonic()
-                print(f"draining {family}: {_left(progress)}", file=sys.stderr, flush=True)
-
-        drain(connection, family, timeout, tell)
+        drain(connection, family, timeout, show)
     print(f"{family} is drained: all of raw is refined and folded", file=sys.stderr)
-
-
-def _left(progress: Any) -> str:
-    return f"{sum(progress.raw.values()):,} offsets left in raw, {sum(progress.ledger.values()):,} in the ledger"
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value))

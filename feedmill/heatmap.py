@@ -29,7 +29,7 @@ def heatmap(family: Family, cells: Mapping[str, int]) -> Table:
     grid = cell_grid(family, cells)
     deeper = len(family.cell_axes) > 2
     title = " x ".join(family.cell_axes)
-    legend = f"rows by {grid.corner}" + (f"; covered/possible cells over {', '.join(family.cell_axes[2:])}" * deeper)
+    legend = f"rows, and cells covered/possible over {', '.join(family.cell_axes[2:])}" if deeper else "rows"
     table = Table(title=f"Cells: {title}", caption=legend, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(grid.corner.partition(" ")[0], justify="right", no_wrap=True)
     for name in grid.columns:

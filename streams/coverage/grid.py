@@ -31,11 +31,14 @@ class Grid:
     slots: tuple[tuple[Slot, ...], ...]
 
     def heat(self, slot: Slot, levels: int) -> int:
-        """Return how hot a slot is: 0 without rows, else 1 to `levels` by logarithm, the fullest slot `levels`."""
+        """Return how hot a slot is: 0 without rows, else 1 to `levels`, by logarithm from emptiest to fullest."""
         if not slot.rows:
             return 0
-        most = max(slot.rows for line in self.slots for slot in line)
-        return max(1, math.ceil(levels * math.log1p(slot.rows) / math.log1p(most)))
+        counts = [other.rows for line in self.slots for other in line if other.rows]
+        least, most = min(counts), max(counts)
+        if least == most:
+            return levels
+        return 1 + round((levels - 1) * math.log(slot.rows / least) / math.log(most / least))
 
 
 def cell_grid(family: Family, cells: Mapping[str, int]) -> Grid:

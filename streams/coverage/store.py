@@ -194,7 +194,9 @@ class CoverageStore:
         cursor.commit()
         if found != (STORE_VERSION,):
             self.close()
-            raise CoverageError(f"the coverage store has version {found and found[0]}, not {STORE_VERSION}: {REBUILD_HINT}")
+            raise CoverageError(
+                f"the coverage store has version {found and found[0]}, not {STORE_VERSION}: {REBUILD_HINT}"
+            )
 
     def _seed(self, families: Mapping[str, Family]) -> None:
         bins = [
