@@ -2,7 +2,7 @@
 
 Each worker is `python -m producers.pool FD`: a fresh interpreter (a fork would inherit Polars' threads half-way) that
 holds one end of a socket pair and nothing else of its parent's. So no process outlives the parent, however that ends:
-a closed socket ends the worker; and a worker that dies closes its socket, which the parent hears at once.
+a closed socket ends the worker, busy or not; and a worker that dies closes its socket, which the parent hears at once.
 
 Jobs and tasks are pickled; a job is a callable whose class lives in an importable module.
 """
@@ -12,10 +12,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -164,22 +167,34 @@ def _died(worker: _Worker) -> ProducerError:
 
 def _serve(pipe: Connection) -> None:
     """Do the job for each task that comes, until the parent is gone."""
-    try:
-        job = pipe.recv()
-        while True:
-            task = pipe.recv()
-            try:
-                answer: tuple[str | None, Any] = (None, job(task))
-            except FeedmillError as error:
-                answer = (str(error), None)
-            except Exception as error:
-                answer = (
-                    f"a generating process failed with {error!r}: report this with the command and its seed",
-                    None,
-                )
+    tasks: SimpleQueue[Any] = SimpleQueue()
+    Thread(target=_listen, args=(pipe, tasks), daemon=True).start()
+    job = tasks.get()
+    while True:
+        task = tasks.get()
+        try:
+            answer: tuple[str | None, Any] = (None, job(task))
+        except FeedmillError as error:
+            answer = (str(error), None)
+        except Exception as error:
+            answer = (f"a generating process failed ({error!r}): report this with its seed", None)
+        try:
             pipe.send(answer)
+        except OSError:
+            return
+
+
+def _listen(pipe: Connection, tasks: SimpleQueue[Any]) -> None:
+    """Take in what the parent sends; end the process, whatever it is at, when the parent is gone."""
+    try:
+        while True:
+            tasks.put(pipe.recv())
     except (EOFError, OSError):
-        return
+        os._exit(0)
+    except BaseException:
+        # A job that cannot be unpickled here: the parent hears that this process ended, and its user sees why.
+        traceback.print_exc()
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,8 @@ from schema.record import RAW, Envelope, encode_parts, to_table
 UNACKNOWLEDGED_LIMIT_BYTES = 32 * 1024 * 1024
 # Longer than the client's own delivery timeout (120 s), so that its reason is the one that is told.
 ACKNOWLEDGE_TIMEOUT_S = 150.0
+# How long an interrupted run still tries to get rid of what it sent.
+ABANDON_TIMEOUT_S = 2.0
 
 # Called with the rows done so far.
 Progress = Callable[[int], None]
@@ -106,7 +108,7 @@ def encode_block(frame: pl.DataFrame, family: Family, layout: Layout, block: int
 class RecordSender:
     """Sends records of one run to the family's raw topic and answers for every one of them.
 
-    A context: leaving it waits until all are acknowledged; leaving it by an exception abandons what is not.
+    A context: leaving it waits until all are acknowledged; leaving it by an exception soon abandons what is not.
     """
 
     def __init__(self, connection: Connection, family: Family, run: str) -> None:
@@ -130,7 +132,9 @@ class RecordSender:
             if kind is None:
                 self.flush()
         finally:
-            self._producer.close(timeout=None if kind is None else 0)
+            # The client raises where it could not send all in time; what is abandoned was never reported as done.
+            with suppress(KafkaError):
+                self._producer.close(timeout=ABANDON_TIMEOUT_S)
 
     def send_record(self, record: EncodedRecord) -> None:
         """Send one micro-batch; waits while too much is unacknowledged.
