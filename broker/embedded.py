@@ -3,7 +3,8 @@
 Takes settings; gives a `BrokerStatus`. `start` is idempotent and safe to call from several processes at once: it
 
 1. takes the folder's lock, so that the second caller finds what the first one started;
-2. returns the running broker if there is one, waiting for it where its starter died half-way;
+2. returns the running broker if there is one, waiting for it where its starter died half-way (one that answers no
+   more, or not yet, may also be ending: then it goes on);
 3. checks the jars, fetching them the first time;
 4. chooses ports, writes `server.properties`, and formats Kafka's folder the first time;
 5. starts the JVM in a session of its own, and writes its pid and port beside the data;
@@ -20,7 +21,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ from schema.settings import Settings
 # 5 s on two idle cores; a busy machine, or a recovery of much data after a kill, takes many times that.
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
+# Whoever holds the lock may be fetching Kafka over a slow line.
+LOCK_TIMEOUT_S = 1200.0
 POLL_INTERVAL_S = 0.05
 # Somebody else may take a free port between our look and Kafka's.
 PORT_ATTEMPTS = 3
@@ -57,6 +60,10 @@ class BrokerStatus:
     log_file: Path
     uptime_s: float | None
     rss_bytes: int | None
+
+
+class _EndedError(BrokerStartError):
+    """The process ended before it answered."""
 
 
 class _PortTakenError(Exception):
@@ -99,12 +106,14 @@ def start(
         BrokerStartError: it did not come up; carries the last log lines.
     """
     layout = Layout.of(settings)
-    with _locked(layout, timeout_s):  # 1
+    with _locked(layout):  # 1
         running = _running(layout)
         if running is not None:  # 2
             process, state = running
-            _wait_until_ready(layout, process, state, time.monotonic() + timeout_s, _size(layout.log_file))
-            return _status(layout, process, state)
+            # One that is dying as we look ends while we wait, and is no reason not to start another.
+            with suppress(_EndedError):
+                _wait_until_ready(layout, process, state, time.monotonic() + timeout_s, _size(layout.log_file))
+                return _status(layout, process, state)
         jars = class_path(jar_cache(), on_progress)  # 3
         if on_progress:
             on_progress(f"starting Kafka {KAFKA_VERSION}")
@@ -122,7 +131,7 @@ def stop(settings: Settings, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     layout = Layout.of(settings)
     if not layout.root.is_dir():
         return False
-    with _locked(layout, START_TIMEOUT_S):
+    with _locked(layout):
         running = _running(layout)
         if running is not None:
             jvm.end(running[0], timeout_s)
@@ -135,9 +144,10 @@ def status(settings: Settings) -> BrokerStatus:
     layout = Layout.of(settings)
     state = _State.read(layout)
     process = jvm.find(layout, state.pid) if state else None
-    if state is None or process is None or not answers(HOST, state.port):
-        return BrokerStatus(False, None, None, KAFKA_VERSION, None, layout.data, layout.log_file, None, None)
-    return _status(layout, process, state)
+    if state is not None and process is not None and answers(HOST, state.port):
+        with suppress(psutil.NoSuchProcess):  # it may end as we look
+            return _status(layout, process, state)
+    return BrokerStatus(False, None, None, KAFKA_VERSION, None, layout.data, layout.log_file, None, None)
 
 
 def tail_log(settings: Settings, lines: int = 20) -> list[str]:
@@ -157,17 +167,17 @@ def _tail(path: Path, lines: int, after_bytes: int = 0) -> list[str]:
 
 
 @contextmanager
-def _locked(layout: Layout, timeout_s: float) -> Iterator[None]:
+def _locked(layout: Layout) -> Iterator[None]:
     try:
         layout.make()
     except OSError as error:
         raise BrokerStartError(f"{layout.root} cannot be made ({error}): set FEEDMILL_DATA_DIR") from error
-    lock = FileLock(layout.lock, timeout=timeout_s)
+    lock = FileLock(layout.lock, timeout=LOCK_TIMEOUT_S)
     try:
         lock.acquire()
     except Timeout:
         raise BrokerStartError(
-            f"another process has held {layout.lock} for {timeout_s:.0f} s: wait for it or end it, then try again"
+            f"another process has held {layout.lock} for {LOCK_TIMEOUT_S:.0f} s: wait for it or end it, then try again"
         ) from None
     except OSError as error:
         raise BrokerStartError(f"{layout.lock} cannot be locked ({error}): set FEEDMILL_DATA_DIR") from error
@@ -265,7 +275,7 @@ def _wait_until_ready(
 ) -> None:
     while not answers(HOST, state.port):
         if jvm.find(layout, process.pid) is None:
-            raise BrokerStartError(
+            raise _EndedError(
                 f"Kafka ended while starting ({_evidence(layout, logged_before)}): see {layout.log_file}, mend that, "
                 "and start it again"
             )
