@@ -13,11 +13,12 @@ from typing import Annotated
 import click
 import typer
 
-from feedmill import broker_commands, coverage_commands, produce_commands, service_commands, train_commands
+from feedmill import broker_commands, coverage_commands, produce_commands, service_commands
 from feedmill.bench_commands import bench_command
 from feedmill.demo import demo_command
 from feedmill.doctor import doctor_command
 from feedmill.replay_commands import replay_command
+from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
 
@@ -28,6 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+train = typer.Typer(help="Train a model from a clean topic.", no_args_is_help=True)
+train.callback()(lambda: None)
+train.command("reduction")(train_reduction_command)
+
 app.command("up")(service_commands.up_command)
 app.command("demo")(demo_command)
 app.command("doctor")(doctor_command)
@@ -40,7 +45,7 @@ app.add_typer(coverage_commands.app, name="coverage")
 app.command("drain")(coverage_commands.drain_command)
 app.command("replay")(replay_command)
 app.command("watch")(watch_command)
-app.add_typer(train_commands.app, name="train")
+app.add_typer(train, name="train")
 app.command("bench")(bench_command)
 
 

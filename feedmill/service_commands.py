@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,8 @@ def worker_command(
     from broker.clients import connect
     from streams.worker import run_worker
 
+    # Told to stop before the worker listens for it: that is an orderly end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     chosen = [family_named(name) for name in families or FAMILIES]
     connection = connect(load_settings())
     print(f"worker: refining {', '.join(family.name for family in chosen)} at {connection.servers}", flush=True)

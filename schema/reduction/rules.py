@@ -11,11 +11,13 @@ import polars as pl
 
 from schema.family import Example
 from schema.reduction.columns import OUTCOMES
-from schema.reduction.text import facts
 
 
 def derive(frame: pl.DataFrame) -> pl.DataFrame:
     """Return `frame` with the recomputed facts as columns; a missing size, depth or redex depth is filled from them."""
+    # Importing the compiler takes a second, which a command that only names the family need not wait for.
+    from schema.reduction.text import facts
+
     found = facts(frame["term"])
     return frame.hstack(found).with_columns(
         size=pl.coalesce("size", "found_size"),

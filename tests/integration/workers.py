@@ -1,0 +1,155 @@
+"""Refine workers as child processes, and what tests read back from the topics."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from kafka import TopicPartition
+
+from broker.clients import Connection
+from broker.topics import committed_positions, extents, has_records, topic_name, undecided
+from schema import ledger
+from schema.record import CLEAN, LEDGER, RAW, REJECTED, decode
+from schema.reduction import FAMILY
+from schema.settings import Settings
+from streams.positions import position_group
+
+_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Read:
+    """A record as read back from a topic."""
+
+    partition: int
+    offset: int
+    value: bytes
+    headers: Mapping[str, bytes]
+
+
+def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+    """Start `feedmill worker` on a lifeline; it ends with this process at the latest."""
+    assert settings.bootstrap_servers is not None
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "feedmill.lifeline", "worker"],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            env=settings.environment(settings.bootstrap_servers),
+        )
+
+
+@contextmanager
+def worker(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running worker, stopped in order at the end; its orderly end is part of the test."""
+    process = spawn(settings, log)
+    try:
+        yield process
+        assert process.poll() is None, f"the worker ended by itself: {log.read_text()}"
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill -9 a worker, if it still runs, and be done with it."""
+    process.kill()
+    process.wait()
+    if process.stdin:
+        process.stdin.close()
+
+
+def wait_until_refined(connection: Connection, process: subprocess.Popen[bytes] | None, log: Path) -> None:
+    """Return once no record of raw is left beyond the committed positions."""
+    topic = topic_name(connection.settings, FAMILY.name, RAW)
+    deadline = time.monotonic() + _LIMIT_S
+    while time.monotonic() < deadline:
+        assert process is None or process.poll() is None, f"the worker ended: {log.read_text()}"
+        found = committed_positions(connection, position_group(connection.settings, FAMILY.name), topic)
+        at = {partition: found.get(partition, extent.begin) for partition, extent in extents(connection, topic).items()}
+        if not undecided(connection, topic) and not any(has_records(connection, topic, at).values()):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not refined within {_LIMIT_S} s: {log.read_text()}")
+
+
+def records(connection: Connection, stage: str) -> list[Read]:
+    """Every committed record of a stage, by partition and offset."""
+    topic = topic_name(connection.settings, FAMILY.name, stage)
+    ends = {TopicPartition(topic, p): extent.end for p, extent in extents(connection, topic).items() if extent.end}
+    if not ends:
+        return []
+    consumer = connection.consumer()
+    consumer.assign(list(ends))
+    consumer.seek_to_beginning(*ends)
+    found: list[Read] = []
+    while any(consumer.position(partition) < end for partition, end in ends.items()):
+        for batch in consumer.poll(timeout_ms=500).values():
+            found += [Read(r.partition, r.offset, r.value, dict(r.headers)) for r in batch]
+    consumer.close()
+    return sorted(found, key=lambda record: (record.partition, record.offset))
+
+
+def clean(connection: Connection) -> pl.DataFrame:
+    """All rows of clean, with their `partition`."""
+    frames = [
+        decode(record.value, FAMILY.wire, 10**6).with_columns(partition=pl.lit(record.partition))
+        for record in records(connection, CLEAN)
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame(schema={**FAMILY.wire, "partition": pl.Int32})
+
+
+def rejected(connection: Connection) -> tuple[pl.DataFrame, list[Read]]:
+    """All rejected rows, and all dead letters."""
+    columns = {**FAMILY.wire, "reasons": pl.List(pl.String())}
+    rows = [pl.DataFrame(schema=columns)]
+    letters = []
+    for record in records(connection, REJECTED):
+        if "__connect.errors.topic" in record.headers:
+            letters.append(record)
+        else:
+            rows.append(decode(record.value, columns, 10**6))
+    return pl.concat(rows), letters
+
+
+def entries(connection: Connection) -> pl.DataFrame:
+    """All ledger entries."""
+    frames = [decode(record.value, ledger.COLUMNS, 10**6) for record in records(connection, LEDGER)]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=ledger.COLUMNS)
+
+
+def check_accounts(connection: Connection) -> dict[str, int]:
+    """Hold the contract's invariants against the topics alone; return the ledger's sums.
+
+    One entry per raw record; rows in = clean + rejected + rerouted in each entry; what the entries say is what
+    stands in the topics; no id twice in clean; every clean row in the partition it routes to.
+    """
+    raw, ledgers = records(connection, RAW), entries(connection)
+    told = ledgers.select("source_partition", "source_offset").sort(pl.all()).rows()
+    assert told == sorted((record.partition, record.offset) for record in raw)
+    parts = pl.col("rows_clean") + pl.col("rows_rejected") + pl.col("rows_rerouted")
+    assert ledgers.filter(pl.col("rows_in") != parts).is_empty()
+
+    kept = clean(connection)
+    assert not kept["example_id"].is_duplicated().any()
+    partitions = len(extents(connection, topic_name(connection.settings, FAMILY.name, RAW)))
+    assert kept.filter(pl.col("example_id") % partitions != pl.col("partition")).is_empty()
+
+    rows, letters = rejected(connection)
+    sums = ledgers.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0, named=True)
+    assert sums["rows_clean"] == kept.height
+    assert sums["rows_rejected"] == rows.height + len(letters)
+
+    counted = ledgers.select(pl.col("coverage").explode(empty_as_null=False)).unnest("coverage")
+    outcomes = dict(counted.filter(pl.col("axis") == "outcome").group_by("bin").agg(pl.sum("rows")).rows())
+    assert outcomes == dict(kept.group_by("outcome").len().rows())
+    return sums
