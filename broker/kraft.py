@@ -119,6 +119,10 @@ def server_properties(settings: Settings, layout: Layout, port: int, controller_
         # A killed worker's partitions go to another after the session timeout that settings allow, from 1 s.
         "group.min.session.timeout.ms": "1000",
         "group.initial.rebalance.delay.ms": "0",
+        # After a kill -9 the node is refused until its own old session runs out (9 s by default, asked every 2 s). Not
+        # lower: a node that a busy machine held up for longer than a session is fenced for a moment.
+        "broker.session.timeout.ms": "4000",
+        "broker.heartbeat.interval.ms": "500",
         # A transaction whose producer died for good blocks read_committed readers until it is aborted.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
         # 128 MB by default, a quarter of the heap.
