@@ -22,6 +22,8 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from typing import Literal
 
 import numpy as np
@@ -121,10 +123,8 @@ class Feed(IterableDataset[Batch]):
         self.epoch = epoch
 
     def loader(self, workers: int = 0) -> DataLoader[Batch]:
-        """Return a DataLoader over this feed; workers are spawned, for a fork would inherit locked thread pools."""
-        return DataLoader(
-            self, batch_size=None, num_workers=workers, multiprocessing_context="spawn" if workers else None
-        )
+        """Return a DataLoader over this feed; its workers inherit no thread pool of this process."""
+        return DataLoader(self, batch_size=None, num_workers=workers, multiprocessing_context=_clean_start(workers))
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -216,6 +216,17 @@ class Feed(IterableDataset[Batch]):
                 too_long,
                 self.max_tokens,
             )
+
+
+def _clean_start(workers: int) -> BaseContext | None:
+    """Return how to start workers: forked from a process that has loaded this module and run nothing, where that is."""
+    if not workers:
+        return None
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _check(split: str | None, batch_size: int, mode: str, window_rows: int, max_tokens: int) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -122,23 +122,16 @@ def replay(
     ending(out)
     if out.is_dir():
         raise UsageError(f"{out} is a folder: name a file")
-    columns, lines, kind = _layout(declared, stage)
+    layout = _layout(declared, stage)
     topic = topic_name(connection.settings, family, stage)
     manifest = out.with_name(f"{out.name}.manifest.json")
-    with RowFilter(where, columns) if where is not None else nullcontext() as row_filter:
+    with RowFilter(where, layout.columns) if where is not None else nullcontext() as row_filter:
         ranges = resolve(connection, topic, start, end)
-        starts, stops = (
-            {number: getattr(extent, side) for number, extent in ranges.items()} for side in ("begin", "end")
-        )
         with whole_file(out, manifest) as file:
-            rows = _Rows(open_writer(out, file.stream, columns, lines), columns, row_filter)
-            with TopicReader(connection, topic, starts, ReplayError) as reader:
-                for record in reader.in_turn(stops):
-                    if stage == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
-                        rows.take_dead_letter(record)
-                    elif rows.take(decode_record(record, topic, kind, columns, ReplayError), len(record.value)):
-                        on_progress(_progress(ranges, record, rows.written))
-            rows.close()
+            with closing(open_writer(out, file.stream, layout.columns, layout.lines)) as writer:
+                rows = _Rows(writer, layout.columns, row_filter)
+                _read(connection, topic, ranges, layout, rows, on_progress)
+                rows.flush()
             report = ReplayReport(
                 rows=rows.written,
                 sha256=file.close(),
@@ -189,17 +182,13 @@ class _Rows:
         if self._filter is not None or not isinstance(self._writer, JsonLines):
             self.dead_letters_left_out += 1
             return
-        self._flush()
+        self.flush()
         self._writer.write_line(_dead_letter(record))
         self.dead_letters += 1
         self.written += 1
 
-    def close(self) -> None:
-        """Write what is held and end the file."""
-        self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is held."""
         self._sift()
         self._write(self._kept)
         self._kept = self._empty
@@ -217,14 +206,40 @@ class _Rows:
         self.written += frame.height
 
 
-def _layout(
-    family: Family, stage: str
-) -> tuple[dict[str, pl.DataType], Callable[[pl.DataFrame], bytes], tuple[str, str, int]]:
-    """Return a stage's columns, how its rows become lines of JSON, and the (family, stage, version) of its records."""
+def _read(
+    connection: Connection,
+    topic: str,
+    ranges: Mapping[int, Extent],
+    layout: _Layout,
+    rows: _Rows,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    starts = {number: extent.begin for number, extent in ranges.items()}
+    stops = {number: extent.end for number, extent in ranges.items()}
+    with TopicReader(connection, topic, starts, ReplayError) as reader:
+        for record in reader.in_turn(stops):
+            if layout.kind[1] == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
+                rows.take_dead_letter(record)
+                continue
+            frame = decode_record(record, topic, layout.kind, layout.columns, ReplayError)
+            if rows.take(frame, len(record.value)):
+                on_progress(_progress(ranges, record, rows.written))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A stage's columns, how its rows become lines of JSON, and the (family, stage, version) of its records."""
+
+    columns: dict[str, pl.DataType]
+    lines: Callable[[pl.DataFrame], bytes]
+    kind: tuple[str, str, int]
+
+
+def _layout(family: Family, stage: str) -> _Layout:
     if stage == LEDGER:
-        return dict(ledger.COLUMNS), _plain_lines, (family.name, stage, ledger.VERSION)
+        return _Layout(dict(ledger.COLUMNS), _plain_lines, (family.name, stage, ledger.VERSION))
     columns = family.wire | (_REJECTED_COLUMNS if stage == REJECTED else {})
-    return columns, partial(json_lines, family=family), (family.name, stage, family.version)
+    return _Layout(columns, partial(json_lines, family=family), (family.name, stage, family.version))
 
 
 def _plain_lines(frame: pl.DataFrame) -> bytes:

@@ -1,0 +1,82 @@
+"""Records of refined stages as the refine stage writes them: in transactions, so that markers take offsets too."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import polars as pl
+
+from broker.clients import Connection
+from broker.topics import ensure_topics, extents, topic_name
+from schema.record import CLEAN, Envelope, encode
+from schema.reduction import FAMILY
+
+Headers = list[tuple[str, bytes]]
+
+
+def topic(connection: Connection, stage: str = CLEAN) -> str:
+    return topic_name(connection.settings, FAMILY.name, stage)
+
+
+def envelope(frame: pl.DataFrame, stage: str = CLEAN, version: int = 1) -> Headers:
+    return Envelope(FAMILY.name, stage, version, "run", 0, uuid.uuid4().hex, frame.height, "raw/0/0").headers()
+
+
+@contextmanager
+def transaction(connection: Connection, *, abort: bool = False) -> Iterator[Any]:
+    """A producer in a transaction of its own, committed or aborted at the end."""
+    producer = connection.producer(transactional_id=f"test-{uuid.uuid4().hex}")
+    producer.init_transactions()
+    producer.begin_transaction()
+    yield producer
+    producer.abort_transaction() if abort else producer.commit_transaction()
+    producer.close()
+
+
+def write(
+    connection: Connection,
+    frame: pl.DataFrame,
+    *,
+    stage: str = CLEAN,
+    rows_per_record: int = 16,
+    timestamp_ms: int | None = None,
+    abort: bool = False,
+) -> None:
+    """Write `frame` to a stage, every row in its own partition, in one transaction.
+
+    With a time of its own it goes without one, for Kafka gives a marker the time at which it is written.
+    """
+    ensure_topics(connection, [FAMILY.name])
+    name = topic(connection, stage)
+    partitions = len(extents(connection, name))
+    with transaction(connection, abort=abort) if timestamp_ms is None else closing(connection.producer()) as producer:
+        sent = []
+        for partition in range(partitions):
+            mine = frame.filter(pl.col("example_id") % partitions == partition)
+            for piece in mine.iter_slices(rows_per_record):
+                headers = envelope(piece, stage)
+                sent.append(
+                    producer.send(name, encode(piece), partition=partition, headers=headers, timestamp_ms=timestamp_ms)
+                )
+        for future in sent:
+            future.get(30)
+
+
+def send(connection: Connection, value: bytes, headers: Headers, stage: str = CLEAN, partition: int = 0) -> None:
+    """Write one record as it is."""
+    ensure_topics(connection, [FAMILY.name])
+    producer = connection.producer()
+    producer.send(topic(connection, stage), value, partition=partition, headers=headers).get(30)
+    producer.close()
+
+
+def forget_before(connection: Connection, offset: int, partitions: Sequence[int] = (0,), stage: str = CLEAN) -> None:
+    """Delete the records below `offset`, as retention does."""
+    from kafka import TopicPartition
+
+    admin = connection.admin()
+    admin.delete_records({TopicPartition(topic(connection, stage), partition): offset for partition in partitions})
+    admin.close()

@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from kafka import TopicPartition
+from kafka.admin import NewPartitions
+
+from broker.clients import Connection
+from broker.topics import extents
+from consumers import reading
+from consumers.batches import Batch
+from consumers.feed import Feed, FeedOptions
+from consumers.reduction.tensors import ReductionBatch, decode_tokens
+from schema.errors import BrokerError, BrokerUnavailableError, FeedError, UnknownFamilyError, UsageError
+from schema.record import decode, encode
+from schema.reduction import FAMILY
+from tests import reductions
+from tests.consumers.records import envelope, forget_before, send, topic, write
+
+COUNT = 400
+
+
+@pytest.fixture
+def rows(connection: Connection) -> pl.DataFrame:
+    """Rows in clean, in two transactions, with an aborted one between."""
+    made = reductions.valid(COUNT)
+    write(connection, made[:250])
+    write(connection, reductions.valid(50, first=COUNT), abort=True)
+    write(connection, made[250:])
+    return made
+
+
+def ids(batches: Iterable[Batch]) -> list[int]:
+    return [number % 2**64 for batch in batches for number in batch.example_id.tolist()]
+
+
+def contents(batches: Iterable[Batch]) -> list[tuple[list[int], list[list[int]], list[int], list[int]]]:
+    return [
+        (
+            batch.example_id.tolist(),
+            batch.tokens.tolist(),  # type: ignore[attr-defined]
+            batch.position.partition.tolist(),
+            batch.position.offset.tolist(),
+        )
+        for batch in batches
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", None])
+@pytest.mark.parametrize("options", [FeedOptions(), FeedOptions(window_rows=48, bucket=True)])
+def test_a_snapshot_pass_gives_every_row_of_the_split_once(
+    connection: Connection, rows: pl.DataFrame, split: str | None, options: FeedOptions
+) -> None:
+    feed = Feed(connection, "reduction", split=split, batch_size=16, shuffle_seed=1, options=options)
+    batches = list(feed)
+    wanted = rows if split is None else rows.filter(pl.col("split") == split)
+    assert wanted.height > 0
+    assert sorted(ids(batches)) == sorted(wanted["example_id"].to_list())
+    assert sorted(map(len, batches))[1:] == [16] * (len(batches) - 1)
+
+
+def test_batches_hold_the_rows_content(connection: Connection, rows: pl.DataFrame) -> None:
+    by_id = {row["example_id"]: row for row in rows.iter_rows(named=True)}
+    for batch in Feed(connection, "reduction", batch_size=7, shuffle_seed=3):
+        assert isinstance(batch, ReductionBatch)
+        for number, tokens, span in zip(ids([batch]), batch.tokens, batch.span.tolist(), strict=True):
+            row = by_id[number]
+            assert decode_tokens(tokens) == row["term"]
+            assert decode_tokens(tokens[span[0] : span[1]]) == row["term"][row["span_start"] : row["span_end"]]
+
+
+def test_a_snapshot_ends_where_the_topic_did_when_it_was_made(connection: Connection, rows: pl.DataFrame) -> None:
+    feed = Feed(connection, "reduction", split=None)
+    write(connection, reductions.valid(60, first=COUNT))
+    assert sorted(ids(feed)) == sorted(rows["example_id"].to_list())
+    assert len(ids(Feed(connection, "reduction", split=None))) == COUNT + 60
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches(connection: Connection, rows: pl.DataFrame) -> None:
+    def feed(seed: int | None, epoch: int = 0) -> list[int]:
+        made = Feed(connection, "reduction", batch_size=16, shuffle_seed=seed)
+        made.set_epoch(epoch)
+        return ids(made)
+
+    assert feed(1) == feed(1)
+    orders = [feed(1), feed(2), feed(1, epoch=1), feed(None)]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    assert len(set(map(tuple, orders))) == len(orders)
+
+
+def test_without_a_seed_records_come_one_of_each_partition_in_turn(connection: Connection, rows: pl.DataFrame) -> None:
+    at = [
+        (partition, offset)
+        for batch in Feed(connection, "reduction", split=None)
+        for partition, offset in zip(batch.position.partition.tolist(), batch.position.offset.tolist(), strict=True)
+    ]
+    records = [key for key, _ in itertools.groupby(at)]
+    assert [partition for partition, _ in records[:8]] == [0, 1, 2, 3, 0, 1, 2, 3]
+    for number in range(4):
+        offsets = [offset for partition, offset in records if partition == number]
+        assert offsets == sorted(set(offsets))
+
+
+@pytest.mark.parametrize(("fetch_bytes", "ahead_bytes"), [(1, 0), (1, 10**9), (10**7, 0)])
+def test_the_order_owes_nothing_to_how_records_arrive(
+    connection: Connection,
+    rows: pl.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    fetch_bytes: int,
+    ahead_bytes: int,
+) -> None:
+    expected = contents(Feed(connection, "reduction", batch_size=16, shuffle_seed=1))
+    monkeypatch.setattr(reading, "_FETCH_BYTES", fetch_bytes)
+    monkeypatch.setattr(reading, "_READ_AHEAD_BYTES", ahead_bytes)
+    assert contents(Feed(connection, "reduction", batch_size=16, shuffle_seed=1)) == expected
+
+
+def test_loader_workers_give_the_batches_of_one_process(connection: Connection, rows: pl.DataFrame) -> None:
+    def feed() -> Feed:
+        options = FeedOptions(window_rows=96, bucket=True)
+        return Feed(connection, "reduction", batch_size=16, shuffle_seed=5, options=options)
+
+    alone = contents(feed())
+    assert contents(feed().loader()) == alone
+    assert contents(feed().loader(workers=2)) == alone
+
+
+def test_every_row_can_be_traced_to_its_record(connection: Connection, rows: pl.DataFrame) -> None:
+    consumer = connection.consumer()
+    found = {}
+    for partition, extent in extents(connection, topic(connection)).items():
+        where = TopicPartition(topic(connection), partition)
+        consumer.assign([where])
+        consumer.seek(where, extent.begin)
+        while consumer.position(where) < extent.end:
+            for record in itertools.chain(*consumer.poll(timeout_ms=500).values()):
+                found[partition, record.offset] = decode(record.value, FAMILY.wire, 1000)["example_id"].to_list()
+    consumer.close()
+    for batch in Feed(connection, "reduction", batch_size=32, shuffle_seed=1):
+        assert batch.position.topic == topic(connection)
+        places = zip(batch.position.partition.tolist(), batch.position.offset.tolist(), strict=True)
+        for number, place in zip(ids([batch]), places, strict=True):
+            assert number in found[place]
+
+
+def test_rows_too_long_are_left_out_counted_and_told(
+    connection: Connection, rows: pl.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = 40
+    lengths = rows["term"].str.len_chars() + 2
+    with caplog.at_level(logging.WARNING, "feedmill.feed"):
+        batches = list(Feed(connection, "reduction", split=None, options=FeedOptions(max_tokens=limit)))
+    assert sorted(ids(batches)) == sorted(rows.filter(lengths <= limit)["example_id"].to_list())
+    assert batches[-1].too_long == (lengths > limit).sum() > 0
+    assert f"{batches[-1].too_long} rows of more than {limit} tokens were left out" in caplog.text
+
+
+def test_bucketing_saves_padding(connection: Connection, rows: pl.DataFrame) -> None:
+    def padding(bucket: bool) -> float:
+        options = FeedOptions(bucket=bucket)
+        batches = list(Feed(connection, "reduction", split=None, batch_size=16, shuffle_seed=1, options=options))
+        return 1 - sum(batch.real_tokens for batch in batches) / sum(b.attention_mask.numel() for b in batches)
+
+    assert padding(True) < padding(False) / 3
+
+
+def test_follow_gives_what_is_there_and_what_comes_later(connection: Connection, rows: pl.DataFrame) -> None:
+    feed = Feed(connection, "reduction", split=None, mode="follow", batch_size=64, options=FeedOptions(linger_s=0.2))
+    batches = iter(feed)
+    seen: list[int] = []
+    while len(seen) < COUNT:
+        seen += ids([next(batches)])
+    later = reductions.valid(10, first=COUNT)
+    write(connection, later)
+    while len(seen) < COUNT + 10:
+        seen += ids([next(batches)])
+    assert sorted(seen) == sorted([*rows["example_id"], *later["example_id"]])
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_follow_reads_partitions_added_later(
+    connection: Connection, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_METADATA_AGE_MS", 200)
+    feed = Feed(connection, "reduction", split=None, mode="follow", batch_size=64, options=FeedOptions(linger_s=0.2))
+    batches = iter(feed)
+    seen = ids([next(batches)])
+    admin = connection.admin()
+    admin.create_partitions({topic(connection): NewPartitions(total_count=6)})
+    admin.wait_for_topics([topic(connection)])
+    admin.close()
+    later = reductions.valid(30, first=COUNT)
+    write(connection, later)
+    while len(seen) < COUNT + 30:
+        seen += ids([next(batches)])
+    assert sorted(seen) == sorted([*rows["example_id"], *later["example_id"]])
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_loader_workers_share_what_they_follow(connection: Connection, rows: pl.DataFrame) -> None:
+    feed = Feed(connection, "reduction", split=None, mode="follow", batch_size=16, options=FeedOptions(linger_s=0.2))
+    batches = iter(feed.loader(workers=2))
+    seen: list[int] = []
+    # The two workers take turns, so neither may run dry before the other: rows keep coming.
+    more = reductions.valid(60, first=COUNT)
+    write(connection, more)
+    everything = {*rows["example_id"], *more["example_id"]}
+    while len(seen) < COUNT:
+        seen += ids([next(batches)])
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= everything
+    del batches
+
+
+def test_a_start_names_the_first_offset_of_partitions(connection: Connection, rows: pl.DataFrame) -> None:
+    whole = Feed(connection, "reduction", split=None)
+    feed = Feed(connection, "reduction", split=None, options=FeedOptions(start={1: 3}))
+    assert feed.offsets == {**whole.offsets, 1: (3, whole.offsets[1][1])}
+    positions = [batch.position for batch in feed]
+    ones = torch.cat([position.offset[position.partition == 1] for position in positions])
+    assert ones.min() == 3
+    assert len(ids(feed)) == COUNT - 3 * 16
+
+
+def test_a_start_that_retention_passed_is_told_with_both_offsets(connection: Connection, rows: pl.DataFrame) -> None:
+    forget_before(connection, 2)
+    with pytest.raises(FeedError, match=r"/0: offset 1 was asked for, but the topic holds 2 to \d+: retention"):
+        Feed(connection, "reduction", options=FeedOptions(start={0: 1}))
+
+
+def test_retention_that_overtakes_a_pinned_feed_is_told_with_both_offsets(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
+    feed = Feed(connection, "reduction")
+    forget_before(connection, 2)
+    with pytest.raises(FeedError, match=r"/0: offset 0 was asked for, but the topic holds 2 to \d+: retention"):
+        list(feed)
+
+
+def test_a_start_beyond_the_topic_is_told(connection: Connection, rows: pl.DataFrame) -> None:
+    with pytest.raises(FeedError, match=r"/3: offset 999 was asked for, but the topic holds 0 to \d+: the topic was"):
+        Feed(connection, "reduction", options=FeedOptions(start={3: 999}))
+    with pytest.raises(FeedError, match="has 4 partitions, and the start names partition 4"):
+        Feed(connection, "reduction", options=FeedOptions(start={4: 0}))
+
+
+def test_a_record_of_another_version_is_refused_with_its_place(connection: Connection, rows: pl.DataFrame) -> None:
+    frame = reductions.valid(3, first=COUNT)
+    send(connection, encode(frame), envelope(frame, version=2), partition=2)
+    with pytest.raises(FeedError, match=r"clean/2 offset \d+ has type feedmill.reduction.clean.v2, and this build"):
+        list(Feed(connection, "reduction"))
+
+
+def test_a_damaged_record_is_refused_with_its_place(connection: Connection, rows: pl.DataFrame) -> None:
+    frame = reductions.valid(3, first=COUNT)
+    send(connection, encode(frame)[:-40], envelope(frame), partition=1)
+    with pytest.raises(FeedError, match=r"clean/1 offset \d+ cannot be decoded \(garbage"):
+        list(Feed(connection, "reduction"))
+
+
+def test_a_missing_topic_is_told(connection: Connection) -> None:
+    with pytest.raises(BrokerError, match=r"reduction.clean does not exist"):
+        Feed(connection, "reduction")
+
+
+def test_a_silent_broker_is_told(connection: Connection, rows: pl.DataFrame) -> None:
+    name = topic(connection)
+    with reading.TopicReader(connection, name, {0: 0}, FeedError, silence_s=1.0) as reader:
+        # An end that is never reached looks like a broker that no longer answers.
+        end = extents(connection, name)[0].end + 1
+        with pytest.raises(BrokerUnavailableError, match=r"clean/0: no answer for offset \d+ in 1 s"):
+            list(reader.interleaved({0: end}))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"split": "training"},
+        {"mode": "tail"},
+        {"batch_size": 0},
+        {"options": FeedOptions(window_rows=0)},
+        {"options": FeedOptions(max_tokens=0)},
+    ],
+)
+def test_wrong_arguments_are_told_before_a_broker_is_asked(arguments: dict[str, object]) -> None:
+    nowhere = Connection(settings=None, servers="127.0.0.1:1")  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        Feed(nowhere, "reduction", **arguments)  # type: ignore[arg-type]
+    with pytest.raises(UnknownFamilyError):
+        Feed(nowhere, "reductions")
+
+
+@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batch_size=st.integers(1, 70),
+    window_rows=st.integers(1, 500),
+    seed=st.none() | st.integers(0, 2**64 - 1),
+    bucket=st.booleans(),
+)
+def test_no_choice_of_sizes_loses_or_doubles_a_row(
+    connection: Connection, rows: pl.DataFrame, batch_size: int, window_rows: int, seed: int | None, bucket: bool
+) -> None:
+    options = FeedOptions(window_rows=window_rows, bucket=bucket)
+    feed = Feed(connection, "reduction", split=None, batch_size=batch_size, shuffle_seed=seed, options=options)
+    assert sorted(ids(feed)) == sorted(rows["example_id"].to_list())

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.batches import LINEAGE
+from consumers.reduction.tensors import (
+    ALPHABET,
+    BOS,
+    EOS,
+    FORM,
+    PAD,
+    VOCABULARY_SIZE,
+    EncodedReductions,
+    ReductionBatch,
+    decode_tokens,
+)
+from schema.errors import FeedError
+
+terms = st.lists(st.text(ALPHABET, min_size=1, max_size=30), min_size=1, max_size=8)
+
+
+def rows(texts: list[str], spans: list[tuple[int, int]] | None = None) -> pl.DataFrame:
+    count = len(texts)
+    spans = spans or [(0, len(text)) for text in texts]
+    data = {
+        "term": texts,
+        "span_start": [span[0] for span in spans],
+        "span_end": [span[1] for span in spans],
+        "example_id": [2**64 - 1 - number for number in range(count)],
+        "_partition": [number % 3 for number in range(count)],
+        "_offset": [10 * number for number in range(count)],
+    }
+    kinds = {"term": pl.String, "span_start": pl.Int32, "span_end": pl.Int32, "example_id": pl.UInt64, **LINEAGE}
+    return pl.DataFrame(data, schema=kinds)
+
+
+def batch(texts: list[str], spans: list[tuple[int, int]] | None = None) -> ReductionBatch:
+    return EncodedReductions(rows(texts, spans), "topic").batch(0, len(texts), 0)
+
+
+def plain_tokens(texts: list[str]) -> list[list[int]]:
+    width = max(map(len, texts)) + 2
+    coded = [[BOS, *(ALPHABET.index(character) + 3 for character in text), EOS] for text in texts]
+    return [row + [PAD] * (width - len(row)) for row in coded]
+
+
+@given(terms)
+def test_tokens_and_mask_are_those_of_plain_python(texts: list[str]) -> None:
+    made = batch(texts)
+    assert made.tokens.dtype == torch.int64
+    assert made.tokens.tolist() == plain_tokens(texts)
+    assert made.attention_mask.tolist() == [[token != PAD for token in row] for row in plain_tokens(texts)]
+    assert made.real_tokens == sum(len(text) + 2 for text in texts)
+
+
+@given(terms)
+def test_tokens_read_back_are_the_term(texts: list[str]) -> None:
+    assert [decode_tokens(row) for row in batch(texts).tokens] == texts
+
+
+@given(terms, st.data())
+def test_any_slice_of_a_window_is_the_batch_of_its_rows(texts: list[str], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(texts) - 1))
+    stop = data.draw(st.integers(start + 1, len(texts)))
+    window = EncodedReductions(rows(texts), "topic")
+    assert window.batch(start, stop, 0).tokens.tolist() == plain_tokens(texts[start:stop])
+    assert window.batch(start, stop, 0).position.offset.tolist() == [10 * number for number in range(start, stop)]
+
+
+@given(terms, st.data())
+def test_token_spans_cover_the_characters_of_the_redex(texts: list[str], data: st.DataObject) -> None:
+    spans = []
+    for text in texts:
+        start = data.draw(st.integers(0, len(text) - 1))
+        spans.append((start, data.draw(st.integers(start + 1, len(text)))))
+    made = batch(texts, spans)
+    for text, (start, end), tokens, span in zip(texts, spans, made.tokens, made.span.tolist(), strict=True):
+        assert decode_tokens(tokens[span[0] : span[1]]) == text[start:end]
+
+
+def test_a_redex_at_the_terms_end_points_at_eos() -> None:
+    made = batch(["\\.0", "(\\.0)1"], [(0, 0), (0, 6)])
+    assert made.tokens[1, made.span[1, 1]] == EOS
+
+
+def test_only_the_marker_is_a_normal_form() -> None:
+    made = batch(["00", "00", "00"], [(0, 0), (0, 2), (1, 2)])
+    assert made.is_normal_form.tolist() == [True, False, False]
+    assert made.span.tolist() == [[0, 0], [1, 3], [2, 3]]
+
+
+def test_ids_above_2_to_63_read_back_as_hex() -> None:
+    assert batch(["0", "1"]).hex_ids == ["ffffffffffffffff", "fffffffffffffffe"]
+
+
+def test_batches_share_no_memory_with_their_window() -> None:
+    window = EncodedReductions(rows(["0", "1"]), "topic")
+    window.batch(0, 2, 0).span.zero_()
+    assert window.batch(0, 2, 0).span.tolist() == [[1, 2], [1, 2]]
+
+
+def test_every_character_of_the_form_has_a_token_of_its_own() -> None:
+    assert len(set(ALPHABET)) == len(ALPHABET) == VOCABULARY_SIZE - 3 == 66
+
+
+def test_token_lengths_count_special_tokens() -> None:
+    assert rows(["0", "\\.0"]).select(FORM.tokens).to_series().to_list() == [3, 5]
+
+
+@pytest.mark.parametrize("text", ["λ0", "0 1", "0\n", "\x00"])
+def test_a_foreign_character_is_refused(text: str) -> None:
+    with pytest.raises(FeedError, match="foreign character"):
+        batch(["0", text])
+
+
+def test_a_missing_term_is_refused() -> None:
+    with pytest.raises(FeedError, match="no term"):
+        EncodedReductions(rows(["0"]).with_columns(term=pl.lit(None, dtype=pl.String)), "topic")
+
+
+def test_moving_a_batch_keeps_its_lineage() -> None:
+    made = batch(["0", "1"])
+    moved = made.to("meta")
+    assert moved.tokens.device.type == moved.example_id.device.type == "meta"
+    assert moved.position is made.position
+    assert moved.too_long == 0

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from consumers.where import RowFilter
+from schema.errors import ReplayError
+
+COLUMNS = {"term": pl.String(), "n": pl.Int32(), "id": pl.UInt64(), "reasons": pl.List(pl.String())}
+FRAME = pl.DataFrame(
+    {"term": ["a", "b", None], "n": [1, 2, 3], "id": [1, 2**64 - 1, 3], "reasons": [["x"], [], None]}, schema=COLUMNS
+)
+
+
+def kept(expression: str) -> list[bool]:
+    with RowFilter(expression, COLUMNS) as row_filter:
+        return row_filter.mask(FRAME).to_list()
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("n > 1", [False, True, True]),
+        ("term LIKE 'a%' AND n BETWEEN 0 AND 2", [True, False, False]),
+        ("id = 18446744073709551615", [False, True, False]),
+        ("list_contains(reasons, 'x')", [True, False, False]),
+        ("CASE WHEN n = 1 THEN true ELSE false END", [True, False, False]),
+        ("regexp_matches(term, '^[ab]$')", [True, True, False]),
+        ("nullif(n, 2) IS NULL", [False, True, False]),
+        ("n IN (1, 3) -- a comment", [True, False, True]),
+        ("rows.n::VARCHAR = '2'", [False, True, False]),
+        ("len(list_filter(reasons, lambda r: r = 'x')) = 1", [True, False, False]),
+    ],
+)
+def test_a_condition_over_columns_chooses_rows(expression: str, expected: list[bool]) -> None:
+    assert kept(expression) == expected
+
+
+def test_unknown_is_no() -> None:
+    assert kept("term = 'a'") == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1=1; DROP TABLE rows",
+        "1=1; SELECT 1",
+        "1=1) UNION SELECT 1 FROM rows WHERE (1=1",
+        "1=1) LIMIT (1",
+        "1=1) GROUP BY (n",
+        "1=1) QUALIFY (true",
+        "true) FROM rows WHERE (true",
+        "true\n) --",
+        "n IN (SELECT 1)",
+        "EXISTS (FROM read_csv('{file}'))",
+        "'secret' = (SELECT content FROM read_text('{file}'))",
+        "'secret' = (FROM '{file}')",
+        "read_text('{file}') = ''",
+        "read_csv('{file}') = ''",
+        "COPY rows TO '{file}.out'",
+        "1=1; COPY rows TO '{file}.out'",
+        "1=1; ATTACH '{file}.db' AS x",
+        "1=1; INSTALL httpfs",
+        "1=1; LOAD httpfs",
+        "1=1; SET enable_external_access = true",
+        "getenv('HOME') = ''",
+        "current_setting('threads') = '1'",
+        "getvariable('x') = 1",
+        "nextval('x') = 1",
+        "write_log('x') IS NULL",
+        "pg_sleep(1) IS NULL",
+        "random() < 0.5",
+        "len(list_transform([1], lambda x: random())) = 1",
+        "now() > '2020-01-01'",
+        "CURRENT_TIMESTAMP > '2020-01-01'",
+        "current_user = 'x'",
+        "row_number() OVER () = 1",
+        "sum(n) > 1",
+        "COLUMNS(*) = 1",
+        "n = ?",
+        "n = $name",
+        "nothing = 1",
+        "rows.nothing = 1",
+        "n",
+        "n + 1",
+        "true, false",
+        "n = 'a'::INTEGER",
+        "n >",
+        "'",
+        "n = 1 /*",
+        "",
+        "  ",
+        "\ud800 = 1",
+    ],
+)
+def test_anything_else_is_refused_in_one_line(expression: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("secret")
+    with pytest.raises(ReplayError) as refused:
+        kept(expression.replace("{file}", str(file)))
+    told = str(refused.value)
+    assert "\n" not in told
+    assert "give one SQL condition over the columns term, n, id, reasons" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_database_itself_is_locked(tmp_path: Path) -> None:
+    # Behind the check of the shape stands a database that could not do it either.
+    (tmp_path / "file").write_text("secret")
+    with RowFilter("true", COLUMNS) as row_filter:
+        for statement in (
+            f"FROM read_text('{tmp_path / 'file'}')",
+            f"COPY (SELECT 1) TO '{tmp_path / 'out'}'",
+            f"ATTACH '{tmp_path / 'x.db'}' AS x",
+            "LOAD httpfs",
+            "SET enable_external_access = true",
+            "SET threads = 4",
+            "SELECT * FROM FRAME",
+        ):
+            with pytest.raises(ReplayError):
+                row_filter._run(statement)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_value_that_makes_the_condition_fail_is_told() -> None:
+    with pytest.raises(ReplayError, match="Conversion Error"):
+        kept("term::INTEGER = 1")
