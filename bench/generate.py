@@ -1,0 +1,62 @@
+"""How fast reduction examples are generated, encoded into micro-batches; no broker has part in it.
+
+The peer does the same traces in plain Python, recursion on tuples in one process, and leaves even the encoding out.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from bench.plain_traces import plain_rows
+from producers.reduction.run import ReductionRun, encoded
+from producers.sink import Layout
+
+_SEED = 7
+_LAYOUT = Layout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
+# Some seconds of it.
+_PEER_ROWS = 3_000
+
+
+def run(rows: int, workers: int) -> dict[str, Any]:
+    """Return the rate over at least `rows` examples with `workers` processes, start and compilation left out.
+
+    Keys: name, rate, unit, elapsed_s, rows, workers, bytes_per_row, and peers, a list of the same.
+    """
+    measured = size = 0
+    started = time.perf_counter()
+    # Far more than is wanted, so that the run's end, where workers idle, is not measured.
+    for number, parcel in enumerate(encoded(ReductionRun(rows * 4 + 10**6, _SEED, workers=workers), _LAYOUT)):
+        if number >= 2 * workers:
+            measured += parcel.rows
+            size += sum(len(record.data) for record in parcel.payload)
+            if measured >= rows:
+                break
+        else:
+            started = time.perf_counter()
+    elapsed_s = time.perf_counter() - started
+    return {
+        "name": "generate",
+        "rate": measured / elapsed_s,
+        "unit": "examples/s",
+        "elapsed_s": elapsed_s,
+        "rows": measured,
+        "workers": workers,
+        "bytes_per_row": size / measured,
+        "peers": [_plain_python()],
+    }
+
+
+def _plain_python() -> dict[str, Any]:
+    started = time.perf_counter()
+    rows = 0
+    for _ in plain_rows(ReductionRun(_PEER_ROWS, _SEED)):
+        rows += 1
+    elapsed_s = time.perf_counter() - started
+    return {
+        "name": "plain Python, recursion on tuples, one process, no encoding",
+        "rate": rows / elapsed_s,
+        "unit": "examples/s",
+        "elapsed_s": elapsed_s,
+        "rows": rows,
+    }

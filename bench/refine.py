@@ -1,0 +1,76 @@
+"""`feedmill bench refine`: one refine worker on a full raw topic, pinned to one core where the system can.
+
+Everything is on: decoding, all rules, the redex check, deduplication, accounting, transactions. The rate is taken from
+the ledger itself, between the broker's time stamps of its first and its last record, so start-up and the rebuilding of
+state are left out and the work of every later group is in. The broker runs beside it on the other cores.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from kafka import TopicPartition
+
+from bench.ground import Watched, ground, on_cores
+from broker.clients import Connection
+from broker.topics import extents, topic_name
+from feedmill.services import ServiceError, start
+from producers.reduction.recipe import ReductionRun
+from producers.reduction.run import produce
+from schema import ledger
+from schema.record import LEDGER, decode
+
+_ROWS = 1_000_000
+_LIMIT_S = 600.0
+
+
+def run(rows: int = _ROWS) -> dict[str, Any]:
+    """Refine `rows` reductions with one worker on one core and return the figures."""
+    with ground("reduction", partitions=1) as connection:
+        produce(connection, ReductionRun(count=rows, seed=1, workers=os.cpu_count() or 1))
+        with on_cores({max(os.sched_getaffinity(0))} if hasattr(os, "sched_getaffinity") else None):
+            worker = start(connection.settings, connection.servers, "worker", ["worker"])
+        watched = Watched(worker.process.pid)
+        try:
+            deadline = time.monotonic() + _LIMIT_S
+            while (stamps := _ledger(connection)) is None or sum(rows_in for _, rows_in in stamps) < rows:
+                worker.check()
+                if time.monotonic() > deadline:
+                    raise ServiceError(f"not refined in {_LIMIT_S:.0f} s: {worker.last_words()}")
+                time.sleep(0.2)
+        finally:
+            watched.stop()
+            worker.stop()
+    elapsed_s = (stamps[-1][0] - stamps[0][0]) / 1000
+    counted = sum(rows_in for _, rows_in in stamps[1:])
+    return {
+        "name": "refine: one worker, one core, everything on",
+        "rate": counted / elapsed_s,
+        "unit": "examples/s",
+        "elapsed_s": elapsed_s,
+        "rows": counted,
+        "peers": [],
+        "worker_peak_rss_mb": round(watched.peak_rss_bytes / 1e6),
+        "worker_cpu_us_per_row": round(watched.cpu_s / rows * 1e6, 2),
+    }
+
+
+def _ledger(connection: Connection) -> list[tuple[int, int]] | None:
+    """(time stamp in ms, rows in) of every ledger record, in order; None while there is none."""
+    topic = topic_name(connection.settings, "reduction", LEDGER)
+    end = extents(connection, topic)[0].end
+    if not end:
+        return None
+    consumer = connection.consumer()
+    partition = TopicPartition(topic, 0)
+    consumer.assign([partition])
+    consumer.seek_to_beginning(partition)
+    found: list[tuple[int, int]] = []
+    columns = {"rows_in": ledger.COLUMNS["rows_in"]}
+    while consumer.position(partition) < end:
+        polled = consumer.poll(timeout_ms=500).get(partition, ())
+        found.extend((r.timestamp, int(decode(r.value, columns, 10**6)["rows_in"].sum())) for r in polled)
+    consumer.close()
+    return found
