@@ -13,11 +13,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from producers.reduction.counting import count_terms
-from producers.reduction.recipe import CYCLES, DEEPEST, LARGEST_SIZE, RECIPE, SHAPES, TRACES_PER_CHUNK, ReductionRun
+from producers.reduction.recipe import CYCLES, RECIPE, SHAPES, TRACES_PER_CHUNK, ReductionRun
 from producers.reduction.reducing import OUTCOME, REDEX, STEP, STEPS_TOTAL, TRACE, reduce_terms
-from producers.reduction.rendering import DEPTH, GLYPHS, REDEX_DEPTH, SPAN_END, SPAN_START, WIDTHS, render_terms
-from producers.reduction.sampling import sample_terms
+from producers.reduction.rendering import DEPTH, GLYPHS, REDEX_DEPTH, SPAN_END, SPAN_START, render_terms
+from producers.reduction.sampling import sample_chunks
 from schema.family import identify
 from schema.reduction import FAMILY
 from schema.reduction.columns import COLUMNS, OUTCOMES
@@ -27,11 +26,10 @@ Array = npt.NDArray[Any]
 
 def make_chunks(run: ReductionRun, first: int, chunks: int) -> pl.DataFrame:
     """Return all examples of chunks first..first + chunks - 1 as a frame of the family's wire columns, in order."""
-    exact, within = count_terms(LARGEST_SIZE, DEEPEST)
-    initial, initial_offsets = sample_terms(exact, within, SHAPES, run.seed, first, chunks, TRACES_PER_CHUNK)
+    initial, initial_offsets = sample_chunks(SHAPES, run.seed, first, chunks, TRACES_PER_CHUNK)
     tokens, offsets, table = reduce_terms(initial, initial_offsets, run.fuel, run.size_cap, run.examples_per_trace)
     redexes = np.ascontiguousarray(table[:, REDEX])
-    text, text_offsets, facts = render_terms(tokens, offsets, redexes, GLYPHS, WIDTHS)
+    text, text_offsets, facts = render_terms(tokens, offsets, redexes, GLYPHS)
 
     trace = table[:, TRACE]
     chunk = first + trace // TRACES_PER_CHUNK

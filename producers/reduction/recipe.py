@@ -29,7 +29,6 @@ SHAPES = np.array(
 SHAPES.setflags(write=False)
 CYCLES = len(SHAPES)
 LARGEST_SIZE = int(SHAPES[:, 2].max())
-DEEPEST = int(SHAPES[:, 0].max())
 
 # The name of this way of drawing terms, in every row's `recipe`.
 RECIPE = "uniform-closed"

@@ -118,28 +118,38 @@ def _beta_step(trace: Array, start: int, redex: int, end: int, size_cap: int, bo
     while waiting > 0:
         token = int(trace[at])
         at += 1
-        is_index = token >= _FIRST_INDEX
-        index = token - _FIRST_INDEX
-        body[length] = token - (index > depth)
-        holes[hole_count] = length
-        hole_depths[hole_count] = depth
-        hole_count += index == depth
+        if token >= _FIRST_INDEX:
+            index = token - _FIRST_INDEX
+            body[length] = token - (index > depth)
+            holes[hole_count] = length
+            hole_depths[hole_count] = depth
+            hole_count += index == depth
+            waiting -= 1
+            depth = int(waiting_depths[waiting])
+        else:
+            body[length] = token
+            if token == _APPLICATION:
+                waiting_depths[waiting] = depth
+                waiting += 1
+            else:
+                depth += 1
         length += 1
-        waiting_depths[waiting] = depth
-        waiting += (token == _APPLICATION) - is_index
-        depth = int(waiting_depths[waiting]) if is_index else depth + token
     # 2. Read N: find its end and its free indices.
     argument = at
     depth, waiting, free_count = 0, 1, 0
     while waiting > 0:
         token = int(trace[at])
-        is_index = token >= _FIRST_INDEX
-        free[free_count] = at - argument
-        free_count += token - _FIRST_INDEX >= depth
+        if token >= _FIRST_INDEX:
+            free[free_count] = at - argument
+            free_count += token - _FIRST_INDEX >= depth
+            waiting -= 1
+            depth = int(waiting_depths[waiting])
+        elif token == _APPLICATION:
+            waiting_depths[waiting] = depth
+            waiting += 1
+        else:
+            depth += 1
         at += 1
-        waiting_depths[waiting] = depth
-        waiting += (token == _APPLICATION) - is_index
-        depth = int(waiting_depths[waiting]) if is_index else depth + token
     argument_length = at - argument
     prefix, suffix = redex - start, end - at
     size = prefix + length + hole_count * (argument_length - 1) + suffix

@@ -17,26 +17,23 @@ from schema.reduction.text import INDICES
 
 Array = npt.NDArray[Any]
 
-_APPLICATION, _ABSTRACTION = 0, 1
-_OPEN, _CLOSE, _DOT = b"()."
-# The character of each token; an application has none, and its place is written over.
-GLYPHS = np.frombuffer(b"?\\" + INDICES, dtype=np.uint8)
-# What each token adds to the text, parentheses apart.
-WIDTHS = np.array([0, 2] + [1] * len(INDICES), dtype=np.int64)
+_ABSTRACTION = 1
+_OPEN, _CLOSE, _LAMBDA, _DOT = b"()\\."
+# The character of each token that is an index.
+GLYPHS = np.frombuffer(b"??" + INDICES, dtype=np.uint8)
 # `\.` in parentheses; applications share the parentheses of at most one each.
 _CHARACTERS_PER_TOKEN = 4
 # Closing parentheses are written this many at a time, wanted or not.
 _CLOSERS = 4
 _LOW_HALF = 0xFFFFFFFF
+_ONE, _TWO = np.uint64(1), np.uint64(2)
 
 # Columns of the table of facts, one row each.
 SPAN_START, SPAN_END, REDEX_DEPTH, DEPTH = range(4)
 
 
 @compiled
-def render_terms(
-    tokens: Array, offsets: Array, redexes: Array, glyphs: Array, widths: Array
-) -> tuple[Array, Array, Array]:
+def render_terms(tokens: Array, offsets: Array, redexes: Array, glyphs: Array) -> tuple[Array, Array, Array]:
     """Return (text, text offsets, facts) of the terms tokens[offsets[i]:offsets[i + 1]].
 
     `redexes` holds the token at which each one's redex begins, or -1. Term i is the ASCII bytes
@@ -50,46 +47,54 @@ def render_terms(
     longest = 0
     for row in range(rows):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    waiting = np.empty(longest + 2, dtype=np.int64)
+    waiting = np.empty(longest + 1, dtype=np.int64)
     at = np.uint64(0)
     for row in range(rows):
         text_start = at
-        # `place`: 0 the root or a body, 1 a function, 2 an argument.
-        place, closers, depth, deepest, level = 0, 0, 0, 0, np.uint64(1)
-        redex, redex_level = redexes[row], np.uint64(0)
-        span_start, span_end, redex_closers, redex_depth = at, at, 0, -1
+        # `place`: 0 the root or a body, 1 a function, 2 an argument. `level`: how many arguments wait.
+        place, closers, depth, deepest, level = 0, 0, 0, 0, 0
+        redex = offsets[row] + redexes[row] if redexes[row] >= 0 else -1
+        span_start, span_end, redex_level, redex_closers, redex_depth = at, at, -1, 0, -1
         for i in range(offsets[row], offsets[row + 1]):
-            token = np.int64(tokens[np.uint64(i)])
-            is_application, is_abstraction = token == _APPLICATION, token == _ABSTRACTION
-            is_index = token > _ABSTRACTION
-            in_parentheses = (is_abstraction & (place > 0)) | (is_application & (place == 2))
-            text[at] = _OPEN
-            at += np.uint64(in_parentheses)
-            closers += in_parentheses
-            if i - offsets[row] == redex:
-                span_start, redex_level, redex_closers, redex_depth = at, level, closers, depth
-            text[at] = glyphs[token]
-            text[at + np.uint64(1)] = _DOT
-            at += np.uint64(widths[token])
-            deepest = max(deepest, depth)
-            for k in range(_CLOSERS):
-                text[at + np.uint64(k)] = _CLOSE
-            if is_index & (closers > _CLOSERS):
-                for k in range(_CLOSERS, closers):
+            token = tokens[np.uint64(i)]
+            if token > _ABSTRACTION:
+                text[at] = glyphs[token]
+                at += _ONE
+                deepest = max(deepest, depth)
+                for k in range(_CLOSERS):
                     text[at + np.uint64(k)] = _CLOSE
-            at += np.uint64(closers) if is_index else np.uint64(0)
-            # An application leaves its argument waiting, under the parentheses that close after it.
-            depth += 1
-            waiting[level] = (closers << 32) | depth
-            level += np.uint64(is_application)
-            level -= np.uint64(is_index)
-            resumed = waiting[level]
-            closers = 0 if is_application else closers
-            closers = resumed >> 32 if is_index else closers
-            depth = resumed & _LOW_HALF if is_index else depth
-            place = 2 if is_index else int(is_application)
-            if level < redex_level:
-                span_end, redex_level = at - np.uint64(redex_closers), np.uint64(0)
+                if closers > _CLOSERS:
+                    for k in range(_CLOSERS, closers):
+                        text[at + np.uint64(k)] = _CLOSE
+                at += np.uint64(closers)
+                if level == redex_level:
+                    span_end, redex_level = at - np.uint64(redex_closers), -1
+                # The root waits for nothing: what stands at level 0 is never used.
+                level -= 1
+                resumed = waiting[np.uint64(max(level, 0))]
+                closers, depth, place = resumed >> 32, resumed & _LOW_HALF, 2
+            elif token == _ABSTRACTION:
+                in_parentheses = place > 0
+                text[at] = _OPEN
+                at += np.uint64(in_parentheses)
+                closers += in_parentheses
+                text[at] = _LAMBDA
+                text[at + _ONE] = _DOT
+                at += _TWO
+                depth += 1
+                place = 0
+            else:
+                in_parentheses = place == 2
+                text[at] = _OPEN
+                at += np.uint64(in_parentheses)
+                closers += in_parentheses
+                if i == redex:
+                    span_start, redex_level, redex_closers, redex_depth = at, level, closers, depth
+                # The argument waits, under the parentheses that close after it.
+                depth += 1
+                waiting[np.uint64(level)] = (closers << 32) | depth
+                level += 1
+                closers, place = 0, 1
         text_offsets[row + 1] = at
         facts[row, SPAN_START] = span_start - text_start
         facts[row, SPAN_END] = span_end - text_start

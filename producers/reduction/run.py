@@ -31,7 +31,7 @@ from producers.sink import (
 from schema.json_form import json_lines
 from schema.reduction import FAMILY
 
-__all__ = ["ReductionRun", "fresh_seed", "generate", "produce", "write_jsonl"]
+__all__ = ["ReductionRun", "encoded", "fresh_seed", "generate", "produce", "write_jsonl"]
 
 # Some 22,000 rows: a few whole records for each of several partitions, and ten megabytes.
 _BLOCK_CHUNKS = 200
@@ -105,6 +105,15 @@ def generate(run: ReductionRun) -> Iterator[pl.DataFrame]:
         yield parcel.payload
 
 
+def encoded(run: ReductionRun, layout: Layout) -> Iterator[Parcel[list[EncodedRecord]]]:
+    """Yield the run's examples as records for a raw topic of that layout, block by block.
+
+    Raises:
+        ProducerError: a worker process failed.
+    """
+    return _parcels(run, Records(run, layout))
+
+
 def produce(connection: Connection, run: ReductionRun, on_progress: Progress | None = None) -> ProduceReport:
     """Generate the run's examples and send them to `reduction.raw`; every one is acknowledged when this returns.
 
@@ -115,7 +124,7 @@ def produce(connection: Connection, run: ReductionRun, on_progress: Progress | N
     started = time.monotonic()
     layout = raw_layout(connection, FAMILY)
     with RecordSender(connection, FAMILY, run.run) as sender:
-        for parcel in _parcels(run, Records(run, layout)):
+        for parcel in encoded(run, layout):
             for record in parcel.payload:
                 sender.send_record(record)
             if on_progress:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from producers.reduction.counting import count_terms
 from schema.compiled import compiled
 
 Array = npt.NDArray[Any]
@@ -23,6 +24,16 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _UNIT = 2.0**-53
+
+
+def sample_chunks(shapes: Array, seed: int, first_chunk: int, chunks: int, traces: int) -> tuple[Array, Array]:
+    """Return (tokens, offsets) of `chunks` * `traces` terms: term i is tokens[offsets[i]:offsets[i + 1]].
+
+    Chunk c takes row c mod len(shapes) of `shapes`, (depth, smallest size, largest size): its depth exactly, its size
+    uniform between the two.
+    """
+    exact, within = count_terms(int(shapes[:, 2].max()), int(shapes[:, 0].max()))
+    return _sample_terms(exact, within, shapes, seed, first_chunk, chunks, traces)  # type: ignore[no-any-return]
 
 
 @compiled
@@ -40,14 +51,10 @@ def _uniform(state: Array) -> float:
 
 
 @compiled
-def sample_terms(
+def _sample_terms(
     exact: Array, within: Array, shapes: Array, seed: int, first_chunk: int, chunks: int, traces: int
 ) -> tuple[Array, Array]:
-    """Return (tokens, offsets) of `chunks` * `traces` terms: term i is tokens[offsets[i]:offsets[i + 1]].
-
-    Chunk c takes row c mod len(shapes) of `shapes`, (depth, smallest size, largest size): its depth exactly, its size
-    uniform between the two. `exact` and `within` are the tables of `count_terms` up to the largest.
-    """
+    """Do what `sample_chunks` does with the tables of `count_terms`."""
     offsets = np.empty(chunks * traces + 1, dtype=np.int64)
     offsets[0] = 0
     tokens = np.empty(chunks * traces * (exact.shape[2] - 1), dtype=np.uint8)
