@@ -47,17 +47,15 @@ class Jar:
         """The jar's name in the cache folder, as Maven names it."""
         return f"{self.artifact}-{self.version}.jar"
 
-    def check(self, path: Path) -> None:
-        """Compare the file at `path` with the pin.
+    def check(self, path: Path, mend: str) -> None:
+        """Compare the file at `path` with the pin; `mend` is what to do where they differ.
 
         Raises:
             BrokerArtifactError: it differs in a single bit.
         """
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != self.sha256:
-            raise BrokerArtifactError(
-                f"{path} has sha256 {found[:16]}..., pinned is {self.sha256[:16]}...: delete the file to fetch it anew"
-            )
+            raise BrokerArtifactError(f"{path} has sha256 {found[:16]}..., pinned is {self.sha256[:16]}...: {mend}")
 
 
 def pinned_jars(manifest: Path = MANIFEST) -> list[Jar]:
@@ -119,7 +117,7 @@ def class_path(cache: Path, on_progress: Progress | None = None, manifest: Path 
             ) from None
     paths = [cache / jar.file_name for jar in jars]
     for jar, path in zip(jars, paths, strict=True):
-        jar.check(path)
+        jar.check(path, "delete the file to fetch it anew")
     return paths
 
 
@@ -142,7 +140,7 @@ def _fetch(jars: list[Jar], cache: Path, on_progress: Progress | None) -> None:
         def fetch(jar: Jar) -> Jar:
             # By coordinate, without walking the dependency graph: the manifest is the graph, already resolved.
             path = context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
-            jar.check(path)
+            jar.check(path, "the Maven repository serves another file; ask those who run it, or use another network")
             path.replace(cache / jar.file_name)
             return jar
 
@@ -155,10 +153,12 @@ def _fetch(jars: list[Jar], cache: Path, on_progress: Progress | None) -> None:
                         on_progress(
                             f"fetching Kafka {KAFKA_VERSION}: {done_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB"
                         )
-            except BrokerArtifactError:
-                raise
-            except Exception as error:  # jgo raises whatever its HTTP library, or it, finds fit
-                pool.shutdown(cancel_futures=True)
+            except BaseException as error:
+                # Ctrl-C, or one failure, does not wait for the other jars.
+                pool.shutdown(wait=False, cancel_futures=True)
+                if isinstance(error, BrokerArtifactError) or not isinstance(error, Exception):
+                    raise
+                # jgo raises whatever its HTTP library, or it, finds fit.
                 raise BrokerArtifactError(
                     f"Kafka's jars cannot be fetched ({type(error).__name__}): check the network and try again, "
                     "or set FEEDMILL_BOOTSTRAP_SERVERS to a Kafka of your own"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +16,11 @@ from schema.errors import BrokerArtifactError
 
 @pytest.fixture
 def cache(broker: str, tmp_path: Path) -> Path:
-    """A cache of this test's own, whole: hard links to the user's, which `broker` has filled."""
+    """A cache of this test's own, whole: links to the user's, which `broker` has filled."""
     own = tmp_path / "cache"
     own.mkdir()
     for jar in pinned_jars():
-        os.link(jar_cache() / jar.file_name, own / jar.file_name)
+        (own / jar.file_name).symlink_to(jar_cache() / jar.file_name)
     return own
 
 
