@@ -5,6 +5,8 @@ A broker that cannot start fails the tests that need it; nothing is skipped for 
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -20,7 +22,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka  # noqa: F401
 
-from broker import embedded
 from broker.clients import Connection, connect
 from broker.kraft import HOST
 from broker.ports import free_port
@@ -31,15 +32,42 @@ hypothesis.settings.register_profile("feedmill", deadline=None)
 hypothesis.settings.load_profile("feedmill")
 
 
+# However a test session ends, even by kill -9, its end closes the pipe that this process reads, which then ends the
+# broker.
+KEEPER = """
+import sys
+from pathlib import Path
+from broker import embedded
+from schema.settings import load_settings
+settings = load_settings(data_dir=Path(sys.argv[1]), broker_port=int(sys.argv[2]), bootstrap_servers=None)
+try:
+    print(embedded.start(settings).servers, flush=True)
+    sys.stdin.read()
+finally:
+    embedded.stop(settings)
+"""
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bootstrap servers of an embedded Kafka that lives as long as the session."""
-    # Not 9092, where a user's own broker may be wanted.
-    own = load_settings(data_dir=tmp_path_factory.mktemp("broker"), broker_port=free_port(HOST), bootstrap_servers=None)
-    status = embedded.start(own)
-    assert status.servers is not None
-    yield status.servers
-    embedded.stop(own)
+    # Not on 9092, where a user's own broker may be wanted.
+    arguments = [str(tmp_path_factory.mktemp("broker")), str(free_port(HOST))]
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", KEEPER, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        # Ctrl-C is for the tests, which still need the broker to tidy up.
+        start_new_session=True,
+    )
+    assert keeper.stdout is not None
+    servers = keeper.stdout.readline().strip()
+    if not servers:
+        pytest.fail(f"the session's broker did not start (status {keeper.wait()}): its error is on stderr")
+    yield servers
+    keeper.communicate()
 
 
 @pytest.fixture
