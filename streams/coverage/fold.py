@@ -70,12 +70,7 @@ class LedgerFold:
             CoverageError: a record is not a ledger record, or its offsets are gone; nothing of this step was folded.
         """
         if time.monotonic() - self._checked_at > _PARTITIONS_CHECK_S:
-            try:
-                self._assign()
-                self.reachable = True
-            except BrokerError:
-                # A broker that restarts is waited for; meanwhile what was folded stands.
-                self.reachable = False
+            self._look_for_partitions()
         starts = self._positions
         entries: dict[str, list[pl.DataFrame]] = {}
         folded = 0
@@ -128,6 +123,19 @@ class LedgerFold:
         while not stop.is_set():
             if self.step(wait_s=_FOLD_INTERVAL_S) < _RECORDS_PER_FOLD:
                 stop.wait(_FOLD_INTERVAL_S)
+
+    def _look_for_partitions(self) -> None:
+        """Take up new partitions; a broker that does not answer is waited for, and what was folded stands."""
+        try:
+            if not self.reachable:
+                # A client that lost its broker may wait for half a minute before it tries again; a new one does not.
+                lost, self._consumer = self._consumer, self._connection.consumer()
+                lost.close()
+            self._assign()
+            self.reachable = True
+        except BrokerError:
+            self.reachable = False
+            self._checked_at = time.monotonic()
 
     def _assign(self) -> None:
         """Take up all partitions there are, at the store's positions; new ones at their beginning."""

@@ -105,5 +105,10 @@ class LedgerWriter:
         else:
             self.producer.commit_transaction()
 
+    def write_last(self, entries: Iterable[dict[str, Any]]) -> None:
+        """One transaction, and no more."""
+        self.write(entries)
+        self.close()
+
     def close(self) -> None:
         self.producer.close()

@@ -21,10 +21,11 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.clients import Connection
+from broker import embedded
+from broker.clients import Connection, connect
 from schema.errors import CoverageError, CoverageOwnedError, UnknownFamilyError
 from schema.registry import FAMILIES
-from schema.settings import Settings
+from schema.settings import Settings, load_settings
 from streams.coverage.client import ServiceCoverage, open_coverage, rebuild
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import SERVICE_FILE, ServiceAddress, announce, coverage_folder, ownership, service_address
@@ -101,6 +102,12 @@ def ledger(connection: Connection) -> Iterator[LedgerWriter]:
     writer.close()
 
 
+def free_port() -> int:
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        return int(candidate.getsockname()[1])
+
+
 def get(url: str, path: str, **headers: str) -> Answer:
     """One GET: (status, headers, body)."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
@@ -112,7 +119,7 @@ def get(url: str, path: str, **headers: str) -> Answer:
         connection.close()
 
 
-def eventually(question: Callable[[], Any], wanted: Any, timeout_s: float = 30.0) -> None:
+def eventually(question: Callable[[], Any], wanted: Any, timeout_s: float = 90.0) -> None:
     deadline = time.monotonic() + timeout_s
     while (found := question()) != wanted:
         assert time.monotonic() < deadline, f"{found} is not {wanted}"
@@ -261,6 +268,28 @@ def test_a_ledger_that_cannot_be_folded_ends_the_service(start: Callable[[], Ser
     assert service.process.returncode == 1
     assert "offset 0 is no ledger record" in output
     assert service_address(service.folder) is None
+
+
+def test_a_broker_killed_and_started_again_is_folded_on(tmp_path: Path) -> None:
+    own = load_settings(data_dir=tmp_path, bootstrap_servers=None, namespace="outage", broker_port=free_port())
+    connection = connect(own)
+    service = Service(own.model_copy(update={"bootstrap_servers": connection.servers, "coverage_port": 0}))
+    try:
+        LedgerWriter(connection).write_last([entry(rows_in=1, rows_clean=1)])
+        url = service.ready()
+        eventually(lambda: json.loads(get(url, f"/api/report/{NAME}")[2])["rows_in"], 1)
+        pid = embedded.status(own).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: json.loads(get(url, "/api/health")[2])["status"].partition(":")[0], "broker unreachable")
+        assert connect(own).servers == connection.servers
+        LedgerWriter(connection).write_last([entry(rows_in=2, rows_clean=2)])
+        eventually(lambda: json.loads(get(url, f"/api/report/{NAME}")[2])["rows_in"], 3)
+        assert json.loads(get(url, "/api/health")[2])["status"] == "ok"
+        assert service.end(signal.SIGTERM) == 0
+    finally:
+        service.end(signal.SIGKILL)
+        embedded.stop(own)
 
 
 # What follows asks the application itself, over HTTP, in this process.
