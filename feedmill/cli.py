@@ -10,7 +10,6 @@ import logging
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from feedmill import broker_commands, coverage_commands, produce_commands, service_commands
@@ -70,12 +69,11 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit status; what went wrong is one line on stderr."""
     try:
         status = app(args=arguments, prog_name="feedmill", standalone_mode=False)
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "feedmill"
-        return _tell(f"{error.format_message().rstrip('.')}: see `{path} --help`", 2)
-    except click.ClickException as error:
-        return _tell(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "feedmill"
+        return _tell(f"{error.format_message().rstrip('.')}: see `{path} --help`", error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         return _tell("stopped", 130)
     except FeedmillError as error:
         if "--debug" in arguments:
