@@ -72,7 +72,9 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "feedmill"
-        return _tell(f"{error.format_message().rstrip('.')}: see `{path} --help`", error.exit_code)
+        told = error.format_message().rstrip(".")
+        # Without a message the help has been shown instead.
+        return _tell(f"{told}: see `{path} --help`", error.exit_code) if told else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return _tell("stopped", 130)
     except FeedmillError as error:
