@@ -7,9 +7,11 @@ the partition it belongs in, so that every line is answered for in the ledger.
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import BinaryIO
 
 from broker.clients import Connection
@@ -22,6 +24,25 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def ingest(
+    connection: Connection, family: Family, file: str, run: str = "", on_progress: Progress | None = None
+) -> int:
+    """Send each line of the JSONL file `file`, or of standard input for `-`, as `ingest_stream`; return how many.
+
+    Raises:
+        UsageError: the file cannot be read, or as `ingest_stream`.
+        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+    """
+    if file == "-":
+        return ingest_stream(connection, family, sys.stdin.buffer, run, on_progress).rows
+    try:
+        stream = Path(file).open("rb")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}): name a file of JSON lines") from None
+    with stream:
+        return ingest_stream(connection, family, stream, run, on_progress).rows
+
+
+def ingest_stream(
     connection: Connection, family: Family, stream: BinaryIO, run: str = "", on_progress: Progress | None = None
 ) -> ProduceReport:
     """Send each line of `stream` that is not blank to the family's raw topic; all are acknowledged when this returns.
@@ -39,21 +60,26 @@ def ingest(
     layout = raw_layout(connection, family)
     lines = read_lines(stream, settings.raw_record_max_bytes)
     with RecordSender(connection, family, run) as sender:
-        for number, batch in zip(count(), batches(lines, layout.rows_per_record, layout.record_max_bytes)):
-            headers = {
-                "content-type": JSON,
-                "feedmill-run": run,
-                "feedmill-chunk": str(number),
-                "feedmill-rows": str(len(batch)),
-            }
-            sender.send(
-                b"\n".join(batch),
-                [(name, value.encode()) for name, value in headers.items()],
-                number % layout.partitions,
-                len(batch),
-            )
-            if on_progress:
-                on_progress(sender.rows)
+        try:
+            for number, batch in enumerate(batches(lines, layout.rows_per_record, layout.record_max_bytes)):
+                headers = {
+                    "content-type": JSON,
+                    "feedmill-run": run,
+                    "feedmill-chunk": str(number),
+                    "feedmill-rows": str(len(batch)),
+                }
+                sender.send(
+                    b"\n".join(batch),
+                    [(name, value.encode()) for name, value in headers.items()],
+                    number % layout.partitions,
+                    len(batch),
+                )
+                if on_progress:
+                    on_progress(sender.rows)
+        except UsageError:
+            # What it says was sent has to be there.
+            sender.flush()
+            raise
     return ProduceReport(sender.rows, sender.records, sender.bytes, time.monotonic() - started, None, run)
 
 
@@ -80,14 +106,22 @@ def read_lines(stream: BinaryIO, limit_bytes: int) -> Iterator[bytes]:
 
 
 def batches(lines: Iterator[bytes], max_lines: int, max_bytes: int) -> Iterator[list[bytes]]:
-    """Yield lists of lines in order: `max_lines` of them and, joined, `max_bytes` at most, or one longer line alone."""
+    """Yield lists of lines in order: `max_lines` of them and, joined, `max_bytes` at most, or one longer line alone.
+
+    A `UsageError` from `lines` passes on after the lines before it.
+    """
     batch: list[bytes] = []
     size = 0
-    for line in lines:
-        if batch and (len(batch) == max_lines or size + len(line) > max_bytes):
+    try:
+        for line in lines:
+            if batch and (len(batch) == max_lines or size + len(line) > max_bytes):
+                yield batch
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line) + 1
+    except UsageError:
+        if batch:
             yield batch
-            batch, size = [], 0
-        batch.append(line)
-        size += len(line) + 1
+        raise
     if batch:
         yield batch
