@@ -42,7 +42,7 @@ class SpanPredictorConfig(PretrainedConfig):  # type: ignore[misc]  # transforme
         self.intermediate_size = intermediate_size
         self.rope_theta = rope_theta
         self.vocab_size = vocab_size
-        super().__init__(pad_token_id=PAD, **kwargs)
+        super().__init__(**{"pad_token_id": PAD, **kwargs})
 
 
 @dataclass(frozen=True, eq=False)

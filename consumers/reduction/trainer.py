@@ -20,6 +20,7 @@ from typing import cast
 import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_cosine_schedule_with_warmup
+from transformers.utils.logging import disable_progress_bar
 
 from consumers.feed import Feed, FeedOptions
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
@@ -133,7 +134,7 @@ def train(feed: Feed, options: TrainOptions, on_step: Callable[[Step], None] = l
         if options.time_limit_s is not None and elapsed_s >= options.time_limit_s:
             break
 
-    samples = predict(model, _held_out(feed, options))
+    samples = predict(model, _held_out(feed, options))[: options.held_out_rows]
     span = max(1, min(_SMOOTHING_STEPS, len(losses) // 4))
     report = TrainReport(
         steps=len(losses),
@@ -186,7 +187,7 @@ def _passes(feed: Feed) -> Iterator[ReductionBatch]:
 
 
 def _held_out(feed: Feed, options: TrainOptions) -> list[ReductionBatch]:
-    """Return `held_out_rows` rows of the split `val`, or as many as there are, drawn by the seed."""
+    """Return batches with at least `held_out_rows` rows of the split `val`, or all there are, drawn by the seed."""
     rows = options.held_out_rows
     held_out = Feed(
         feed.connection,
@@ -208,6 +209,8 @@ def _save(model: SpanPredictor, feed: Feed, options: TrainOptions, report: Train
     out = options.out
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = (out.with_name(f".{out.name}.{os.getpid()}.{state}") for state in ("new", "old"))
+    # Its bar for a file of a few megabytes would break into ours.
+    disable_progress_bar()
     try:
         model.save_pretrained(fresh)
         told = asdict(replace(report, losses=[], samples=[]))
