@@ -25,7 +25,7 @@ _FETCH_WAIT_MS = 100
 Positions = Callable[[frozenset[TP]], Awaitable[Mapping[TP, int]]]
 
 
-class PositionedThread(driver.AIOKafkaConsumerThread):
+class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # untyped base
     """The thread that runs the aiokafka consumer."""
 
     def _create_worker_consumer(self, transport: PositionedTransport) -> aiokafka.AIOKafkaConsumer:
@@ -48,7 +48,7 @@ class PositionedThread(driver.AIOKafkaConsumerThread):
         )
 
 
-class PositionedConsumer(driver.Consumer):
+class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
     """A Faust consumer that starts each partition where the project's committed position says."""
 
     def _new_consumer_thread(self) -> PositionedThread:
@@ -56,7 +56,7 @@ class PositionedConsumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to its position and return the positions."""
-        positions = await self.transport.positions(frozenset(self.assignment()))
+        positions: Mapping[TP, int] = await self.transport.positions(frozenset(self.assignment()))
         for partition, offset in positions.items():
             await self._seek(partition, offset)
         return positions
@@ -68,7 +68,7 @@ class PositionedConsumer(driver.Consumer):
         """Leave stalls to the worker's own watchdog, which knows what progress is."""
 
 
-class PositionedTransport(driver.Transport):
+class PositionedTransport(driver.Transport):  # type: ignore[misc]  # untyped base
     """The transport of a refine worker."""
 
     Consumer = PositionedConsumer

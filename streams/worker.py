@@ -54,9 +54,7 @@ class WorkerTotals:
         self.rows_rerouted += progress.rows_rerouted
 
 
-def run_worker(
-    connection: Connection, families: Iterable[Family], on_progress: Callable[[WorkerTotals], None]
-) -> None:
+def run_worker(connection: Connection, families: Iterable[Family], on_progress: Callable[[WorkerTotals], None]) -> None:
     """Refine `families` until SIGINT or SIGTERM; call it last in a process of its own.
 
     Faust's threads and tasks may outlive a failure: the caller ends the process by `os._exit` once it has reported.
@@ -127,10 +125,13 @@ class RefineWorker:
         await asyncio.wait({asyncio.create_task(app.stop())}, timeout=_STOP_WITHIN_S)
 
     def _app(self) -> faust.App:
+        # Faust makes its folder, though it keeps nothing there, but not the folders above.
+        self._settings.data_dir.mkdir(parents=True, exist_ok=True)
         app = faust.App(
             f"{self._settings.namespace}-refine",
             broker=broker_url(self._connection.servers),
             store="memory://",
+            datadir=self._settings.data_dir / "faust",
             web_enabled=False,
             topic_allow_declare=False,
             topic_disable_leader=True,
@@ -208,14 +209,7 @@ def _raw_records(events: Sequence[EventT]) -> list[RawRecord]:
             offset=event.message.offset,
             time_ms=int(event.message.timestamp * 1000),
             value=event.message.value,
-            headers=_headers(event.message.headers),
+            headers=list(event.message.headers or ()),
         )
         for event in events
     ]
-
-
-def _headers(headers: object) -> list[tuple[str, bytes]]:
-    if not headers:
-        return []
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return list(pairs)  # type: ignore[call-overload]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from polars.datatypes import DataTypeClass
 
 from schema.errors import RecordError
 from schema.family import ENVELOPE, Family
@@ -257,17 +258,21 @@ def _checked(name: str, value: Any, dtype: pl.DataType) -> Any:
         fits = isinstance(value, bool)
     elif isinstance(dtype, pl.List):
         fits = isinstance(value, list)
-        value = [_checked(name, item, dtype.inner) for item in value] if fits else value  # type: ignore[arg-type]
+        value = [_checked(name, item, _instance(dtype.inner)) for item in value] if fits else value
     elif isinstance(dtype, pl.Struct):
         fits = isinstance(value, dict)
-        value = (
-            {part.name: _checked(name, value.get(part.name), part.dtype) for part in dtype.fields} if fits else value
-        )  # type: ignore[arg-type]
+        if fits:
+            value = {part.name: _checked(name, value.get(part.name), _instance(part.dtype)) for part in dtype.fields}
     else:
         raise TypeError(f"no JSON form for a column of {dtype}")
     if not fits:
         raise RecordError("wrong_type", f"{name} is a JSON {type(value).__name__}, which {dtype} does not hold")
     return value
+
+
+def _instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
+    """Return `dtype` as an instance: Polars lets inner types be named by their class."""
+    return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
 def _is_unicode(text: str) -> bool:

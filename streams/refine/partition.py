@@ -32,6 +32,7 @@ from streams.refine.chain import judge
 from streams.refine.dedup import DedupIndex
 from streams.refine.intake import Limits, RawRecord, read_group
 from streams.refine.outbound import Group, OutRecord, outbound
+from streams.refine.rebuild import position_after_ledger
 
 # Room for the Arrow framing and envelope columns around a row's text within `record_max_bytes`.
 _ROW_SHARE = 0.9
@@ -84,14 +85,18 @@ class PartitionRefiner:
         return self.position
 
     async def committed(self) -> int:
-        """Return the position committed for this partition; the beginning of raw where there is none."""
+        """Return the position committed for this partition.
+
+        Where there is none it is what the ledger says, and for a partition never refined the beginning of raw.
+        """
         reader = AIOKafkaConsumer(**self._connection.aiokafka_options(), group_id=self._group, enable_auto_commit=False)
         await reader.start()
         try:
             committed = await reader.committed(self._raw)
             if committed is not None:
                 return int(committed)
-            return int((await reader.beginning_offsets([self._raw]))[self._raw])
+            told = await asyncio.to_thread(position_after_ledger, self._connection, self.family, self.partition)
+            return int((await reader.beginning_offsets([self._raw]))[self._raw]) if told is None else told
         finally:
             await reader.stop()
 

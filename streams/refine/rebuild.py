@@ -1,4 +1,4 @@
-"""State rebuilt from the topics themselves: the dedup index of a partition comes from the ids in clean.
+"""What is rebuilt from the topics themselves: a partition's dedup index from clean, a lost position from the ledger.
 
 All partitions of clean are read, and the rows that route here are kept: a row stands where it was routed under the
 partition count of its day, so dedup stays right when the count has been raised since.
@@ -6,21 +6,24 @@ partition count of its day, so dedup stays right when the count has been raised 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 
 import polars as pl
 from kafka import TopicPartition
 
 from broker.clients import Connection
 from broker.topics import extents, topic_name
+from schema import ledger
 from schema.errors import RefineError
 from schema.family import Family, partition_of
-from schema.record import CLEAN, decode
+from schema.record import CLEAN, LEDGER, decode
 from streams.refine.dedup import DedupIndex
 
 _POLL_MS = 500
 # Without a single record for this long while some are due, the broker is at fault.
 _PATIENCE_POLLS = 60
+# These are our own records, within the limits that they were written under.
+_ANY_ROWS = 2**31
 
 
 def dedup_indices(
@@ -45,6 +48,33 @@ def dedup_indices(
     # Only the columns that the route and the id need are decompressed.
     names = {"example_id", *family.route.meta.root_names()}
     columns = {name: dtype for name, dtype in family.wire.items() if name in names}
+    for value in _values(connection, ends):
+        frame = decode(value, columns, max_rows=_ANY_ROWS).select("example_id", partition_of(family, partitions))
+        for partition, index in indices.items():
+            index.admit(frame.filter(pl.col("partition") == partition)["example_id"].to_numpy())
+    return indices
+
+
+def position_after_ledger(connection: Connection, family: Family, partition: int) -> int | None:
+    """Return the offset after the last raw record of `partition` that the ledger has an entry for; None if it has none.
+
+    Kafka forgets a group's committed offsets after a while without commits (a week, by default); the ledger, written
+    in the same transactions, does not.
+
+    Raises:
+        RefineError: the broker stops answering meanwhile.
+    """
+    topic = topic_name(connection.settings, family.name, LEDGER)
+    extent = extents(connection, topic)[partition]
+    if extent.end == extent.begin:
+        return None
+    columns = {"source_offset": ledger.COLUMNS["source_offset"]}
+    values = _values(connection, {TopicPartition(topic, partition): extent.end})
+    return max((int(decode(value, columns, _ANY_ROWS)["source_offset"].max()) + 1 for value in values), default=None)  # type: ignore[arg-type]
+
+
+def _values(connection: Connection, ends: Mapping[TopicPartition, int]) -> Iterator[bytes]:
+    """Yield the values of all committed records of these partitions below these ends."""
     consumer = connection.consumer()
     try:
         consumer.assign(list(ends))
@@ -54,19 +84,9 @@ def dedup_indices(
             polled = consumer.poll(timeout_ms=_POLL_MS)
             idle = 0 if polled else idle + 1
             if idle > _PATIENCE_POLLS:
-                raise RefineError(f"{topic} stopped answering while its ids were read: check the broker, then restart")
+                topics = ", ".join(sorted({partition.topic for partition in ends}))
+                raise RefineError(f"{topics} stopped answering while state was rebuilt: check the broker, then restart")
             for partition, records in polled.items():
-                for record in records:
-                    if record.offset < ends[partition]:
-                        _remember(record.value, columns, family, partitions, indices)
+                yield from (record.value for record in records if record.offset < ends[partition])
     finally:
         consumer.close()
-    return indices
-
-
-def _remember(
-    value: bytes, columns: dict[str, pl.DataType], family: Family, partitions: int, indices: dict[int, DedupIndex]
-) -> None:
-    frame = decode(value, columns, max_rows=2**31).select("example_id", partition_of(family, partitions))
-    for partition, index in indices.items():
-        index.admit(frame.filter(pl.col("partition") == partition)["example_id"].to_numpy())

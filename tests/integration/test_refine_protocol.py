@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -35,7 +36,8 @@ def ready(connection: Connection) -> Connection:
 def send(connection: Connection, value: bytes | None, headers: list[tuple[str, bytes]], partition: int = 0) -> None:
     producer: KafkaProducer = connection.producer()
     topic = topic_name(connection.settings, FAMILY.name, RAW)
-    producer.send(topic, value=value, partition=partition, headers=headers).get(30)
+    # A record without a value needs a key.
+    producer.send(topic, key=b"test", value=value, partition=partition, headers=headers).get(30)
     producer.close()
 
 
@@ -169,3 +171,15 @@ def test_foreign_json_meets_the_same_rules_and_finds_its_partition(ready: Connec
     rejected, _ = workers.rejected(ready)
     assert rejected["term"].to_list() == [rows[7]["term"]]
     assert "span_not_leftmost_outermost" in rejected["reasons"][0].to_list()
+
+
+def test_a_position_that_kafka_forgot_is_read_from_the_ledger(ready: Connection, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    for seed in (16, 17):
+        produce(ready, ReductionRun(count=4_000, seed=seed))
+        with workers.worker(ready.settings, log) as process:
+            workers.wait_until_refined(ready, process, log)
+        # As Kafka itself does to the offsets of a group that has not committed for a week.
+        with closing(ready.admin()) as admin:
+            assert admin.delete_groups([position_group(ready.settings, FAMILY.name)])
+    assert workers.check_accounts(ready)["rows_in"] == 8_000
