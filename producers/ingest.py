@@ -34,12 +34,15 @@ def ingest(
     """
     if file == "-":
         return ingest_stream(connection, family, sys.stdin.buffer, run, on_progress).rows
+    with _opened(file) as stream:
+        return ingest_stream(connection, family, stream, run, on_progress).rows
+
+
+def _opened(file: str) -> BinaryIO:
     try:
-        stream = Path(file).open("rb")
+        return Path(file).open("rb")
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}): name a file of JSON lines") from None
-    with stream:
-        return ingest_stream(connection, family, stream, run, on_progress).rows
 
 
 def ingest_stream(

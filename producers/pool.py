@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -135,6 +136,7 @@ class Pool(Generic[Task, Result]):
 
 def _start(job: Callable[[Any], Any]) -> _Worker:
     ours, theirs = Pipe()
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "producers.pool", str(theirs.fileno())],
@@ -142,7 +144,7 @@ def _start(job: Callable[[Any], Any]) -> _Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             # The parent's modules are the child's; one thread each, for the processes share the cores.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "POLARS_MAX_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": path, "POLARS_MAX_THREADS": "1"},
             # Ctrl-C reaches the parent alone, which then ends its workers.
             start_new_session=True,
         )

@@ -40,8 +40,9 @@ DEFAULT_FUEL = 250
 # Nodes. With about 1.5 characters a node, such a term's text still fits a window of 1,024 characters, and every cycle
 # has room to grow to 3 times its size.
 DEFAULT_SIZE_CAP = 600
-# A trace is held whole while its examples are chosen, one byte a node.
+# A trace is held whole while its examples are chosen, one byte a node; where all steps are examples, a chunk is.
 _TRACE_LIMIT_BYTES = 1 << 30
+_TRACE_LIMIT_ALL_STEPS_BYTES = 1 << 26
 _SEED_BITS = 53
 _SEED_LIMIT = 1 << 63
 
@@ -82,9 +83,10 @@ class ReductionRun:
                 raise UsageError(f"{name} is {getattr(self, name)}: give {low} or more")
         if not 0 <= self.seed < _SEED_LIMIT:
             raise UsageError(f"seed is {self.seed}: give one from 0 to 2^63 - 1")
-        if self.fuel * self.size_cap > _TRACE_LIMIT_BYTES:
+        limit = _TRACE_LIMIT_ALL_STEPS_BYTES if self.all_steps else _TRACE_LIMIT_BYTES
+        if self.fuel * self.size_cap > limit:
             raise UsageError(
-                f"a trace of fuel {self.fuel} and size cap {self.size_cap} can take over 1 GiB: lower one of them"
+                f"a trace of fuel {self.fuel} takes more memory than a run may: give {limit // self.size_cap} or less"
             )
         if not self.run:
             object.__setattr__(self, "run", f"reduction-{self.seed:x}")

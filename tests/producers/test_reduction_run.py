@@ -226,10 +226,13 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path
 
 @pytest.mark.parametrize(
     "values",
-    [{"count": -1}, {"seed": -1}, {"seed": 2**63}, {"workers": 0}, {"fuel": 0}, {"size_cap": 199}, {"fuel": 10**7}],
+    [
+        *({"count": -1}, {"seed": -1}, {"seed": 2**63}, {"workers": 0}, {"fuel": 0}, {"size_cap": 199}),
+        *({"fuel": 10**7}, {"fuel": 200_000, "all_steps": True}),
+    ],
 )
 def test_values_out_of_range_are_refused_with_what_to_give(values: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match=r"give|lower"):
+    with pytest.raises(UsageError, match="give"):
         replace(RUN, **values)
 
 
