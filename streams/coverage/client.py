@@ -17,12 +17,10 @@ from broker.clients import Connection
 from schema.errors import CoverageError, CoverageOwnedError
 from schema.registry import FAMILIES, family_named
 from streams.coverage.fold import LedgerFold
-from streams.coverage.owner import coverage_folder, ownership, service_address
+from streams.coverage.owner import COMMAND_LIMIT_S, coverage_folder, ownership, service_address
 from streams.coverage.report import coverage_report, gaps
 from streams.coverage.store import CoverageStore, remove_store
 
-# Another command owns the store while it folds and prints.
-_WAIT_FOR_OWNER_S = 30.0
 _ASK_AGAIN_S = 0.1
 _ANSWER_TIMEOUT_S = 10.0
 
@@ -145,7 +143,7 @@ def _view(connection: Connection, stack: ExitStack) -> CoverageView:
     if settings.coverage_url is not None:
         return ServiceCoverage(settings.coverage_url, settings.namespace)
     folder = coverage_folder(settings)
-    deadline = time.monotonic() + _WAIT_FOR_OWNER_S
+    deadline = time.monotonic() + COMMAND_LIMIT_S
     while True:
         address = service_address(folder)
         try:

@@ -27,7 +27,7 @@ from streams.coverage.store import REBUILD_HINT, Advance, CoverageStore
 # One transaction: a ledger record is some 10 kB, and stands for some 60 raw records.
 _RECORDS_PER_FOLD = 1000
 # Folding costs about 20 ms however little there is, so a live fold waits for some more.
-_FOLD_INTERVAL_S = 0.25
+_FOLD_INTERVAL_S = 0.5
 # Raised partition counts are noticed within this.
 _PARTITIONS_CHECK_S = 5.0
 _STALL_S = 30.0

@@ -22,6 +22,8 @@ from schema.settings import Settings
 
 LOCK_FILE = "owner.lock"
 SERVICE_FILE = "service.json"
+# A command owns the store while it folds and prints; whoever comes meanwhile waits this long.
+COMMAND_LIMIT_S = 30.0
 # A process' start time is read twice with the clock's resolution of 10 ms between.
 _START_TOLERANCE_S = 1.0
 
@@ -42,8 +44,8 @@ def coverage_folder(settings: Settings) -> Path:
 
 
 @contextmanager
-def ownership(folder: Path) -> Iterator[None]:
-    """Hold the store's lock.
+def ownership(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the store's lock, waiting up to `wait_s` for another process to let go of it.
 
     Raises:
         CoverageOwnedError: another process holds it.
@@ -51,7 +53,7 @@ def ownership(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        lock = FileLock(folder / LOCK_FILE, timeout=wait_s)
         lock.acquire()
     except Timeout:
         raise CoverageOwnedError(f"the coverage store is in use by {_holder(folder)}: stop it, or ask it") from None

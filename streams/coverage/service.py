@@ -33,7 +33,7 @@ from schema.settings import Settings
 from streams.coverage import dashboard
 from streams.coverage.fold import LedgerFold
 from streams.coverage.metrics import metrics_registry
-from streams.coverage.owner import announce, coverage_folder, ownership, withdraw
+from streams.coverage.owner import COMMAND_LIMIT_S, announce, coverage_folder, ownership, service_address, withdraw
 from streams.coverage.report import coverage_report, gaps
 from streams.coverage.store import Counts, CoverageStore
 
@@ -45,10 +45,11 @@ def serve(connection: Connection, on_ready: Callable[[str], None]) -> None:
     """Fold and answer until SIGTERM or SIGINT; `on_ready` is told the URL.
 
     Raises:
-        CoverageError: another process owns the store, its file or the ledger cannot be used, or the port is refused.
+        CoverageOwnedError: another service owns the store, or a command for long.
+        CoverageError: the store's file or the ledger cannot be used, or the port is refused.
     """
     folder = coverage_folder(connection.settings)
-    with ownership(folder):
+    with ownership(folder, wait_s=0.0 if service_address(folder) else COMMAND_LIMIT_S):
         withdraw(folder)
         store = CoverageStore(folder, FAMILIES)
         try:

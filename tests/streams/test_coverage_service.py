@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +29,15 @@ from schema.registry import FAMILIES
 from schema.settings import Settings, load_settings
 from streams.coverage.client import ServiceCoverage, open_coverage, rebuild
 from streams.coverage.fold import LedgerFold
-from streams.coverage.owner import SERVICE_FILE, ServiceAddress, announce, coverage_folder, ownership, service_address
+from streams.coverage.owner import (
+    COMMAND_LIMIT_S,
+    SERVICE_FILE,
+    ServiceAddress,
+    announce,
+    coverage_folder,
+    ownership,
+    service_address,
+)
 from streams.coverage.service import application, serve
 from streams.coverage.store import CoverageStore
 from tests.streams.ledgers import FAMILY, LedgerWriter, entry, folded, random_entry, said, without_minutes
@@ -212,6 +221,22 @@ with ownership(Path({str(coverage_folder(connection.settings))!r})):
     with open_coverage(connection) as coverage:
         assert coverage.report(NAME)["rows_in"] == 2
     assert other.communicate(timeout=30) and other.returncode == 0
+
+
+def test_a_service_waits_for_a_command_that_owns_the_store(tmp_path: Path) -> None:
+    owned = threading.Event()
+
+    def own() -> None:
+        with ownership(tmp_path, wait_s=COMMAND_LIMIT_S):
+            owned.set()
+
+    waiting = threading.Thread(target=own)
+    with ownership(tmp_path):
+        waiting.start()
+        waiting.join(timeout=0.5)
+        assert waiting.is_alive() and not owned.is_set()
+    waiting.join(timeout=COMMAND_LIMIT_S)
+    assert owned.is_set()
 
 
 def test_a_stale_service_file_counts_for_nothing(connection: Connection, tmp_path: Path) -> None:
