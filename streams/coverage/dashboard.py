@@ -63,8 +63,8 @@ def fragment(families: Mapping[str, Family], reports: Iterable[Mapping[str, Any]
 def _family(family: Family, report: Mapping[str, Any]) -> str:
     verdict = ("ok", "=") if report["balanced"] else ("no", "≠")
     sums = (
-        f'{report["rows_in"]:,} rows in <span class="{verdict[0]}">{verdict[1]}</span> {report["rows_clean"]:,} clean + '
-        f"{report['rows_rejected']:,} rejected + {report['rows_rerouted']:,} rerouted"
+        f'{report["rows_in"]:,} rows in <span class="{verdict[0]}">{verdict[1]}</span> '
+        f"{report['rows_clean']:,} clean + {report['rows_rejected']:,} rejected + {report['rows_rerouted']:,} rerouted"
     )
     return f"""<section><h2>{escape(family.name)}</h2>
 <p class="sums">{sums}</p>
