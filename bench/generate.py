@@ -5,6 +5,7 @@ The peer does the same traces in plain Python, recursion on tuples in one proces
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -13,16 +14,20 @@ from producers.reduction.run import ReductionRun, encoded
 from producers.sink import Layout
 
 _SEED = 7
+_ROWS = 1_000_000
 _LAYOUT = Layout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
 # Some seconds of it.
 _PEER_ROWS = 3_000
 
 
-def run(rows: int, workers: int) -> dict[str, Any]:
+def run(rows: int = _ROWS, workers: int | None = None) -> dict[str, Any]:
     """Return the rate over at least `rows` examples with `workers` processes, start and compilation left out.
+
+    Without `workers` there is one process per core.
 
     Keys: name, rate, unit, elapsed_s, rows, workers, bytes_per_row, and peers, a list of the same.
     """
+    workers = workers or os.cpu_count() or 1
     measured = size = 0
     started = time.perf_counter()
     # Far more than is wanted, so that the run's end, where workers idle, is not measured.
