@@ -62,7 +62,7 @@ def reasons_table(report: Mapping[str, Any]) -> RenderableType:
     """Return the rejected rows by reason."""
     if not report["rejected_by_reason"]:
         return Text("Rejected, by reason: none")
-    table = Table("reason", title="Rejected, by reason", title_justify="left", box=None, pad_edge=False)
+    table = Table("reason", title="Rejected, by reason", title_justify="left", box=None, pad_edge=False, min_width=24)
     table.add_column("rows", justify="right")
     for reason, rows in report["rejected_by_reason"].items():
         table.add_row(Text(reason), f"{rows:,}")
