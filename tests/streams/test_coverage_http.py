@@ -1,4 +1,4 @@
-"""What the coverage service answers over HTTP: dashboard, metrics, refusals; asked of the application in this process."""
+"""What the coverage service answers over HTTP: dashboard, metrics, refusals; asked of it in this process."""
 
 from __future__ import annotations
 
