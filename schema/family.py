@@ -32,9 +32,9 @@ ENVELOPE: Mapping[str, pl.DataType] = {
 
 
 class Example(dy.Schema):
-    """Rules that every family's schema inherits; `row` is the row's place in the frame under validation."""
+    """Rules that every family's schema inherits; `record` is the raw record of its group that a row came in."""
 
-    row = dy.UInt32(nullable=False)
+    record = dy.UInt32(nullable=False)
     example_id = dy.UInt64(nullable=False)
     split = dy.String(nullable=False)
     augmented_from = dy.UInt64(nullable=True)

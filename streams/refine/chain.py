@@ -38,28 +38,23 @@ def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, 
     frame = identify(frame, family).with_columns(partition_of(family, partitions))
     elsewhere = (frame["partition"] != partition).fill_null(False)
     rerouted = frame.filter(elsewhere).select([*wire, "partition"])
-    frame = family.derive(frame.filter(~elsewhere).select(wire)).with_row_index("row")
+    if rerouted.height:
+        frame = frame.filter(~elsewhere)
 
-    _, failures = family.rules.filter(frame)
-    valid, broken = frame, frame.head(0).select(wire).with_columns(reasons=pl.lit([], dtype=pl.List(pl.String)))
-    if len(failures):
-        details = failures.details()
-        names = [name for name in details.columns if name not in frame.columns]
-        reasons = details.select(
-            "row",
-            reasons=pl.concat_list(
-                [pl.when(pl.col(name).cast(pl.String) == "invalid").then(pl.lit(name)) for name in names]
-            ).list.drop_nulls(),
-        )
-        broken = frame.join(reasons, on="row", how="inner", maintain_order="left").select([*wire, "reasons"])
-        valid = frame.join(reasons, on="row", how="anti", maintain_order="left")
+    # Both halves keep the order of arrival.
+    valid, failures = family.rules.filter(family.derive(frame.select(wire)))
+    broken = _with_reasons(failures.details(), frame.columns).select([*wire, "reasons"])
 
-    fresh = index.admit(valid["example_id"].to_numpy())
-    clean = valid.filter(pl.Series(fresh))
-    repeated = (
-        valid.filter(pl.Series(~fresh)).select(wire).with_columns(reasons=pl.lit([DUPLICATE], dtype=pl.List(pl.String)))
-    )
+    fresh = pl.Series(index.admit(valid["example_id"].to_numpy()))
+    repeated = valid.filter(~fresh).select(wire).with_columns(reasons=pl.lit([DUPLICATE], dtype=pl.List(pl.String)))
     rejected = pl.concat([broken, repeated])
     if broken.height and repeated.height:
         rejected = rejected.sort("record", maintain_order=True)
-    return Verdicts(clean=clean.drop("row"), rejected=rejected, rerouted=rerouted)
+    return Verdicts(clean=valid.filter(fresh), rejected=rejected, rerouted=rerouted)
+
+
+def _with_reasons(details: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Return failed rows with `reasons`: the names of the rules that dataframely found broken."""
+    verdicts = [name for name, dtype in details.schema.items() if isinstance(dtype, pl.Enum) and name not in columns]
+    broken = [pl.when(pl.col(name) == "invalid").then(pl.lit(name)) for name in verdicts]
+    return details.with_columns(reasons=pl.concat_list(broken).list.drop_nulls())

@@ -32,7 +32,7 @@ def test_the_rules_cover_exactly_the_columns(family: Family) -> None:
     assert issubclass(family.rules, Example)
     declared = set(family.rules.column_names())
     assert set(family.wire) <= declared
-    empty = family.derive(pl.DataFrame(schema=family.wire)).with_row_index("row")
+    empty = family.derive(pl.DataFrame(schema=family.wire)).with_columns(record=pl.lit(0, dtype=pl.UInt32))
     assert declared <= set(empty.columns)
     good, _ = family.rules.filter(empty)
     assert good.height == 0
