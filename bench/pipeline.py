@@ -20,6 +20,7 @@ from streams.drain import drain
 _ROWS = 3_000_000
 _WARM_UP_ROWS = 20_000
 _PARTITIONS = 2
+_WORKERS = 2
 _LIMIT_S = 1800.0
 
 
@@ -27,7 +28,7 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
     """Send `rows` reductions through the whole service and return the figures."""
     with (
         ground("reduction", _PARTITIONS) as connection,
-        running(connection.settings, connection.servers) as services,
+        running(connection.settings, connection.servers, _WORKERS) as services,
     ):
         watched = {service.name: Watched(service.process.pid) for service in services}
         # Until the services have joined, compiled and connected.

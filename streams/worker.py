@@ -65,7 +65,11 @@ def run_worker(connection: Connection, families: Iterable[Family], on_progress: 
     # Not asyncio.run: on an error it would wait for tasks of Faust's that do not end.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    loop.run_until_complete(RefineWorker(connection, families, on_progress).run())
+    loop.run_until_complete(_run(connection, families, on_progress))
+
+
+async def _run(connection: Connection, families: Iterable[Family], on_progress: Callable[[WorkerTotals], None]) -> None:
+    await RefineWorker(connection, families, on_progress).run()
 
 
 class RefineWorker:
@@ -81,7 +85,7 @@ class RefineWorker:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._refineries = {
-            topic_name(self._settings, family.name, RAW): Refinery(connection, family, self._progressed)
+            topic_name(self._settings, family.name, RAW): Refinery(connection, family, self._progressed, self._fail)
             for family in families
         }
 

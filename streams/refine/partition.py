@@ -2,7 +2,7 @@
 
     1. Start a transactional producer under the partition's own id: it fences a zombie's.
     2. Read the position committed for the partition; the caller seeks there, for nothing else is the authority.
-    3. Take events in groups; skip those below the position.
+    3. Take events in groups; skip those below the position. The next group is judged while the last is committed.
     4. In one transaction send clean, rejected, ledger, rerouted and augmented records and the new position; commit.
        If it fails, abort and raise: what was not committed is never taken for done.
     5. On revocation or shutdown stop the producer and forget the state.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -49,6 +49,15 @@ class Progress:
     rows_rerouted: int = 0
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A judged group: the records of its transaction, the position it leads to, and what it comes to."""
+
+    outgoing: Sequence[OutRecord] = ()
+    position: int = 0
+    progress: Progress = field(default_factory=Progress)
+
+
 class PartitionRefiner:
     """The owner of one raw partition, from assignment to revocation."""
 
@@ -56,7 +65,7 @@ class PartitionRefiner:
         self.family = family
         self.partition = partition
         self.partitions = partitions
-        self.position = 0
+        self.position = self._taken = 0
         self.index: DedupIndex | None = None
         settings = connection.settings
         self._settings = settings
@@ -81,7 +90,7 @@ class PartitionRefiner:
         # 1. Whoever wrote under this transactional id before is fenced, and its open transaction is settled.
         await self._producer.start()
         # 2. Settled, the committed position can no longer change under us.
-        self.position = await self.committed()
+        self.position = self._taken = await self.committed()
         return self.position
 
     async def committed(self) -> int:
@@ -100,22 +109,20 @@ class PartitionRefiner:
         finally:
             await reader.stop()
 
-    async def refine(self, records: Sequence[RawRecord]) -> Progress:
-        """Refine a group of records of this partition, in offset order, in one transaction (steps 3 and 4).
+    async def prepare(self, records: Sequence[RawRecord]) -> Prepared:
+        """Judge a group of records of this partition, in offset order, in a thread (step 3).
 
-        Raises:
-            KafkaError: the transaction was not committed; the refiner must be closed.
+        The next group may be prepared while this one is committed: what it builds on is only kept if the commit holds.
         """
-        # 3. What is below the position was committed before.
-        records = [record for record in records if record.offset >= self.position]
+        # 3. What is below the position was committed before, or is about to be.
+        records = [record for record in records if record.offset >= self._taken]
         if not records:
-            return Progress()
-        # In a thread: the loop goes on fetching, and other partitions' transactions go on, while rows are judged.
-        prepared, progress = await asyncio.to_thread(self._prepare, records)
-        await self._transact(prepared, records[-1].offset + 1)
-        return progress
+            return Prepared()
+        prepared = await asyncio.to_thread(self._judge, records)
+        self._taken = prepared.position
+        return prepared
 
-    def _prepare(self, records: Sequence[RawRecord]) -> tuple[list[OutRecord], Progress]:
+    def _judge(self, records: Sequence[RawRecord]) -> Prepared:
         if self.index is None:
             raise RuntimeError("the dedup index must be rebuilt before rows are judged")
         intake = read_group(records, self.family, self._limits)
@@ -124,9 +131,17 @@ class PartitionRefiner:
         entry = entries(records, intake, verdicts, np.zeros(len(records), dtype=np.int64), self.family)
         group = Group(self.family, records, intake)
         sums = entry.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0)
-        return list(outbound(group, verdicts, entry, augmented, self._settings)), Progress(len(records), *sums)
+        outgoing = list(outbound(group, verdicts, entry, augmented, self._settings))
+        return Prepared(outgoing, records[-1].offset + 1, Progress(len(records), *sums))
 
-    async def _transact(self, outgoing: Sequence[OutRecord], position: int) -> None:
+    async def commit(self, prepared: Prepared) -> None:
+        """Send and commit a prepared group in one transaction (step 4).
+
+        Raises:
+            KafkaError: the transaction was not committed; the refiner must be closed.
+        """
+        if not prepared.outgoing:
+            return
         # 4. All or nothing: the records and the position that says they are done.
         producer = self._producer
         await producer.begin_transaction()
@@ -138,15 +153,15 @@ class PartitionRefiner:
                     partition=record.partition,
                     headers=record.headers,
                 )
-                for record in outgoing
+                for record in prepared.outgoing
             ]
             await asyncio.gather(*sent)
-            await producer.send_offsets_to_transaction({self._raw: position}, self._group)
+            await producer.send_offsets_to_transaction({self._raw: prepared.position}, self._group)
             await producer.commit_transaction()
         except BaseException:
             await self._abort()
             raise
-        self.position = position
+        self.position = prepared.position
 
     async def _abort(self) -> None:
         # The failure that led here is the one to tell; what cannot be aborted, the broker times out.

@@ -18,7 +18,7 @@ from broker.topics import partition_count, topic_name
 from schema.family import Family
 from schema.record import RAW
 from streams.refine.intake import RawRecord
-from streams.refine.partition import PartitionRefiner, Progress
+from streams.refine.partition import PartitionRefiner, Prepared, Progress
 from streams.refine.rebuild import dedup_indices
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,21 @@ log = logging.getLogger(__name__)
 class Refinery:
     """All the raw partitions of one family that this worker owns."""
 
-    def __init__(self, connection: Connection, family: Family, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        family: Family,
+        on_progress: Callable[[Progress], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
         self.family = family
         self._connection = connection
         self._on_progress = on_progress
+        self._on_failure = on_failure
         self._refiners: dict[int, PartitionRefiner] = {}
         self._lock = asyncio.Lock()
+        self._last_commit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._last_commit.set_result(None)
         self.topic = topic_name(connection.settings, family.name, RAW)
         self.moved_at = time.monotonic()
 
@@ -44,6 +53,7 @@ class Refinery:
     async def assign(self, assigned: frozenset[int]) -> Mapping[int, int]:
         """Own exactly the partitions `assigned`; return the position to seek each to."""
         async with self._lock:
+            await self._last_commit
             count = await asyncio.to_thread(partition_count, self._connection, self.topic)
             for partition in list(self._refiners):
                 refiner = self._refiners[partition]
@@ -59,15 +69,17 @@ class Refinery:
             return self.positions
 
     async def settle(self) -> None:
-        """Wait until no group is being refined: what is revoked next is revoked between transactions."""
+        """Wait until no group is under way: what is revoked next is revoked between transactions."""
         async with self._lock:
-            pass
+            await self._last_commit
 
     async def refine(self, records: Sequence[RawRecord]) -> None:
-        """Refine a group that may mix partitions; records of partitions not owned are left to their owners.
+        """Judge a group that may mix partitions, and begin to commit it once the group before is committed.
+
+        Records of partitions not owned are left to their owners. A commit that fails is told to `on_failure`.
 
         Raises:
-            KafkaError: a transaction could not be committed, and it is not known to be another's turn.
+            RefineError: the state could not be rebuilt.
         """
         async with self._lock:
             by_partition: dict[int, list[RawRecord]] = {}
@@ -75,20 +87,27 @@ class Refinery:
                 if record.partition in self._refiners:
                     by_partition.setdefault(record.partition, []).append(record)
             await self._rebuild()
-            results = await asyncio.gather(
-                *(self._refiners[partition].refine(group) for partition, group in by_partition.items()),
-                return_exceptions=True,
-            )
-            for partition, result in zip(by_partition, results, strict=True):
-                if isinstance(result, ProducerFenced):
-                    # Another worker owns the partition by now: its events are that worker's to refine.
-                    log.warning("%s/%d: fenced by its next owner", self.topic, partition)
-                    await self._close(partition)
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    self._on_progress(result)
-            self.moved_at = time.monotonic()
+            groups = [(self._refiners[partition], group) for partition, group in by_partition.items()]
+            prepared = await asyncio.gather(*(refiner.prepare(group) for refiner, group in groups))
+            await self._last_commit
+            judged = [(refiner, each) for (refiner, _), each in zip(groups, prepared, strict=True)]
+            self._last_commit = asyncio.create_task(self._commit(judged))
+
+    async def _commit(self, groups: Sequence[tuple[PartitionRefiner, Prepared]]) -> None:
+        # A partition whose commit before this one failed is nobody's here any more.
+        owned = [(refiner, each) for refiner, each in groups if self._refiners.get(refiner.partition) is refiner]
+        results = await asyncio.gather(*(refiner.commit(each) for refiner, each in owned), return_exceptions=True)
+        for (refiner, each), result in zip(owned, results, strict=True):
+            if result is None:
+                self._on_progress(each.progress)
+                continue
+            await self._close(refiner.partition)
+            if isinstance(result, ProducerFenced):
+                # Another worker owns the partition by now: its events are that worker's to refine.
+                log.warning("%s/%d: fenced by its next owner", self.topic, refiner.partition)
+            else:
+                self._on_failure(result)
+        self.moved_at = time.monotonic()
 
     async def _rebuild(self) -> None:
         stale = {partition: refiner for partition, refiner in self._refiners.items() if refiner.index is None}
@@ -106,5 +125,6 @@ class Refinery:
     async def close(self) -> None:
         """Stop every producer and forget all state."""
         async with self._lock:
+            await self._last_commit
             for partition in list(self._refiners):
                 await self._close(partition)
