@@ -23,7 +23,7 @@ from tests import reductions
 from tests.integration import workers
 
 KILLS = 5
-ROWS_UNDER_KILLS = 120_000
+ROWS_UNDER_KILLS = 400_000
 ARROW = Envelope("reduction", "raw", 1, "test", 0, 0, 1).headers()
 
 
@@ -59,7 +59,7 @@ def test_all_that_is_produced_is_refined_and_accounted_for(ready: Connection, tm
 
 def test_a_worker_killed_again_and_again_loses_nothing_and_doubles_nothing(ready: Connection, tmp_path: Path) -> None:
     settings = ready.settings.model_copy(update={"refine_group_records": 4})
-    run = ReductionRun(count=ROWS_UNDER_KILLS, seed=12)
+    run = ReductionRun(count=ROWS_UNDER_KILLS, seed=12, workers=2)
     produce(ready, run)
     chance = random.Random(12)
     topic, group = topic_name(settings, FAMILY.name, RAW), position_group(settings, FAMILY.name)

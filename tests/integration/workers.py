@@ -50,8 +50,15 @@ def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
 @contextmanager
 def worker(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A running worker, stopped in order at the end; its orderly end is part of the test."""
+    already = log.stat().st_size if log.exists() else 0
     process = spawn(settings, log)
     try:
+        # From its first line on a worker ends in order; before, it holds nothing.
+        deadline = time.monotonic() + _LIMIT_S
+        while b"refining" not in log.read_bytes()[already:]:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
         yield process
         assert process.poll() is None, f"the worker ended by itself: {log.read_text()}"
         process.terminate()
