@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.clients import Connection, connect
-    from consumers.feed import Feed
+    from consumers.feed import Feed, FeedOptions
     from consumers.replay import replay
     from producers.reduction.run import ReductionRun, produce
     from schema.errors import FeedmillError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Connection": "broker.clients",
     "Feed": "consumers.feed",
+    "FeedOptions": "consumers.feed",
     "FeedmillError": "schema.errors",
     "ReductionRun": "producers.reduction.run",
     "Settings": "schema.settings",
@@ -35,6 +36,7 @@ _HOMES = {
 __all__ = [
     "Connection",
     "Feed",
+    "FeedOptions",
     "FeedmillError",
     "ReductionRun",
     "Settings",

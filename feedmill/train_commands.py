@@ -32,9 +32,9 @@ def _train() -> None:
 @app.command("reduction")
 def train_reduction_command(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 300,
-    batch_size: Annotated[int, typer.Option(min=1, help="Terms to a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Terms to a batch.")] = 32,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
-    max_tokens: Annotated[int, typer.Option(min=3, help="Longer terms are left out, and counted.")] = 192,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Longer terms are left out, and counted.")] = 96,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, shuffling and held-out rows.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The checkpoint's folder; replaced if it is there.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Train on what arrives, too.")] = False,
