@@ -34,9 +34,9 @@ FAMILY = "reduction"
 _COUNT = 250_000
 _TRAIN_STEPS = 300
 _TRAIN_LIMIT_S = 60.0
-_BATCH_ROWS = 64
+_BATCH_ROWS = 32
 # Short terms teach as much in the demo's minute as long ones, at a fraction of the cost.
-_MAX_TOKENS = 192
+_MAX_TOKENS = 96
 _SAMPLES = 10
 _DRAIN_TIMEOUT_S = 600.0
 

@@ -30,21 +30,26 @@ class Sample:
         return self.true_span == self.predicted_span
 
 
-def render_sample(term: str, true_span: Span, predicted_span: Span) -> Text:
-    """Return two lines: the term with both spans coloured, and a mark under each character of either.
+def render_sample(term: str, true_span: Span, predicted_span: Span, width: int = 78) -> Text:
+    """Return the term with both spans coloured, and below each of its lines a mark under each character of either.
 
     Spans are half-open character offsets, (0, 0) a normal form. A character in both spans is green and marked `^`,
     one only in the true span yellow and `-`, one only in the predicted span red and `x`; normal forms, which have
-    nothing to mark, are named after the term.
+    nothing to mark, are named after the term. A line holds at most `width` characters of the term.
     """
     styles = [_style(place, true_span, predicted_span) for place in range(len(term))]
-    text = Text(no_wrap=True, overflow="ellipsis")
-    for character, style in zip(term, styles, strict=True):
-        text.append(character, style)
-    text.append(_verdict(true_span, predicted_span), "dim")
-    text.append("\n")
-    for style in styles:
-        text.append(_MARKS[style], style)
+    text = Text(no_wrap=True, overflow="ignore")
+    for begin in range(0, max(len(term), 1), width):
+        stretch = slice(begin, begin + width)
+        if begin:
+            text.append("\n")
+        for character, style in zip(term[stretch], styles[stretch], strict=True):
+            text.append(character, style)
+        if stretch.stop >= len(term):
+            text.append(_verdict(true_span, predicted_span), "dim")
+        text.append("\n")
+        for style in styles[stretch]:
+            text.append(_MARKS[style], style)
     return text
 
 

@@ -45,3 +45,8 @@ def test_a_sample_is_correct_only_if_both_ends_are() -> None:
     assert Sample("00", (0, 2), (0, 2)).correct
     assert not Sample("00", (0, 2), (0, 1)).correct
     assert not Sample("00", NORMAL_FORM, (0, 1)).correct
+
+
+def test_a_long_term_is_broken_with_its_marks_below_each_line() -> None:
+    shown = render_sample("0123456", (1, 5), (2, 7), width=3)
+    assert shown.plain.split("\n") == ["012", " -^", "345", "^^x", "6", "x"]
