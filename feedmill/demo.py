@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FAMILY = "reduction"
 # About one generated term in ten is known already, from another trace; what is left is over 200,000.
 _COUNT = 250_000
-_TRAIN_STEPS = 300
+_TRAIN_STEPS = 500
 _TRAIN_LIMIT_S = 60.0
 _BATCH_ROWS = 32
 # Short terms teach as much in the demo's minute as long ones, at a fraction of the cost.
@@ -193,7 +193,7 @@ def _show_samples(samples: list[Sample], console: Console) -> None:
 
     console.print("\nheld-out terms: [bold green]^ right[/], [bold yellow]- missed[/], [bold red]x wrongly marked[/]")
     for sample in samples:
-        console.print(render_sample(sample.term, sample.true_span, sample.predicted_span))
+        console.print(render_sample(sample.term, sample.true_span, sample.predicted_span), soft_wrap=True)
 
 
 def _close(
@@ -207,13 +207,14 @@ def _close(
     console.print()
     console.print(table)
     console.print(accounting_line(report))
-    console.print(f"replay: {replayed.path} ({replayed.rows:,} rows, manifest {replayed.manifest})")
+    console.print(f"replay: {replayed.path} ({replayed.rows:,} rows, manifest {replayed.manifest})", soft_wrap=True)
     exact = (
         "no held-out rows" if trained.exact_span is None else f"exact span {trained.exact_span:.1%} on held-out rows"
     )
     console.print(
         f"model: {trained.checkpoint} - loss {trained.first_loss:.2f} -> {trained.last_loss:.2f} "
-        f"in {trained.steps} steps, {exact}"
+        f"in {trained.steps} steps, {exact}",
+        soft_wrap=True,
     )
     console.print("\nTry next:", style="bold")
     for command, what in (

@@ -88,7 +88,7 @@ def _show(report: TrainReport, max_tokens: int) -> None:
 
     console = Console()
     for sample in report.samples[:_SAMPLES]:
-        console.print(render_sample(sample.term, sample.true_span, sample.predicted_span))
+        console.print(render_sample(sample.term, sample.true_span, sample.predicted_span), soft_wrap=True)
     exact = "no held-out rows" if report.exact_span is None else f"{report.exact_span:.1%} of {report.held_out_rows}"
     print(
         f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.steps} steps; exact span: {exact}; "
