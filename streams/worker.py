@@ -84,6 +84,7 @@ class RefineWorker:
         self._on_progress = on_progress
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
+        self._is_member = False
         self._refineries = {
             topic_name(self._settings, family.name, RAW): Refinery(connection, family, self._progressed, self._fail)
             for family in families
@@ -145,6 +146,7 @@ class RefineWorker:
         )
         app.transport = PositionedTransport(app, self._connection, self._assigned)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
+        app.on_partitions_assigned.connect(self._joined, weak=False)
         for topic, refinery in self._refineries.items():
             self._add_agent(app, topic, refinery)
         app.finalize()
@@ -178,6 +180,9 @@ class RefineWorker:
             positions.update({TP(topic, partition): offset for partition, offset in found.items()})
         return positions
 
+    async def _joined(self, app: faust.App, assigned: set[TP], **kwargs: object) -> None:
+        self._is_member = True
+
     async def _revoked(self, app: faust.App, revoked: set[TP], **kwargs: object) -> None:
         for refinery in self._refineries.values():
             await refinery.settle()
@@ -188,12 +193,16 @@ class RefineWorker:
         self._stop.set()
 
     async def _watch(self, app: faust.App) -> None:
-        """End the worker when Faust has crashed, or when a partition it owns has lag and nothing moves."""
+        """End the worker when Faust crashed or found no group, or a partition it owns has lag and nothing moves."""
         patience_s = self._settings.refine_stall_s
+        began = time.monotonic()
         while True:
             await asyncio.sleep(min(1.0, patience_s / 4))
             if app.crash_reason is not None:
                 self._fail(app.crash_reason)
+                return
+            if not self._is_member and time.monotonic() - began > patience_s:
+                self._fail(RefineError(f"the workers' group could not be joined in {patience_s:.0f} s"))
                 return
             for topic, refinery in self._refineries.items():
                 if time.monotonic() - refinery.moved_at < patience_s or not refinery.positions:

@@ -116,17 +116,17 @@ class PartitionRefiner:
         """
         # 3. What is below the position was committed before, or is about to be.
         records = [record for record in records if record.offset >= self._taken]
-        if not records:
+        index = self.index
+        # Closed in between, its records are another worker's.
+        if not records or index is None:
             return Prepared()
-        prepared = await asyncio.to_thread(self._judge, records)
+        prepared = await asyncio.to_thread(self._judge, records, index)
         self._taken = prepared.position
         return prepared
 
-    def _judge(self, records: Sequence[RawRecord]) -> Prepared:
-        if self.index is None:
-            raise RuntimeError("the dedup index must be rebuilt before rows are judged")
+    def _judge(self, records: Sequence[RawRecord], index: DedupIndex) -> Prepared:
         intake = read_group(records, self.family, self._limits)
-        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, self.index)
+        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, index)
         augmented = verdicts.rerouted.head(0)
         entry = entries(records, intake, verdicts, np.zeros(len(records), dtype=np.int64), self.family)
         group = Group(self.family, records, intake)

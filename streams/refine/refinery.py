@@ -101,10 +101,10 @@ class Refinery:
             if result is None:
                 self._on_progress(each.progress)
                 continue
-            await self._close(refiner.partition)
             if isinstance(result, ProducerFenced):
                 # Another worker owns the partition by now: its events are that worker's to refine.
                 log.warning("%s/%d: fenced by its next owner", self.topic, refiner.partition)
+                await self._close(refiner.partition)
             else:
                 self._on_failure(result)
         self.moved_at = time.monotonic()
@@ -114,7 +114,10 @@ class Refinery:
         if not stale:
             return
         count = next(iter(stale.values())).partitions
+        # Reading back much data takes long and is no stall; it has a limit of its own on how long nothing comes.
+        self.moved_at = float("inf")
         indices = await asyncio.to_thread(dedup_indices, self._connection, self.family, list(stale), count)
+        self.moved_at = time.monotonic()
         for partition, refiner in stale.items():
             refiner.index = indices[partition]
             log.info("%s/%d: %d ids remembered", self.topic, partition, len(indices[partition]))

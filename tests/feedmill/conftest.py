@@ -1,0 +1,26 @@
+"""What the command-line tests share: a way to call a command under a test's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from broker.clients import Connection
+from feedmill.cli import run
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def called(connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run a command line under the test's settings; (exit status, stdout, stderr)."""
+    for name, value in connection.settings.environment(connection.servers).items():
+        monkeypatch.setenv(name, value)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = run(list(arguments))
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return call

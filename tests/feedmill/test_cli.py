@@ -1,0 +1,108 @@
+"""What users see when they err: one line that says how to mend it, and the exit status that goes with it."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from broker.clients import Connection
+from broker.topics import extents, topic_name
+from feedmill.cli import run
+from schema.record import RAW
+from tests.feedmill.conftest import Command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["produce", "reduction"], "--count"),
+        (["produce", "reduction", "--count", "many"], "--count"),
+        (["produce", "reduction", "--count", "0"], "--count"),
+        (["produce", "reduction", "--count", "5", "--seed", "-1"], "--seed"),
+        (["produce", "reduction", "--count", "5", "--fuel", "0"], "--fuel"),
+        (["produce", "poetry", "--count", "5"], "poetry"),
+        (["worker", "poetry"], "poetry"),
+        (["ingest", "poetry", "-"], "poetry"),
+        (["bench", "nothing"], "generate, refine, pipeline"),
+        (["nonsense"], "nonsense"),
+        (["watch", "--interval", "0"], "--interval"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert told in err
+
+
+def test_a_malformed_setting_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FEEDMILL_PARTITIONS", "none")
+    assert run(["topics"]) == 1
+    assert "FEEDMILL_PARTITIONS" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["topics"], ["produce", "reduction", "--count", "10"], ["coverage", "report", "reduction"], ["watch", "--once"]],
+)
+def test_a_broker_that_is_down_is_told_within_ten_seconds(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        # Bound but not listening: nothing can answer here.
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("FEEDMILL_BOOTSTRAP_SERVERS", f"127.0.0.1:{taken.getsockname()[1]}")
+        began = time.monotonic()
+        assert run(arguments) == 1
+        assert time.monotonic() - began < 10
+    err = capfd.readouterr().err
+    assert "FEEDMILL_BOOTSTRAP_SERVERS" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_produce_prints_the_seed_it_drew_and_sends_exactly_the_count(called: Command, connection: Connection) -> None:
+    status, out, err = called("produce", "reduction", "--count", "500", "--workers", "1")
+    assert (status, out) == (0, "")
+    assert int(err.split("seed ")[1].split()[0]) >= 0
+    assert "500 reductions" in err
+    topic = topic_name(connection.settings, "reduction", RAW)
+    assert sum(extent.end for extent in extents(connection, topic).values()) > 0
+
+
+def test_watch_and_doctor_show_what_is_there(called: Command, connection: Connection) -> None:
+    assert called("produce", "reduction", "--count", "500", "--workers", "1")[0] == 0
+    status, out, _ = called("watch", "--once")
+    assert status == 0
+    assert "raw" in out
+    assert "ledger" in out
+    status, out, _ = called("doctor")
+    assert status == 0
+    assert connection.servers in out
+    assert "not refined yet" in out
+
+
+def test_doctor_shows_no_secret_and_says_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = "hunter2-and-more"  # noqa: S105 - not one of anybody's
+    for name, value in {
+        "BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "SASL_MECHANISM": "PLAIN",
+        "SASL_USERNAME": "somebody",
+        "SASL_PASSWORD": secret,
+        "BROKER_TIMEOUT_S": "1",
+    }.items():
+        monkeypatch.setenv(f"FEEDMILL_{name}", value)
+    assert run(["doctor"]) == 1
+    out, err = capfd.readouterr()
+    assert secret not in out + err
+    assert "wrong" in out
+    assert "somebody" in out

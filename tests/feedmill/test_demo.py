@@ -1,0 +1,60 @@
+"""The demo: all of it at a small size, and an interrupt that leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from broker.clients import Connection
+from tests.feedmill.conftest import Command
+
+
+def test_the_demo_shows_every_stage(called: Command, connection: Connection) -> None:
+    status, out, err = called("demo", "--count", "6000", "--steps", "3", "--seed", "21")
+    assert status == 0, err
+    assert "6,000 rows in = " in out
+    assert "possible cells covered" in out
+    assert "held-out terms" in out
+    assert "in 3 steps" in out
+    assert "Try next" in out
+    replayed = pl.read_parquet(connection.settings.data_dir / "demo" / "reductions.parquet")
+    assert f"{replayed.height:,} clean" in out
+
+
+@pytest.mark.parametrize("line", ["Kafka at", "generating", "refine: "])
+def test_an_interrupt_leaves_nothing_running(tmp_path: Path, line: str) -> None:
+    """The demo with an embedded broker of its own, interrupted once it has said `line`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FEEDMILL_")}
+    data = str(tmp_path / "data")
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "feedmill", "demo"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**environment, "FEEDMILL_DATA_DIR": data, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 120
+    while line not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        assert demo.poll() is None, log.read_text()
+        time.sleep(0.02)
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(90) == 130, log.read_text()
+    left = [process for process in psutil.process_iter(["cmdline", "environ"]) if _belongs(process, data)]
+    assert left == []
+    assert log.read_text().rstrip().endswith("feedmill: stopped")
+
+
+def _belongs(process: psutil.Process, data: str) -> bool:
+    command = " ".join(process.info["cmdline"] or ())
+    return data in command or (process.info["environ"] or {}).get("FEEDMILL_DATA_DIR") == data

@@ -1,0 +1,62 @@
+"""Child services: none outlives its parent, and one that ends by itself is noticed with its last words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from broker.clients import Connection
+from feedmill.services import ServiceError, start
+
+_PARENT = """
+import sys, time
+from schema.settings import load_settings
+from feedmill.services import running
+settings = load_settings()
+with running(settings, settings.bootstrap_servers, workers=2) as services:
+    print(*(service.process.pid for service in services), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_services_end_with_a_parent_that_is_killed(connection: Connection) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, env=connection.settings.environment(connection.servers)
+    )
+    assert parent.stdout is not None
+    children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+    assert len(children) == 3
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    for process in alive:
+        process.kill()
+    assert len(gone) == 3
+
+
+def test_a_service_that_ends_is_told_with_its_last_words(connection: Connection) -> None:
+    service = start(connection.settings, connection.servers, "odd", ["nonsense"])
+    deadline = time.monotonic() + 60
+    while service.process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(ServiceError, match=r"the odd ended with status 2: .*nonsense"):
+        service.check()
+    service.stop()
+
+
+def test_settings_reach_a_child_whole_and_nothing_else_does(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEEDMILL_PARTITIONS", "77")
+    environment = connection.settings.environment("host:1")
+    assert environment["FEEDMILL_BOOTSTRAP_SERVERS"] == "host:1"
+    assert environment["FEEDMILL_NAMESPACE"] == connection.settings.namespace
+    assert environment["FEEDMILL_PARTITIONS"] == str(connection.settings.partitions)
+    assert environment["PATH"] == os.environ["PATH"]
