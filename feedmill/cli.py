@@ -21,6 +21,9 @@ from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
 
+# As a shell reports a process that SIGINT ended.
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="feedmill",
     help="A stream-processing data service for machine-learning training data.",
@@ -76,7 +79,7 @@ def run(arguments: list[str]) -> int:
         # Without a message the help has been shown instead.
         return _tell(f"{told}: see `{path} --help`", error.exit_code) if told else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _tell("stopped", 130)
+        return _tell("stopped", _INTERRUPTED)
     except FeedmillError as error:
         if "--debug" in arguments:
             raise
@@ -86,7 +89,8 @@ def run(arguments: list[str]) -> int:
             raise
         line = str(error).partition("\n")[0]
         return _tell(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
-    return status if isinstance(status, int) else 0
+    # Typer ends an interrupted command by itself, with its status and without a word.
+    return _tell("stopped", _INTERRUPTED) if status == _INTERRUPTED else status if isinstance(status, int) else 0
 
 
 def _tell(line: str, status: int) -> int:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 from feedmill.cli import main
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin, whose lock this thread would hold while the interpreter shuts down.
+    while os.read(0, 1024):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

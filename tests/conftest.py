@@ -65,7 +65,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert keeper.stdout is not None
     servers = keeper.stdout.readline().strip()
     if not servers:
-        pytest.fail(f"the session's broker did not start (status {keeper.wait()}): its error is on stderr")
+        keeper.communicate()
+        pytest.fail(f"the session's broker did not start (status {keeper.returncode}): its error is on stderr")
     yield servers
     keeper.communicate()
 

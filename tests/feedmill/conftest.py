@@ -17,6 +17,8 @@ def called(connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytes
     """Run a command line under the test's settings; (exit status, stdout, stderr)."""
     for name, value in connection.settings.environment(connection.servers).items():
         monkeypatch.setenv(name, value)
+    # Wide enough that no phrase is broken over two lines.
+    monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: str) -> tuple[int, str, str]:
         status = run(list(arguments))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -40,15 +39,14 @@ def test_services_end_with_a_parent_that_is_killed(connection: Connection) -> No
     assert len(gone) == 3
 
 
-def test_a_service_that_ends_is_told_with_its_last_words(connection: Connection) -> None:
+def test_a_service_that_ends_is_told_with_its_last_words(
+    connection: Connection, request: pytest.FixtureRequest
+) -> None:
     service = start(connection.settings, connection.servers, "odd", ["nonsense"])
-    deadline = time.monotonic() + 60
-    while service.process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    request.addfinalizer(service.stop)
+    service.process.wait(60)
     with pytest.raises(ServiceError, match=r"the odd ended with status 2: .*nonsense"):
         service.check()
-    service.stop()
 
 
 def test_settings_reach_a_child_whole_and_nothing_else_does(
