@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -15,3 +16,10 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_fork_server_afterwards() -> Iterator[None]:
+    """The process that loader workers are forked from would outlive the tests by a moment."""
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
