@@ -48,6 +48,10 @@ finally:
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kill-rows", type=int, default=400_000, help="Rows under which workers are killed.")
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bootstrap servers of an embedded Kafka that lives as long as the session."""

@@ -82,7 +82,7 @@ class PartitionRefiner:
             transactional_id=f"{settings.namespace}.{family.name}.{partition}",
             acks="all",
             max_batch_size=settings.record_max_bytes,
-            max_request_size=settings.raw_record_max_bytes + 64 * 1024,
+            max_request_size=connection.max_request_bytes,
         )
 
     async def open(self) -> int:

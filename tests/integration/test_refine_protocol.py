@@ -23,7 +23,6 @@ from tests import reductions
 from tests.integration import workers
 
 KILLS = 5
-ROWS_UNDER_KILLS = 400_000
 ARROW = Envelope("reduction", "raw", 1, "test", 0, 0, 1).headers()
 
 
@@ -57,9 +56,12 @@ def test_all_that_is_produced_is_refined_and_accounted_for(ready: Connection, tm
     assert rows["reasons"].explode().unique().to_list() == ["duplicate"]
 
 
-def test_a_worker_killed_again_and_again_loses_nothing_and_doubles_nothing(ready: Connection, tmp_path: Path) -> None:
+def test_a_worker_killed_again_and_again_loses_nothing_and_doubles_nothing(
+    ready: Connection, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    rows = request.config.getoption("--kill-rows")
     settings = ready.settings.model_copy(update={"refine_group_records": 4})
-    run = ReductionRun(count=ROWS_UNDER_KILLS, seed=12, workers=2)
+    run = ReductionRun(count=rows, seed=12, workers=2)
     produce(ready, run)
     chance = random.Random(12)
     topic, group = topic_name(settings, FAMILY.name, RAW), position_group(settings, FAMILY.name)
@@ -83,7 +85,7 @@ def test_a_worker_killed_again_and_again_loses_nothing_and_doubles_nothing(ready
     with workers.worker(settings, log) as process:
         workers.wait_until_refined(ready, process, log)
     sums = workers.check_accounts(ready)
-    assert sums["rows_in"] == ROWS_UNDER_KILLS
+    assert sums["rows_in"] == rows
     assert set(workers.clean(ready)["term"]) == set(pl.concat(list(generate(run)))["term"])
 
 
