@@ -72,10 +72,10 @@ class WorkerLines:
 def up_command(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Refine workers to run.")] = 1,
 ) -> None:
-    """Run the broker, the refine workers and the coverage service until Ctrl-C."""
+    """Run the broker, the refine workers and the coverage service until Ctrl-C; what ends is started again."""
     from broker.clients import connect
     from broker.topics import ensure_topics
-    from feedmill.services import running, wait_until_stopped
+    from feedmill.services import keep_running, running
 
     settings = load_settings()
     connection = connect(settings, on_progress=lambda line: print(line, flush=True))
@@ -83,4 +83,4 @@ def up_command(
     with running(settings, connection.servers, workers) as services:
         print(f"Kafka at {connection.servers}; {workers} worker(s) and the coverage service are starting", flush=True)
         print(f"logs: {settings.data_dir / 'logs'}; live view: feedmill watch; stop with Ctrl-C", flush=True)
-        wait_until_stopped(services)
+        keep_running(services, lambda line: print(line, flush=True))

@@ -49,6 +49,18 @@ def test_a_service_that_ends_is_told_with_its_last_words(
         service.check()
 
 
+def test_a_killed_worker_is_started_again(connection: Connection, request: pytest.FixtureRequest) -> None:
+    service = start(connection.settings, connection.servers, "worker", ["worker"])
+    request.addfinalizer(lambda: service.stop())
+    assert service.revive() is None
+    killed = service.process
+    killed.kill()
+    killed.wait()
+    assert "the worker ended with status -9" in (service.revive() or "")
+    assert service.process.pid != killed.pid
+    assert service.process.poll() is None
+
+
 def test_settings_reach_a_child_whole_and_nothing_else_does(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
