@@ -259,8 +259,18 @@ def _choose_ports(settings: Settings, layout: Layout, *, any_port: bool) -> _Sta
     return _State(0, port, controller_port)
 
 
+def new_cluster_id() -> str:
+    """Return a random cluster id in Kafka's form: 16 bytes in URL-safe base64, never with a leading dash.
+
+    Kafka's own ids have none either, for its storage tool would read such a one as an option.
+    """
+    while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
+        continue
+    return made
+
+
 def _format(layout: Layout, jars: list[Path], deadline: float) -> None:
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    cluster_id = new_cluster_id()
     try:
         done = jvm.run(layout, jvm.format_command(layout, jars, cluster_id), max(deadline - time.monotonic(), 1.0))
     except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -231,3 +232,9 @@ def test_log_tail_shows_what_kafka_logged_last(shared: Settings) -> None:
 
 def test_log_tail_of_a_broker_never_started_is_empty(fresh: Settings) -> None:
     assert embedded.tail_log(fresh) == []
+
+
+def test_no_cluster_id_looks_like_an_option() -> None:
+    made = {embedded.new_cluster_id() for _ in range(2_000)}
+    assert len(made) == 2_000
+    assert all(len(base64.urlsafe_b64decode(f"{each}==")) == 16 and not each.startswith("-") for each in made)
