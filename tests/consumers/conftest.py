@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 import pytest
 import torch
@@ -19,7 +19,8 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_fork_server_afterwards() -> Iterator[None]:
-    """The process that loader workers are forked from would outlive the tests by a moment."""
+def no_process_afterwards() -> Iterator[None]:
+    """The processes that multiprocessing keeps for loader workers would outlive the tests by a moment."""
     yield
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
