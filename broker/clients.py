@@ -108,17 +108,11 @@ class Connection:
 
     def aiokafka_options(self) -> dict[str, Any]:
         """Return the options that every aiokafka client takes: servers, client id, security."""
-        settings = self.settings
-        options: dict[str, Any] = {
+        return {
             "bootstrap_servers": self.servers,
-            "client_id": settings.client_id,
-            "security_protocol": settings.security_protocol,
+            "client_id": self.settings.client_id,
+            **_security(self.settings),
         }
-        if settings.security_protocol.startswith("SASL"):
-            options.update(_sasl(settings))
-        if settings.security_protocol.endswith("SSL"):
-            options["ssl_context"] = _ssl_context(settings)
-        return options
 
     def _client(self, factory: Callable[..., Client], own: dict[str, Any]) -> Client:
         settings = self.settings
@@ -129,13 +123,9 @@ class Connection:
             "bootstrap_servers": [server],
             "bootstrap_timeout_ms": int(left_s * 1000),
             "client_id": settings.client_id,
-            "security_protocol": settings.security_protocol,
+            **_security(settings),
             **own,
         }
-        if settings.security_protocol.startswith("SASL"):
-            options.update(_sasl(settings))
-        if settings.security_protocol.endswith("SSL"):
-            options["ssl_context"] = _ssl_context(settings)
         made: list[KafkaNetClient] = []
 
         def remember(**network_options: Any) -> KafkaNetClient:
@@ -203,6 +193,16 @@ def _address(server: str) -> tuple[str, int]:
     if not host or not port.isdecimal():
         raise ConfigError(f"bootstrap server {server!r} is not host:port: correct FEEDMILL_BOOTSTRAP_SERVERS")
     return host.strip("[]"), int(port)
+
+
+def _security(settings: Settings) -> dict[str, Any]:
+    """Return what every client is told of security; kafka-python and aiokafka name these options alike."""
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.security_protocol.startswith("SASL"):
+        options.update(_sasl(settings))
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_context"] = _ssl_context(settings)
+    return options
 
 
 def _sasl(settings: Settings) -> dict[str, Any]:
