@@ -31,7 +31,7 @@ def dedup_indices(
 ) -> dict[int, DedupIndex]:
     """Return the dedup index of each wanted raw partition, from all that is committed in clean now.
 
-    Blocks while it reads clean from its beginning to its last stable offset (about 10M ids/s).
+    Blocks while it reads clean from its beginning to its last stable offset.
 
     Raises:
         RefineError: a clean record cannot be decoded, or the broker stops answering meanwhile.
