@@ -1,8 +1,8 @@
 """The dedup index of one partition: which example ids stand in clean already.
 
 An open-addressing hash set of uint64 in flat numpy arrays, probed by compiled code: 13 to 27 bytes an id, for the table
-doubles when it is 0.6 full. A window is kept as two generations: when the younger holds `window` ids the older is dropped, so
-between `window` and twice as many of the latest ids are remembered.
+doubles when it is 0.6 full. A window is kept as two generations: when the younger holds `window` ids the older is
+dropped, so between `window` and twice as many of the latest ids are remembered.
 """
 
 from __future__ import annotations
