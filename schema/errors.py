@@ -18,7 +18,10 @@
     │   └── CoverageOwnedError     another process owns the store
     ├── DrainTimeoutError          raw was not refined and folded in time
     ├── ReplayError                a replay's bounds, filter or output cannot be served
-    └── FeedError                  a feed cannot give the batches asked for
+    ├── FeedError                  a feed cannot give the batches asked for
+    └── TrainingError              a training run cannot go on
+        ├── CheckpointError        a checkpoint is absent, or cannot be read or written
+        └── TrainingStoppedError   it was told to stop; a checkpoint is there     (exit status 130 or 143)
 
 A user's error (the first three) is told in one line. A data error (`RecordError`) never reaches a user: its reason
 code goes with the record to the `rejected` stage.
@@ -109,3 +112,19 @@ class ReplayError(FeedmillError):
 
 class FeedError(FeedmillError):
     """A feed cannot give the batches it was asked for."""
+
+
+class TrainingError(FeedmillError):
+    """A training run cannot go on."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is absent, or cannot be read or written."""
+
+
+class TrainingStoppedError(TrainingError):
+    """A training run was told to stop by a signal."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
