@@ -1,19 +1,28 @@
 # The newcomer's two commands are `make demo` and `make test`; both make .venv first, from the pinned lock.
 # Needed on the machine: Python 3.11+ with pip, make, and network to the package registries.
 PYTHON ?= python3
+UV := uv==0.13.9
 BIN := .venv/bin
-STAMP := .venv/.installed
+# The peers of `feedmill bench feed` want older libraries than training does, so they live apart.
+BENCH_BIN := .venv-bench/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: install demo test lint lock clean
+.PHONY: install bench-install demo test lint bench lock clean
 
-install: $(STAMP)
+install: .venv/.installed
 
-$(STAMP): requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	touch $(STAMP)
+bench-install: .venv-bench/.installed
+
+.venv/.installed: requirements.lock
+.venv-bench/.installed: requirements-bench.lock
+
+.venv/.installed .venv-bench/.installed: %/.installed: pyproject.toml
+	test -x $*/bin/python || $(PYTHON) -m venv $*
+	test -x $*/bin/uv || $*/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$*/bin/uv pip sync --quiet --python $*/bin/python --require-hashes $(filter %.lock,$^)
+	$*/bin/uv pip install --quiet --python $*/bin/python --no-deps --editable .
+	touch $@
 
 demo: install
 	$(BIN)/feedmill demo
@@ -26,11 +35,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: bench-install
+	$(BENCH_BIN)/feedmill bench feed
+
 lock:
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --no-annotate --custom-compile-command "make lock" --extra dev pyproject.toml \
-		--output-file requirements.lock
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(COMPILE) --extra dev --output-file requirements.lock
+	$(COMPILE) --extra bench --output-file requirements-bench.lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache build *.egg-info
