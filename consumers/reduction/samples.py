@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -28,6 +29,21 @@ class Sample:
     def correct(self) -> bool:
         """Whether the prediction is exactly right."""
         return self.true_span == self.predicted_span
+
+
+def character_span(token_span: Sequence[int]) -> Span:
+    """Return a span of tokens as one of characters: both ends lie one back, for BOS stands before the first."""
+    start, end = token_span
+    return NORMAL_FORM if (start, end) == NORMAL_FORM else (start - 1, end - 1)
+
+
+def highlight(term: str, token_span: Sequence[int]) -> Text:
+    """Return the term with the characters of a half-open span of tokens coloured, and marked `^` on the line below.
+
+    Token span (2, 3) of `abcd` is its `b`; (0, 0) marks nothing and says that the term is a normal form.
+    """
+    span = character_span(token_span)
+    return render_sample(term, span, span)
 
 
 def render_sample(term: str, true_span: Span, predicted_span: Span, width: int = 78) -> Text:

@@ -1,9 +1,21 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.text import Text
 
-from consumers.reduction.samples import BOTH, NORMAL_FORM, PREDICTED_ONLY, TRUE_ONLY, Sample, Span, render_sample
+from consumers.reduction.samples import (
+    BOTH,
+    NORMAL_FORM,
+    PREDICTED_ONLY,
+    TRUE_ONLY,
+    Sample,
+    Span,
+    character_span,
+    highlight,
+    render_sample,
+)
 
 TERM = "\\.(\\.00)(\\.0)"
 
@@ -50,3 +62,21 @@ def test_a_sample_is_correct_only_if_both_ends_are() -> None:
 def test_a_long_term_is_broken_with_its_marks_below_each_line() -> None:
     shown = render_sample("0123456", (1, 5), (2, 7), width=3)
     assert shown.plain.split("\n") == ["012", " -^", "345", "^^x", "6", "x"]
+
+
+@pytest.mark.parametrize(
+    ("span", "marked"), [((2, 3), "b"), ((1, 2), "a"), ((1, 5), "abcd"), ((4, 5), "d"), ((3, 5), "cd"), ((0, 0), "")]
+)
+def test_a_token_lies_one_ahead_of_its_character_at_both_ends(span: Span, marked: str) -> None:
+    shown = highlight("abcd", span)
+    assert coloured(shown, BOTH) == marked
+    first, below = shown.plain.split("\n")
+    assert first == ("abcd" if marked else "abcd  normal form")
+    assert "".join(character for character, mark in zip("abcd", below, strict=True) if mark == "^") == marked
+
+
+@given(st.integers(0, 30), st.integers(1, 30))
+def test_what_is_highlighted_is_what_the_span_of_characters_holds(start: int, length: int) -> None:
+    term = "0123456789" * 6
+    assert character_span((start + 1, start + length + 1)) == (start, start + length)
+    assert coloured(highlight(term, (start + 1, start + length + 1)), BOTH) == term[start : start + length]
