@@ -1,0 +1,118 @@
+"""The benchmark of the feed: what contenders give is compared with the rows themselves, and the command reports it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.feed import BenchmarkError, _measured
+from bench.feed.contenders import COLUMNS, FEED, PEERS
+from bench.feed.tensors import Tensors, batch_of, pad_terms, tally_of_batches, tally_of_rows
+from broker.clients import Connection
+from consumers.reduction.tensors import ALPHABET, BOS, EOS, PAD, decode_tokens
+from feedmill.cli import run
+from tests import reductions
+from tests.consumers.records import write
+
+TERMS = st.lists(st.text(ALPHABET, max_size=40), min_size=1, max_size=8)
+
+
+def batches(rows: pl.DataFrame, size: int) -> Iterator[Tensors]:
+    for part in rows.iter_slices(size):
+        yield batch_of(*(part[name].to_list() for name in COLUMNS))
+
+
+@given(terms=TERMS)
+def test_the_peers_encoder_gives_the_terms_padded(terms: list[str]) -> None:
+    tokens, mask = pad_terms(terms)
+    assert tokens.dtype == torch.int64
+    assert tokens.shape == mask.shape == (len(terms), max(map(len, terms)) + 2)
+    for term, row, real in zip(terms, tokens, mask, strict=True):
+        assert decode_tokens(row) == term
+        assert (row[0], row[len(term) + 1]) == (BOS, EOS)
+        assert real.tolist() == [True] * (len(term) + 2) + [False] * (len(row) - len(term) - 2)
+        assert bool((row[~real] == PAD).all())
+
+
+@given(size=st.integers(1, 70), order=st.permutations(range(60)))
+def test_what_batches_add_up_to_depends_on_their_rows_alone(size: int, order: list[int]) -> None:
+    rows = reductions.valid(59)
+    rows = pl.concat(
+        [rows, reductions.frame([reductions.row(59, term="\\.0", span_start=0, span_end=0, steps_total=0)])]
+    )
+    tally, padding_share = tally_of_batches(batches(rows[order], size))
+    assert tally == tally_of_rows(rows)
+    assert 0 <= padding_share < 1
+
+
+def swapped(made: Tensors) -> Tensors:
+    tokens = made.tokens.clone()
+    # A bracket and what stands before it.
+    tokens[-1, [-3, -2]] = tokens[-1, [-2, -3]]
+    return made._replace(tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        swapped,
+        lambda made: Tensors(*(tensor[:-1] for tensor in made)),
+        lambda made: made._replace(span=made.span + 1),
+        lambda made: made._replace(mask=torch.ones_like(made.mask)),
+        lambda made: made._replace(example_id=made.example_id ^ 1),
+    ],
+    ids=["two tokens exchanged", "a row left out", "span off by one", "padding counted", "another id"],
+)
+def test_wrong_tensors_add_up_to_something_else(change: object) -> None:
+    rows = reductions.valid(20)
+    assert callable(change)
+    assert tally_of_batches(map(change, batches(rows, 6)))[0] != tally_of_rows(rows)
+
+
+def test_tokens_of_another_type_are_refused() -> None:
+    (made,) = batches(reductions.valid(3), 3)
+    with pytest.raises(TypeError, match=r"tokens are torch\.int32, not int64"):
+        tally_of_batches([made._replace(tokens=made.tokens.int())])
+
+
+def test_a_contender_that_gives_other_rows_is_an_error(connection: Connection, tmp_path: Path) -> None:
+    rows = reductions.valid(300)
+    write(connection, rows)
+    assert _measured(FEED, connection, rows, tmp_path)["rows"] == 300
+    with pytest.raises(BenchmarkError, match=r"gave Tally\(rows=300, .* and its rows are Tally\(rows=299,"):
+        _measured(FEED, connection, rows[:-1], tmp_path)
+
+
+def test_the_command_reports_the_feed_its_peers_and_those_that_are_missing(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in connection.settings.environment(connection.servers).items():
+        monkeypatch.setenv(name, value)
+    assert run(["bench", "feed", "--rows", "3000", "--json"]) == 0
+    said, aside = capfd.readouterr()
+    told = json.loads(said)
+    missing = [name for peer in PEERS for name in peer.needs if not installed(name)]
+    assert told["peers_missing"] == sorted(missing)
+    assert len(told["peers"]) == len(PEERS) - len(missing)
+    assert ("left out, for want of" in aside) == bool(missing)
+    for figures in (told, told["topic_order"], *told["peers"]):
+        assert (figures["unit"], figures["rows"]) == ("examples/s", 3000)
+        assert figures["rate"] == pytest.approx(figures["rows"] / figures["elapsed_s"])
+    for peer in told["peers"]:
+        assert peer["ratio"] == pytest.approx(told["rate"] / peer["rate"])
+    assert told["padding_share"] < told["topic_order"]["padding_share"]
+
+
+def installed(distribution: str) -> bool:
+    try:
+        return bool(version(distribution))
+    except PackageNotFoundError:
+        return False
