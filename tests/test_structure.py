@@ -89,8 +89,9 @@ def test_the_front_door_opens_without_the_heavy_libraries() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_lock_names_no_index() -> None:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-bench.lock"])
+def test_the_lock_names_no_index(lock: str) -> None:
+    lines = (ROOT / lock).read_text().splitlines()
     assert not [line for line in lines if "://" in line or line.startswith(("--index", "--extra-index", "--find"))]
     pinned = [line for line in lines if "==" in line]
     assert len(pinned) > 50
