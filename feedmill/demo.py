@@ -25,8 +25,8 @@ from schema.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
+    from consumers.reduction.report import TrainReport
     from consumers.reduction.samples import Sample
-    from consumers.reduction.trainer import TrainReport
     from consumers.replay import ReplayReport
     from feedmill.services import Service
 
@@ -176,8 +176,10 @@ def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
 def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, Pace]:
     with progress("train", steps) as advance:
         # Loading torch takes seconds: the bar stands there already.
+        from consumers.budget import Budget
         from consumers.feed import Feed, FeedOptions
-        from consumers.reduction.trainer import TrainOptions, train
+        from consumers.reduction.options import Saving, TrainOptions
+        from consumers.reduction.trainer import train
 
         feed = Feed(
             connection,
@@ -186,9 +188,10 @@ def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, 
             shuffle_seed=0,
             options=FeedOptions(max_tokens=_MAX_TOKENS, bucket=True),
         )
-        options = TrainOptions(out=out, steps=steps, time_limit_s=_TRAIN_LIMIT_S)
+        budget = Budget(steps=steps, seconds=_TRAIN_LIMIT_S)
+        options = TrainOptions(saving=Saving(out=out, replace=True), budget=budget)
         report = train(feed, options, lambda step: advance(step.number, f"loss {step.loss:.3f}"))
-    return report, Pace("train", report.tokens_per_s * report.elapsed_s, "tokens/s", report.elapsed_s)
+    return report, Pace("train", report.real_tokens, "tokens/s", report.elapsed_s)
 
 
 def _show_samples(samples: list[Sample], console: Console) -> None:

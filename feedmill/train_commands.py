@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,72 +12,169 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from feedmill.progress import progress
+from feedmill.progress import Advance, progress
 from schema.errors import ConfigError
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
-    from consumers.reduction.trainer import TrainReport
-
-app = typer.Typer(help="Train a model from a family's clean topic.", no_args_is_help=True)
+    from consumers.budget import Budget
+    from consumers.feed import Feed
+    from consumers.ranks import Ranks
+    from consumers.reduction.options import TrainOptions
+    from consumers.reduction.report import Step, TrainReport
 
 _SAMPLES = 10
+_STEPS = 300
+# What is asked for where nothing is given and nothing is resumed.
+_DEFAULTS: Mapping[str, Any] = {
+    "split": "train",
+    "max_tokens": 2050,
+    "seed": 0,
+    "learning_rate": 2e-3,
+}
+_BATCH_TOKENS = 16_384
 
 
-@app.callback()
-def _train() -> None:
-    """Train a model from a family's clean topic."""
-
-
-@app.command("reduction")
 def train_reduction_command(
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 300,
-    batch_size: Annotated[int, typer.Option(min=1, help="Terms to a batch.")] = 32,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
-    max_tokens: Annotated[int, typer.Option(min=3, help="Longer terms are left out, and counted.")] = 96,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, shuffling and held-out rows.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="The checkpoint's folder; replaced if it is there.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help=f"Optimizer steps; {_STEPS} if no --minutes are given.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="End after so many; a run that is resumed counts on.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Terms to a batch, over all ranks.")] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(min=3, help=f"Tokens to a batch, over all ranks; {_BATCH_TOKENS} if no --batch-size is given."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=3, help="Longer terms are left out, and counted.", show_default="2050")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test.", show_default="train")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of weights, shuffling and held-out rows.", show_default="0")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest.", show_default="0.002")] = None,
+    bf16: Annotated[
+        bool | None,
+        typer.Option("--bf16/--no-bf16", help="Matrix products in bfloat16; by default where the machine gains."),
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Have torch compile the model.")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory for more time.")
+    ] = False,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
+    eval_every: Annotated[int, typer.Option(min=1, help="Steps between judgements by held-out terms.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint, with its settings.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Throw away the run that the folder holds.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Train on what arrives, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Train a span predictor: point at the redex that normal order reduces next."""
-    from broker.clients import connect
+    """Train a span predictor: point at the redex that normal order reduces next.
 
+    Under `torchrun --nproc-per-node N -m feedmill train reduction ...` N ranks share every batch.
+    """
     require_torch()
     settings = load_settings()
-    connection = connect(settings)
-    with progress("training", steps, quiet=as_json) as advance:
-        # Loading torch takes seconds: the bar stands there already.
-        from consumers.feed import Feed, FeedOptions
-        from consumers.reduction.trainer import Step, TrainOptions, train
+    from broker.clients import connect
+    from consumers.feed import Feed, FeedOptions
+    from consumers.ranks import joined
+    from consumers.reduction.options import Execution, Judging, Optimisation, Saving, TrainOptions, bf16_is_fast
+    from consumers.reduction.trainer import saved_choices
 
-        feed = Feed(
-            connection,
-            "reduction",
-            split=split,
-            batch_size=batch_size,
-            mode="follow" if follow else "snapshot",
-            shuffle_seed=seed,
-            options=FeedOptions(max_tokens=max_tokens, bucket=True),
+    saving = Saving(
+        out=out or settings.data_dir / "models" / "reduction",
+        every_steps=checkpoint_every,
+        resume=resume,
+        replace=replace,
+    )
+    with joined() as ranks:
+        # What is not given is the checkpoint's, so that `--resume` alone goes on as the run began.
+        saved = ranks.from_first(lambda: saved_choices(saving.out)) if resume else {}
+        given = {
+            "split": split,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "learning_rate": learning_rate,
+            "bf16": bf16,
+            "mode": "follow" if follow else None,
+        }
+        started_with: dict[str, Any] = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), "mode": "snapshot", **saved}
+        chosen: dict[str, Any] = {name: started_with[name] if value is None else value for name, value in given.items()}
+        if batch_size is None and batch_tokens is None:
+            batch_size, batch_tokens = saved.get("batch_size"), saved.get("batch_tokens", _BATCH_TOKENS)
+        options = TrainOptions(
+            saving=saving,
+            budget=_budget(steps, minutes, saved),
+            seed=chosen["seed"],
+            optimisation=Optimisation(learning_rate=chosen["learning_rate"], bf16=chosen["bf16"]),
+            execution=Execution(compile=compiled, gradient_checkpointing=gradient_checkpointing),
+            judging=Judging(every_steps=eval_every),
         )
-        options = TrainOptions(out=out or settings.data_dir / "models" / "reduction", steps=steps, seed=seed)
-
-        def show(step: Step) -> None:
-            advance(step.number, f"loss {step.loss:.3f}, {step.tokens_per_s:,.0f} tokens/s")
-
-        report = train(feed, options, show)
+        # Rank 0 first: with no broker configured it starts one, which the others then find.
+        ranks.from_first(lambda: connect(settings).servers)
+        feed = Feed(
+            connect(settings),
+            "reduction",
+            split=chosen["split"],
+            batch_size=batch_size,
+            mode=chosen["mode"],
+            shuffle_seed=chosen["seed"],
+            options=FeedOptions(
+                max_tokens=chosen["max_tokens"],
+                batch_tokens=batch_tokens,
+                bucket=True,
+                rank=ranks.rank,
+                world=ranks.world,
+            ),
+        )
+        report = _train(feed, options, ranks, quiet=as_json or not ranks.first)
+    if not ranks.first:
+        return
     if as_json:
         print(json.dumps(_told(report)))
     else:
-        _show(report, max_tokens)
+        _show(report, chosen["max_tokens"])
 
 
 def require_torch() -> None:
     """Raise ConfigError, naming the extra to install, where a training library is missing."""
-    missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
+    missing = [name for name in ("torch", "transformers", "safetensors", "tensorboard") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs {', '.join(missing)}: install the extra with `pip install feedmill[train]`")
+
+
+def shows(advance: Advance, budget: Budget) -> Callable[[Step], None]:
+    """Return what takes a run's steps and shows them: against the steps of the budget, or against its seconds."""
+
+    def show(step: Step) -> None:
+        done = step.elapsed_s if budget.steps is None else step.number
+        note = f"loss {step.loss:.3f}, {step.tokens_per_s:,.0f} tokens/s"
+        advance(done, note if budget.steps is not None else f"s, step {step.number:,}, {note}")
+
+    return show
+
+
+def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) -> Budget:
+    from consumers.budget import Budget
+
+    if steps is None and minutes is None:
+        return Budget(**saved["budget"]) if saved else Budget(steps=_STEPS)
+    return Budget(steps=steps, seconds=None if minutes is None else 60 * minutes)
+
+
+def _train(feed: Feed, options: TrainOptions, ranks: Ranks, *, quiet: bool) -> TrainReport:
+    from consumers.reduction.trainer import train
+    from consumers.stopping import stop_on_signals
+
+    total = options.budget.steps or options.budget.seconds or 0.0
+    with stop_on_signals() as stop, progress("training", total, quiet=quiet) as advance:
+        return train(feed, options, shows(advance, options.budget), ranks=ranks, stop=stop)
 
 
 def _told(report: TrainReport) -> dict[str, Any]:
@@ -90,11 +188,34 @@ def _show(report: TrainReport, max_tokens: int) -> None:
     console = Console()
     for sample in report.samples[:_SAMPLES]:
         console.print(render_sample(sample.term, sample.true_span, sample.predicted_span), soft_wrap=True)
-    exact = "no held-out rows" if report.exact_span is None else f"{report.exact_span:.1%} of {report.held_out_rows}"
+    if report.held_out_rows:
+        console.print(_bands(report))
+    exact = "no held-out rows" if report.exact_span is None else f"{report.exact_span:.1%} of {report.held_out_rows:,}"
     print(
-        f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.steps} steps; exact span: {exact}; "
-        f"{report.tokens_per_s:,.0f} tokens/s, {report.padding_share:.1%} padding -> {report.checkpoint}",
+        f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.steps:,} steps, {report.elapsed_s:,.0f} s; "
+        f"exact span: {exact}; {report.tokens_per_s:,.0f} tokens/s, {report.padding_share:.1%} padding "
+        f"-> {report.checkpoint}",
         file=sys.stderr,
     )
     if report.too_long:
         print(f"{report.too_long:,} terms of over {max_tokens} tokens were left out", file=sys.stderr)
+
+
+def _bands(report: TrainReport) -> Table:
+    """Return the held-out metrics, all together and by size and depth band, as a table."""
+    table = Table("held-out terms", box=None, pad_edge=False)
+    for name in ("rows", "exact span", "IoU", "normal forms: precision", "recall"):
+        table.add_column(name, justify="right")
+    told = report.held_out
+    normal = told["normal_form"]
+    whole = {**told, "nf_precision": normal["precision"], "nf_recall": normal["recall"]}
+    rows = [
+        ("all", whole),
+        *((f"{band['band']} nodes", band) for band in told["by_size"]),
+        *((f"depth {band['band']}", band) for band in told["by_depth"]),
+    ]
+    for name, band in rows:
+        if band["rows"]:
+            shares = (band[key] for key in ("exact_span", "iou", "nf_precision", "nf_recall"))
+            table.add_row(name, f"{band['rows']:,}", *("-" if share is None else f"{share:.1%}" for share in shares))
+    return table

@@ -1,234 +1,242 @@
-"""The span predictor's training loop: from a feed to a checkpoint, on a CPU.
+"""The span predictor's training loop: from a feed to checkpoints, on one process or on the ranks of `torchrun`.
 
-`train` takes a `Feed` of the reduction family and gives a `TrainReport`. The same feed offsets, options and seed give
-the same losses on the same machine.
+`train` takes a `Feed` of the reduction family and gives a `TrainReport`. The run's folder holds:
+
+::
+
+    OUT/
+        step-00000200/    checkpoints, of which the last few are kept (consumers/reduction/checkpoint.py)
+        losses.jsonl      a line a step
+        tensorboard/      what TensorBoard shows
+        config.json, model.safetensors, training.json    once the run has ended: its model, and what came of it
+
+A run goes through five steps:
+
+1. Take the run's folder; find the checkpoint to go on from, or make sure that there is none.
+2. Make model and optimizer, from the seed or from the checkpoint; set the feed where the checkpoint left it.
+3. Step after step until the budget is over, with a checkpoint and a judgement by held-out rows every so often.
+4. Save the last checkpoint. Told to stop by a signal, the run ends here.
+5. Judge the model and put it at the top of the folder.
+
+On a CPU, with a budget of steps alone, a run that was killed and resumed gives the losses of one that was not, to the
+last bit; so do two runs of the same feed offsets, options and seed. Both hold for the same machine, number of threads
+and libraries.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import torch
-from torch.nn.utils import clip_grad_norm_
-from transformers import get_cosine_schedule_with_warmup
-from transformers.utils.logging import disable_progress_bar
+from consumers.checkpoints import RunFolder, flush, newest_first
+from consumers.feed import Feed
+from consumers.loss_log import NAME as LOSSES
+from consumers.loss_log import LossLog
+from consumers.ranks import ALONE, Ranks
+from consumers.reduction.board import FOLDER as BOARD
+from consumers.reduction.board import Board
+from consumers.reduction.checkpoint import CONFIG, TRAINER, WEIGHTS, read_json
+from consumers.reduction.held_out import HeldOut, Judgement
+from consumers.reduction.learning import Learning
+from consumers.reduction.options import TrainOptions
+from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
+from consumers.stopping import StopRequest
+from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 
-from consumers.feed import Feed, FeedOptions
-from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
-from consumers.reduction.samples import NORMAL_FORM, Sample, Span
-from consumers.reduction.tensors import ReductionBatch, decode_tokens
-from schema.errors import FeedError
-
-# Losses are told as the mean over this many steps: one batch's loss is mostly its own difficulty.
-_SMOOTHING_STEPS = 20
-# Held-out rows are drawn from a window this many times their number, for neighbours in a topic are of one trace.
-_HELD_OUT_WINDOW = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How to train.
-
-    Attributes:
-        out: the checkpoint's folder; one of that name is replaced.
-        steps: optimizer steps.
-        time_limit_s: end earlier, after this long; what was learnt is kept.
-        seed: of the weights and of the choice of held-out rows.
-        learning_rate: the highest, reached after `warmup_steps` and then lowered to 0 along a cosine.
-        weight_decay: of AdamW.
-        clip_norm: the largest norm of the gradient.
-        held_out_rows: rows of the split `val` to judge by.
-        model: sizes, by the names of `SpanPredictorConfig`.
-    """
-
-    out: Path
-    steps: int = 300
-    time_limit_s: float | None = None
-    seed: int = 0
-    learning_rate: float = 2e-3
-    warmup_steps: int = 30
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    held_out_rows: int = 256
-    model: dict[str, int] = field(default_factory=dict)
+REPORT = "training.json"
+# What makes OUT itself a model that `SpanPredictor.from_pretrained` takes.
+_MODEL = (CONFIG, WEIGHTS)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step, as told to `on_step`: number from 1, loss, learning rate, norm of the gradient unclipped."""
+def train(
+    feed: Feed,
+    options: TrainOptions,
+    on_step: Callable[[Step], None] = lambda step: None,
+    *,
+    ranks: Ranks = ALONE,
+    stop: StopRequest | None = None,
+) -> TrainReport:
+    """Train a span predictor on `feed`, from scratch or from its newest checkpoint.
 
-    number: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens_per_s: float
+    Args:
+        feed: this rank's share of the global batches.
+        options: the same on every rank; all of them see `options.saving.out` on one file system.
+        on_step: told of every step, on rank 0.
+        ranks: this process among its fellows.
+        stop: ends the run early, with a checkpoint.
 
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What came of it.
-
-    Attributes:
-        steps, elapsed_s: taken, without start-up and evaluation.
-        first_loss, last_loss: means over the first and last steps (20, or a quarter of them all if that is fewer).
-        exact_span: share of the held-out rows whose span, or normal form, is predicted exactly; None without such rows.
-        held_out_rows: rows that share is of.
-        tokens_per_s: real tokens, from the attention mask.
-        padding_share: of all tokens that went through the model.
-        too_long: rows left out so far for exceeding the feed's `max_tokens`.
-        checkpoint: the folder with safetensors weights, sizes, and `training.json`.
-        losses: of every step.
-        samples: held-out terms with predictions.
-    """
-
-    steps: int
-    elapsed_s: float
-    first_loss: float
-    last_loss: float
-    exact_span: float | None
-    held_out_rows: int
-    tokens_per_s: float
-    padding_share: float
-    too_long: int
-    checkpoint: Path
-    losses: list[float]
-    samples: list[Sample]
-
-
-def train(feed: Feed, options: TrainOptions, on_step: Callable[[Step], None] = lambda step: None) -> TrainReport:
-    """Train a span predictor from scratch on `feed` and write its checkpoint.
+    Returns:
+        The report, the same on every rank.
 
     Raises:
-        FeedError: the feed has no rows, or fails while it is read.
+        UsageError: the folder holds a run and neither `resume` nor `replace` is set, or the checkpoint is of a run with
+            other settings.
+        CheckpointError: there is nothing to resume, or a checkpoint cannot be read or written.
+        FeedError: the feed has no rows, fails while it is read, or cannot go on where the checkpoint left it.
+        TrainingError: the loss is no longer a number.
+        TrainingStoppedError: `stop` was requested; the checkpoint is there.
     """
-    torch.manual_seed(options.seed)
-    model = SpanPredictor(SpanPredictorConfig(**options.model))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    schedule = get_cosine_schedule_with_warmup(optimizer, min(options.warmup_steps, options.steps // 4), options.steps)
-    losses: list[float] = []
-    real = padded = too_long = 0
-    started = time.perf_counter()
-    elapsed_s = 0.0
-    for batch in itertools.islice(_passes(feed), options.steps):
-        loss = model(batch.tokens, batch.attention_mask).loss(batch.span, batch.is_normal_form)
-        loss.backward()
-        norm = clip_grad_norm_(model.parameters(), options.clip_norm)
-        rate = schedule.get_last_lr()[0]
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+    stop = stop or StopRequest()
+    folder = RunFolder(options.saving.out, options.saving.keep)
+    with ExitStack() as stack:
+        found = ranks.from_first(lambda: _begin(folder, options, stack))  # 1
+        learning = Learning(feed, options, ranks, Path(found) if found else None)  # 2
+        scribe = stack.enter_context(_Scribe(folder, learning, options, on_step)) if ranks.first else None
+        for step in learning.steps(stop):  # 3
+            if scribe:
+                scribe.stepped(step)
+        if scribe:
+            scribe.save()  # 4
+        if learning.stopped:
+            if not ranks.first:
+                # The line that tells it is rank 0's.
+                raise SystemExit(stop.exit_status)
+            raise _stopped(stop, learning.counters.steps, options.saving.out)
+        return ranks.share(cast(TrainReport, scribe.finish() if scribe else None))  # 5
 
-        losses.append(loss.item())
-        real, padded, too_long = real + batch.real_tokens, padded + batch.tokens.numel(), batch.too_long
-        elapsed_s = time.perf_counter() - started
-        on_step(Step(len(losses), losses[-1], rate, norm.item(), real / elapsed_s))
-        if options.time_limit_s is not None and elapsed_s >= options.time_limit_s:
-            break
 
-    samples = predict(model, _held_out(feed, options))[: options.held_out_rows]
-    span = max(1, min(_SMOOTHING_STEPS, len(losses) // 4))
-    report = TrainReport(
-        steps=len(losses),
-        elapsed_s=elapsed_s,
-        first_loss=sum(losses[:span]) / span,
-        last_loss=sum(losses[-span:]) / span,
-        exact_span=sum(sample.correct for sample in samples) / len(samples) if samples else None,
-        held_out_rows=len(samples),
-        tokens_per_s=real / elapsed_s,
-        padding_share=1 - real / padded,
-        too_long=too_long,
-        checkpoint=options.out,
-        losses=losses,
-        samples=samples,
+def saved_choices(out: Path) -> dict[str, Any]:
+    """Return the settings that the newest checkpoint in a run's folder is bound to, by name, and its `budget`.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    saved = read_json(_newest(out), TRAINER)
+    return {**saved["settings"], "budget": saved["budget"]}
+
+
+def _newest(out: Path) -> Path:
+    found = newest_first(out)
+    if not found:
+        raise CheckpointError(f"{out} holds no checkpoint to resume: train without --resume, or name another --out")
+    return found[0]
+
+
+def _begin(folder: RunFolder, options: TrainOptions, stack: ExitStack) -> str | None:
+    """Hold the run's folder until `stack` ends; return the checkpoint to go on from, None for a new run."""
+    stack.enter_context(folder.held())
+    out = folder.out
+    if options.saving.resume:
+        return str(_newest(out))
+    found = newest_first(out)
+    if found and not options.saving.replace:
+        raise UsageError(
+            f"{out} holds a run with {found[0].name}: go on with --resume, throw it away with --replace, "
+            "or choose another --out"
+        )
+    folder.clear()
+    shutil.rmtree(out / BOARD, ignore_errors=True)
+    for name in (LOSSES, REPORT, *_MODEL):
+        (out / name).unlink(missing_ok=True)
+    return None
+
+
+def _stopped(stop: StopRequest, steps: int, out: Path) -> TrainingStoppedError:
+    name = stop.signal.name if stop.signal else "a signal to another rank"
+    went_on = (
+        f"`feedmill train reduction --resume --out {out}` goes on from there" if steps else "nothing was learnt yet"
     )
-    _save(model, feed, options, report)
-    return report
+    return TrainingStoppedError(f"stopped by {name} after step {steps}: {went_on}", stop.exit_status)
 
 
-def predict(model: SpanPredictor, batches: Iterator[ReductionBatch] | list[ReductionBatch]) -> list[Sample]:
-    """Return every row of `batches` with the model's prediction, spans in characters."""
-    model.eval()
-    samples = []
-    with torch.inference_mode():
-        for batch in batches:
-            predicted = model(batch.tokens, batch.attention_mask).spans()
-            for tokens, true, guess in zip(batch.tokens, batch.span.tolist(), predicted.tolist(), strict=True):
-                samples.append(Sample(decode_tokens(tokens), _characters(true), _characters(guess)))
-    return samples
+class _Scribe:
+    """What rank 0 does beside learning: it writes, judges and tells; a context manager."""
 
+    def __init__(
+        self, folder: RunFolder, learning: Learning, options: TrainOptions, on_step: Callable[[Step], None]
+    ) -> None:
+        self._folder, self._learning, self._options, self._on_step = folder, learning, options, on_step
+        self._held_out = HeldOut(learning.feed, options.judging.rows, options.seed, learning.held_out_state)
+        self._begun_at = learning.counters.steps
+        self._saved_at = self._begun_at
+        self._log = LossLog(folder.out, self._begun_at)
+        self._board = Board(folder.out, self._begun_at)
 
-def _characters(span: list[int]) -> Span:
-    """Return a span of tokens as one of characters: both ends lie one back, for BOS stands before the first."""
-    return NORMAL_FORM if span == [0, 0] else (span[0] - 1, span[1] - 1)
+    def __enter__(self) -> _Scribe:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+        self._board.close()
 
-def _passes(feed: Feed) -> Iterator[ReductionBatch]:
-    """Yield the batches of pass after pass."""
-    for epoch in itertools.count():
-        feed.set_epoch(epoch)
-        some = False
-        for batch in feed:
-            some = True
-            yield cast(ReductionBatch, batch)
-        if not some:
-            raise FeedError(
-                f"{feed.topic} has no rows of split {feed.split} with at most {feed.max_tokens} tokens: "
-                "produce more, or raise the limit"
-            )
+    def stepped(self, step: Step) -> None:
+        """Take note of a step, and judge or save where it is time."""
+        self._log.add(step.number, step.loss, learning_rate=step.learning_rate, gradient_norm=step.gradient_norm)
+        self._board.step(step)
+        self._on_step(step)
+        if step.number % self._options.judging.every_steps == 0:
+            self._judge()
+        if step.number % self._options.saving.every_steps == 0:
+            self.save()
 
+    def save(self) -> None:
+        """Write a checkpoint, unless the last one is of this very step."""
+        steps = self._learning.counters.steps
+        if steps == self._saved_at:
+            return
+        # A checkpoint never speaks of steps whose losses could be lost.
+        self._log.to_disk()
+        self._board.flush()
+        with self._folder.writing(steps) as making:
+            self._learning.save(making, self._held_out.state)
+        self._saved_at = steps
 
-def _held_out(feed: Feed, options: TrainOptions) -> list[ReductionBatch]:
-    """Return batches with at least `held_out_rows` rows of the split `val`, or all there are, drawn by the seed."""
-    rows = options.held_out_rows
-    held_out = Feed(
-        feed.connection,
-        feed.family.name,
-        split="val",
-        batch_size=min(feed.batch_size, rows),
-        shuffle_seed=options.seed,
-        options=FeedOptions(max_tokens=feed.max_tokens, window_rows=rows * _HELD_OUT_WINDOW),
-    )
-    batches = cast(Iterator[ReductionBatch], iter(held_out))
-    taken: list[ReductionBatch] = []
-    while sum(map(len, taken)) < rows and (batch := next(batches, None)) is not None:
-        taken.append(batch)
-    return taken
-
-
-def _save(model: SpanPredictor, feed: Feed, options: TrainOptions, report: TrainReport) -> None:
-    """Write the checkpoint beside its place and move it there whole."""
-    out = options.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (out.with_name(f".{out.name}.{os.getpid()}.{state}") for state in ("new", "old"))
-    # Its bar for a file of a few megabytes would break into ours.
-    disable_progress_bar()
-    try:
-        model.save_pretrained(fresh)
-        told = asdict(replace(report, losses=[], samples=[]))
-        training = {
+    def finish(self) -> TrainReport:
+        """Judge the model, put it at the top of the folder and return the report."""
+        report = self._report(self._judge())
+        newest = newest_first(self._folder.out)[0]
+        for name in _MODEL:
+            _place(self._folder.out / name, (newest / name).read_bytes())
+        told = {
             "feedmill": version("feedmill"),
-            "topic": feed.topic,
-            "offsets": feed.offsets,
-            "split": feed.split,
-            "seed": options.seed,
-            "shuffle_seed": feed.shuffle_seed,
-            "batch_size": feed.batch_size,
-            "max_tokens": feed.max_tokens,
-            **{name: value for name, value in told.items() if name not in ("losses", "samples", "checkpoint")},
+            "topics": list(self._learning.feed.topics),
+            "offsets": self._learning.feed.offsets,
+            **self._learning.settings,
+            **asdict(replace(report, losses=[], samples=[])),
+            "checkpoint": newest.name,
         }
-        (fresh / "training.json").write_text(json.dumps(training, indent=2) + "\n")
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        del told["losses"], told["samples"]
+        _place(self._folder.out / REPORT, (json.dumps(told, indent=2) + "\n").encode())
+        return report
+
+    def _judge(self) -> Judgement:
+        judgement = self._learning.judge(self._held_out)
+        self._board.judged(judgement, self._learning.counters.steps)
+        return judgement
+
+    def _report(self, judgement: Judgement) -> TrainReport:
+        counters, losses = self._learning.counters, self._log.losses
+        span = max(1, min(SMOOTHING_STEPS, len(losses) // 4))
+        return TrainReport(
+            steps=counters.steps,
+            elapsed_s=counters.elapsed_s,
+            rows=counters.rows,
+            real_tokens=counters.real_tokens,
+            first_loss=sum(losses[:span]) / span,
+            last_loss=sum(losses[-span:]) / span,
+            exact_span=judgement.metrics["exact_span"],
+            held_out_rows=judgement.metrics["rows"],
+            held_out=judgement.metrics,
+            tokens_per_s=counters.real_tokens / counters.stepping_s,
+            padding_share=1 - counters.real_tokens / counters.all_tokens,
+            too_long=counters.too_long,
+            resumed_from=self._begun_at or None,
+            checkpoint=self._folder.out,
+            losses=losses,
+            samples=judgement.samples,
+        )
+
+
+def _place(path: Path, content: bytes) -> None:
+    """Write a file whole, flushed to disk before it takes its place."""
+    making = path.with_name(f".{path.name}.{os.getpid()}.part")
+    making.write_bytes(content)
+    flush(making)
+    making.replace(path)

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+import itertools
 import json
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from broker.clients import Connection
+from consumers.budget import Budget
 from consumers.feed import Feed, FeedOptions
+from consumers.loss_log import read_losses
+from consumers.reduction.checkpoint import load_model
+from consumers.reduction.held_out import predict
 from consumers.reduction.model import SpanPredictor
+from consumers.reduction.options import Execution, Judging, Optimisation, Saving, TrainOptions
+from consumers.reduction.report import Step
 from consumers.reduction.tensors import ReductionBatch
-from consumers.reduction.trainer import Step, TrainOptions, predict, train
-from schema.errors import FeedError
+from consumers.reduction.trainer import train
+from consumers.stopping import StopRequest
+from schema.errors import CheckpointError, FeedError, TrainingError, TrainingStoppedError, UsageError
 from tests import reductions
 from tests.consumers.records import write
 
@@ -45,8 +58,16 @@ def feed(connection: Connection, **options: int) -> Feed:
     )
 
 
-def options(out: Path, steps: int, **others: float) -> TrainOptions:
-    return TrainOptions(out=out, steps=steps, held_out_rows=40, model=SMALL, **others)  # type: ignore[arg-type]
+def options(out: Path, steps: int, *, learning_rate: float = 2e-3, **others: Any) -> TrainOptions:
+    settings: dict[str, Any] = {
+        "saving": Saving(out=out),
+        "budget": Budget(steps=steps),
+        "optimisation": Optimisation(learning_rate=learning_rate, warmup_steps=30),
+        "judging": Judging(rows=40),
+        "model": SMALL,
+        **others,
+    }
+    return TrainOptions(**settings)
 
 
 def test_the_loss_falls_and_the_redex_is_found(clean: Connection, tmp_path: Path) -> None:
@@ -83,28 +104,50 @@ def test_held_out_terms_are_of_the_split_val_in_characters(clean: Connection, tm
 
 def test_a_checkpoint_predicts_as_the_model_did(clean: Connection, tmp_path: Path) -> None:
     report = train(feed(clean), options(tmp_path / "model", 5))
-    loaded = SpanPredictor.from_pretrained(report.checkpoint)
-    (samples,) = [
-        predict(loaded, [batch])
-        for batch in Feed(clean, "reduction", split="val", batch_size=1000)
-        if isinstance(batch, ReductionBatch)
+    batches = [
+        batch for batch in Feed(clean, "reduction", split="val", batch_size=1000) if isinstance(batch, ReductionBatch)
     ]
-    known = {sample.term: sample for sample in samples}
-    assert all(known[sample.term] == sample for sample in report.samples)
+    for loaded in (SpanPredictor.from_pretrained(report.checkpoint), load_model(report.checkpoint)):
+        known = {sample.term: sample for sample in predict(loaded, batches)}
+        assert all(known[sample.term] == sample for sample in report.samples)
 
 
-def test_a_checkpoint_names_its_data_and_replaces_the_earlier_one(clean: Connection, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "stale").write_text("")
+def test_a_run_names_its_data_and_figures(clean: Connection, tmp_path: Path) -> None:
     used = feed(clean, max_tokens=60)
     report = train(used, options(tmp_path / "model", 3))
     told = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert told["topic"] == used.topic
-    assert told["offsets"] == {str(number): list(bounds) for number, bounds in used.offsets.items()}
-    assert (told["steps"], told["max_tokens"], told["batch_size"]) == (3, 60, 32)
+    assert told["topics"] == list(used.topics)
+    assert told["offsets"] == {
+        topic: {str(number): list(bounds) for number, bounds in offsets.items()}
+        for topic, offsets in used.offsets.items()
+    }
+    assert (told["steps"], told["max_tokens"], told["batch_size"], told["learning_rate"]) == (3, 60, 32, 2e-3)
     assert told["too_long"] == report.too_long > 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
-    assert "stale" not in [path.name for path in (tmp_path / "model").iterdir()]
+    assert told["held_out"]["rows"] == report.held_out_rows
+    assert told["rows"] == report.rows == 96
+    assert told["checkpoint"] == "step-00000003"
+    checkpoint = tmp_path / "model" / "step-00000003"
+    assert json.loads((checkpoint / "manifest.json").read_text()) == used.manifest()
+    assert json.loads((checkpoint / "trainer.json").read_text())["feed"] == used.state_dict()
+
+
+def test_no_file_of_a_checkpoint_is_a_pickle(clean: Connection, tmp_path: Path) -> None:
+    train(feed(clean), options(tmp_path / "model", 2))
+    files = [path for path in (tmp_path / "model" / "step-00000002").iterdir() if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    assert len(files) == 5
+
+
+def test_a_run_is_not_overwritten_unasked(clean: Connection, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    before = train(feed(clean), options(out, 3))
+    with pytest.raises(UsageError, match=r"holds a run with step-00000003: go on with --resume, .* --replace"):
+        train(feed(clean), options(out, 2))
+    assert json.loads((out / "training.json").read_text())["steps"] == before.steps
+    after = train(feed(clean), options(out, 2, saving=Saving(out=out, replace=True)))
+    assert [path.name for path in out.glob("step-*")] == ["step-00000002"]
+    assert [line["loss"] for line in read_losses(out)] == after.losses
+    assert len(after.losses) == 2
 
 
 def test_steps_go_on_into_the_next_pass(clean: Connection, tmp_path: Path) -> None:
@@ -114,7 +157,7 @@ def test_steps_go_on_into_the_next_pass(clean: Connection, tmp_path: Path) -> No
 
 
 def test_a_time_limit_ends_the_training_early(clean: Connection, tmp_path: Path) -> None:
-    report = train(feed(clean), options(tmp_path / "model", 10_000, time_limit_s=0.5))
+    report = train(feed(clean), options(tmp_path / "model", 10_000, budget=Budget(steps=10_000, seconds=0.5)))
     assert 0 < report.steps < 10_000
     assert (report.checkpoint / "model.safetensors").exists()
 
@@ -122,10 +165,185 @@ def test_a_time_limit_ends_the_training_early(clean: Connection, tmp_path: Path)
 def test_a_feed_without_rows_is_told(clean: Connection, tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="no rows of split train with at most 3 tokens"):
         train(feed(clean, max_tokens=3), options(tmp_path / "model", 3))
-    assert list(tmp_path.glob("*model*")) == []
+    assert list(tmp_path.rglob("step-*")) == []
 
 
 def test_training_leaves_the_default_dtype_and_device_alone(clean: Connection, tmp_path: Path) -> None:
     train(feed(clean), options(tmp_path / "model", 1))
     assert torch.get_default_dtype() == torch.float32
     assert torch.get_default_device() == torch.device("cpu")
+
+
+def stopped_after(step: int, number: signal.Signals = signal.SIGTERM) -> tuple[StopRequest, Callable[[Step], None]]:
+    """A request, and what makes it once `step` is done."""
+    stop = StopRequest()
+
+    def watch(done: Step) -> None:
+        if done.number == step:
+            stop.heed(number, None)
+
+    return stop, watch
+
+
+def resumed(out: Path) -> Saving:
+    return Saving(out=out, resume=True, every_steps=4)
+
+
+def test_a_run_that_is_stopped_and_resumed_thrice_learns_as_if_it_had_not_been(
+    clean: Connection, tmp_path: Path
+) -> None:
+    straight = train(feed(clean), options(tmp_path / "straight", 60))
+    out = tmp_path / "model"
+    saving = Saving(out=out, every_steps=4)
+    batches = len(list(feed(clean)))
+    # In the first pass, at its very end, and in the second.
+    for step in (7, batches, batches + 5):
+        stop, watch = stopped_after(step)
+        with pytest.raises(TrainingStoppedError, match=rf"stopped by SIGTERM after step {step}: .* --resume"):
+            train(feed(clean), options(out, 60, saving=saving), watch, stop=stop)
+        assert load_model(out / f"step-{step:08d}") is not None
+        saving = resumed(out)
+    report = train(feed(clean), options(out, 60, saving=saving))
+    assert report.losses == straight.losses
+    assert report.resumed_from == batches + 5
+    assert (report.rows, report.real_tokens, report.steps) == (straight.rows, straight.real_tokens, 60)
+    assert report.held_out == straight.held_out
+    ends = [load_file(place / "step-00000060" / "model.safetensors") for place in (out, tmp_path / "straight")]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_what_came_after_the_checkpoint_is_learnt_again(clean: Connection, tmp_path: Path) -> None:
+    straight = train(feed(clean), options(tmp_path / "straight", 20))
+    out = tmp_path / "model"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(step: Step) -> None:
+        if step.number == 11:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(feed(clean), options(out, 20, saving=Saving(out=out, every_steps=4)), kill)
+    assert len(read_losses(out)) == 11
+    report = train(feed(clean), options(out, 20, saving=resumed(out)))
+    assert report.resumed_from == 8
+    assert report.losses == straight.losses
+    assert [line["step"] for line in read_losses(out)] == list(range(1, 21))
+
+
+def test_a_finished_run_is_resumed_with_more_steps(clean: Connection, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    first = train(feed(clean), options(out, 5))
+    same = train(feed(clean), options(out, 5, saving=resumed(out)))
+    assert same.losses == first.losses
+    assert same.held_out == first.held_out
+    more = train(feed(clean), options(out, 9, saving=resumed(out)))
+    assert more.losses[:5] == first.losses
+    assert more.steps == 9
+    assert json.loads((out / "training.json").read_text())["steps"] == 9
+
+
+def test_a_resumed_run_sees_its_snapshot_and_its_held_out_rows_though_more_has_come(
+    clean: Connection, tmp_path: Path
+) -> None:
+    straight = train(feed(clean), options(tmp_path / "straight", 40))
+    out = tmp_path / "model"
+    stop, watch = stopped_after(9)
+    with pytest.raises(TrainingStoppedError):
+        train(feed(clean), options(out, 40), watch, stop=stop)
+    write(clean, reductions.valid(300, first=5000))
+    report = train(feed(clean), options(out, 40, saving=resumed(out)))
+    assert report.losses == straight.losses
+    assert report.held_out == straight.held_out
+
+
+def test_nothing_to_resume_is_told(clean: Connection, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint to resume: train without --resume"):
+        train(feed(clean), options(tmp_path / "model", 3, saving=resumed(tmp_path / "model")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"seed": 5}, "seed 0, and 5 is asked for"),
+        ({"learning_rate": 1e-3}, "learning_rate 0.002, and 0.001 is asked for"),
+        ({"model": {**SMALL, "hidden_size": 64}}, "hidden_size 32, and 64 is asked for"),
+    ],
+)
+def test_a_resume_with_other_options_names_both(
+    clean: Connection, tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    out = tmp_path / "model"
+    train(feed(clean), options(out, 2))
+    with pytest.raises(UsageError, match=line):
+        train(feed(clean), options(out, 4, saving=resumed(out), **changes))
+
+
+def test_a_resume_with_another_feed_names_both(clean: Connection, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    train(feed(clean), options(out, 2))
+    for other, line in (
+        (
+            Feed(clean, "reduction", batch_size=16, shuffle_seed=1, options=FeedOptions(bucket=True)),
+            "batch_size 32, and 16",
+        ),
+        (
+            Feed(clean, "reduction", batch_size=32, shuffle_seed=2, options=FeedOptions(bucket=True)),
+            "shuffle_seed 1, and 2",
+        ),
+        (Feed(clean, "reduction", split=None, batch_size=32, shuffle_seed=1), "split train, and None"),
+        (feed(clean, max_tokens=99), "max_tokens 2050, and 99"),
+    ):
+        with pytest.raises(UsageError, match=line):
+            train(other, options(out, 4, saving=resumed(out)))
+
+
+def test_a_damaged_checkpoint_is_told(clean: Connection, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    train(feed(clean), options(out, 2))
+    (out / "step-00000002" / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"step-00000002 cannot be read .* use an earlier one"):
+        train(feed(clean), options(out, 4, saving=resumed(out)))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(clean: Connection, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="train anew with a lower --learning-rate"):
+        train(feed(clean), options(tmp_path / "model", 50, learning_rate=1e30))
+
+
+def test_tensorboard_has_scalars_by_step_and_marked_terms(clean: Connection, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    stop, watch = stopped_after(5)
+    every = {"judging": Judging(rows=40, every_steps=3)}
+    with pytest.raises(TrainingStoppedError):
+        train(feed(clean), options(out, 9, **every), watch, stop=stop)
+    report = train(feed(clean), options(out, 9, saving=resumed(out), **every))
+    shown = EventAccumulator(str(out / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0})
+    shown.Reload()
+    losses = shown.Scalars("train/loss")
+    assert [event.step for event in losses] == list(range(1, 10))
+    assert [event.value for event in losses] == pytest.approx(report.losses)
+    for name in ("learning_rate", "gradient_norm", "real_tokens_per_s", "padding_share"):
+        assert [event.step for event in shown.Scalars(f"train/{name}")] == list(range(1, 10))
+    assert [event.step for event in shown.Scalars("held_out/exact_span")] == [3, 6, 9, 9]
+    assert shown.Scalars("held_out/exact_span")[-1].value == pytest.approx(report.exact_span)
+    assert "held_out/iou" in shown.Tags()["scalars"]
+    assert any(tag.startswith("held_out_by_size/") for tag in shown.Tags()["scalars"])
+    (text,) = shown.Tensors("held_out/0/text_summary")[-1].tensor_proto.string_val
+    assert report.samples[0].term in text.decode()
+
+
+def test_bfloat16_gradient_checkpoints_and_accounts_agree_with_plain_training(
+    clean: Connection, tmp_path: Path
+) -> None:
+    plain = train(feed(clean), options(tmp_path / "plain", 6))
+    saving = train(feed(clean), options(tmp_path / "less", 6, execution=Execution(gradient_checkpointing=True)))
+    assert saving.losses == pytest.approx(plain.losses, rel=1e-5)
+    half = train(feed(clean), options(tmp_path / "half", 6, optimisation=Optimisation(bf16=True)))
+    assert half.losses == pytest.approx(plain.losses, rel=0.05)
+    assert half.losses != plain.losses
+    assert load_file(tmp_path / "half" / "model.safetensors")["embedding.weight"].dtype == torch.float32
+    tokens = sum(batch.real_tokens for batch in itertools.islice(feed(clean), 6))
+    assert plain.real_tokens == tokens

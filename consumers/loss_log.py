@@ -1,0 +1,50 @@
+"""The losses of a run, a line of JSON a step, that a resume cuts back to its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+NAME = "losses.jsonl"
+
+
+class LossLog:
+    """Appends to `losses.jsonl` until it is closed.
+
+    Args:
+        out: the run's folder.
+        step: lines of later steps are of a run that went on beyond its last checkpoint: they are removed.
+    """
+
+    def __init__(self, out: Path, step: int) -> None:
+        self._path = out / NAME
+        kept = [line for line in read_losses(out) if line["step"] <= step]
+        making = self._path.with_name(f".{NAME}.{os.getpid()}.part")
+        making.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+        making.replace(self._path)
+        self.losses: list[float] = [line["loss"] for line in kept]
+        self._stream = self._path.open("a", encoding="utf-8")
+
+    def add(self, step: int, loss: float, **others: float) -> None:
+        """Add a step; its line is out of this process's hands at once, so `kill -9` takes none away."""
+        self.losses.append(loss)
+        self._stream.write(json.dumps({"step": step, "loss": loss, **others}) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """End the writing."""
+        self._stream.close()
+
+    def to_disk(self) -> None:
+        """Return once all lines are on the disk."""
+        os.fsync(self._stream.fileno())
+
+
+def read_losses(out: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's folder; none where it has no log. A last line that was cut off is left out."""
+    path = out / NAME
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]

@@ -1,0 +1,75 @@
+"""What TensorBoard shows of a training run: scalars of every step, held-out metrics, and terms with marked spans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from consumers.reduction.held_out import Judgement
+from consumers.reduction.samples import render_sample
+
+if TYPE_CHECKING:
+    from consumers.reduction.report import Step
+
+FOLDER = "tensorboard"
+_SAMPLES = 10
+
+
+class Board:
+    """Writes to OUT/tensorboard until it is closed.
+
+    Args:
+        out: the run's folder.
+        step: of the checkpoint that the run goes on from, 0 for a new run. What was shown of later steps is of a run
+            that ended without a checkpoint: TensorBoard drops it.
+    """
+
+    def __init__(self, out: Path, step: int) -> None:
+        # torch leaves its writer's methods without types.
+        self._writer: Any = SummaryWriter(str(out / FOLDER), purge_step=step + 1)
+
+    def step(self, step: Step) -> None:
+        """Show one optimizer step."""
+        for name, value in (
+            ("loss", step.loss),
+            ("learning_rate", step.learning_rate),
+            ("gradient_norm", step.gradient_norm),
+            ("real_tokens_per_s", step.tokens_per_s),
+            ("padding_share", step.padding_share),
+        ):
+            self._writer.add_scalar(f"train/{name}", value, step.number)
+
+    def judged(self, judgement: Judgement, step: int) -> None:
+        """Show held-out metrics after `step`, overall and by band, and some terms."""
+        told = judgement.metrics
+        overall = {
+            "exact_span": told["exact_span"],
+            "iou": told["iou"],
+            "normal_form_precision": told["normal_form"]["precision"],
+            "normal_form_recall": told["normal_form"]["recall"],
+        }
+        self._scalars("held_out", overall, step)
+        for axis in ("size", "depth"):
+            for band in told[f"by_{axis}"]:
+                named = {name: band[name] for name in ("exact_span", "iou", "nf_precision", "nf_recall")}
+                self._scalars(f"held_out_by_{axis}/{band['band']}", named, step)
+        for number, sample in enumerate(judgement.samples[:_SAMPLES]):
+            marked = render_sample(sample.term, sample.true_span, sample.predicted_span).plain
+            # Indented by four it is code in Markdown, whose backslashes stay.
+            self._writer.add_text(f"held_out/{number}", "\n".join(f"    {line}" for line in marked.splitlines()), step)
+
+    def close(self) -> None:
+        """End the writing."""
+        self._writer.close()
+
+    def flush(self) -> None:
+        """Hand everything to the disk's care."""
+        self._writer.flush()
+
+    def _scalars(self, place: str, values: dict[str, float | None], step: int) -> None:
+        for name, value in values.items():
+            # A share of nothing is no number, and makes no point.
+            if value is not None:
+                self._writer.add_scalar(f"{place}/{name}", value, step)

@@ -1,0 +1,135 @@
+"""Held-out rows by which a span predictor is judged while it trains, and after.
+
+`HeldOut` draws rows of the split `val` once; `judge` gives metrics by band and every row with its prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+
+from consumers.feed import Feed, FeedOptions
+from consumers.reduction.metrics import SpanMetrics
+from consumers.reduction.model import SpanPredictor
+from consumers.reduction.samples import NORMAL_FORM, Sample, Span
+from consumers.reduction.tensors import NO_SPAN, ReductionBatch, decode_tokens
+
+# Rows are drawn from a window this many times their number, for neighbours in a topic are of one trace.
+_WINDOW = 8
+# Rows times longest row to one pass through the model: 16,384 keep attention's squares within a few dozen MB.
+_PASS_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model makes of held-out rows: `SpanMetrics.summary`, and the rows as they were drawn."""
+
+    metrics: dict[str, Any]
+    samples: list[Sample]
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows of similar length: tensors as in `ReductionBatch`, and `drawn` (B,), their places among all."""
+
+    tokens: torch.Tensor
+    attention_mask: torch.Tensor
+    span: torch.Tensor
+    is_normal_form: torch.Tensor
+    size: torch.Tensor
+    depth: torch.Tensor
+    drawn: torch.Tensor
+
+
+class HeldOut:
+    """Rows of the split `val` with the limits of a training feed.
+
+    Args:
+        feed: the training feed.
+        rows: how many, or all there are.
+        seed: draws them.
+        state: of an earlier `HeldOut`, for the same rows; None draws from what the topic holds now.
+
+    Attributes:
+        state: small and JSON-able; with the same seed and number it gives the same rows again.
+
+    Raises:
+        FeedError: the topic no longer holds what `state` tells of.
+    """
+
+    def __init__(self, feed: Feed, rows: int, seed: int, state: dict[str, Any] | None = None) -> None:
+        drawn = Feed(
+            feed.connection,
+            feed.family.name,
+            split="val",
+            batch_size=rows,
+            shuffle_seed=seed,
+            options=FeedOptions(max_tokens=feed.max_tokens, window_rows=rows * _WINDOW),
+        )
+        if state is not None:
+            drawn.load_state_dict(state)
+        self.state = drawn.state_dict()
+        batch = next(cast(Iterator[ReductionBatch], iter(drawn)), None)
+        self._rows = [] if batch is None else list(_by_length(batch))
+
+    def judge(self, model: SpanPredictor, device: torch.device, *, bf16: bool) -> Judgement:
+        """Return how good the model's predictions are; the model is left in training mode if it was."""
+        metrics = SpanMetrics()
+        samples: dict[int, Sample] = {}
+        was_training = model.training
+        model.eval()
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for rows in self._rows:
+                predicted = model(rows.tokens.to(device), rows.attention_mask.to(device)).spans().cpu()
+                metrics.add(predicted, rows.span, rows.is_normal_form, rows.size, rows.depth)
+                samples.update(zip(rows.drawn.tolist(), _samples(rows.tokens, rows.span, predicted), strict=True))
+        model.train(was_training)
+        return Judgement(metrics.summary(), [samples[place] for place in sorted(samples)])
+
+
+def predict(model: SpanPredictor, batches: Iterable[ReductionBatch]) -> list[Sample]:
+    """Return every row of `batches` with the model's prediction, spans in characters."""
+    model.eval()
+    with torch.inference_mode():
+        return [
+            sample
+            for batch in batches
+            for sample in _samples(batch.tokens, batch.span, model(batch.tokens, batch.attention_mask).spans())
+        ]
+
+
+def _by_length(batch: ReductionBatch) -> Iterator[_Rows]:
+    """Cut a batch into rows of similar length; rows whose true span is not known are left out."""
+    lengths = batch.attention_mask.sum(dim=1)
+    lengths, order = torch.where(batch.span[:, 0] == NO_SPAN, 0, lengths).sort(stable=True)
+    start = int((lengths == 0).sum())
+    while start < len(order):
+        # The longest that a pass may reach is found from its shortest: lengths only grow from there.
+        most = max(1, _PASS_TOKENS // int(lengths[start]))
+        while most > 1 and most * int(lengths[min(start + most, len(order)) - 1]) > _PASS_TOKENS:
+            most -= 1
+        taken = order[start : start + most]
+        width = int(lengths[min(start + most, len(order)) - 1])
+        yield _Rows(
+            tokens=batch.tokens[taken, :width],
+            attention_mask=batch.attention_mask[taken, :width],
+            span=batch.span[taken],
+            is_normal_form=batch.is_normal_form[taken],
+            size=batch.size[taken],
+            depth=batch.depth[taken],
+            drawn=taken,
+        )
+        start += most
+
+
+def _samples(tokens: torch.Tensor, true: torch.Tensor, predicted: torch.Tensor) -> Iterator[Sample]:
+    for row, span, guess in zip(tokens, true.tolist(), predicted.tolist(), strict=True):
+        yield Sample(decode_tokens(row), _characters(span), _characters(guess))
+
+
+def _characters(span: list[int]) -> Span:
+    """Return a span of tokens as one of characters: both ends lie one back, for BOS stands before the first."""
+    return NORMAL_FORM if span == [0, 0] else (span[0] - 1, span[1] - 1)

@@ -1,0 +1,270 @@
+"""A model that learns from a feed step by step, and all that must be kept for it to go on as if never interrupted.
+
+`Learning` is one rank's part of a run: its model and optimizer, its feed, the run's counters. Every rank goes through
+the same steps; what ranks must agree on (the loss, the time, whether to stop) is added up once a step.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from consumers.feed import Feed
+from consumers.ranks import Ranks
+from consumers.reduction.checkpoint import (
+    MANIFEST,
+    TRAINER,
+    Learner,
+    random_state,
+    read_json,
+    set_random_state,
+    write_json,
+)
+from consumers.reduction.held_out import HeldOut, Judgement
+from consumers.reduction.loss import loss_sums
+from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.reduction.options import Optimisation, TrainOptions
+from consumers.reduction.report import SMOOTHING_STEPS, Counters, Step
+from consumers.reduction.tensors import ReductionBatch
+from consumers.stopping import Stopped, StopRequest
+from schema.errors import FeedError, TrainingError, UsageError
+
+
+class Learning:
+    """One rank's part of a training run.
+
+    Args:
+        feed: this rank's share of the global batches; its state becomes rank 0's, or the checkpoint's.
+        options: of the run.
+        ranks: this process among its fellows.
+        checkpoint: to go on from; None begins from the seed.
+
+    Attributes:
+        counters: what was spent and seen so far.
+        settings: what a checkpoint of this run is bound to, by name.
+        held_out_state: of the checkpoint's `HeldOut`, None for a new run.
+        stopped: whether the steps ended because a rank was told to stop.
+
+    Raises:
+        UsageError: the checkpoint is of a run with other settings.
+        CheckpointError: the checkpoint cannot be read.
+        FeedError: the feed cannot go on where the checkpoint left it.
+    """
+
+    def __init__(self, feed: Feed, options: TrainOptions, ranks: Ranks, checkpoint: Path | None) -> None:
+        self.feed, self._options, self._ranks = feed, options, ranks
+        self.counters, self.stopped = Counters(), False
+        self.held_out_state: dict[str, Any] | None = None
+        saved = read_json(checkpoint, TRAINER) if checkpoint else None
+        torch.manual_seed(options.seed)
+        self._model = SpanPredictor(_config(options, checkpoint)).to(ranks.device)
+        self._learner = Learner(self._model, _optimizer(self._model, options.optimisation))
+        self.settings = {**feed_settings(feed), **options.lasting, "model": _sizes(self._model.config)}
+        if checkpoint and saved:
+            check_settings(saved["settings"], self.settings)
+            self._learner.load(checkpoint)
+            self.counters = Counters(**saved["counters"])
+            self.held_out_state = saved["held_out"]
+            self.feed.load_state_dict(saved["feed"])
+            set_random_state(saved["random"])
+        elif ranks.world > 1:
+            # The topic may have grown between one rank's look at it and another's.
+            feed.load_state_dict(ranks.share(feed.state_dict()))
+        self._forward = self._prepared()
+        self._recent: deque[tuple[float, float]] = deque(maxlen=SMOOTHING_STEPS)
+        self._interrupted: _FeedAt | None = None
+
+    def _prepared(self) -> nn.Module:
+        execution = self._options.execution
+        if execution.gradient_checkpointing:
+            self._model.gradient_checkpointing_enable()
+        if execution.compile:
+            self._model.compile(dynamic=True)
+        return self._ranks.wrap(self._model)
+
+    def steps(self, stop: StopRequest) -> Iterator[Step]:
+        """Take steps until the budget is over or any rank is told to stop; time between them counts as the run's.
+
+        Raises:
+            FeedError: the feed has no rows, or fails while it is read.
+            TrainingError: the loss is no longer a number.
+        """
+        began = time.perf_counter() - self.counters.elapsed_s
+        batches = self._batches(stop)
+        self._model.train()
+        while not self.stopped and not self._options.budget.is_over(self.counters.steps, self.counters.elapsed_s):
+            # Among ranks the one that is told says so with its next step, so that all stop after the same.
+            if self._ranks.world == 1 and stop.requested:
+                self.stopped = True
+                return
+            started = time.perf_counter()
+            try:
+                batch = next(batches)
+            except Stopped:
+                self.stopped = True
+                return
+            yield self._step(batch, began, started, stop)
+
+    def judge(self, held_out: HeldOut) -> Judgement:
+        """Return what the model, as it is now, makes of held-out rows."""
+        return held_out.judge(self._model, self._ranks.device, bf16=self._options.optimisation.bf16)
+
+    def save(self, folder: Path, held_out_state: dict[str, Any]) -> None:
+        """Write all that is needed to go on from here into a folder."""
+        at = self._interrupted or _FeedAt.of(self.feed)
+        self._learner.save(folder)
+        write_json(
+            folder,
+            TRAINER,
+            {
+                "feedmill": version("feedmill"),
+                "counters": asdict(self.counters),
+                "settings": self.settings,
+                "budget": asdict(self._options.budget),
+                "feed": at.state,
+                "held_out": held_out_state,
+                "random": random_state(),
+            },
+        )
+        if at.manifest is not None:
+            write_json(folder, MANIFEST, at.manifest)
+
+    def _batches(self, stop: StopRequest) -> Iterator[ReductionBatch]:
+        """Yield the batches of pass after pass; where the feed may be long in coming, `stop` breaks in."""
+        follows = self.feed.spec.mode == "follow"
+        empty_passes = 0
+        # A pass that a checkpoint left at its very end has no batch more: that alone says nothing.
+        while empty_passes < 2:
+            batches = cast(Iterator[ReductionBatch], iter(self.feed))
+            for taken in itertools.count():
+                # A signal that comes between the feed's giving a batch and our taking it must not lose the batch.
+                self._interrupted = _FeedAt.of(self.feed) if follows else None
+                with stop.waiting() if follows else nullcontext():
+                    batch = next(batches, None)
+                self._interrupted = None
+                if batch is None:
+                    empty_passes = 0 if taken else empty_passes + 1
+                    break
+                yield batch
+        topics, spec = ", ".join(self.feed.topics), self.feed.spec
+        raise FeedError(
+            f"{topics}: no rows of split {spec.split} with at most {spec.max_tokens} tokens: "
+            "produce more, or raise the limit"
+        )
+
+    def _step(self, batch: ReductionBatch, began: float, started: float, stop: StopRequest) -> Step:
+        options, counters = self._options.optimisation, self.counters
+        rate = options.learning_rate * self._options.budget.rate(
+            counters.steps, counters.elapsed_s, options.warmup_steps
+        )
+        for group in self._learner.optimizer.param_groups:
+            group["lr"] = rate
+        moved = batch.to(self._ranks.device)
+        with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=options.bf16):
+            logits = self._forward(moved.tokens, moved.attention_mask)
+        sums = loss_sums(logits, moved, options.label_smoothing)
+        sums.of_global(batch.global_rows, self._ranks.world).backward()  # type: ignore[no-untyped-call]
+        norm = clip_grad_norm_(self._model.parameters(), options.clip_norm)
+        self._learner.optimizer.step()
+        self._learner.optimizer.zero_grad(set_to_none=True)
+
+        real, every = batch.real_tokens, batch.attention_mask.numel()
+        # Rank 0's clock is everyone's, lest one of them think the time is over and another not.
+        elapsed_s = time.perf_counter() - began if self._ranks.first else 0.0
+        mine = [sums.total.item(), len(batch), real, every, float(stop.requested), elapsed_s]
+        total, rows, real, every, stops, elapsed_s = self._ranks.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+        seconds = time.perf_counter() - started
+        self._recent.append((real, seconds))
+        self.stopped = stops > 0
+        self.counters = replace(
+            counters,
+            steps=counters.steps + 1,
+            elapsed_s=elapsed_s,
+            stepping_s=counters.stepping_s + seconds,
+            rows=counters.rows + int(rows),
+            real_tokens=counters.real_tokens + int(real),
+            all_tokens=counters.all_tokens + int(every),
+            too_long=batch.too_long,
+        )
+        step = Step(
+            number=self.counters.steps,
+            loss=total / max(batch.global_rows, 1),
+            learning_rate=rate,
+            gradient_norm=norm.item(),
+            tokens_per_s=sum(tokens for tokens, _ in self._recent) / sum(spent for _, spent in self._recent),
+            padding_share=1 - real / every if every else 0.0,
+            elapsed_s=elapsed_s,
+        )
+        if not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm)):
+            raise TrainingError(
+                f"the loss of step {step.number} is {step.loss}, its gradient's norm {step.gradient_norm}: "
+                "train anew with a lower --learning-rate"
+            )
+        return step
+
+
+@dataclass(frozen=True)
+class _FeedAt:
+    """A feed's state and manifest at one moment."""
+
+    state: dict[str, Any]
+    manifest: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, feed: Feed) -> _FeedAt:
+        # What a feed that follows gave depends on when it came, so nothing tells it again.
+        return cls(feed.state_dict(), None if feed.spec.mode == "follow" else feed.manifest())
+
+
+def feed_settings(feed: Feed) -> dict[str, Any]:
+    """Return what a run's batches depend on beside the topic, by name."""
+    names = ("mode", "split", "batch_size", "batch_tokens", "max_tokens", "shuffle_seed", "window_rows", "bucket")
+    return {name: getattr(feed.spec, name) for name in names}
+
+
+def check_settings(saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise UsageError, naming both values, where a run was begun with other settings than those asked for."""
+    for name, value in asked.items():
+        before = saved.get(name)
+        if isinstance(value, dict):
+            check_settings(before or {}, value)
+        elif before != value:
+            raise UsageError(
+                f"the checkpoint is of a run with {name} {before}, and {value} is asked for: "
+                "resume with the same, or train anew in another --out"
+            )
+
+
+def _config(options: TrainOptions, checkpoint: Path | None) -> SpanPredictorConfig:
+    """Return the model's sizes: the checkpoint's, unless the options name others, which `check_settings` refuses."""
+    if checkpoint is None:
+        return SpanPredictorConfig(**options.model)
+    return cast(SpanPredictorConfig, SpanPredictorConfig.from_pretrained(checkpoint, **options.model))
+
+
+def _sizes(config: SpanPredictorConfig) -> dict[str, Any]:
+    named = inspect.signature(SpanPredictorConfig.__init__).parameters
+    return {name: getattr(config, name) for name in named if name not in ("self", "kwargs")}
+
+
+def _optimizer(model: nn.Module, options: Optimisation) -> torch.optim.Optimizer:
+    """Return AdamW that shrinks matrices and leaves norms and biases alone."""
+    weights = list(model.parameters())
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, fused=True)

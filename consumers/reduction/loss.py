@@ -1,0 +1,78 @@
+"""The span predictor's loss as sums over rows, so that a global batch costs the same however ranks share it.
+
+`loss_sums` takes logits and their batch; `LossSums.of_global` makes of one rank's sums what it should run backward
+from. Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from consumers.reduction.model import SpanLogits
+from consumers.reduction.tensors import NO_SPAN, ReductionBatch
+
+LABEL_SMOOTHING = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class LossSums:
+    """Losses summed over rows, scalars with a gradient; 0, with a gradient of 0, for a batch of no rows.
+
+    Attributes:
+        pointers: half the cross entropy of `start` and of `end`, over the rows whose span is known.
+        normal_form: binary cross entropy of the normal-form head, over all rows.
+        rows: B.
+    """
+
+    pointers: torch.Tensor
+    normal_form: torch.Tensor
+    rows: int
+
+    @property
+    def total(self) -> torch.Tensor:
+        """The sum that training lowers."""
+        return self.pointers + self.normal_form
+
+    def of_global(self, global_rows: int, world: int = 1) -> torch.Tensor:
+        """Return this rank's part of the mean over `global_rows`, times `world`.
+
+        Gradients that are averaged over `world` ranks are then those of the mean over the global batch, also where
+        ranks hold unequal parts of it.
+        """
+        return self.total * (world / max(global_rows, 1))
+
+
+def loss_sums(logits: SpanLogits, batch: ReductionBatch, smoothing: float = LABEL_SMOOTHING) -> LossSums:
+    """Return the losses of a batch.
+
+    Normal forms, and rows whose span is `NO_SPAN`, have nothing to point at and cost nothing there.
+
+    Args:
+        logits: `start` and `end` (B, T), `normal_form` (B,), of any float type; the losses are float32.
+        batch: with `span` (B, 2), `is_normal_form` (B,) and `attention_mask` (B, T).
+        smoothing: the share of a pointer's target that is spread evenly over the row's real positions
+            (Szegedy et al., arXiv:1512.00567). Padding gets none of it.
+    """
+    target = batch.span.masked_fill(batch.is_normal_form[:, None], NO_SPAN)
+    pointers = torch.stack(
+        [
+            _pointer(logits.start, target[:, 0], batch.attention_mask, smoothing),
+            _pointer(logits.end, target[:, 1], batch.attention_mask, smoothing),
+        ]
+    ).mean()
+    normal_form = functional.binary_cross_entropy_with_logits(
+        logits.normal_form.float(), batch.is_normal_form.float(), reduction="sum"
+    )
+    return LossSums(pointers, normal_form, len(batch))
+
+
+def _pointer(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Return the smoothed cross entropy of logits (B, T) against positions (B,), summed over rows with a target."""
+    log_share = functional.log_softmax(logits.float(), dim=1)
+    hit = functional.nll_loss(log_share, target, ignore_index=NO_SPAN, reduction="sum")
+    # The built-in smoothing spreads over all T columns, and the lowest float on padding would make that the loss.
+    spread = -log_share.where(mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return (1 - smoothing) * hit + smoothing * spread.where(target != NO_SPAN, 0.0).sum()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from consumers.stopping import Stopped, StopRequest, stop_on_signals
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_a_request_and_nothing_breaks(number: signal.Signals, status: int) -> None:
+    before = signal.getsignal(number)
+    with stop_on_signals() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        assert stop.exit_status == status
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_breaks_into_a_wait() -> None:
+    began = time.monotonic()
+    with stop_on_signals() as stop:
+        signal.signal(signal.SIGALRM, stop.heed)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Stopped), stop.waiting():
+            time.sleep(30)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert time.monotonic() - began < 10
+
+
+def test_who_was_told_before_waits_no_more() -> None:
+    stop = StopRequest()
+    stop.heed(signal.SIGTERM, None)
+    with pytest.raises(Stopped), stop.waiting():
+        raise AssertionError
+
+
+def test_the_first_signal_counts() -> None:
+    stop = StopRequest()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stop.heed(number, None)
+    assert stop.exit_status == 143
