@@ -1,8 +1,9 @@
 """The span predictor: an encoder over a term's characters, with two pointers and a normal-form head.
 
-Pre-norm transformer with rotary positions (Su et al., arXiv:2104.09864), RMSNorm, SwiGLU and scaled dot-product
-attention. `start` and `end` point at token positions, `normal_form` is read at `BOS`. Shapes: B rows, T tokens,
-D hidden, H heads.
+Pre-norm blocks of three parts: learned counters (`consumers.reduction.counting`), scaled dot-product attention with
+rotary positions (Su et al., arXiv:2104.09864) in the last blocks, and a squared-ReLU layer (So et al.,
+arXiv:2109.08668); RMSNorm before each. `start` and `end` point at token positions, `normal_form` is read at `BOS`.
+docs/span_predictor.md says what was tried. Shapes: B rows, T tokens, D hidden, H heads, E channels of a head.
 """
 
 from __future__ import annotations
@@ -14,68 +15,58 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from consumers.reduction.tensors import PAD, VOCABULARY_SIZE
-
-# Targets with this value cost nothing: padding and normal forms.
-IGNORED = -100
+from consumers.reduction.counting import Counter, Linear, neighbourhood, rms_norm
+from consumers.reduction.form import PAD, VOCABULARY_SIZE
 
 
 class SpanPredictorConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is not typed here
-    """Sizes of the span predictor; saved beside its weights."""
+    """Sizes of the span predictor; saved beside its weights.
+
+    Attributes:
+        num_attention_layers: so many blocks attend, the last ones. Attention is what costs most in long terms.
+        counter_channels: running sums a block takes, half of them from the end.
+    """
 
     model_type = "feedmill-span-predictor"
 
     def __init__(
         self,
-        hidden_size: int = 128,
-        num_hidden_layers: int = 3,
-        num_attention_heads: int = 4,
-        intermediate_size: int = 344,
-        rope_theta: float = 10_000.0,
-        vocab_size: int = VOCABULARY_SIZE,
+        hidden_size: int = 64,
+        num_hidden_layers: int = 4,
+        num_attention_layers: int = 1,
+        num_attention_heads: int = 1,
+        head_dim: int = 32,
+        counter_channels: int = 16,
+        intermediate_size: int = 192,
         **kwargs: Any,
     ) -> None:
         self.hidden_size = hidden_size
         self.num_hidden_layers = num_hidden_layers
+        self.num_attention_layers = num_attention_layers
         self.num_attention_heads = num_attention_heads
+        self.head_dim = head_dim
+        self.counter_channels = counter_channels
         self.intermediate_size = intermediate_size
-        self.rope_theta = rope_theta
-        self.vocab_size = vocab_size
+        self.rope_theta = kwargs.pop("rope_theta", 10_000.0)
+        self.vocab_size = kwargs.pop("vocab_size", VOCABULARY_SIZE)
         super().__init__(**{"pad_token_id": PAD, **kwargs})
 
 
 @dataclass(frozen=True, eq=False)
 class SpanLogits:
-    """What the model says of a batch.
+    """What the model says of a batch, float32.
 
     Attributes:
-        start: (B, T) float, the redex's first token; the lowest float on padding.
-        end: (B, T) float, the token after the redex's last; the lowest float on padding.
-        normal_form: (B,) float, the log-odds that there is no redex.
+        start: (B, T), the redex's first token; the lowest float on padding.
+        end: (B, T), the token after the redex's last; the lowest float on padding.
+        normal_form: (B,), the log-odds that there is no redex.
     """
 
     start: torch.Tensor
     end: torch.Tensor
     normal_form: torch.Tensor
-
-    def loss(self, span: torch.Tensor, is_normal_form: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a batch, a scalar: cross entropy of both pointers, plus that of the normal-form head.
-
-        Args:
-            span: (B, 2) int64 token positions; those of normal forms are not looked at.
-            is_normal_form: (B,) bool.
-        """
-        target = span.masked_fill(is_normal_form[:, None], IGNORED)
-        # A batch of normal forms only has nothing to point at: 0, where the mean over no rows would be NaN.
-        rows = (~is_normal_form).sum().clamp(min=1)
-        pointers = torch.stack(
-            [
-                functional.cross_entropy(logits, target[:, side], ignore_index=IGNORED, reduction="sum") / rows
-                for side, logits in enumerate((self.start, self.end))
-            ]
-        ).mean()
-        return pointers + functional.binary_cross_entropy_with_logits(self.normal_form, is_normal_form.float())
 
     def spans(self) -> torch.Tensor:
         """Return the predicted spans (B, 2) int64 in tokens, start < end; (0, 0) where a normal form is predicted."""
@@ -86,79 +77,127 @@ class SpanLogits:
         return torch.stack([start, end], dim=1).masked_fill((self.normal_form > 0)[:, None], 0)
 
 
-class _Block(nn.Module):
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """What every block needs to know of a batch.
+
+    Attributes:
+        real: (B, T, 1) float32, 0 on padding and 1 elsewhere.
+        real_wide: (B, T, D), the same in the hidden type: a product of equal shapes takes half the time.
+        keys: (B, 1, 1, T) bool, the tokens that may be attended to.
+        turn: (2, T, E / 2), cosines and sines of the rotary angles.
+    """
+
+    real: torch.Tensor
+    real_wide: torch.Tensor
+    keys: torch.Tensor
+    turn: torch.Tensor
+
+
+class _Attention(nn.Module):
     def __init__(self, config: SpanPredictorConfig) -> None:
         super().__init__()
-        width = config.hidden_size
-        self.heads = config.num_attention_heads
-        self.attention_norm = nn.RMSNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        self.mix = nn.Linear(width, width, bias=False)
-        self.feed_norm = nn.RMSNorm(width)
-        self.gate_and_up = nn.Linear(width, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, width, bias=False)
+        self.heads, self.head_dim = config.num_attention_heads, config.head_dim
+        inner = config.num_attention_heads * config.head_dim
+        self.query_key_value = Linear(config.hidden_size, 3 * inner)
+        self.mix = Linear(inner, config.hidden_size, gain=_gain(config))
 
-    def forward(self, hidden: torch.Tensor, turn: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """hidden (B, T, D), turn (2, T, D/H/2), mask (B, 1, 1, T) bool -> (B, T, D)."""
-        rows, length, width = hidden.shape
-        shaped = self.query_key_value(self.attention_norm(hidden)).view(rows, length, 3, self.heads, -1)
-        query, key, value = shaped.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D/H)
+    def forward(self, hidden: torch.Tensor, layout: _Layout) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        rows, length, _ = hidden.shape
+        shaped = self.query_key_value(hidden).view(rows, length, 3, self.heads, self.head_dim)
+        query, key, value = shaped.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, E)
         attended = functional.scaled_dot_product_attention(
-            _rotate(query, turn), _rotate(key, turn), value, attn_mask=mask
+            _rotate(query, layout.turn), _rotate(key, layout.turn), value, attn_mask=layout.keys
         )
-        hidden = hidden + self.mix(attended.transpose(1, 2).reshape(rows, length, width))
-        gate, up = self.gate_and_up(self.feed_norm(hidden)).chunk(2, dim=-1)
-        return hidden + self.down(functional.silu(gate) * up)  # type: ignore[no-any-return]
+        return self.mix(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 def _rotate(values: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Turn pairs (i, i + half) of the last axis of (B, H, T, D/H) by the angles of their positions."""
+    """Turn pairs (i, i + half) of the last axis of (B, H, T, E) by the angles of their positions."""
     first, second = values.chunk(2, dim=-1)
-    cosine, sine = turn[0], turn[1]
+    cosine, sine = turn.to(values.dtype)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
+def _gain(config: SpanPredictorConfig) -> float:
+    """Return how softly each of the many parts adds to the hidden states at first, so that their size stays."""
+    return float((2 * config.num_hidden_layers) ** -0.5)
+
+
+class _Block(GradientCheckpointingLayer):  # type: ignore[misc]  # transformers is not typed here
+    def __init__(self, config: SpanPredictorConfig, *, attends: bool) -> None:
+        super().__init__()
+        self.counter = Counter(config.hidden_size, config.counter_channels, _gain(config))
+        self.attention = _Attention(config) if attends else None
+        self.up = Linear(config.hidden_size, config.intermediate_size, first_bias=0.0)
+        self.down = Linear(config.intermediate_size, config.hidden_size, gain=_gain(config))
+
+    def forward(self, hidden: torch.Tensor, layout: _Layout) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        hidden = hidden + self.counter(rms_norm(hidden) * layout.real_wide, layout.real)
+        if self.attention is not None:
+            hidden = hidden + self.attention(rms_norm(hidden), layout)
+        return hidden + self.down(functional.relu(self.up(rms_norm(hidden))).square())  # type: ignore[no-any-return]
+
+
 class SpanPredictor(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed here
-    """Points at the leftmost-outermost redex of a term, or says that there is none."""
+    """Points at the leftmost-outermost redex of a term, or says that there is none.
+
+    Under autocast the hidden states have its type, and running sums and logits stay float32. Padding changes a row's
+    logits by rounding at most. Nothing here is random, and there is no dropout: rows hardly ever repeat in training.
+    """
 
     config_class = SpanPredictorConfig
     main_input_name = "tokens"
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
 
     def __init__(self, config: SpanPredictorConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=PAD)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size)
-        self.pointers = nn.Linear(config.hidden_size, 2)
-        self.normal_form = nn.Linear(config.hidden_size, 1)
+        first_to_attend = config.num_hidden_layers - config.num_attention_layers
+        self.blocks = nn.ModuleList(
+            _Block(config, attends=number >= first_to_attend) for number in range(config.num_hidden_layers)
+        )
+        # All positions alike at first, and even odds.
+        self.pointers = Linear(3 * config.hidden_size, 2, gain=0.1, first_bias=0.0)
+        self.normal_form = Linear(config.hidden_size, 1, gain=0.0, first_bias=0.0)
         self.post_init()
 
     def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor) -> SpanLogits:
-        """tokens (B, T) int64 and attention_mask (B, T) bool, true on real tokens -> logits."""
+        """tokens (B, T) int64 and attention_mask (B, T) bool, true on real tokens -> logits. B may be 0, T may not."""
         hidden = self.embedding(tokens)
-        turn = self._turn(tokens.shape[1], hidden)
-        mask = attention_mask[:, None, None, :]
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):
+            hidden = hidden.to(torch.get_autocast_dtype(device))
+        layout = self._layout(attention_mask, hidden)
         for block in self.blocks:
-            hidden = block(hidden, turn, mask)
-        hidden = self.norm(hidden)
-        pointers = self.pointers(hidden).masked_fill(~attention_mask[..., None], torch.finfo(hidden.dtype).min)
-        return SpanLogits(pointers[..., 0], pointers[..., 1], self.normal_form(hidden[:, 0])[:, 0])
+            hidden = block(hidden, layout)
+        hidden = rms_norm(hidden)
+        # The end is the token after the one where the counts come out, hence the neighbours.
+        pointers = self.pointers(neighbourhood(hidden * layout.real_wide)).float()
+        pointers = pointers.masked_fill(~attention_mask[..., None], torch.finfo(torch.float32).min)
+        return SpanLogits(pointers[..., 0], pointers[..., 1], self.normal_form(hidden[:, 0])[:, 0].float())
 
-    def _turn(self, length: int, like: torch.Tensor) -> torch.Tensor:
-        """Return cosines and sines of the rotary angles, (2, T, D/H/2)."""
-        half = self.config.hidden_size // self.config.num_attention_heads // 2
-        pace = self.config.rope_theta ** (-torch.arange(half, device=like.device, dtype=torch.float32) / half)
-        angle = torch.arange(length, device=like.device, dtype=torch.float32)[:, None] * pace
-        return torch.stack([angle.cos(), angle.sin()]).to(like.dtype)
+    def _layout(self, attention_mask: torch.Tensor, hidden: torch.Tensor) -> _Layout:
+        real = attention_mask[..., None]
+        half = self.config.head_dim // 2
+        pace = self.config.rope_theta ** (-torch.arange(half, device=hidden.device, dtype=torch.float32) / half)
+        angle = torch.arange(hidden.shape[1], device=hidden.device, dtype=torch.float32)[:, None] * pace
+        return _Layout(
+            real=real.float(),
+            real_wide=real.to(hidden.dtype).expand_as(hidden).contiguous(),
+            keys=attention_mask[:, None, None, :],
+            turn=torch.stack([angle.cos(), angle.sin()]),
+        )
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(module, Linear):
+            nn.init.normal_(module.weight, std=module.gain * module.in_features**-0.5)
+            if module.first_bias is not None:
+                nn.init.constant_(module.bias, module.first_bias)
         if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight)
             with torch.no_grad():
                 module.weight[PAD].zero_()
-        if isinstance(module, nn.RMSNorm):
-            nn.init.ones_(module.weight)
