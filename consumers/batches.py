@@ -1,37 +1,59 @@
-"""What every family's tensor batch carries, and what a family declares to be fed: its tensor form."""
+"""What every family's tensor batch carries: its mask, its rows' ids, where they were read, and the feed's cursor."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import polars as pl
 import torch
 
-# Columns that the feed adds to a window's rows: where each row was read.
-PARTITION, OFFSET = "_partition", "_offset"
-LINEAGE = {PARTITION: pl.Int32(), OFFSET: pl.Int64()}
+from consumers.sequence.cursor import Cursor
+from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
 
 
 @dataclass(frozen=True, eq=False)
 class Position:
-    """Where the rows of a batch were read: `partition` (B,) int32 and `offset` (B,) int64 of their records."""
+    """Where the rows of a batch were read.
 
-    topic: str
+    Attributes:
+        topics: the feed's topics.
+        source: (B,) uint8, the index in `topics`.
+        partition: (B,) int32.
+        offset: (B,) int64, of the record.
+        row: (B,) int32, the row within the record, from 0.
+    """
+
+    topics: tuple[str, ...]
+    source: torch.Tensor
     partition: torch.Tensor
     offset: torch.Tensor
+    row: torch.Tensor
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, topic: str) -> Position:
+    def of(cls, rows: pl.DataFrame, topics: tuple[str, ...]) -> Position:
         """Return the position of rows that carry the `LINEAGE` columns."""
-        partition, offset = (torch.from_numpy(rows[name].to_numpy().copy()) for name in (PARTITION, OFFSET))
-        return cls(topic, partition, offset)
+        columns = (torch.from_numpy(rows[name].to_numpy().copy()) for name in (SOURCE, PARTITION, OFFSET, ROW))
+        return cls(topics, *columns)
 
-    def rows(self, start: int, stop: int) -> Position:
-        """Return the position of rows [start, stop), in memory of its own."""
-        return Position(self.topic, self.partition[start:stop].clone(), self.offset[start:stop].clone())
+    def at(self, rows: torch.Tensor) -> Position:
+        """Return the position of the rows with these indices (B,) int64."""
+        return Position(self.topics, self.source[rows], self.partition[rows], self.offset[rows], self.row[rows])
+
+    def of_row(self, index: int) -> tuple[str, int, int, int]:
+        """Return (topic, partition, offset, row in the record) of one row of the batch."""
+        topic = self.topics[int(self.source[index])]
+        return topic, int(self.partition[index]), int(self.offset[index]), int(self.row[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a feed knows of a batch that its rows do not tell; see `Batch`."""
+
+    cursor: Cursor
+    global_rows: int
+    too_long: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,12 +64,16 @@ class Batch:
         attention_mask: (B, T) bool, true on real tokens.
         example_id: (B,) int64, the bits of the uint64 id (torch cannot pickle uint64 tensors); `hex_ids` prints them.
         position: where each row was read.
+        cursor: where the feed stands after this batch.
+        global_rows: rows of the global batch that this is one rank's share of; B where there is one rank.
         too_long: rows that this pass left out so far for having more tokens than the feed's `max_tokens`.
     """
 
     attention_mask: torch.Tensor
     example_id: torch.Tensor
     position: Position
+    cursor: Cursor
+    global_rows: int
     too_long: int
 
     def __len__(self) -> int:
@@ -57,6 +83,11 @@ class Batch:
     def real_tokens(self) -> int:
         """Tokens that are not padding."""
         return int(self.attention_mask.sum())
+
+    @property
+    def padding_share(self) -> float:
+        """Padding among all B x T tokens; 0 for a batch of no rows."""
+        return 1 - self.real_tokens / self.attention_mask.numel() if len(self) else 0.0
 
     @property
     def hex_ids(self) -> list[str]:
@@ -71,28 +102,3 @@ class Batch:
             if isinstance(value := getattr(self, field.name), torch.Tensor)
         }
         return dataclasses.replace(self, **moved)
-
-
-class Encoded(Protocol):
-    """The rows of a window in flat arrays, from which batches are cut."""
-
-    def batch(self, start: int, stop: int, too_long: int) -> Batch:
-        """Return rows [start, stop) as a padded batch that shares no memory with the window."""
-        ...
-
-
-@dataclass(frozen=True)
-class TensorForm:
-    """How rows of a family become tensors.
-
-    Attributes:
-        columns: the family's columns that `encode` reads; only these are decoded, with the envelope's.
-        tokens: an integer expression, the length of a row in tokens with its special tokens.
-        encode: (rows with `columns`, `example_id` and lineage, in batch order; topic) -> what batches are cut from.
-        max_tokens: the length above which rows are left out unless the feed says otherwise.
-    """
-
-    columns: tuple[str, ...]
-    tokens: pl.Expr
-    encode: Callable[[pl.DataFrame, str], Encoded]
-    max_tokens: int

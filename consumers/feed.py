@@ -1,52 +1,55 @@
-"""The feed: a family's clean topic as padded tensor batches, for a torch training loop.
+"""The feed: a family's clean topics as padded tensor batches, for a torch training loop.
 
-A pass over a feed runs in five steps, all on whole columns:
+What a feed gives is one global sequence of batches that follows from a `FeedSpec` (sources with fixed offsets, filters,
+seed, sizes) and nothing else: not from timing, workers or ranks (`consumers.sequence`). A `Cursor` of some numbers says
+where in it a feed stands, so that a state is small and a resumed feed goes on with the very next batch.
 
-1. Bounds. A snapshot fixes the end offsets of every partition when the feed is made; an epoch is a pass over them.
-2. Order. Records come one of each partition in turn, so that the order follows from the offsets and not from timing.
-3. Windows. Rows of the split, short enough, are gathered into windows: the unit that is held, shuffled and bucketed.
-4. Plan. A seed, the epoch and the window's number decide which rows make which batch.
-5. Batches. A family's tensor form turns a batch's rows into tensors.
+In `snapshot` mode a pass goes over offsets that were fixed when the feed was made. In `follow` mode it goes over what
+has come since the last pass began, and passes never end.
 
-In `follow` mode the feed never ends: step 2 takes records as they arrive, and a window also closes when `linger_s` has
-passed since its first row.
-
-Under `torch.utils.data.DataLoader` with W workers, every worker goes through steps 1 to 4 and makes each W-th batch of
-a snapshot, so the batches and their order are those of a single process; the cost is that each worker decodes the
-whole topic. In `follow` mode, where no order is shared, worker w takes the rows with `example_id mod W == w`.
+Ranks each take every R-th row of every global batch. Loader workers each make every W-th batch, and each of them reads
+the whole topic. In `follow` mode, where no offsets are agreed between processes, rank and worker take the rows with
+`example_id mod (R x W)` of their own instead.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import polars as pl
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from broker.clients import Connection, connect
-from broker.topics import Extent, extents, topic_name
-from consumers.batches import Batch
+from consumers.batches import Batch, Stamp
 from consumers.forms import form_of
-from consumers.planning import Indices, plan
-from consumers.reading import TopicReader, gone
-from consumers.windows import CleanRows, Windows
+from consumers.prefetch import Prefetched
+from consumers.sequence.cursor import Cursor
+from consumers.sequence.predicates import predicate_text
+from consumers.sequence.sources import Source, check_sources, later, pin, require_held
+from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
+from consumers.sequence.windows import Window, windows
 from schema.errors import FeedError, UsageError
 from schema.family import SPLITS
-from schema.record import CLEAN
 from schema.registry import family_named
 from schema.settings import Settings
 
+if TYPE_CHECKING:
+    from consumers.loader import FeedLoader
+
+__all__ = ["Curriculum", "Feed", "FeedOptions", "Source"]
+
 _log = logging.getLogger("feedmill.feed")
 
-# Batches to a window where nothing is shuffled or bucketed: many make concatenation cheap, few make it prompt.
-_PLAIN_WINDOW_BATCHES = 16
+DEFAULT_BATCH_SIZE = 64
+# How often a feed that follows asks for new offsets.
+_LOOK_INTERVAL_S = 0.2
+# So many new offsets are worth a pass at once: a clean record has up to 2,048 rows.
+_PROMPT_OFFSETS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,39 +57,52 @@ class FeedOptions:
     """What is seldom changed.
 
     Attributes:
+        sources: the clean topics to read, by namespace, with their weights; by default the one of the settings.
+        where: keeps the rows for which it is true: a Polars expression over the family's columns, or SQL for one.
+        curriculum: orders an epoch by a column, in phases.
+        batch_tokens: cut batches so that B x T, padding included, stays within this; `batch_size` is then a second
+            limit, where it is given.
+        bucket: batch rows of similar length together, which saves padding.
         max_tokens: rows with more tokens are left out, counted in `Batch.too_long` and told in the log; None takes
             the family's limit.
-        window_rows: rows held at once for shuffling and bucketing (a reduction row takes about 0.4 KiB).
-        bucket: batch rows of similar length together, which saves padding.
-        linger_s: in `follow` mode, how long a row may wait for its batch to fill.
-        start: the first offset to read per partition; partitions not named start where the topic does.
+        window_rows: rows held at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
+        rank: of this process among `world`.
+        world: processes that share every batch.
+        prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
+        linger_s: in `follow` mode, how long rows may wait for more to come.
     """
 
+    sources: tuple[Source, ...] = (Source(),)
+    where: pl.Expr | str | None = None
+    curriculum: Curriculum | None = None
+    batch_tokens: int | None = None
+    bucket: bool = False
     max_tokens: int | None = None
     window_rows: int = 65_536
-    bucket: bool = False
+    rank: int = 0
+    world: int = 1
+    prefetch: int = 4
     linger_s: float = 1.0
-    start: Mapping[int, int] | None = None
 
 
 class Feed(IterableDataset[Batch]):
-    """Batches of one split of a family's clean topic.
+    """Batches of one split of a family's clean topics.
 
     Args:
         source: settings to connect by, or a connection.
         family: a family with a tensor form.
         split: "train", "val" or "test"; None takes all rows.
-        batch_size: rows to a batch (B).
-        mode: "snapshot" ends with the topic as it was when the feed was made; "follow" never ends.
-        shuffle_seed: shuffles rows within windows; None keeps the topic's order.
+        batch_size: rows to a global batch; a rank gets its share of them as B. 64, unless `batch_tokens` is set.
+        mode: "snapshot" ends with the topics as they were when the feed was made; "follow" never ends.
+        shuffle_seed: shuffles blocks of records, and rows within windows; None keeps the topics' order.
         options: what is seldom changed.
 
     Raises:
-        UnknownFamilyError, UsageError: the family, split, mode or a size cannot be used.
+        UnknownFamilyError, UsageError: the family, split, mode or an option cannot be used.
         BrokerUnavailableError: no broker answers.
         BrokerError: there is no clean topic yet.
-        FeedError: `options.start` names offsets that the topic does not hold. Iterating raises it where retention
-            overtakes the reader, or a record cannot be read.
+        FeedError: a source's start or stop names offsets that the topic does not hold. Iterating raises it where
+            retention overtakes the reader, or a record cannot be read.
     """
 
     def __init__(
@@ -95,7 +111,7 @@ class Feed(IterableDataset[Batch]):
         family: str,
         *,
         split: str | None = "train",
-        batch_size: int = 64,
+        batch_size: int | None = None,
         mode: Literal["snapshot", "follow"] = "snapshot",
         shuffle_seed: int | None = None,
         options: FeedOptions | None = None,
@@ -104,135 +120,292 @@ class Feed(IterableDataset[Batch]):
         options = options or FeedOptions()
         self.family = family_named(family)
         self._form = form_of(family)
-        self.max_tokens = self._form.max_tokens if options.max_tokens is None else options.max_tokens
-        _check(split, batch_size, mode, options.window_rows, self.max_tokens)
-        self.split, self.batch_size, self.mode, self.shuffle_seed = split, batch_size, mode, shuffle_seed
+        if batch_size is None and options.batch_tokens is None:
+            batch_size = DEFAULT_BATCH_SIZE
+        spec = FeedSpec(
+            family=family,
+            schema_version=self.family.version,
+            sources=(),
+            mode=mode,
+            split=split,
+            batch_size=batch_size,
+            batch_tokens=options.batch_tokens,
+            max_tokens=self._form.max_tokens if options.max_tokens is None else options.max_tokens,
+            shuffle_seed=shuffle_seed,
+            window_rows=options.window_rows,
+            bucket=options.bucket,
+            where=None if options.where is None else predicate_text(options.where, tuple(self.family.wire)),
+            curriculum=options.curriculum,
+        )
+        _check(spec, options)
         self.options = options
-        self.epoch = 0
         self.connection = source if isinstance(source, Connection) else connect(source)
-        self.topic = topic_name(self.connection.settings, family, CLEAN)
-        self._bounds = self._pin(options.start or {})
+        pinned = tuple(pin(self.connection, family, each) for each in options.sources)
+        self.spec = dataclasses.replace(spec, sources=pinned)
+        self._start_over(0)
+        self._passes: tuple[Passes, ...] = ()
+        self._resume = False
+        self._worker: tuple[int, int] | None = None
 
     @property
-    def offsets(self) -> dict[int, tuple[int, int]]:
-        """{partition: (from, to)} of a pass, half-open; in `follow` mode `to` is where the topic ended at the start."""
-        return {partition: (bound.begin, bound.end) for partition, bound in self._bounds.items()}
+    def epoch(self) -> int:
+        """Number of the pass that goes on or comes next; in `follow` mode, of what came at once."""
+        return self._cursor.epoch
+
+    @property
+    def mode(self) -> str:
+        """`snapshot` or `follow`."""
+        return self.spec.mode
+
+    @property
+    def split(self) -> str | None:
+        """The split that is read; None for all rows."""
+        return self.spec.split
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows to a global batch, at most; None where only tokens limit it."""
+        return self.spec.batch_size
+
+    @property
+    def shuffle_seed(self) -> int | None:
+        """What shuffles; None keeps the topics' order."""
+        return self.spec.shuffle_seed
+
+    @property
+    def max_tokens(self) -> int:
+        """The length in tokens above which rows are left out."""
+        return self.spec.max_tokens
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Full names of the topics read."""
+        return self.spec.topics
+
+    @property
+    def offsets(self) -> dict[str, dict[int, tuple[int, int]]]:
+        """{topic: {partition: (from, to)}} of a pass, half-open; in `follow` mode, as they were at the start."""
+        return {
+            source.topic: {partition: (bound.begin, bound.end) for partition, bound in source.bounds.items()}
+            for source in self.spec.sources
+        }
 
     def set_epoch(self, epoch: int) -> None:
-        """Give the next passes the number `epoch`, on which the shuffle depends; call it before the pass begins."""
-        self.epoch = epoch
+        """Make `epoch` the next pass, on whose number the shuffle depends.
 
-    def loader(self, workers: int = 0) -> DataLoader[Batch]:
+        A pass that ends goes on to the next number by itself. Naming the pass that a loaded state is in has no effect.
+        """
+        if epoch != self._cursor.epoch:
+            self._abandon()
+            self._start_over(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the feed stands, after the last batch taken from it or its `loader()`: JSON values, no rows.
+
+        On every rank of a snapshot it is the same.
+        """
+        return self._state().to_json()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where a feed stood whose `state_dict` this is: the next batch is the one it would have given.
+
+        The snapshot is the saved one, whatever has come since, and ranks may be more or fewer than they were.
+
+        Raises:
+            FeedError: it is no state of such a feed, or the topic no longer holds what it needs; both values are named.
+            BrokerError: a topic is gone.
+        """
+        state = read_state(state_dict)
+        require_same(state.spec, self.spec)
+        share = self._share()
+        if self.spec.mode == "follow" and state.share != share:
+            raise FeedError(
+                f"the state was saved by share {state.share[0]} of {state.share[1]} that follow, and this is share "
+                f"{share[0]} of {share[1]}: follow with as many ranks and workers as before"
+            )
+        worker = get_worker_info()
+        if state.worker is not None and (worker is None or state.worker != (worker.id, worker.num_workers)):
+            raise FeedError(
+                f"the state is that of loader worker {state.worker[0]} of {state.worker[1]}: load it with as many"
+            )
+        require_held(self.connection, state.spec, state.cursor)
+        self.spec, self._cursor, self._passes = state.spec, state.cursor, state.passes
+        self._worker, self._resume = state.worker, True
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what reproduces the rows that were taken so far, in order: for `feedmill replay --manifest`.
+
+        Raises:
+            FeedError: the feed follows, so what it gave depends on when it came.
+        """
+        if self.spec.mode == "follow":
+            raise FeedError(
+                "a feed that follows has no manifest, for its order depends on when rows came: replay its offsets with "
+                "`feedmill replay --from --to`"
+            )
+        return self.state_dict()
+
+    def loader(self, workers: int = 0) -> FeedLoader:
         """Return a DataLoader over this feed; its workers inherit no thread pool of this process."""
-        return DataLoader(self, batch_size=None, num_workers=workers, multiprocessing_context=_clean_start(workers))
+        from consumers.loader import FeedLoader
+
+        return FeedLoader(self, workers)
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.taken(None)
+
+    def taken(self, elsewhere: Iterator[Batch] | None) -> Iterator[Batch]:
+        """Yield one pass's batches and keep count of them; `elsewhere` brings them from a loader's workers."""
+        if not self._resume:
+            self._abandon()
+            self._start_over(self._cursor.epoch)
+        self._resume = False
+        batches = self._prefetched() if elsewhere is None else elsewhere
+        too_long = 0
+        try:
+            for batch in batches:
+                self._cursor, too_long = batch.cursor, batch.too_long
+                yield batch
+        finally:
+            if isinstance(batches, Prefetched):
+                batches.close()
+        self._tell_left_out(too_long)
+        self._passes = _with(self._passes, Passes(first=self._cursor.epoch, last=self._cursor.epoch))
+        self._start_over(self._cursor.epoch + 1)
+
+    def _state(self) -> FeedState:
+        worker = get_worker_info()
+        number = None if worker is None or self.spec.mode == "follow" else (worker.id, worker.num_workers)
+        return FeedState(
+            spec=self.spec,
+            cursor=self._cursor,
+            passes=self._passes,
+            share=self._share() if self.spec.mode == "follow" else (0, 1),
+            # A worker that has made no batch yet stands where its feed does.
+            worker=number if self._worker or self._cursor.batches else None,
+        )
+
+    def _start_over(self, epoch: int) -> None:
+        bounds = None
+        if self.spec.mode == "follow":
+            bounds = tuple(source.bounds for source in self.spec.sources)
+        self._cursor = Cursor(epoch=epoch, bounds=bounds)
+        self._worker = None
+
+    def _abandon(self) -> None:
+        """Note a pass that was broken off: its batches were given."""
+        if self._cursor.batches:
+            epoch = self._cursor.epoch
+            self._passes = _with(self._passes, Passes(first=epoch, last=epoch, batches=self._cursor.batches))
+
+    def _share(self) -> tuple[int, int]:
         worker = get_worker_info()
         index, count = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        return self._snapshot(index, count) if self.mode == "snapshot" else self._follow(index, count)
+        return self.options.rank * count + index, self.options.world * count
 
-    def _pin(self, start: Mapping[int, int]) -> dict[int, Extent]:
-        held = extents(self.connection, self.topic)
-        unknown = sorted(set(start) - set(held))
-        if unknown:
-            raise FeedError(
-                f"{self.topic} has {len(held)} partitions, and the start names partition {unknown[0]}: "
-                "start from offsets of this topic"
-            )
-        for partition, offset in start.items():
-            if not held[partition].begin <= offset <= held[partition].end:
-                raise FeedError(gone(self.topic, partition, offset, held[partition]))
-        return {partition: Extent(start.get(partition, extent.begin), extent.end) for partition, extent in held.items()}
+    def _prefetched(self) -> Iterator[Batch]:
+        made = self._made()
+        # A loader's workers are ahead of the training step already.
+        if self.options.prefetch and get_worker_info() is None:
+            return Prefetched(made, self.options.prefetch)
+        return (batch for batch in made if batch is not None)
 
-    def _reader(self) -> TopicReader:
-        starts = {partition: bound.begin for partition, bound in self._bounds.items()}
-        return TopicReader(self.connection, self.topic, starts, FeedError)
-
-    def _rows(self) -> tuple[CleanRows, Windows]:
-        rows = CleanRows(self.family, self._form, self.split, self.max_tokens)
-        plain = self.shuffle_seed is None and not self.options.bucket
-        window_rows = self.batch_size * _PLAIN_WINDOW_BATCHES if plain else self.options.window_rows
-        return rows, Windows(rows.schema, window_rows, self.batch_size)
-
-    def _snapshot(self, index: int, count: int) -> Iterator[Batch]:
-        rows, windows = self._rows()
-        made = 0
-        for number, window in enumerate(self._fixed_windows(rows, windows)):
-            planned = self._plan(window, number)
-            first_mine = (index - made) % count
-            made += len(planned)
-            yield from self._batches(window, planned[first_mine::count], rows.too_long)
-
-    def _fixed_windows(self, rows: CleanRows, windows: Windows) -> Iterator[pl.DataFrame]:
-        stops = {partition: bound.end for partition, bound in self._bounds.items()}
-        with self._reader() as reader:
-            for record in reader.interleaved(stops):
-                yield from windows.add(rows.of(record, self.topic))
-        self._tell_left_out(rows.too_long)
-        yield windows.flush()
-
-    def _follow(self, index: int, count: int) -> Iterator[Batch]:
-        rows, windows = self._rows()
-        mine = None if count == 1 else pl.col("example_id") % count == index
-        for number, window in enumerate(self._live_windows(rows, windows, mine)):
-            yield from self._batches(window, self._plan(window, number), rows.too_long)
-
-    def _live_windows(self, rows: CleanRows, windows: Windows, mine: pl.Expr | None) -> Iterator[pl.DataFrame]:
-        linger_s, told = self.options.linger_s, False
-        closes_at = time.monotonic() + linger_s
-        with self._reader() as reader:
-            while True:
-                # An empty window closes never, so its wait begins anew with every turn.
-                if not windows.height:
-                    closes_at = time.monotonic() + linger_s
-                for record in reader.arriving(max(closes_at - time.monotonic(), 0)):
-                    yield from windows.add(rows.of(record, self.topic, mine))
-                if windows.height and time.monotonic() >= closes_at:
-                    yield windows.flush()
-                if rows.too_long and not told:
-                    self._tell_left_out(rows.too_long)
-                    told = True
-
-    def _plan(self, window: pl.DataFrame, number: int) -> list[Indices]:
-        tokens = window.select(self._form.tokens.alias("tokens"))["tokens"].to_numpy()
-        seeds = None if self.shuffle_seed is None else (self.shuffle_seed, self.epoch, number)
-        return plan(tokens, self.batch_size, seeds, self.options.bucket)
-
-    def _batches(self, window: pl.DataFrame, planned: list[Indices], too_long: int) -> Iterator[Batch]:
-        if not planned:
+    def _made(self) -> Iterator[Batch | None]:
+        """Yield the pass's batches of this rank and worker; None now and then where there is nothing yet."""
+        if self.spec.mode == "follow":
+            yield from self._live()
             return
-        # Rows are put in batch order once, so that every batch is a slice.
-        encoded = self._form.encode(window[np.concatenate(planned)], self.topic)
-        start = 0
-        for picked in planned:
-            yield encoded.batch(start, start + len(picked), too_long)
-            start += len(picked)
+        worker = get_worker_info()
+        index, count = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        # Among workers batches go round in turn, from where the feed stood or from the worker's own last.
+        mine = self._cursor.batches + index if self._worker is None else self._cursor.batches - 1 + count
+        for window in windows(self.connection, self.spec, self._cursor):
+            first = window.start.batches
+            numbers = range(max(mine, first), first + len(window.batches))[::count]
+            yield from self._batches(window, [number - first for number in numbers])
+            mine = max(mine, numbers[-1] + count) if numbers else mine
+
+    def _live(self) -> Iterator[Batch | None]:
+        cursor = self._cursor
+        while True:
+            assert cursor.bounds is not None  # noqa: S101  # every cursor of a feed that follows has them
+            for window in windows(self.connection, self.spec.with_bounds(cursor.bounds), cursor, self._share()):
+                given = cursor.batch if window.start.window == cursor.window else 0
+                yield from self._batches(window, list(range(given, len(window.batches))))
+            waiting = self._next_pass(cursor)
+            while (following := next(waiting)) is None:
+                yield None
+            cursor = following
+
+    def _next_pass(self, cursor: Cursor) -> Iterator[Cursor | None]:
+        """Yield None until more has come and had time to become a batch; then the cursor before it."""
+        closes_at: float | None = None
+        bounds = cursor.bounds or ()
+        while True:
+            come = tuple(
+                bound if source.repeat else later(self.connection, bound, source.topic)
+                for bound, source in zip(bounds, self.spec.sources, strict=True)
+            )
+            offsets = sum(
+                extent.end - extent.begin
+                for bound, source in zip(come, self.spec.sources, strict=True)
+                for extent in bound.values()
+                if not source.repeat
+            )
+            if offsets:
+                closes_at = closes_at or time.monotonic() + self.options.linger_s
+                if offsets >= _PROMPT_OFFSETS or time.monotonic() >= closes_at:
+                    yield Cursor(epoch=cursor.epoch + 1, bounds=come)
+            time.sleep(_LOOK_INTERVAL_S)
+            yield None
+
+    def _batches(self, window: Window, numbers: list[int]) -> Iterator[Batch]:
+        """Yield this rank's share of the window's batches with these indices."""
+        if not numbers:
+            return
+        encoded = self._form.encode(window.rows, self.topics)
+        rank, world = (self.options.rank, self.options.world) if self.spec.mode == "snapshot" else (0, 1)
+        for number in numbers:
+            rows = window.batches[number]
+            yield encoded.batch(rows[rank::world], Stamp(window.after(number), len(rows), window.too_long))
 
     def _tell_left_out(self, too_long: int) -> None:
         if too_long:
             _log.warning(
-                "%s: %d rows of more than %d tokens were left out; raise max_tokens to have them",
-                self.topic,
+                "%s: %d rows of more than %d tokens were left out: raise max_tokens to take them",
+                ", ".join(self.topics),
                 too_long,
                 self.max_tokens,
             )
 
 
-def _clean_start(workers: int) -> BaseContext | None:
-    """Return how to start workers: forked from a process that has loaded this module and run nothing, where that is."""
-    if not workers:
-        return None
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
+def _with(passes: tuple[Passes, ...], made: Passes) -> tuple[Passes, ...]:
+    """Return the passes with another one, successive whole ones as one stretch."""
+    if passes and made.batches is None and passes[-1].batches is None and passes[-1].last + 1 == made.first:
+        return (*passes[:-1], replace(passes[-1], last=made.last))
+    return (*passes, made)
 
 
-def _check(split: str | None, batch_size: int, mode: str, window_rows: int, max_tokens: int) -> None:
-    if split is not None and split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
-    if mode not in ("snapshot", "follow"):
-        raise UsageError(f"unknown mode {mode!r}: use snapshot or follow")
-    if batch_size < 1 or window_rows < 1 or max_tokens < 1:
+def _check(spec: FeedSpec, options: FeedOptions) -> None:
+    if spec.split is not None and spec.split not in SPLITS:
+        raise UsageError(f"unknown split {spec.split!r}: use one of {', '.join(SPLITS)}")
+    if spec.mode not in ("snapshot", "follow"):
+        raise UsageError(f"unknown mode {spec.mode!r}: use snapshot or follow")
+    if (spec.batch_size or 1) < 1 or spec.batch_size == 0 or spec.window_rows < 1 or spec.max_tokens < 1:
         raise UsageError("batch_size, window_rows and max_tokens must be at least 1")
+    if spec.batch_tokens is not None and spec.batch_tokens < spec.max_tokens:
+        raise UsageError(
+            f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row might fit no batch: "
+            "raise one or lower the other"
+        )
+    if not 0 <= options.rank < options.world:
+        raise UsageError(f"rank {options.rank} is not one of {options.world}: ranks count from 0")
+    if options.prefetch < 0 or options.linger_s < 0:
+        raise UsageError("prefetch and linger_s must not be negative")
+    check_sources(options.sources, spec.mode, spec.shuffle_seed is not None)
+    if spec.curriculum is not None:
+        kind = family_named(spec.family).wire.get(spec.curriculum.column)
+        if kind is None or not kind.is_numeric():
+            raise UsageError(f"a curriculum goes by a numeric column, and {spec.curriculum.column!r} is none")
+        if spec.mode == "follow":
+            raise UsageError("a curriculum orders a whole pass, which a feed that follows never has: use a snapshot")

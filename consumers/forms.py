@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from consumers.batches import TensorForm
-from consumers.reduction.tensors import FORM as REDUCTION
+from consumers.reduction.form import FORM as REDUCTION
+from consumers.tensor_form import TensorForm
 from schema.errors import UsageError
 
 FORMS: dict[str, TensorForm] = {

@@ -1,11 +1,12 @@
 """Reading a topic's records: explicit partitions, committed records only, in an order that owes nothing to timing.
 
-Takes a `Connection` and the offset to start at per partition; gives `Record`s. No group is joined and nothing is
-committed: where a reader stands is known by whoever holds it.
+Takes a `Connection` and blocks of offsets in an order; gives their `Record`s in that order. No group is joined and
+nothing is committed: where a reader stands is known by whoever holds it.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,6 @@ _FETCH_BYTES = 1024 * 1024
 _POLL_MS = 500
 # Everything below a committed end offset is on the broker's disk: silence this long means that no broker is there.
 _SILENCE_S = 30.0
-# How soon a reader that follows notices partitions added to its topic.
-_METADATA_AGE_MS = 15_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,34 @@ class Record:
     offset: int
     headers: Sequence[tuple[str, bytes | None]]
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive offsets of a partition, [begin, end)."""
+
+    partition: int
+    begin: int
+    end: int
+
+
+class _Lane:
+    """One partition on its way along its blocks: what was read ahead, the block being read, and those to come."""
+
+    def __init__(self) -> None:
+        self.read: deque[tuple[int, Record]] = deque()
+        self.held_bytes = 0
+        self.ahead: deque[tuple[int, Block]] = deque()
+        self.number, self.block = -1, Block(0, 0, 0)
+        self.done = False
+
+    def enter_next(self) -> bool:
+        """Make the next block the one being read; False where there is none, and then its number is past all."""
+        if self.ahead:
+            self.number, self.block = self.ahead.popleft()
+            return True
+        self.number, self.done = sys.maxsize, True
+        return False
 
 
 def gone(topic: str, partition: int, wanted: int, kept: Extent) -> str:
@@ -54,12 +81,11 @@ def gone(topic: str, partition: int, wanted: int, kept: Extent) -> str:
 
 
 class TopicReader:
-    """A consumer of some partitions of one topic; a context manager.
+    """A consumer of one topic; a context manager.
 
     Args:
         connection: the broker to read from.
         topic: the topic's full name.
-        starts: the first offset to read, per partition.
         error: what is raised where the offsets asked for are not there (`FeedError` or `ReplayError`).
         silence_s: how long a broker that must have records may say nothing.
     """
@@ -68,7 +94,6 @@ class TopicReader:
         self,
         connection: Connection,
         topic: str,
-        starts: Mapping[int, int],
         error: type[FeedmillError],
         silence_s: float = _SILENCE_S,
     ) -> None:
@@ -76,11 +101,7 @@ class TopicReader:
         self._topic = topic
         self._error = error
         self._silence_s = silence_s
-        self._starts = dict(starts)
-        self._consumer: Any = connection.consumer(
-            max_partition_fetch_bytes=_FETCH_BYTES, metadata_max_age_ms=_METADATA_AGE_MS
-        )
-        self._assign(self._starts)
+        self._consumer: Any = connection.consumer(max_partition_fetch_bytes=_FETCH_BYTES)
 
     def __enter__(self) -> TopicReader:
         return self
@@ -94,76 +115,83 @@ class TopicReader:
         """Close the connections to the broker."""
         self._consumer.close()
 
-    def interleaved(self, stops: Mapping[int, int]) -> Iterator[Record]:
-        """Yield all records below `stops`, one of each partition in turn until it is exhausted.
+    def records(self, order: Sequence[Block]) -> Iterator[tuple[int, Record]]:
+        """Yield (number of the block, record) for all records of the blocks, block after block as `order` has them.
 
-        The order follows from the offsets alone. Raises the reader's error where offsets are gone, and
-        `BrokerUnavailableError` where the broker falls silent.
+        Each partition is read ahead along its own blocks while others have their turn, so the order follows from
+        `order` alone and not from how fast a partition answers. A block without records yields nothing. Raises the
+        reader's error where offsets are gone, and `BrokerUnavailableError` where the broker falls silent.
         """
-        queues: dict[int, deque[Record]] = {partition: deque() for partition in sorted(stops)}
-        open_partitions = list(queues)
-        while open_partitions:
-            for partition in list(open_partitions):
-                if self._fill(partition, queues, stops):
-                    yield queues[partition].popleft()
-                else:
-                    open_partitions.remove(partition)
+        lanes: dict[int, _Lane] = {}
+        for number, block in enumerate(order):
+            lanes.setdefault(block.partition, _Lane()).ahead.append((number, block))
+        # The client demands a place of every partition it is assigned, and one without a block has none.
+        self._consumer.assign([TopicPartition(self._topic, partition) for partition in lanes])
+        self._consumer.assign([TopicPartition(self._topic, partition) for partition in lanes])
+        for partition, lane in lanes.items():
+            lane.enter_next()
+            self._seek(partition, lane.block.begin)
+        for number, block in enumerate(order):
+            lane = lanes[block.partition]
+            while self._has_record(number, block.partition, lanes):
+                record = lane.read.popleft()[1]
+                lane.held_bytes -= len(record.value)
+                yield number, record
 
-    def in_turn(self, stops: Mapping[int, int]) -> Iterator[Record]:
-        """Yield all records below `stops`, partition after partition; raises as `interleaved` does."""
-        starts = dict(self._starts)
-        for partition in sorted(stops):
-            self._assign({partition: starts[partition]})
-            queues: dict[int, deque[Record]] = {partition: deque()}
-            while self._fill(partition, queues, stops):
-                yield queues[partition].popleft()
-
-    def arriving(self, wait_s: float) -> list[Record]:
-        """Return what has arrived since the last call, by partition and offset; wait up to `wait_s` for the first.
-
-        Partitions added to the topic meanwhile are read from their beginning.
-        """
-        known = self._consumer.partitions_for_topic(self._topic) or set()
-        added = {partition: 0 for partition in known if partition not in self._starts}
-        if added:
-            at = {partition: self._position(partition) for partition in self._starts}
-            self._starts.update(added)
-            self._assign({**at, **added})
-        polled = self._poll(wait_s)
-        return [record for partition in sorted(polled) for record in polled[partition]]
-
-    def _assign(self, starts: Mapping[int, int]) -> None:
-        self._consumer.assign([TopicPartition(self._topic, partition) for partition in starts])
-        for partition, offset in starts.items():
-            self._consumer.seek(TopicPartition(self._topic, partition), offset)
-
-    def _position(self, partition: int) -> int:
-        # Past transaction markers too, which take offsets and are never returned as records.
-        return int(self._consumer.position(TopicPartition(self._topic, partition)))
-
-    def _fill(self, partition: int, queues: dict[int, deque[Record]], stops: Mapping[int, int]) -> bool:
-        """Poll until a record of `partition` is queued (True) or all below its stop has been read (False)."""
-        silent_since = time.monotonic()
-        while not queues[partition]:
-            if self._position(partition) >= stops[partition]:
+    def _has_record(self, number: int, partition: int, lanes: Mapping[int, _Lane]) -> bool:
+        """Poll until a record of the block is there (True) or all of the block has been read (False)."""
+        lane, silent_since = lanes[partition], time.monotonic()
+        while True:
+            if lane.read:
+                return lane.read[0][0] == number
+            if lane.number > number:
                 return False
-            self._pause_all_but_hungry(partition, queues, stops)
+            if self._position(partition) >= lane.block.end:
+                self._leave_block(partition, lane)
+                continue
             before = self._position(partition)
-            for other, records in self._poll(_POLL_MS / 1000).items():
-                queues[other].extend(record for record in records if record.offset < stops[other])
-            if self._position(partition) > before:
+            self._pause_all_but_hungry(partition, lanes)
+            self._take_in(lanes)
+            if lane.read or lane.number > number or self._position(partition) > before:
                 silent_since = time.monotonic()
             elif time.monotonic() - silent_since > self._silence_s:
                 raise BrokerUnavailableError(
                     f"{self._topic}/{partition}: no answer for offset {before} in {self._silence_s:.0f} s: "
                     "check that the broker is up (`feedmill doctor`)"
                 )
-        return True
 
-    def _pause_all_but_hungry(self, wanted: int, queues: Mapping[int, deque[Record]], stops: Mapping[int, int]) -> None:
-        for partition, queue in queues.items():
-            held = sum(len(record.value) for record in queue)
-            full = held > _READ_AHEAD_BYTES or self._position(partition) >= stops[partition]
+    def _take_in(self, lanes: Mapping[int, _Lane]) -> None:
+        for partition, records in self._poll(_POLL_MS / 1000).items():
+            lane = lanes[partition]
+            for record in records:
+                on_course = True
+                while on_course and record.offset >= lane.block.end:
+                    on_course = self._leave_block(partition, lane)
+                if not on_course:
+                    break
+                lane.read.append((lane.number, record))
+                lane.held_bytes += len(record.value)
+
+    def _leave_block(self, partition: int, lane: _Lane) -> bool:
+        """Go on with the partition's next block; False where reading jumps, so that what was fetched is of no use."""
+        left = lane.block
+        if not lane.enter_next():
+            return False
+        if lane.block.begin == left.end:
+            return True
+        self._seek(partition, lane.block.begin)
+        return False
+
+    def _seek(self, partition: int, offset: int) -> None:
+        self._consumer.seek(TopicPartition(self._topic, partition), offset)
+
+    def _position(self, partition: int) -> int:
+        # Past transaction markers too, which take offsets and are never returned as records.
+        return int(self._consumer.position(TopicPartition(self._topic, partition)))
+
+    def _pause_all_but_hungry(self, wanted: int, lanes: Mapping[int, _Lane]) -> None:
+        for partition, lane in lanes.items():
+            full = lane.held_bytes > _READ_AHEAD_BYTES or lane.done
             change = self._consumer.pause if full and partition != wanted else self._consumer.resume
             change(TopicPartition(self._topic, partition))
 

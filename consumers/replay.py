@@ -29,7 +29,7 @@ from broker.topics import Extent, topic_name
 from consumers.bounds import Bound, resolve
 from consumers.decoding import decode_record
 from consumers.formats import FrameWriter, JsonLines, ending, open_writer
-from consumers.reading import Record, TopicReader
+from consumers.reading import Block, Record, TopicReader
 from consumers.where import RowFilter
 from consumers.whole_file import whole_file
 from schema import ledger
@@ -214,10 +214,9 @@ def _read(
     rows: _Rows,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    starts = {number: extent.begin for number, extent in ranges.items()}
-    stops = {number: extent.end for number, extent in ranges.items()}
-    with TopicReader(connection, topic, starts, ReplayError) as reader:
-        for record in reader.in_turn(stops):
+    blocks = [Block(number, extent.begin, extent.end) for number, extent in sorted(ranges.items())]
+    with TopicReader(connection, topic, ReplayError) as reader:
+        for _, record in reader.records(blocks):
             if layout.kind[1] == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
                 rows.take_dead_letter(record)
                 continue

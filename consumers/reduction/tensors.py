@@ -1,11 +1,12 @@
 """Reduction rows as tensors: one token per character, `BOS` before and `EOS` after.
 
 A token's index is therefore its character's offset plus one, at both ends of a half-open span. Encoding works on the
-terms' flat bytes: one table look-up per window, and one scatter into the padded matrix per batch.
+window's flat bytes: compiled code writes a batch's tokens and mask straight from them, in the batch's order.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +14,21 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from consumers.batches import Batch, Position, TensorForm
+from consumers.batches import Batch, Position, Stamp
+from consumers.reduction.form import ALPHABET, BOS, EOS, PAD, SPECIAL_TOKENS, VOCABULARY_SIZE
+from consumers.sequence.lineage import OFFSET, PARTITION, SOURCE
+from consumers.tensor_form import Indices
+from schema.compiled import compiled
 from schema.errors import FeedError
 
-PAD, BOS, EOS = range(3)
-ALPHABET = "\\.()0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-VOCABULARY_SIZE = 3 + len(ALPHABET)
-# BOS and EOS
-SPECIAL_TOKENS = 2
-# Terms of up to 2,048 characters.
-MAX_TOKENS = 2048 + SPECIAL_TOKENS
+_log = logging.getLogger("feedmill.feed")
+
+# What a loss leaves out: the span of a row that has none to point at and is no normal form either.
+NO_SPAN = -100
+
+# Traces that were warned about in this process: each is told once, in whatever window or pass its rows come.
+_warned: set[str | None] = set()
+_MOST_WARNINGS = 10_000
 
 _UNKNOWN = 255
 _TOKEN_OF_BYTE = np.full(256, _UNKNOWN, dtype=np.uint8)
@@ -36,13 +42,18 @@ class ReductionBatch(Batch):
     Attributes:
         tokens: (B, T) int64: BOS, the characters, EOS, then PAD.
         span: (B, 2) int64, the redex as half-open token positions: characters [s, e) are tokens [s + 1, e + 1);
-            (0, 0) in normal forms.
+            (0, 0) in normal forms, and (`NO_SPAN`, `NO_SPAN`) where the row holds a normal-form marker in the
+            middle of its trace, which only unvalidated data does.
         is_normal_form: (B,) bool, true where there is no redex.
+        size: (B,) int32, nodes.
+        depth: (B,) int32, edges on the longest path.
     """
 
     tokens: torch.Tensor
     span: torch.Tensor
     is_normal_form: torch.Tensor
+    size: torch.Tensor
+    depth: torch.Tensor
 
 
 def flat_tokens(terms: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -64,66 +75,104 @@ def flat_tokens(terms: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def pad_tokens(
-    flat: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
+    flat: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], rows: Indices | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return (tokens (B, T) int64, mask (B, T) bool) of B terms, T being the longest term's length plus two.
+    """Return (tokens (B, T) int64, mask (B, T) bool) of the terms `rows` (B,), T being the longest's length plus two.
 
-    `flat[offsets[0]:offsets[B]]` are their characters' tokens; rows read BOS, characters, EOS, PAD.
+    Without `rows`, of all terms.
+
+    Term r's tokens are `flat[offsets[r]:offsets[r + 1]]`; rows read BOS, characters, EOS, PAD.
     """
-    lengths = np.diff(offsets)
-    rows, width = len(lengths), int(lengths.max(initial=0)) + SPECIAL_TOKENS
-    # int32 halves the traffic of the comparisons below, which are most of the cost.
-    column = np.arange(width, dtype=np.int32)
-    last = lengths.astype(np.int32)[:, None]
-    inside = column <= last
-    inside[:, 0] = False
-    padded = np.zeros((rows, width), dtype=np.uint8)
-    # Row by row, true places come in the order of the flat tokens.
-    padded[inside] = flat[offsets[0] : offsets[-1]]
-    padded[:, 0] = BOS
-    padded[np.arange(rows), lengths + 1] = EOS
-    return padded.astype(np.int64), column < last + SPECIAL_TOKENS
+    if rows is None:
+        rows = np.arange(len(offsets) - 1, dtype=np.int64)
+    longest = int((offsets[rows + 1] - offsets[rows]).max(initial=0))
+    shape = (len(rows), longest + SPECIAL_TOKENS)
+    tokens, mask = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.bool_)
+    _write_rows(flat, offsets, rows, tokens, mask)
+    return tokens, mask
+
+
+@compiled
+def _write_rows(
+    flat: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    rows: Indices,
+    tokens: npt.NDArray[np.int64],
+    mask: npt.NDArray[np.bool_],
+) -> None:
+    width = tokens.shape[1]
+    for row in range(len(rows)):
+        begin = offsets[rows[row]]
+        length = offsets[rows[row] + 1] - begin
+        tokens[row, 0] = BOS
+        for column in range(length):
+            tokens[row, column + 1] = flat[begin + column]
+        tokens[row, length + 1] = EOS
+        for column in range(length + 2):
+            mask[row, column] = True
+        for column in range(length + 2, width):
+            tokens[row, column] = PAD
+            mask[row, column] = False
 
 
 class EncodedReductions:
-    """A window of reduction rows as flat arrays, in the order in which their batches take them.
+    """A window of reduction rows as flat arrays.
 
     Args:
-        rows: with the columns of `FORM`, `example_id` and lineage.
-        topic: for the lineage.
+        rows: with the columns of the tensor form, `example_id` and lineage.
+        topics: for the lineage.
+
+    Raises:
+        FeedError: a term is null or holds a character outside the reduction alphabet.
     """
 
-    def __init__(self, rows: pl.DataFrame, topic: str) -> None:
+    def __init__(self, rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
         self._flat, self._offsets = flat_tokens(rows["term"])
         span = rows.select(pl.col("span_start", "span_end").cast(pl.Int64)).to_numpy()
-        normal = (span == 0).all(axis=1)
-        self._span = torch.from_numpy(np.where(normal[:, None], 0, span + 1))
+        marked = (span == 0).all(axis=1)
+        normal = marked & (rows["step_k"] == rows["steps_total"]).fill_null(False).to_numpy()
+        if (marked & ~normal).any():
+            _warn_of_markers(rows.filter(pl.Series(marked & ~normal)), topics)
+        self._span = torch.from_numpy(np.where(normal[:, None], 0, np.where(marked[:, None], NO_SPAN, span + 1)))
         self._normal = torch.from_numpy(normal)
+        self._size, self._depth = (torch.from_numpy(rows[name].to_numpy().copy()) for name in ("size", "depth"))
         self._ids = torch.from_numpy(rows["example_id"].to_numpy().view(np.int64).copy())
-        self._position = Position.of(rows, topic)
+        self._position = Position.of(rows, topics)
 
-    def batch(self, start: int, stop: int, too_long: int) -> ReductionBatch:
-        """Return rows [start, stop) as a batch that shares no memory with the window."""
-        tokens, mask = pad_tokens(self._flat, self._offsets[start : stop + 1])
+    def batch(self, rows: Indices, stamp: Stamp) -> ReductionBatch:
+        """Return the window's rows with these indices (B,) as a batch that shares no memory with the window."""
+        tokens, mask = pad_tokens(self._flat, self._offsets, rows)
+        picked = torch.from_numpy(rows)
         return ReductionBatch(
             tokens=torch.from_numpy(tokens),
             attention_mask=torch.from_numpy(mask),
-            span=self._span[start:stop].clone(),
-            is_normal_form=self._normal[start:stop].clone(),
-            example_id=self._ids[start:stop].clone(),
-            position=self._position.rows(start, stop),
-            too_long=too_long,
+            span=self._span[picked],
+            is_normal_form=self._normal[picked],
+            size=self._size[picked],
+            depth=self._depth[picked],
+            example_id=self._ids[picked],
+            position=self._position.at(picked),
+            cursor=stamp.cursor,
+            global_rows=stamp.global_rows,
+            too_long=stamp.too_long,
+        )
+
+
+def _warn_of_markers(rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
+    """Say, once per trace, that a marker stands where the trace goes on."""
+    for row in rows.unique("trace_id", keep="first", maintain_order=True).iter_rows(named=True):
+        if row["trace_id"] in _warned or len(_warned) >= _MOST_WARNINGS:
+            continue
+        _warned.add(row["trace_id"])
+        _log.warning(
+            "trace %s: a normal-form marker at step %s of %s (%s/%d offset %d); its term is taken as reducible",
+            *(row[name] for name in ("trace_id", "step_k", "steps_total")),
+            topics[row[SOURCE]],
+            row[PARTITION],
+            row[OFFSET],
         )
 
 
 def decode_tokens(tokens: torch.Tensor) -> str:
     """Return the term of one row of token ids (T,), special tokens left out."""
     return "".join(ALPHABET[token - 3] for token in tokens.tolist() if token >= 3)
-
-
-FORM = TensorForm(
-    columns=("term", "span_start", "span_end"),
-    tokens=pl.col("term").str.len_bytes().cast(pl.Int64) + SPECIAL_TOKENS,
-    encode=EncodedReductions,
-    max_tokens=MAX_TOKENS,
-)

@@ -17,7 +17,7 @@ from broker.clients import Connection
 from broker.topics import extents
 from consumers import reading
 from consumers.batches import Batch
-from consumers.feed import Feed, FeedOptions
+from consumers.feed import Feed, FeedOptions, Source
 from consumers.reduction.tensors import ReductionBatch, decode_tokens
 from schema.errors import BrokerError, BrokerUnavailableError, FeedError, UnknownFamilyError, UsageError
 from schema.record import decode, encode
@@ -145,7 +145,7 @@ def test_every_row_can_be_traced_to_its_record(connection: Connection, rows: pl.
                 found[partition, record.offset] = decode(record.value, FAMILY.wire, 1000)["example_id"].to_list()
     consumer.close()
     for batch in Feed(connection, "reduction", batch_size=32, shuffle_seed=1):
-        assert batch.position.topic == topic(connection)
+        assert batch.position.topics == (topic(connection),)
         places = zip(batch.position.partition.tolist(), batch.position.offset.tolist(), strict=True)
         for number, place in zip(ids([batch]), places, strict=True):
             assert number in found[place]
@@ -186,10 +186,7 @@ def test_follow_gives_what_is_there_and_what_comes_later(connection: Connection,
     batches.close()  # type: ignore[attr-defined]
 
 
-def test_follow_reads_partitions_added_later(
-    connection: Connection, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "_METADATA_AGE_MS", 200)
+def test_follow_reads_partitions_added_later(connection: Connection, rows: pl.DataFrame) -> None:
     feed = Feed(connection, "reduction", split=None, mode="follow", batch_size=64, options=FeedOptions(linger_s=0.2))
     batches = iter(feed)
     seen = ids([next(batches)])
@@ -222,8 +219,9 @@ def test_loader_workers_share_what_they_follow(connection: Connection, rows: pl.
 
 def test_a_start_names_the_first_offset_of_partitions(connection: Connection, rows: pl.DataFrame) -> None:
     whole = Feed(connection, "reduction", split=None)
-    feed = Feed(connection, "reduction", split=None, options=FeedOptions(start={1: 3}))
-    assert feed.offsets == {**whole.offsets, 1: (3, whole.offsets[1][1])}
+    feed = Feed(connection, "reduction", split=None, options=FeedOptions(sources=(Source(start={1: 3}),)))
+    name = topic(connection)
+    assert feed.offsets[name] == {**whole.offsets[name], 1: (3, whole.offsets[name][1][1])}
     positions = [batch.position for batch in feed]
     ones = torch.cat([position.offset[position.partition == 1] for position in positions])
     assert ones.min() == 3
@@ -233,7 +231,7 @@ def test_a_start_names_the_first_offset_of_partitions(connection: Connection, ro
 def test_a_start_that_retention_passed_is_told_with_both_offsets(connection: Connection, rows: pl.DataFrame) -> None:
     forget_before(connection, 2)
     with pytest.raises(FeedError, match=r"/0: offset 1 was asked for, but the topic holds 2 to \d+: retention"):
-        Feed(connection, "reduction", options=FeedOptions(start={0: 1}))
+        Feed(connection, "reduction", options=FeedOptions(sources=(Source(start={0: 1}),)))
 
 
 def test_retention_that_overtakes_a_pinned_feed_is_told_with_both_offsets(
@@ -247,9 +245,9 @@ def test_retention_that_overtakes_a_pinned_feed_is_told_with_both_offsets(
 
 def test_a_start_beyond_the_topic_is_told(connection: Connection, rows: pl.DataFrame) -> None:
     with pytest.raises(FeedError, match=r"/3: offset 999 was asked for, but the topic holds 0 to \d+: the topic was"):
-        Feed(connection, "reduction", options=FeedOptions(start={3: 999}))
+        Feed(connection, "reduction", options=FeedOptions(sources=(Source(start={3: 999}),)))
     with pytest.raises(FeedError, match="has 4 partitions, and the start names partition 4"):
-        Feed(connection, "reduction", options=FeedOptions(start={4: 0}))
+        Feed(connection, "reduction", options=FeedOptions(sources=(Source(start={4: 0}),)))
 
 
 def test_a_record_of_another_version_is_refused_with_its_place(connection: Connection, rows: pl.DataFrame) -> None:
@@ -273,11 +271,11 @@ def test_a_missing_topic_is_told(connection: Connection) -> None:
 
 def test_a_silent_broker_is_told(connection: Connection, rows: pl.DataFrame) -> None:
     name = topic(connection)
-    with reading.TopicReader(connection, name, {0: 0}, FeedError, silence_s=1.0) as reader:
+    with reading.TopicReader(connection, name, FeedError, silence_s=1.0) as reader:
         # An end that is never reached looks like a broker that no longer answers.
         end = extents(connection, name)[0].end + 1
         with pytest.raises(BrokerUnavailableError, match=r"clean/0: no answer for offset \d+ in 1 s"):
-            list(reader.interleaved({0: end}))
+            list(reader.records([reading.Block(0, 0, end)]))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.planning import permutation, plan
+from consumers.sequence.planning import BatchShape, interleaved, permutation, plan
 
 lengths = st.lists(st.integers(2, 300), max_size=200).map(lambda found: np.array(found, dtype=np.int64))
 seeds = st.none() | st.tuples(st.integers(0, 2**63), st.integers(0, 5), st.integers(0, 5))
@@ -14,7 +16,7 @@ seeds = st.none() | st.tuples(st.integers(0, 2**63), st.integers(0, 5), st.integ
 def test_every_row_is_in_exactly_one_batch(
     tokens: np.ndarray, batch_size: int, seed: tuple[int, ...] | None, bucket: bool
 ) -> None:
-    batches = plan(tokens, batch_size, seed, bucket)
+    batches = plan(tokens, BatchShape(batch_size, None, bucket), seed, None)
     assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(tokens)))
     assert sum(len(batch) != batch_size for batch in batches) <= 1
 
@@ -42,13 +44,41 @@ def test_places_are_evenly_spread_over_seeds() -> None:
 
 
 def test_without_a_seed_rows_keep_their_order() -> None:
-    batches = plan(np.array([5, 3, 9, 4, 7]), 2, None, False)
+    batches = plan(np.array([5, 3, 9, 4, 7]), BatchShape(2, None, False), None, None)
     assert [batch.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
 
 
 def test_bucketing_puts_rows_of_similar_length_together() -> None:
     tokens = np.random.default_rng(1).integers(10, 200, 640)
-    mixed, bucketed = (plan(tokens, 32, (1, 0, 0), bucket) for bucket in (False, True))
+    mixed, bucketed = (plan(tokens, BatchShape(32, None, bucket), (1, 0, 0), None) for bucket in (False, True))
     padded = [sum(tokens[batch].max() * len(batch) for batch in batches) for batches in (mixed, bucketed)]
     assert padded[1] < padded[0] * 0.7
     assert [batch[0] for batch in bucketed] != sorted([batch[0] for batch in bucketed], key=lambda row: tokens[row])
+
+
+@given(lengths, st.integers(300, 3000), st.none() | st.integers(1, 40), seeds, st.booleans())
+def test_a_token_budget_holds_with_padding_and_is_used(
+    tokens: np.ndarray, budget: int, most_rows: int | None, seed: tuple[int, ...] | None, bucket: bool
+) -> None:
+    batches = plan(tokens, BatchShape(most_rows, budget, bucket), seed, None)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(tokens)))
+    padded = [len(batch) * tokens[batch].max() for batch in batches]
+    assert all(each <= budget for each in padded)
+    assert all(len(batch) <= (most_rows or len(tokens)) for batch in batches)
+    if seed is None:
+        # In order, no batch could have taken the next one's first row as well.
+        for batch, following in itertools.pairwise(batches):
+            wider = max(tokens[batch].max(), tokens[following[0]])
+            assert (len(batch) + 1) * wider > budget or len(batch) == most_rows
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=4))
+def test_interleaving_spreads_every_group_evenly(counts: list[int]) -> None:
+    order = interleaved(counts)
+    assert sorted(order.tolist()) == list(range(sum(counts)))
+    groups = np.repeat(np.arange(len(counts)), counts)[order]
+    for group, count in enumerate(counts):
+        # In any first part of the order, a group has its share to within one row of it and one of each other.
+        seen = np.cumsum(groups == group)
+        share = np.arange(1, len(groups) + 1) * count / max(len(groups), 1)
+        assert (np.abs(seen - share) <= len(counts)).all()

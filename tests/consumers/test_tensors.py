@@ -1,45 +1,58 @@
 from __future__ import annotations
 
+import logging
+
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.batches import LINEAGE
-from consumers.reduction.tensors import (
-    ALPHABET,
-    BOS,
-    EOS,
-    FORM,
-    PAD,
-    VOCABULARY_SIZE,
-    EncodedReductions,
-    ReductionBatch,
-    decode_tokens,
-)
+from consumers.batches import Stamp
+from consumers.reduction import tensors
+from consumers.reduction.form import ALPHABET, BOS, EOS, FORM, PAD, VOCABULARY_SIZE
+from consumers.reduction.tensors import NO_SPAN, EncodedReductions, ReductionBatch, decode_tokens
+from consumers.sequence.cursor import Cursor
+from consumers.sequence.lineage import LINEAGE
 from schema.errors import FeedError
+from schema.reduction import FAMILY
 
 terms = st.lists(st.text(ALPHABET, min_size=1, max_size=30), min_size=1, max_size=8)
 
 
-def rows(texts: list[str], spans: list[tuple[int, int]] | None = None) -> pl.DataFrame:
+def rows(
+    texts: list[str], spans: list[tuple[int, int]] | None = None, steps: list[tuple[int, int]] | None = None
+) -> pl.DataFrame:
+    """Rows with these terms, spans and (step, steps in all); a marker ends its trace unless told otherwise."""
     count = len(texts)
     spans = spans or [(0, len(text)) for text in texts]
+    steps = steps or [(5, 5) if span == (0, 0) else (2, 5) for span in spans]
     data = {
         "term": texts,
         "span_start": [span[0] for span in spans],
         "span_end": [span[1] for span in spans],
+        "step_k": [step for step, _ in steps],
+        "steps_total": [total for _, total in steps],
+        "trace_id": ["a trace"] * count,
+        "size": range(count),
+        "depth": range(100, 100 + count),
         "example_id": [2**64 - 1 - number for number in range(count)],
+        "_source": [0] * count,
         "_partition": [number % 3 for number in range(count)],
         "_offset": [10 * number for number in range(count)],
+        "_row": [number + 7 for number in range(count)],
     }
-    kinds = {"term": pl.String, "span_start": pl.Int32, "span_end": pl.Int32, "example_id": pl.UInt64, **LINEAGE}
-    return pl.DataFrame(data, schema=kinds)
+    kinds = {name: FAMILY.wire[name] for name in (*FORM.columns, "example_id")}
+    return pl.DataFrame(data, schema={**kinds, **LINEAGE})
+
+
+def cut(window: EncodedReductions, *numbers: int) -> ReductionBatch:
+    return window.batch(np.array(numbers, dtype=np.int64), Stamp(Cursor(), len(numbers), 0))
 
 
 def batch(texts: list[str], spans: list[tuple[int, int]] | None = None) -> ReductionBatch:
-    return EncodedReductions(rows(texts, spans), "topic").batch(0, len(texts), 0)
+    return cut(EncodedReductions(rows(texts, spans), ("topic",)), *range(len(texts)))
 
 
 def plain_tokens(texts: list[str]) -> list[list[int]]:
@@ -63,12 +76,44 @@ def test_tokens_read_back_are_the_term(texts: list[str]) -> None:
 
 
 @given(terms, st.data())
-def test_any_slice_of_a_window_is_the_batch_of_its_rows(texts: list[str], data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, len(texts) - 1))
-    stop = data.draw(st.integers(start + 1, len(texts)))
-    window = EncodedReductions(rows(texts), "topic")
-    assert window.batch(start, stop, 0).tokens.tolist() == plain_tokens(texts[start:stop])
-    assert window.batch(start, stop, 0).position.offset.tolist() == [10 * number for number in range(start, stop)]
+def test_any_choice_of_rows_is_the_batch_of_those_rows(texts: list[str], data: st.DataObject) -> None:
+    numbers = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=10))
+    made = cut(EncodedReductions(rows(texts), ("topic",)), *numbers)
+    assert made.tokens.tolist() == plain_tokens([texts[number] for number in numbers])
+    assert made.position.offset.tolist() == [10 * number for number in numbers]
+    assert made.size.tolist() == numbers
+    assert made.depth.tolist() == [100 + number for number in numbers]
+    assert made.position.of_row(0) == ("topic", numbers[0] % 3, 10 * numbers[0], numbers[0] + 7)
+
+
+def test_a_batch_may_have_no_rows() -> None:
+    made = cut(EncodedReductions(rows(["0"]), ("topic",)))
+    assert made.tokens.shape == made.attention_mask.shape == (0, 2)
+    assert len(made) == made.real_tokens == made.padding_share == 0
+
+
+def test_a_marker_within_a_trace_is_warned_about_once_and_reducible(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "_warned", set())
+    within = rows(["00", "01", "02"], [(0, 0), (0, 0), (0, 2)], [(2, 5), (3, 5), (4, 5)])
+    with caplog.at_level(logging.WARNING, "feedmill.feed"):
+        window = EncodedReductions(within, ("topic",))
+        EncodedReductions(within, ("topic",))
+    made = cut(window, 0, 1, 2)
+    assert made.is_normal_form.tolist() == [False, False, False]
+    assert made.span.tolist() == [[NO_SPAN, NO_SPAN], [NO_SPAN, NO_SPAN], [1, 3]]
+    assert [record.getMessage() for record in caplog.records] == [
+        "trace a trace: a normal-form marker at step 2 of 5 (topic/0 offset 0); its term is taken as reducible"
+    ]
+
+
+def test_a_marker_at_a_traces_end_is_a_normal_form_without_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "feedmill.feed"):
+        made = cut(EncodedReductions(rows(["00"], [(0, 0)], [(5, 5)]), ("topic",)), 0)
+    assert made.is_normal_form.tolist() == [True]
+    assert made.span.tolist() == [[0, 0]]
+    assert not caplog.records
 
 
 @given(terms, st.data())
@@ -98,9 +143,9 @@ def test_ids_above_2_to_63_read_back_as_hex() -> None:
 
 
 def test_batches_share_no_memory_with_their_window() -> None:
-    window = EncodedReductions(rows(["0", "1"]), "topic")
-    window.batch(0, 2, 0).span.zero_()
-    assert window.batch(0, 2, 0).span.tolist() == [[1, 2], [1, 2]]
+    window = EncodedReductions(rows(["0", "1"]), ("topic",))
+    cut(window, 0, 1).span.zero_()
+    assert cut(window, 0, 1).span.tolist() == [[1, 2], [1, 2]]
 
 
 def test_every_character_of_the_form_has_a_token_of_its_own() -> None:
@@ -119,7 +164,7 @@ def test_a_foreign_character_is_refused(text: str) -> None:
 
 def test_a_missing_term_is_refused() -> None:
     with pytest.raises(FeedError, match="no term"):
-        EncodedReductions(rows(["0"]).with_columns(term=pl.lit(None, dtype=pl.String)), "topic")
+        EncodedReductions(rows(["0"]).with_columns(term=pl.lit(None, dtype=pl.String)), ("topic",))
 
 
 def test_moving_a_batch_keeps_its_lineage() -> None:

@@ -1,0 +1,54 @@
+"""A DataLoader over a feed that knows where its feed stands, whatever its workers have made ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader
+
+from consumers.batches import Batch
+
+if TYPE_CHECKING:
+    from consumers.feed import Feed
+
+
+class FeedLoader(DataLoader[Batch]):
+    """Batches of a feed, made in worker processes; a pass gives those of the feed itself, in its order.
+
+    Args:
+        feed: the feed; its own state is kept up with what is taken from here.
+        workers: processes; 0 makes batches in this one.
+    """
+
+    def __init__(self, feed: Feed, workers: int) -> None:
+        super().__init__(feed, batch_size=None, num_workers=workers, multiprocessing_context=_clean_start(workers))
+        # `dataset` is set by the base class, under a type of its own.
+        object.__setattr__(self, "feed", feed)
+        self.feed: Feed
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its own iterator class
+        if not self.num_workers:
+            return iter(self.feed)
+        return self.feed.taken(super().__iter__())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the feed's state after the last batch that was taken from here."""
+        return self.feed.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on after the batch at which the state was saved; raises as `Feed.load_state_dict` does."""
+        self.feed.load_state_dict(state_dict)
+
+
+def _clean_start(workers: int) -> BaseContext | None:
+    """Return how to start workers: forked from a process that has loaded the feed and run nothing, where that is."""
+    if not workers:
+        return None
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["consumers.feed"])
+    return context

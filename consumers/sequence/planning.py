@@ -1,0 +1,103 @@
+"""Which rows of a window make which batch: pure functions of the rows' lengths and a seed.
+
+A window is a stretch of rows held in memory at once; shuffling and bucketing happen inside it. The permutation is
+made of splitmix64, not of a library's generator, so that a seed gives the same batches with every version of numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from consumers.tensor_form import Indices
+from schema.compiled import compiled
+
+Keys = npt.NDArray[np.uint64]
+Seeds = tuple[int, ...]
+
+
+def splitmix64(values: Keys) -> Keys:
+    """Return the splitmix64 finalizer of each value, modulo 2^64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    mixed = values + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def permutation(count: int, *seeds: int) -> Indices:
+    """Return a permutation of range(count), the same for the same seeds on every platform."""
+    state = np.zeros(1, dtype=np.uint64)
+    for seed in seeds:
+        state = splitmix64(state ^ np.array([seed % 2**64], dtype=np.uint64))
+    keys = splitmix64(splitmix64(np.arange(count, dtype=np.uint64)) ^ state)
+    return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def interleaved(counts: list[int]) -> Indices:
+    """Return the order that spreads groups of rows evenly among each other.
+
+    Args:
+        counts: rows per group; the rows stand group after group.
+    """
+    # Row k of n stands at (k + 1/2) / n of the way, whatever the group.
+    places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
+    return np.argsort(places, kind="stable").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """How a window is cut.
+
+    Attributes:
+        rows: at most this many rows to a batch; None for no limit but that of tokens.
+        tokens: at most this many tokens to a batch, padding included: rows times the longest; None for no limit.
+        bucket: put rows of similar length together, so that little of a batch is padding.
+    """
+
+    rows: int | None
+    tokens: int | None
+    bucket: bool
+
+
+def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, order: Indices | None) -> list[Indices]:
+    """Return the row indices of each batch of a window; every row is in exactly one.
+
+    Args:
+        tokens: (N,) length of each row in tokens.
+        shape: how to cut.
+        seeds: what shuffles the rows, and the order of the batches; None keeps `order`.
+        order: (N,) the order without seeds; None is that of the rows.
+    """
+    count = len(tokens)
+    if seeds is not None:
+        order = permutation(count, *seeds)
+    elif order is None:
+        order = np.arange(count, dtype=np.int64)
+    if shape.bucket:
+        order = order[np.argsort(tokens[order], kind="stable")]
+    ends = np.empty(count, dtype=np.int64)
+    cuts = ends[: _cut(tokens[order], count if shape.rows is None else shape.rows, shape.tokens or 0, ends)]
+    batches = np.split(order, cuts[:-1]) if count else []
+    if shape.bucket and seeds is not None:
+        batches = [batches[index] for index in permutation(len(batches), *seeds, len(batches))]
+    return batches
+
+
+@compiled
+def _cut(tokens: npt.NDArray[np.int64], most_rows: int, most_tokens: int, ends: npt.NDArray[np.int64]) -> int:
+    """Write where each batch ends into `ends` and return how many there are; `most_tokens` 0 is no limit."""
+    batches, begin, longest = 0, 0, 0
+    for row in range(len(tokens)):
+        length = max(longest, tokens[row])
+        full = row - begin == most_rows or (most_tokens > 0 and (row - begin + 1) * length > most_tokens)
+        if full and row > begin:
+            ends[batches] = row
+            batches += 1
+            begin, length = row, tokens[row]
+        longest = length
+    if len(tokens) > 0:
+        ends[batches] = len(tokens)
+        batches += 1
+    return batches

@@ -1,0 +1,182 @@
+"""What decides a feed's global sequence of batches: sources with fixed offsets, filters, order and sizes, all as data.
+
+A spec and a `Cursor` are a feed's state and, with the passes made before, a run's manifest: both are plain JSON. The
+number of ranks and of workers is in neither, for the sequence does not depend on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from broker.topics import Extent
+from consumers.sequence.cursor import Cursor
+from schema.errors import FeedError, UsageError
+
+# Of states and manifests; another number is another build's.
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curriculum:
+    """An epoch in phases, from simple to complex: first the rows whose `column` is low, then higher ones.
+
+    Attributes:
+        column: a numeric column of the family, such as `size`.
+        edges: increasing; phase i takes the rows with edges[i - 1] <= column < edges[i], the first all below, and the
+            last all from the last edge on.
+        cumulative: a phase takes the rows of all earlier phases, too.
+    """
+
+    column: str
+    edges: tuple[float, ...]
+    cumulative: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.edges or list(self.edges) != sorted(set(self.edges)):
+            raise UsageError(f"a curriculum's edges increase, and there is at least one: not {list(self.edges)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedSource:
+    """A clean topic and the offsets of it that a feed reads.
+
+    Attributes:
+        topic: its full name.
+        topic_id: Kafka's id of it; a topic made anew has another.
+        bounds: [begin, end) per partition.
+        weight: its part in the mix.
+        repeat: it begins anew when exhausted, until another source ends the pass.
+    """
+
+    topic: str
+    topic_id: str
+    bounds: dict[int, Extent]
+    weight: float = 1.0
+    repeat: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedSpec:
+    """Everything that the global sequence follows from; see `Feed` for what the values mean.
+
+    Attributes:
+        schema_version: of the family's columns.
+        where: the filter's text, as `predicate_text` makes it.
+    """
+
+    family: str
+    schema_version: int
+    sources: tuple[PinnedSource, ...]
+    mode: Literal["snapshot", "follow"]
+    split: str | None
+    batch_size: int | None
+    batch_tokens: int | None
+    max_tokens: int
+    shuffle_seed: int | None
+    window_rows: int
+    bucket: bool
+    where: str | None
+    curriculum: Curriculum | None
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics' names, in the order of the sources."""
+        return tuple(source.topic for source in self.sources)
+
+    @property
+    def phases(self) -> int:
+        """Phases of a pass."""
+        return 1 if self.curriculum is None else len(self.curriculum.edges) + 1
+
+    def with_bounds(self, bounds: tuple[dict[int, Extent], ...]) -> FeedSpec:
+        """Return the spec with other offsets."""
+        sources = zip(self.sources, bounds, strict=True)
+        return dataclasses.replace(
+            self, sources=tuple(dataclasses.replace(source, bounds=bound) for source, bound in sources)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Passes that a run made: epochs `first` to `last` as a whole, or, with `batches`, only so much of one."""
+
+    first: int
+    last: int
+    batches: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedState:
+    """A feed's state, or, with what it went through, a run's manifest.
+
+    Attributes:
+        version: `STATE_VERSION`.
+        spec: what the sequence follows from.
+        cursor: where it stands.
+        passes: finished or broken-off passes before the one at `cursor`, in order.
+        share: in `follow` mode (index, count): the rows with `example_id mod count == index` were taken.
+        worker: (number, workers) where a loader's worker holds this state, and `cursor` is that of its own last batch.
+    """
+
+    version: int = STATE_VERSION
+    spec: FeedSpec
+    cursor: Cursor
+    passes: tuple[Passes, ...] = ()
+    share: tuple[int, int] = (0, 1)
+    worker: tuple[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON values."""
+        found: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return found
+
+
+_ADAPTER: TypeAdapter[FeedState] = TypeAdapter(FeedState)
+
+
+def read_state(state: Mapping[str, Any]) -> FeedState:
+    """Return the state of `FeedState.to_json`'s value.
+
+    Raises:
+        FeedError: it is none, or another version of it.
+    """
+    version = state.get("version")
+    if isinstance(version, int) and version != STATE_VERSION:
+        raise FeedError(
+            f"the feed's state has version {version}, and this build reads {STATE_VERSION}: "
+            "resume with the build that wrote it"
+        )
+    try:
+        return _ADAPTER.validate_json(json.dumps(dict(state)))
+    except (ValidationError, TypeError, ValueError) as error:
+        first = str(error).splitlines()
+        raise FeedError(
+            f"this is no feed state ({'; '.join(first[:3])}): give what `state_dict()` returned, whole"
+        ) from None
+
+
+def require_same(saved: FeedSpec, own: FeedSpec) -> None:
+    """Check that a state fits a feed: all but the offsets must agree.
+
+    Raises:
+        FeedError: it does not; the line names what differs, and both values.
+    """
+    for name in (field.name for field in dataclasses.fields(FeedSpec)):
+        before, now = getattr(saved, name), getattr(own, name)
+        if name == "sources":
+            before, now = ([(s.topic, s.weight, s.repeat) for s in spec.sources] for spec in (saved, own))
+        if before != now:
+            raise FeedError(
+                f"the state was saved with {name.replace('_', ' ')} {_told(before)}, and this feed has {_told(now)}: "
+                "give the feed what it had, or begin anew without the state"
+            )
+
+
+def _told(value: Any) -> str:
+    return json.dumps(value, default=str)

@@ -1,0 +1,192 @@
+"""One source's rows in reading order, from any place in it: what belongs to the feed, with its lineage.
+
+`Selection` says which rows belong; `SourceStream` reads blocks, round after round where the source repeats, and always
+knows its `Place`, from which another stream goes on with the very next row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from itertools import count
+from types import TracebackType
+
+import polars as pl
+
+from broker.clients import Connection
+from consumers.decoding import decode_record
+from consumers.forms import form_of
+from consumers.reading import Record, TopicReader
+from consumers.sequence.blocks import order_of, round_seeds
+from consumers.sequence.cursor import Place
+from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE
+from consumers.sequence.predicates import read_predicate
+from consumers.sequence.spec import FeedSpec
+from schema.errors import FeedError
+from schema.record import CLEAN
+from schema.registry import family_named
+
+
+class Selection:
+    """Which rows of a record belong to a feed, in one phase of it.
+
+    Args:
+        spec: the feed's.
+        phase: of its curriculum.
+        share: (index, count): only the rows with `example_id mod count == index`.
+        columns: the columns to give; None gives those of the tensor form.
+    """
+
+    def __init__(self, spec: FeedSpec, phase: int, share: tuple[int, int], columns: tuple[str, ...] | None) -> None:
+        family, form = family_named(spec.family), form_of(spec.family)
+        self._kind = (family.name, CLEAN, spec.schema_version)
+        tests = [pl.col("split") == spec.split] if spec.split is not None else []
+        if spec.where is not None:
+            tests.append(read_predicate(spec.where))
+        if spec.curriculum is not None:
+            tests.append(_in_phase(spec, phase))
+        if share[1] > 1:
+            tests.append(pl.col("example_id") % share[1] == share[0])
+        self._belongs = pl.all_horizontal(tests) if tests else None
+        self._short = form.tokens <= spec.max_tokens
+        given = (*form.columns, "example_id") if columns is None else columns
+        needed = {*given, *form.tokens.meta.root_names()}
+        for test in tests:
+            needed.update(test.meta.root_names())
+        self._columns = {name: kind for name, kind in family.wire.items() if name in needed}
+        self.schema = {name: family.wire[name] for name in given} | LINEAGE
+
+    def of(self, record: Record, topic: str, source: int) -> tuple[pl.DataFrame, int]:
+        """Return the record's rows that belong, with lineage, and how many were left out for their length.
+
+        Raises:
+            FeedError: the record cannot be decoded, or is of another type or version.
+        """
+        frame = decode_record(record, topic, self._kind, self._columns, FeedError)
+        numbered = frame.with_columns(
+            pl.lit(source, dtype=LINEAGE[SOURCE]).alias(SOURCE),
+            pl.lit(record.partition, dtype=LINEAGE[PARTITION]).alias(PARTITION),
+            pl.lit(record.offset, dtype=LINEAGE[OFFSET]).alias(OFFSET),
+            pl.int_range(pl.len(), dtype=LINEAGE[ROW]).alias(ROW),
+        )
+        chosen = numbered if self._belongs is None else numbered.filter(self._belongs)
+        rows = chosen.filter(self._short)
+        return rows.select(list(self.schema)), chosen.height - rows.height
+
+
+def _in_phase(spec: FeedSpec, phase: int) -> pl.Expr:
+    curriculum = spec.curriculum
+    assert curriculum is not None  # noqa: S101  # told by the caller; for the type checker
+    column, edges = pl.col(curriculum.column), curriculum.edges
+    above = pl.lit(True) if phase == 0 or curriculum.cumulative else column >= edges[phase - 1]
+    below = column < edges[phase] if phase < len(edges) else pl.lit(True)
+    return above & below
+
+
+class SourceStream:
+    """A source's rows from a place on; a context manager.
+
+    Args:
+        connection: the broker to read from.
+        spec: the feed's.
+        number: of the source in the spec.
+        epoch: of the pass.
+        phase: of the curriculum.
+        place: where to begin.
+        selection: which rows belong.
+
+    Raises:
+        FeedError: while iterating: the topic no longer holds an offset, a record cannot be decoded, or a source that
+            repeats has no rows.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        spec: FeedSpec,
+        number: int,
+        epoch: int,
+        phase: int,
+        place: Place,
+        selection: Selection,
+    ) -> None:
+        self._connection, self._spec, self._number = connection, spec, number
+        self._source = spec.sources[number]
+        self._epoch, self._phase = epoch, phase
+        self._selection = selection
+        self._place = place
+        self._too_long = place.too_long
+        self._held = pl.DataFrame(schema=selection.schema)
+        self._pieces = self._read(place)
+
+    def __enter__(self) -> SourceStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pieces.close()
+
+    @property
+    def place(self) -> Place:
+        """Where the next row comes from."""
+        return self._place
+
+    @property
+    def too_long(self) -> int:
+        """Rows left out for their length in the pass, in what was read so far."""
+        return self._too_long
+
+    def take(self, rows: int) -> list[pl.DataFrame]:
+        """Return the next `rows` rows as pieces; fewer where the source ends and does not repeat."""
+        taken = []
+        while rows:
+            if not self._held.height:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    break
+                self._held = piece
+            part = self._held[:rows]
+            self._held = self._held[part.height :]
+            at = self._place
+            self._place = Place(at.round, at.block, at.row + part.height, at.too_long)
+            rows -= part.height
+            taken.append(part)
+        return taken
+
+    def _read(self, place: Place) -> Generator[pl.DataFrame, None, None]:
+        """Yield rows, piece by piece; each piece is of one record, and `_place` is at its first row."""
+        for number in count(place.round):
+            at = Place(number, *((place.block, place.row) if number == place.round else (0, 0)), self._too_long)
+            some = False
+            for piece in self._read_round(at):
+                some = True
+                yield piece
+            if not self._source.repeat:
+                return
+            if not some and at.block == 0 and at.row == 0:
+                raise FeedError(
+                    f"{self._source.topic} is to repeat and has no rows that belong to the feed: "
+                    "widen the filter or the split, or leave this source out"
+                )
+
+    def _read_round(self, at: Place) -> Iterator[pl.DataFrame]:
+        seeds = round_seeds(self._spec, self._number, self._epoch, self._phase, at)
+        order = order_of(self._source.bounds, seeds)[at.block :]
+        skipped, block = at.row, at.block
+        # What stands before a block is what a stream that begins with it has to be told.
+        before = at.too_long
+        with TopicReader(self._connection, self._source.topic, FeedError) as reader:
+            for number, record in reader.records(order):
+                if at.block + number != block:
+                    block, before = at.block + number, self._too_long
+                rows, too_long = self._selection.of(record, self._source.topic, self._number)
+                self._too_long += too_long
+                if skipped:
+                    skipped_here = min(skipped, rows.height)
+                    skipped -= skipped_here
+                    rows = rows[skipped_here:]
+                if not rows.height:
+                    continue
+                if (self._place.round, self._place.block) != (at.round, block):
+                    self._place = Place(at.round, block, 0, before)
+                yield rows

@@ -1,0 +1,136 @@
+"""The global sequence of a feed: windows of rows and the batches they are cut into, from any cursor on.
+
+One pass goes through these steps, and each follows from the spec and the cursor alone:
+
+1. Phases. Without a curriculum there is one.
+2. Streams. Each source gives its rows in the order of its blocks (`blocks`).
+3. Windows. The sources fill a window with exact shares (`mixing`). A window that a source could not fill is
+   the phase's last.
+4. Batches. The window is shuffled, bucketed and cut (`planning`).
+
+Nothing here knows of ranks, workers or tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from broker.clients import Connection
+from consumers.forms import form_of
+from consumers.sequence.cursor import Cursor, Place
+from consumers.sequence.mixing import last_quotas, quotas
+from consumers.sequence.planning import BatchShape, interleaved, plan
+from consumers.sequence.spec import FeedSpec
+from consumers.sequence.stream import Selection, SourceStream
+from consumers.tensor_form import Indices
+
+# Batches to a window where nothing is shuffled, bucketed or mixed: many make concatenation cheap, few make it prompt.
+_PLAIN_WINDOW_BATCHES = 16
+# Rows to a window of batches that are cut by tokens only.
+_PLAIN_WINDOW_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of rows and its batches.
+
+    Attributes:
+        rows: with lineage columns.
+        batches: row indices of each batch, in the order of the sequence.
+        start: the cursor before the window's first batch, whatever batch the pass begins with.
+        too_long: rows of the pass left out for their length, up to the window's end.
+    """
+
+    rows: pl.DataFrame
+    batches: list[Indices]
+    start: Cursor
+    too_long: int
+
+    def after(self, batch: int) -> Cursor:
+        """Return the cursor after the window's batch of that index."""
+        given = batch + 1
+        return replace(self.start, batch=given, batches=self.start.batches + given)
+
+
+def window_rows(spec: FeedSpec) -> int:
+    """Return how many rows a full window of the feed has: whole batches, where batches are cut by rows."""
+    plain = spec.shuffle_seed is None and not spec.bucket and len(spec.sources) == 1
+    if spec.batch_tokens is not None or spec.batch_size is None:
+        return _PLAIN_WINDOW_ROWS if plain else spec.window_rows
+    wanted = _PLAIN_WINDOW_BATCHES * spec.batch_size if plain else spec.window_rows
+    return max(wanted // spec.batch_size, 1) * spec.batch_size
+
+
+def windows(
+    connection: Connection,
+    spec: FeedSpec,
+    cursor: Cursor,
+    share: tuple[int, int] = (0, 1),
+    columns: tuple[str, ...] | None = None,
+) -> Iterator[Window]:
+    """Yield the windows of one pass, beginning with the one that `cursor` is in.
+
+    Args:
+        connection: the broker to read from.
+        spec: what the sequence follows from.
+        cursor: where to begin.
+        share: (index, count): only the rows with `example_id mod count == index`.
+        columns: the rows' columns; None gives those of the tensor form.
+
+    Raises:
+        FeedError: the topic no longer holds an offset, or a record cannot be decoded.
+    """
+    # Of the window that the cursor is in, its earlier batches were counted already.
+    start = replace(cursor, batch=0, batches=cursor.batches - cursor.batch)
+    if not start.places:
+        start = replace(start, places=(Place(),) * len(spec.sources))
+    for phase in range(cursor.phase, spec.phases):
+        selection = Selection(spec, phase, share, columns)
+        start = yield from _phase_windows(connection, spec, replace(start, phase=phase), selection)
+
+
+def _phase_windows(
+    connection: Connection, spec: FeedSpec, start: Cursor, selection: Selection
+) -> Generator[Window, None, Cursor]:
+    """Yield the windows of one phase and return the cursor that the next one begins with."""
+    wanted = quotas([source.weight for source in spec.sources], window_rows(spec))
+    lasting = [not source.repeat for source in spec.sources]
+    with ExitStack() as opened:
+        streams = [
+            opened.enter_context(
+                SourceStream(connection, spec, number, start.epoch, start.phase, start.places[number], selection)
+            )
+            for number in range(len(spec.sources))
+        ]
+        while True:
+            start = replace(start, places=tuple(stream.place for stream in streams))
+            pieces = [stream.take(rows) for stream, rows in zip(streams, wanted, strict=True)]
+            found = [sum(piece.height for piece in taken) for taken in pieces]
+            full = found == wanted
+            if not full:
+                kept = last_quotas([source.weight for source in spec.sources], found, lasting)
+                pieces = [_first(taken, rows) for taken, rows in zip(pieces, kept, strict=True)]
+                found = kept
+            rows = pl.concat([pl.DataFrame(schema=selection.schema), *(piece for taken in pieces for piece in taken)])
+            if rows.height:
+                batches = _plan(spec, start, rows, found)
+                yield Window(rows, batches, start, sum(stream.too_long for stream in streams))
+                start = replace(start, window=start.window + 1, batches=start.batches + len(batches))
+            if not full:
+                # Rows that are too long are counted over the whole pass.
+                return replace(start, places=tuple(Place(too_long=stream.too_long) for stream in streams))
+
+
+def _first(pieces: list[pl.DataFrame], rows: int) -> list[pl.DataFrame]:
+    return [pl.concat(pieces)[:rows]] if pieces else []
+
+
+def _plan(spec: FeedSpec, start: Cursor, rows: pl.DataFrame, found: list[int]) -> list[Indices]:
+    tokens = rows.select(form_of(spec.family).tokens.alias("tokens"))["tokens"].to_numpy()
+    seeds = None if spec.shuffle_seed is None else (spec.shuffle_seed, start.epoch, start.window)
+    shape = BatchShape(spec.batch_size, spec.batch_tokens, spec.bucket)
+    return plan(tokens, shape, seeds, interleaved(found) if len(found) > 1 else None)

@@ -1,0 +1,44 @@
+"""What a family declares to be fed: which columns its tensors are made of, how long a row is, and what makes them.
+
+Nothing here needs torch: the order of a feed is known without it, and only its tensors are made with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+if TYPE_CHECKING:
+    from consumers.batches import Batch, Stamp
+
+Indices = npt.NDArray[np.int64]
+
+
+class Encoded(Protocol):
+    """The rows of a window in flat arrays, from which batches are cut."""
+
+    def batch(self, rows: Indices, stamp: Stamp) -> Batch:
+        """Return the window's rows with these indices (B,) as a padded batch that shares no memory with the window."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorForm:
+    """How rows of a family become tensors.
+
+    Attributes:
+        columns: the family's columns that `encode` reads; only these are decoded, with the envelope's.
+        tokens: an integer expression, the length of a row in tokens with its special tokens.
+        encode: (rows with `columns`, `example_id` and lineage; names of the topics) -> what batches are cut from.
+        max_tokens: the length above which rows are left out unless the feed says otherwise.
+    """
+
+    columns: tuple[str, ...]
+    tokens: pl.Expr
+    encode: Callable[[pl.DataFrame, tuple[str, ...]], Encoded]
+    max_tokens: int

@@ -1,0 +1,374 @@
+"""A feed that goes on where it stood: bit-identical batches, on any number of ranks and workers, time and again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from broker.clients import Connection
+from broker.topics import delete_topics
+from consumers.batches import Batch
+from consumers.feed import Curriculum, Feed, FeedOptions, Source
+from consumers.reduction.tensors import ReductionBatch
+from schema.errors import FeedError
+from tests import reductions
+from tests.consumers.records import forget_before, topic, write
+
+COUNT = 500
+Content = tuple[tuple[str, ...], str]
+
+# Every way of ordering and cutting, small enough that a pass has several windows.
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {"batch_size": 16},
+    "shuffled": {"batch_size": 16, "shuffle_seed": 3, "window_rows": 100},
+    "bucketed": {"batch_size": 16, "shuffle_seed": 4, "window_rows": 100, "bucket": True},
+    "tokens": {"batch_tokens": 900, "max_tokens": 300, "shuffle_seed": 5, "window_rows": 120, "bucket": True},
+    "filtered": {"batch_size": 8, "shuffle_seed": 6, "window_rows": 64, "where": "size % 2 = 0", "max_tokens": 120},
+    "curriculum": {
+        "batch_size": 16,
+        "shuffle_seed": 7,
+        "window_rows": 60,
+        "curriculum": Curriculum(column="size", edges=(20, 60), cumulative=True),
+        "max_tokens": 150,
+    },
+    "mixed": {
+        "batch_size": 10,
+        "shuffle_seed": 8,
+        "window_rows": 50,
+        "sources": (Source(weight=0.8), Source(namespace="old", weight=0.2, repeat=True)),
+    },
+}
+
+
+@pytest.fixture
+def rows(connection: Connection) -> pl.DataFrame:
+    """Rows in clean, in two transactions, with an aborted one between; others in the clean topic of `old`."""
+    made = reductions.valid(COUNT)
+    write(connection, made[:250])
+    write(connection, reductions.valid(50, first=COUNT), abort=True)
+    write(connection, made[250:])
+    return made
+
+
+@pytest.fixture
+def old(connection: Connection) -> Iterator[pl.DataFrame]:
+    made = reductions.valid(90, first=COUNT)
+    settings = connection.settings.model_copy(update={"namespace": OLD})
+    elsewhere = dataclasses.replace(connection, settings=settings)
+    write(elsewhere, made, rows_per_record=8)
+    yield made
+    delete_topics(elsewhere, [topic(elsewhere)])
+
+
+OLD = "old"
+
+
+def feed(connection: Connection, way: dict[str, Any], **options: Any) -> Feed:
+    given = dict(way)
+    named = {name: given.pop(name) for name in ("batch_size", "shuffle_seed") if name in given}
+    return Feed(connection, "reduction", split=None, **named, options=FeedOptions(**given, **options))
+
+
+def content(batch: Batch) -> Content:
+    """The batch's ids, and a digest of all that it holds but where the feed stands."""
+    assert isinstance(batch, ReductionBatch)
+    digest = hashlib.sha256()
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{field.name} {value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes())
+        elif field.name == "position":
+            places = (value.source, value.partition, value.offset, value.row)
+            digest.update(f"{value.topics} {[each.tolist() for each in places]}".encode())
+        elif field.name != "cursor":
+            digest.update(f"{field.name} {value}".encode())
+    return tuple(batch.hex_ids), digest.hexdigest()
+
+
+def two_passes(made: Feed) -> list[Content]:
+    return [content(batch) for _ in range(2) for batch in made]
+
+
+def saved(made: Any) -> dict[str, Any]:
+    """The state as a checkpoint keeps it."""
+    text = json.dumps(made.state_dict())
+    assert len(text) < 3000
+    state: dict[str, Any] = json.loads(text)
+    return state
+
+
+def on(made: Feed, state: dict[str, Any]) -> Feed:
+    made.load_state_dict(state)
+    return made
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumed_feed_gives_the_batches_of_an_uninterrupted_one_a_second_and_third_time_too(
+    connection: Connection, rows: pl.DataFrame, old: pl.DataFrame, way: str
+) -> None:
+    def fresh(ahead: int = 4) -> Feed:
+        return feed(connection, WAYS[way], prefetch=ahead)
+
+    whole = two_passes(fresh())
+    assert len(whole) > 10
+    # What comes later is not in the snapshot, though feeds made from now on would see it.
+    state, given, first = None, [], fresh()
+    write(connection, reductions.valid(40, first=2 * COUNT))
+    for stop in (3, len(whole) // 3, 2 * len(whole) // 3, len(whole)):
+        made = first if state is None else on(fresh(ahead=stop % 3), state)
+        while len(given) < stop:
+            batches = iter(made)
+            for batch in batches:
+                given.append(content(batch))
+                if len(given) == stop:
+                    # Asked for while batches ahead of it are made already.
+                    state = saved(made)
+                    break
+            batches.close()  # type: ignore[attr-defined]
+    assert given == whole
+
+
+@hypothesis_settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batch_size=st.integers(1, 40),
+    window_rows=st.integers(1, 200),
+    seed=st.none() | st.integers(0, 2**64 - 1),
+    bucket=st.booleans(),
+    limit=st.integers(30, 300),
+    data=st.data(),
+)
+def test_wherever_it_stops_it_goes_on_there(
+    connection: Connection,
+    rows: pl.DataFrame,
+    batch_size: int,
+    window_rows: int,
+    seed: int | None,
+    bucket: bool,
+    limit: int,
+    data: st.DataObject,
+) -> None:
+    way = {
+        "batch_size": batch_size,
+        "shuffle_seed": seed,
+        "window_rows": window_rows,
+        "bucket": bucket,
+        "max_tokens": limit,
+        "prefetch": 0,
+    }
+    whole = [content(batch) for batch in feed(connection, way)]
+    stop = data.draw(st.integers(0, len(whole)))
+    first = feed(connection, way)
+    begun = [content(batch) for batch in itertools.islice(first, stop)]
+    rest = [content(batch) for batch in on(feed(connection, way), saved(first))]
+    # A pass that was taken to its last batch without asking for another is still that pass.
+    assert begun + rest == whole
+
+
+@pytest.mark.parametrize("way", ["bucketed", "tokens", "mixed"])
+def test_one_two_and_four_ranks_take_the_same_global_sequence(
+    connection: Connection, rows: pl.DataFrame, old: pl.DataFrame, way: str
+) -> None:
+    def rank(number: int, world: int, state: dict[str, Any] | None = None) -> Feed:
+        made = feed(connection, WAYS[way], rank=number, world=world)
+        return made if state is None else on(made, state)
+
+    alone = [batch.hex_ids for batch in rank(0, 1)]
+    for world in (2, 4):
+        ranks = [list(rank(number, world)) for number in range(world)]
+        assert len({len(batches) for batches in ranks}) == 1
+        assert [dealt_back(batches) for batches in zip(*ranks, strict=True)] == alone
+        assert all(
+            batch.global_rows == len(ids) for batches in ranks for batch, ids in zip(batches, alone, strict=True)
+        )
+
+    # A state of 4 ranks, the same on each of them, goes on with 2, and theirs with 1.
+    four = [rank(number, 4) for number in range(4)]
+    begun = [dealt_back(next(steps) for steps in map(iter, four)) for _ in range(1)]
+    states = [saved(made) for made in four]
+    assert all(state == states[0] for state in states)
+    two = [rank(number, 2, states[0]) for number in range(2)]
+    iterators = [iter(made) for made in two]
+    begun += [dealt_back(next(each) for each in iterators) for _ in range(len(alone) // 2)]
+    rest = [batch.hex_ids for batch in rank(0, 1, saved(two[1]))]
+    assert begun + rest == alone
+
+
+def dealt_back(batches: Iterable[Batch]) -> list[str]:
+    """The ids of a global batch, from its ranks' shares."""
+    shares = [batch.hex_ids for batch in batches]
+    return [number for dealt in itertools.zip_longest(*shares) for number in dealt if number is not None]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_with_workers_is_resumed_exactly(connection: Connection, rows: pl.DataFrame, workers: int) -> None:
+    whole = two_passes(feed(connection, WAYS["bucketed"]))
+    loader = feed(connection, WAYS["bucketed"]).loader(workers)
+    begun = [content(batch) for batch in itertools.islice(loader, 7)]
+    resumed = on(feed(connection, WAYS["bucketed"]), saved(loader)).loader(2 - workers)
+    rest = [content(batch) for _ in range(2) for batch in resumed]
+    assert begun + rest == whole
+
+
+# torchdata asks torch for something that torch is about to drop.
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torchdatas_stateful_loader_saves_and_resumes_a_feed(
+    connection: Connection, rows: pl.DataFrame, workers: int
+) -> None:
+    def loader() -> Any:
+        context = "forkserver" if workers else None
+        made = feed(connection, WAYS["bucketed"])
+        return StatefulDataLoader(made, batch_size=None, num_workers=workers, multiprocessing_context=context)
+
+    whole = [content(batch) for batch in feed(connection, WAYS["bucketed"])]
+    first = loader()
+    steps = iter(first)
+    given = [content(next(steps)) for _ in range(9)]
+    state = first.state_dict()
+    del steps
+    for stop in (14, len(whole)):
+        resumed = loader()
+        resumed.load_state_dict(state)
+        steps = iter(resumed)
+        given += [content(next(steps)) for _ in range(stop - len(given))]
+        state = resumed.state_dict()
+    assert given == whole
+    assert next(steps, None) is None
+
+
+def test_a_pass_that_ends_goes_on_to_the_next_epoch(connection: Connection, rows: pl.DataFrame) -> None:
+    made = feed(connection, WAYS["shuffled"])
+    first, second = ([content(batch) for batch in made] for _ in range(2))
+    assert made.epoch == 2
+    assert sorted(ids(first)) == sorted(ids(second))
+    assert first != second
+    made.set_epoch(0)
+    assert [content(batch) for batch in made] == first
+
+
+def ids(batches: list[Content]) -> list[str]:
+    return [number for numbers, _ in batches for number in numbers]
+
+
+def test_naming_the_epoch_of_a_loaded_state_keeps_its_place(connection: Connection, rows: pl.DataFrame) -> None:
+    whole = two_passes(feed(connection, WAYS["shuffled"]))
+    made = feed(connection, WAYS["shuffled"])
+    begun = [content(batch) for batch in itertools.islice(made, 4)]
+    resumed = on(feed(connection, WAYS["shuffled"]), saved(made))
+    for epoch in range(resumed.epoch, 2):
+        resumed.set_epoch(epoch)
+        begun += [content(batch) for batch in resumed]
+    assert begun == whole
+
+
+def test_a_feed_that_follows_goes_on_where_it_stood(connection: Connection, rows: pl.DataFrame) -> None:
+    def following() -> Feed:
+        options = FeedOptions(window_rows=100, linger_s=0.1, bucket=True)
+        return Feed(connection, "reduction", split=None, batch_size=16, mode="follow", shuffle_seed=2, options=options)
+
+    whole = [content(batch) for batch in itertools.islice(following(), 30)]
+    made, given, state = following(), [], None
+    for stop in (5, 17, 30):
+        if state is not None:
+            made = on(following(), state)
+        given += [content(batch) for batch in itertools.islice(made, stop - len(given))]
+        state = saved(made)
+    assert given == whole
+    later = reductions.valid(20, first=COUNT)
+    write(connection, later)
+    resumed = on(following(), saved(made))
+    everything = pl.concat([rows["example_id"], later["example_id"]])
+    seen = ids(whole)
+    for batch in resumed:
+        seen += batch.hex_ids
+        if len(seen) >= len(everything):
+            break
+    assert sorted(seen) == sorted(f"{number:016x}" for number in everything)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"batch_size": 8}, "saved with batch size 16, and this feed has 8"),
+        ({"shuffle_seed": 9}, "saved with shuffle seed 3, and this feed has 9"),
+        ({"window_rows": 64}, "saved with window rows 100, and this feed has 64"),
+        ({"bucket": True}, "saved with bucket false, and this feed has true"),
+        ({"where": "size > 3"}, "saved with where null, and this feed has"),
+        ({"sources": (Source(weight=2.0),)}, "saved with sources"),
+    ],
+)
+def test_a_state_of_another_feed_is_refused_with_both_values(
+    connection: Connection, rows: pl.DataFrame, change: dict[str, Any], told: str
+) -> None:
+    state = saved(feed(connection, WAYS["shuffled"]))
+    with pytest.raises(FeedError, match=told):
+        feed(connection, {**WAYS["shuffled"], **change}).load_state_dict(state)
+
+
+def begun(connection: Connection) -> dict[str, Any]:
+    made = feed(connection, WAYS["plain"])
+    list(itertools.islice(made, 3))
+    return saved(made)
+
+
+def test_a_state_that_retention_has_passed_is_refused_with_both_offsets(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
+    state = begun(connection)
+    forget_before(connection, 5)
+    with pytest.raises(FeedError, match=r"/0: offset \d was asked for, but the topic holds 5 to \d+: retention"):
+        feed(connection, WAYS["plain"]).load_state_dict(state)
+
+
+def test_a_state_whose_topic_has_fewer_partitions_is_refused_with_both_numbers(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
+    state = begun(connection)
+    state["spec"]["sources"][0]["bounds"]["7"] = {"begin": 0, "end": 3}
+    with pytest.raises(FeedError, match=r"saved with 5 partitions of .*clean, and it now has 4"):
+        feed(connection, WAYS["plain"]).load_state_dict(state)
+
+
+def test_a_state_of_a_topic_made_anew_is_refused(connection: Connection, rows: pl.DataFrame) -> None:
+    state = begun(connection)
+    delete_topics(connection, [topic(connection)])
+    write(connection, rows)
+    with pytest.raises(FeedError, match="the topic was made anew"):
+        feed(connection, WAYS["plain"]).load_state_dict(state)
+
+
+def test_a_state_of_another_schema_version_is_refused_with_both(connection: Connection, rows: pl.DataFrame) -> None:
+    state = begun(connection)
+    state["spec"]["schema_version"] = 2
+    with pytest.raises(FeedError, match="saved with schema version 2, and this feed has 1"):
+        feed(connection, WAYS["plain"]).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: {**state, "version": 9},
+        lambda state: {},
+        lambda state: {**state, "cursor": {"epoch": "x"}},
+        lambda state: {**state, "spec": None},
+        lambda state: {"weights": object()},
+    ],
+)
+def test_what_is_no_state_is_refused(
+    connection: Connection, rows: pl.DataFrame, damage: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    made = feed(connection, WAYS["plain"])
+    with pytest.raises(FeedError):
+        made.load_state_dict(damage(saved(made)))
