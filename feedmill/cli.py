@@ -16,6 +16,7 @@ from feedmill import broker_commands, coverage_commands, produce_commands, servi
 from feedmill.bench_commands import bench_command
 from feedmill.demo import demo_command
 from feedmill.doctor import doctor_command
+from feedmill.eval_commands import eval_reduction_command
 from feedmill.replay_commands import replay_command
 from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
@@ -34,6 +35,9 @@ app = typer.Typer(
 train = typer.Typer(help="Train a model from a clean topic.", no_args_is_help=True)
 train.callback()(lambda: None)
 train.command("reduction")(train_reduction_command)
+evaluation = typer.Typer(help="Judge a model on examples it has never seen.", no_args_is_help=True)
+evaluation.callback()(lambda: None)
+evaluation.command("reduction")(eval_reduction_command)
 
 app.command("up")(service_commands.up_command)
 app.command("demo")(demo_command)
@@ -48,6 +52,7 @@ app.command("drain")(coverage_commands.drain_command)
 app.command("replay")(replay_command)
 app.command("watch")(watch_command)
 app.add_typer(train, name="train")
+app.add_typer(evaluation, name="eval")
 app.command("bench")(bench_command)
 
 

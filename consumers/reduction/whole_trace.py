@@ -55,8 +55,8 @@ def follow(
 ) -> pl.DataFrame:
     """Reduce each term (N,) at the spans that `predict` gives, and return how it went, a row for each.
 
-    `predict` is asked about every term reached in up to `fuel` steps, the last included. `on_step` is told how many
-    steps were taken and how many terms go on.
+    `predict` is asked about every term reached in up to `fuel` steps, the last included. `on_step` is told the
+    step, from 0, and how many terms go on after it.
 
     Returns:
         A frame with `ended` (one of `ENDS`: `normal_form` says that `predict` said so), `steps` contracted, `detours`
@@ -71,7 +71,6 @@ def follow(
     active = np.arange(count)
     current = terms
     for step in range(limits.fuel + 1):
-        on_step(step, len(active))
         if not len(active):
             break
         said, true = predict(current), _true_spans(current)
@@ -90,6 +89,7 @@ def follow(
         steps[active] += goes_on
         current = result.terms.filter(pl.Series(goes_on))
         active = active[goes_on]
+        on_step(step, len(active))
     return pl.DataFrame(
         {"ended": pl.Series(ENDS).gather(ended), "steps": steps, "detours": detours},
     ).with_columns(last.column("last", count), first_detour.column("first_detour", count))

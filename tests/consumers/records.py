@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import ensure_topics, extents, topic_name
+from broker.topics import ensure_topics, extents, topic_name, undecided
 from schema.record import CLEAN, Envelope, encode
 from schema.reduction import FAMILY
 
@@ -63,6 +64,9 @@ def write(
                 )
         for future in sent:
             future.get(30)
+    # Kafka answers a commit before its markers stand in every partition, and until then nobody sees the records.
+    while undecided(connection, name):
+        time.sleep(0.02)
 
 
 def send(connection: Connection, value: bytes, headers: Headers, stage: str = CLEAN, partition: int = 0) -> None:

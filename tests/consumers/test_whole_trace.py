@@ -178,12 +178,12 @@ def test_remembered_answers_are_those_given() -> None:
         assert np.array_equal(said.nf_probability, told.nf_probability)
 
 
-def test_progress_tells_how_many_terms_go_on() -> None:
+@pytest.mark.parametrize(("term", "fuel"), [(r"(\.0)((\.0)1)", 250), (OMEGA, 2)])
+def test_progress_tells_how_many_terms_go_on(term: str, fuel: int) -> None:
     told: list[tuple[int, int]] = []
-    whole_traces(
-        pl.Series([r"(\.0)((\.0)1)", "0"]), normal_order, LIMITS, lambda step, active: told.append((step, active))
-    )
-    assert told == [(0, 2), (1, 1), (2, 1), (3, 0)]
+    limits = Limits(fuel, 600)
+    whole_traces(pl.Series([term, "0"]), normal_order, limits, lambda step, active: told.append((step, active)))
+    assert told == [(0, 1), (1, 1), (2, 0)]
 
 
 def test_no_terms_at_all_give_a_summary_of_nothing() -> None:

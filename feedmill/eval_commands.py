@@ -1,0 +1,142 @@
+"""The commands `feedmill eval ...`: what a checkpoint is worth on examples made for the purpose."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feedmill.progress import Advance, progress
+from feedmill.train_commands import require_torch
+from schema.errors import BrokerError, FeedError
+from schema.settings import load_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# Fixed, so that two checkpoints are judged on the same terms, and unlike a seed that somebody types for a training run;
+# a term that is in the training set all the same is dropped.
+_SEED = 918_273_645
+_EXTRA_HINT = "or give --unchecked, which may judge the model on terms it was trained on"
+
+
+def eval_reduction_command(
+    checkpoint: Annotated[Path, typer.Option(help="The folder of a training run, or of one of its checkpoints.")],
+    count: Annotated[int, typer.Option(min=1, help="Fresh rows to find the redex in.")] = 10_000,
+    traces: Annotated[
+        int, typer.Option(min=1, help="Initial terms to reduce to the end; size bands that lack terms get more.")
+    ] = 600,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the fresh terms.")] = _SEED,
+    fuel: Annotated[int, typer.Option(min=1, help="Beta steps a trace may take.")] = 250,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16 where torch finds it safe.")] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Do not look for the fresh terms in the training set.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Judge a span predictor on fresh terms: exact spans, and whole traces by its predictions alone."""
+    require_torch()
+    from consumers.checkpoints import find_checkpoint
+    from consumers.reduction.checkpoint import load_model
+    from consumers.reduction.evaluation import evaluate
+    from consumers.reduction.model_predictor import ModelPredictor
+    from consumers.reduction.whole_trace import Limits
+    from feedmill.fresh_terms import draw
+    from producers.reduction.recipe import ReductionRun
+
+    began = time.monotonic()
+    folder = find_checkpoint(checkpoint)
+    model = load_model(folder)
+    run = ReductionRun(count=count, seed=seed, fuel=fuel)
+    known = _known(folder, unchecked=unchecked, quiet=as_json)
+    fresh = draw(run, traces, known)
+    with _Bars({"rows": fresh.rows.height, "traces": fresh.starts.height}, quiet=as_json) as bars:
+        found = evaluate(
+            fresh.rows, fresh.starts, ModelPredictor(model, bf16=bf16), Limits(fuel, run.size_cap), bars.show
+        )
+    report: dict[str, Any] = {
+        "checkpoint": str(folder),
+        "seed": seed,
+        "fuel": fuel,
+        "size_cap": run.size_cap,
+        "training_terms": None if unchecked else len(known),
+        "generated": fresh.generated,
+        "dropped": fresh.dropped,
+        "repeated": fresh.repeated,
+        **asdict(found),
+        "elapsed_s": round(time.monotonic() - began, 3),
+    }
+    if as_json:
+        print(json.dumps(report))
+    else:
+        _show(report)
+
+
+def _known(folder: Path, *, unchecked: bool, quiet: bool) -> npt.NDArray[np.uint64]:
+    """Return the ids of the terms that the checkpoint was trained on; none where nobody asks.
+
+    Raises:
+        CheckpointError: the checkpoint does not tell.
+        FeedError, BrokerError: the topics cannot be read to the full.
+    """
+    import numpy as np
+
+    if unchecked:
+        return np.empty(0, dtype=np.uint64)
+    from broker.clients import connect
+    from consumers.reduction.checkpoint import TRAINER, read_json
+    from consumers.training_set import TrainingSet
+
+    state = read_json(folder, TRAINER)["feed"]
+    try:
+        training_set = TrainingSet(connect(load_settings()), state)
+        with progress("reading the training set", training_set.offsets, quiet=quiet) as advance:
+            return training_set.ids(advance)
+    except (FeedError, BrokerError) as error:
+        raise type(error)(f"{error}; {_EXTRA_HINT}") from error
+
+
+class _Bars:
+    """A bar for each stage of an evaluation, one after the other."""
+
+    def __init__(self, totals: dict[str, int], *, quiet: bool) -> None:
+        self._totals, self._quiet = totals, quiet
+        self._shown = ExitStack()
+        self._stage = ""
+        self._advance: Advance | None = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shown.close()
+
+    def show(self, stage: str, done: int, note: str) -> None:
+        """Show that so many of a stage are done; the bar of an earlier stage ends."""
+        if stage != self._stage or self._advance is None:
+            self._shown.close()
+            self._stage = stage
+            self._advance = self._shown.enter_context(progress(stage, self._totals[stage], quiet=self._quiet))
+        self._advance(done, note)
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from feedmill.eval_tables import evaluation_tables
+
+    Console().print(evaluation_tables(report), soft_wrap=True)
+    checked = "not checked against the training set"
+    if report["training_terms"] is not None:
+        checked = f"{report['dropped']:,} were among the {report['training_terms']:,} of the training set and dropped"
+    print(
+        f"seed {report['seed']}: of {report['generated']:,} terms generated, {checked}; {report['elapsed_s']:,.0f} s",
+        file=sys.stderr,
+    )

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.reduction import model_predictor
+from consumers.reduction.form import MAX_TOKENS
+from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.reduction.model_predictor import ModelPredictor
+from consumers.reduction.tensors import flat_tokens, pad_tokens
+from schema.errors import FeedError
+from tests import reductions
+
+TERMS = reductions.valid(60)["term"]
+
+
+@pytest.fixture(scope="module")
+def model() -> SpanPredictor:
+    """A model of random weights that takes some terms for normal forms and others not."""
+    for seed in range(50):
+        torch.manual_seed(seed)
+        made = SpanPredictor(SpanPredictorConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=64))
+        # Fresh weights are small enough for everything to look alike.
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        normal = (ModelPredictor(made)(TERMS).spans == 0).all(axis=1)
+        if 10 < normal.sum() < 50:
+            return made
+    pytest.fail("no such model in 50 seeds")
+
+
+def test_every_term_is_answered_as_if_it_were_alone(model: SpanPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_predictor, "_BATCH_TOKENS", 300)
+    predict = ModelPredictor(model)
+    together = predict(TERMS)
+    assert together.spans.shape == (60, 2)
+    assert len(np.unique(together.spans, axis=0)) > 3
+    for row, term in enumerate(TERMS):
+        alone = predict(pl.Series([term]))
+        assert alone.spans[0].tolist() == together.spans[row].tolist()
+        assert alone.nf_probability[0] == pytest.approx(together.nf_probability[row], abs=1e-5)
+
+
+def test_answers_are_the_models_in_characters(model: SpanPredictor) -> None:
+    said = ModelPredictor(model)(TERMS)
+    tokens, mask = map(torch.from_numpy, pad_tokens(*flat_tokens(TERMS)))
+    with torch.inference_mode():
+        logits = model(tokens, mask)
+    normal = (logits.normal_form > 0).numpy()
+    assert normal.any()
+    assert not normal.all()
+    assert (said.spans[normal] == 0).all()
+    assert ((said.nf_probability > 0.5) == normal).all()
+    assert np.array_equal(said.spans[~normal] + 1, logits.spans().numpy()[~normal])
+
+
+@given(st.lists(st.integers(2, 400), max_size=40), st.integers(2, 900))
+def test_batches_hold_every_row_once_and_stay_under_the_budget(lengths: list[int], budget: int) -> None:
+    tokens = np.array(lengths, dtype=np.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_predictor, "_BATCH_TOKENS", budget)
+        batches = list(model_predictor._batches(np.argsort(tokens), tokens))
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * tokens[batch].max() <= budget
+
+
+def test_no_terms_need_no_model(model: SpanPredictor) -> None:
+    assert ModelPredictor(model)(pl.Series([], dtype=pl.String)).spans.shape == (0, 2)
+
+
+def test_a_term_longer_than_the_model_reads_is_refused_and_not_cut(model: SpanPredictor) -> None:
+    longest = MAX_TOKENS - 2
+    with pytest.raises(FeedError, match=f"a term of {longest + 1:,} characters"):
+        ModelPredictor(model)(pl.Series(["0", "0" * (longest + 1)]))
+    assert ModelPredictor(model)(pl.Series(["0" * longest])).spans.shape == (1, 2)
