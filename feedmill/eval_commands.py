@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Fixed, so that two checkpoints are judged on the same terms, and unlike a seed that somebody types for a training run;
 # a term that is in the training set all the same is dropped.
 _SEED = 918_273_645
-_EXTRA_HINT = "or give --unchecked, which may judge the model on terms it was trained on"
+_HINT = "or give --unchecked, which may judge the model on terms it was trained on"
 
 
 def eval_reduction_command(
@@ -35,7 +35,10 @@ def eval_reduction_command(
     ] = 600,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the fresh terms.")] = _SEED,
     fuel: Annotated[int, typer.Option(min=1, help="Beta steps a trace may take.")] = 250,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16 where torch finds it safe.")] = False,
+    bf16: Annotated[
+        bool | None,
+        typer.Option("--bf16/--no-bf16", help="Matrix products in bfloat16; by default where the machine gains."),
+    ] = None,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Do not look for the fresh terms in the training set.")
     ] = False,
@@ -43,24 +46,26 @@ def eval_reduction_command(
 ) -> None:
     """Judge a span predictor on fresh terms: exact spans, and whole traces by its predictions alone."""
     require_torch()
+    import torch
+
     from consumers.checkpoints import find_checkpoint
     from consumers.reduction.checkpoint import load_model
     from consumers.reduction.evaluation import evaluate
     from consumers.reduction.model_predictor import ModelPredictor
+    from consumers.reduction.options import bf16_is_fast
     from consumers.reduction.whole_trace import Limits
     from feedmill.fresh_terms import draw
     from producers.reduction.recipe import ReductionRun
 
     began = time.monotonic()
     folder = find_checkpoint(checkpoint)
-    model = load_model(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predict = ModelPredictor(load_model(folder).to(device), bf16=bf16_is_fast(device) if bf16 is None else bf16)
     run = ReductionRun(count=count, seed=seed, fuel=fuel)
     known = _known(folder, unchecked=unchecked, quiet=as_json)
     fresh = draw(run, traces, known)
     with _Bars({"rows": fresh.rows.height, "traces": fresh.starts.height}, quiet=as_json) as bars:
-        found = evaluate(
-            fresh.rows, fresh.starts, ModelPredictor(model, bf16=bf16), Limits(fuel, run.size_cap), bars.show
-        )
+        found = evaluate(fresh.rows, fresh.starts, predict, Limits(fuel, run.size_cap), bars.show)
     report: dict[str, Any] = {
         "checkpoint": str(folder),
         "seed": seed,
@@ -100,7 +105,7 @@ def _known(folder: Path, *, unchecked: bool, quiet: bool) -> npt.NDArray[np.uint
         with progress("reading the training set", training_set.offsets, quiet=quiet) as advance:
             return training_set.ids(advance)
     except (FeedError, BrokerError) as error:
-        raise type(error)(f"{error}; {_EXTRA_HINT}") from error
+        raise type(error)(f"{error}; {_HINT}") from error
 
 
 class _Bars:

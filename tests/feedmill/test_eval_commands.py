@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -33,6 +34,15 @@ def saved(folder: Path) -> Path:
     folder.mkdir()
     save_model(SpanPredictor(SpanPredictorConfig(hidden_size=32, num_hidden_layers=1, intermediate_size=32)), folder)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """The second would only wait for the first on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
