@@ -28,8 +28,9 @@ from broker.clients import Connection
 from broker.topics import Extent, topic_name
 from consumers.bounds import Bound, resolve
 from consumers.decoding import decode_record
-from consumers.formats import FrameWriter, JsonLines, ending, open_writer
+from consumers.formats import ending, open_writer
 from consumers.reading import Block, Record, TopicReader
+from consumers.row_groups import RowGroups
 from consumers.where import RowFilter
 from consumers.whole_file import whole_file
 from schema import ledger
@@ -41,9 +42,6 @@ from schema.registry import family_named
 
 STAGES = (CLEAN, REJECTED, LEDGER)
 
-# Rows to a Parquet row group or an Arrow batch; and compressed bytes read before rows are filtered and passed on.
-_GROUP_ROWS = 32_768
-_GROUP_BYTES = 4 * 1024 * 1024
 # What the refine stage adds to rejected rows: the broken rules, and the offset in raw that they came with.
 _REJECTED_COLUMNS = {"reasons": pl.List(pl.String()), "source_offset": pl.Int64()}
 _DEAD_LETTER = "__connect.errors."
@@ -129,7 +127,7 @@ def replay(
         ranges = resolve(connection, topic, start, end)
         with whole_file(out, manifest) as file:
             with closing(open_writer(out, file.stream, layout.columns, layout.lines)) as writer:
-                rows = _Rows(writer, layout.columns, row_filter)
+                rows = RowGroups(writer, layout.columns, row_filter)
                 _read(connection, topic, ranges, layout, rows, on_progress)
                 rows.flush()
             report = ReplayReport(
@@ -142,8 +140,8 @@ def replay(
                 stage=stage,
                 topic=topic,
                 where=where,
-                dead_letters=rows.dead_letters,
-                dead_letters_left_out=rows.dead_letters_left_out,
+                dead_letters=rows.lines,
+                dead_letters_left_out=rows.lines_left_out,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 feedmill=version("feedmill"),
             )
@@ -152,73 +150,19 @@ def replay(
     return report
 
 
-class _Rows:
-    """Rows on their way into a file: grouped, filtered, and written in groups of one size."""
-
-    def __init__(self, writer: FrameWriter, columns: Mapping[str, pl.DataType], row_filter: RowFilter | None) -> None:
-        self._writer = writer
-        self._filter = row_filter
-        self._empty = pl.DataFrame(schema=dict(columns))
-        self._read: list[pl.DataFrame] = []
-        self._read_rows = self._read_bytes = 0
-        self._kept = self._empty
-        self.written = self.dead_letters = self.dead_letters_left_out = 0
-
-    def take(self, frame: pl.DataFrame, size_bytes: int) -> bool:
-        """Add a record's rows; return whether they completed a group."""
-        self._read.append(frame)
-        self._read_rows += frame.height
-        self._read_bytes += size_bytes
-        if self._read_rows < _GROUP_ROWS and self._read_bytes < _GROUP_BYTES:
-            return False
-        self._sift()
-        whole = self._kept.height - self._kept.height % _GROUP_ROWS
-        self._write(self._kept[:whole])
-        self._kept = self._kept[whole:]
-        return True
-
-    def take_dead_letter(self, record: Record) -> None:
-        """Add a record's original bytes as a line, or count them as left out."""
-        if self._filter is not None or not isinstance(self._writer, JsonLines):
-            self.dead_letters_left_out += 1
-            return
-        self.flush()
-        self._writer.write_line(_dead_letter(record))
-        self.dead_letters += 1
-        self.written += 1
-
-    def flush(self) -> None:
-        """Write what is held."""
-        self._sift()
-        self._write(self._kept)
-        self._kept = self._empty
-
-    def _sift(self) -> None:
-        frame = pl.concat([self._empty, *self._read])
-        if self._filter is not None:
-            frame = frame.filter(self._filter.mask(frame))
-        self._kept = pl.concat([self._kept, frame])
-        self._read, self._read_rows, self._read_bytes = [], 0, 0
-
-    def _write(self, frame: pl.DataFrame) -> None:
-        for group in frame.iter_slices(_GROUP_ROWS):
-            self._writer.write(group)
-        self.written += frame.height
-
-
 def _read(
     connection: Connection,
     topic: str,
     ranges: Mapping[int, Extent],
     layout: _Layout,
-    rows: _Rows,
+    rows: RowGroups,
     on_progress: Callable[[Progress], None],
 ) -> None:
     blocks = [Block(number, extent.begin, extent.end) for number, extent in sorted(ranges.items())]
     with TopicReader(connection, topic, ReplayError) as reader:
         for _, record in reader.records(blocks):
             if layout.kind[1] == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
-                rows.take_dead_letter(record)
+                rows.take_line(_dead_letter(record))
                 continue
             frame = decode_record(record, topic, layout.kind, layout.columns, ReplayError)
             if rows.take(frame, len(record.value)):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection, connect
     from consumers.feed import Feed, FeedOptions
     from consumers.replay import replay
+    from consumers.run_replay import replay_run
     from producers.reduction.run import ReductionRun, produce
     from schema.errors import FeedmillError
     from schema.settings import Settings, load_settings
@@ -31,6 +32,7 @@ _HOMES = {
     "load_settings": "schema.settings",
     "produce": "producers.reduction.run",
     "replay": "consumers.replay",
+    "replay_run": "consumers.run_replay",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "load_settings",
     "produce",
     "replay",
+    "replay_run",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command `feedmill replay`: a stretch of a topic into a file."""
+"""The command `feedmill replay`: a stretch of a topic, or what a training run saw, into a file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feedmill.progress import progress
+from schema.errors import UsageError
 from schema.registry import family_named
 from schema.settings import load_settings
 
+if TYPE_CHECKING:
+    from consumers.replay import Progress, ReplayReport
+    from consumers.run_replay import RunProgress, RunReport
+
 
 def replay_command(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")],
     out: Annotated[Path, typer.Option(help="The file to write: .jsonl, .parquet or .arrow.")],
-    stage: Annotated[str, typer.Option(help="clean, rejected or ledger.")] = "clean",
+    family: Annotated[
+        str | None, typer.Argument(metavar="[FAMILY]", help="e.g. reduction; a manifest names its own.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="clean, rejected or ledger.", show_default="clean")] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="OFFSET|TIME", help="First offset of every partition, or ISO time.")
     ] = None,
@@ -29,36 +36,81 @@ def replay_command(
     where: Annotated[
         str | None, typer.Option(metavar="SQL", help="A condition over the columns, e.g. \"split = 'test'\".")
     ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A run's manifest: write the rows it saw, in the order seen.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Write a stretch of a topic to a file, the same bytes every time, with a manifest beside it."""
-    from broker.clients import connect
-    from consumers.bounds import parse_bound
     from consumers.formats import ending
-    from consumers.replay import Progress, replay
 
     # What is wrong with the command line is told before a broker is looked for.
-    family_named(family)
+    if family is not None:
+        family_named(family)
     ending(out)
-    first, last = parse_bound(start), parse_bound(end)
-    connection = connect(load_settings())
     began = time.monotonic()
-    with progress(f"replaying {family}.{stage}", 100, quiet=as_json) as advance:
-
-        def show(done: Progress) -> None:
-            advance(100 * done.offsets_done / max(done.offsets_total, 1), f"% of the offsets, {done.rows:,} rows")
-
-        report = replay(connection, family, out, stage=stage, start=first, end=last, where=where, on_progress=show)
+    if manifest is not None:
+        named = {"--stage": stage, "--from": start, "--to": end, "--where": where}
+        if given := [name for name, value in named.items() if value is not None]:
+            raise UsageError(f"a manifest says itself what to replay: leave out {' and '.join(given)}")
+        report: ReplayReport | RunReport = _replay_run(manifest, family, out, as_json)
+        asides: list[str] = []
+    elif family is None:
+        raise UsageError("what to replay is not said: name a family, or a run's manifest with --manifest")
+    else:
+        report, asides = _replay(family, out, stage, (start, end), where, as_json)
     if as_json:
         print(json.dumps(asdict(report)))
         return
     elapsed_s = time.monotonic() - began
     print(f"{report.rows:,} rows -> {report.path} in {elapsed_s:.1f} s, sha256 {report.sha256}", file=sys.stderr)
+    for line in asides:
+        print(line, file=sys.stderr)
+
+
+def _replay(
+    family: str,
+    out: Path,
+    stage: str | None,
+    bounds: tuple[str | None, str | None],
+    where: str | None,
+    quiet: bool,
+) -> tuple[ReplayReport, list[str]]:
+    """Return what was written, and what there is to say of undecodable records."""
+    from broker.clients import connect
+    from consumers.bounds import parse_bound
+    from consumers.replay import replay
+    from schema.record import CLEAN
+
+    stage = CLEAN if stage is None else stage
+    first, last = (parse_bound(bound) for bound in bounds)
+    connection = connect(load_settings())
+    with progress(f"replaying {family}.{stage}", 100, quiet=quiet) as advance:
+
+        def show(done: Progress) -> None:
+            advance(100 * done.offsets_done / max(done.offsets_total, 1), f"% of the offsets, {done.rows:,} rows")
+
+        report = replay(connection, family, out, stage=stage, start=first, end=last, where=where, on_progress=show)
+    asides = []
     if report.dead_letters:
-        print(f"{report.dead_letters:,} of them are undecodable records, their bytes in base64", file=sys.stderr)
+        asides.append(f"{report.dead_letters:,} of them are undecodable records, their bytes in base64")
     if report.dead_letters_left_out:
-        print(
+        asides.append(
             f"{report.dead_letters_left_out:,} undecodable records were left out: replay to .jsonl without --where "
-            "to have their bytes",
-            file=sys.stderr,
+            "to have their bytes"
         )
+    return report, asides
+
+
+def _replay_run(path: Path, family: str | None, out: Path, quiet: bool) -> RunReport:
+    from broker.clients import connect
+    from consumers.run_replay import read_manifest, replay_run
+
+    manifest = read_manifest(path)
+    connection = connect(load_settings())
+    with progress(f"replaying the run of {path.name}", 100, quiet=quiet) as advance:
+
+        def show(done: RunProgress) -> None:
+            advance(100 * done.passes_done / max(done.passes_total, 1), f"% of the passes, {done.rows:,} rows")
+
+        return replay_run(connection, manifest, out, family=family, on_progress=show)

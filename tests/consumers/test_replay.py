@@ -12,7 +12,7 @@ import pytest
 
 from broker.clients import Connection
 from broker.topics import ensure_topics, extents
-from consumers import replay as replaying
+from consumers import row_groups
 from consumers.bounds import parse_bound
 from consumers.replay import Progress, replay
 from schema import ledger
@@ -79,7 +79,7 @@ def test_the_same_offsets_give_the_same_bytes(
     ending: str,
     where: str | None,
 ) -> None:
-    monkeypatch.setattr(replaying, "_GROUP_ROWS", 64)
+    monkeypatch.setattr(row_groups, "_GROUP_ROWS", 64)
     first = replay(connection, "reduction", tmp_path / f"a.{ending}", where=where)
     write(connection, reductions.valid(20, first=COUNT))
     ends = {number: bounds[1] for number, bounds in first.offsets.items()}
@@ -96,7 +96,7 @@ def test_how_rows_are_grouped_while_reading_does_not_show(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     whole = replay(connection, "reduction", tmp_path / f"a.{ending}", where="size % 3 = 1")
-    monkeypatch.setattr(replaying, "_GROUP_BYTES", 1)
+    monkeypatch.setattr(row_groups, "_GROUP_BYTES", 1)
     assert replay(connection, "reduction", tmp_path / f"b.{ending}", where="size % 3 = 1").sha256 == whole.sha256
 
 
@@ -105,7 +105,7 @@ def test_a_long_topic_is_written_in_row_groups(
 ) -> None:
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr(replaying, "_GROUP_ROWS", 64)
+    monkeypatch.setattr(row_groups, "_GROUP_ROWS", 64)
     told: list[Progress] = []
     replay(connection, "reduction", tmp_path / "x.parquet", on_progress=told.append)
     groups = pq.ParquetFile(tmp_path / "x.parquet").metadata

@@ -1,0 +1,76 @@
+"""Rows on their way into a replay's file: filtered, and written in groups of one size, however they arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from consumers.formats import FrameWriter, JsonLines
+from consumers.where import RowFilter
+
+# Rows to a Parquet row group or an Arrow batch; and compressed bytes read before rows are filtered and passed on.
+_GROUP_ROWS = 32_768
+_GROUP_BYTES = 4 * 1024 * 1024
+
+
+class RowGroups:
+    """Gathers frames of `columns` and writes those of their rows that `row_filter` keeps.
+
+    Attributes:
+        written: rows and lines so far.
+        lines: those that are no rows.
+        lines_left_out: lines for which the format, or a filter, has no place.
+    """
+
+    def __init__(
+        self, writer: FrameWriter, columns: Mapping[str, pl.DataType], row_filter: RowFilter | None = None
+    ) -> None:
+        self._writer = writer
+        self._filter = row_filter
+        self._empty = pl.DataFrame(schema=dict(columns))
+        self._read: list[pl.DataFrame] = []
+        self._read_rows = self._read_bytes = 0
+        self._kept = self._empty
+        self.written = self.lines = self.lines_left_out = 0
+
+    def take(self, frame: pl.DataFrame, size_bytes: int) -> bool:
+        """Add rows that took `size_bytes` in their records; return whether they completed a group."""
+        self._read.append(frame)
+        self._read_rows += frame.height
+        self._read_bytes += size_bytes
+        if self._read_rows < _GROUP_ROWS and self._read_bytes < _GROUP_BYTES:
+            return False
+        self._sift()
+        whole = self._kept.height - self._kept.height % _GROUP_ROWS
+        self._write(self._kept[:whole])
+        self._kept = self._kept[whole:]
+        return True
+
+    def take_line(self, line: str) -> None:
+        """Add a line that is no row, at its place, or count it as left out."""
+        if self._filter is not None or not isinstance(self._writer, JsonLines):
+            self.lines_left_out += 1
+            return
+        self.flush()
+        self._writer.write_line(line)
+        self.lines += 1
+        self.written += 1
+
+    def flush(self) -> None:
+        """Write what is held."""
+        self._sift()
+        self._write(self._kept)
+        self._kept = self._empty
+
+    def _sift(self) -> None:
+        frame = pl.concat([self._empty, *self._read])
+        if self._filter is not None:
+            frame = frame.filter(self._filter.mask(frame))
+        self._kept = pl.concat([self._kept, frame])
+        self._read, self._read_rows, self._read_bytes = [], 0, 0
+
+    def _write(self, frame: pl.DataFrame) -> None:
+        for group in frame.iter_slices(_GROUP_ROWS):
+            self._writer.write(group)
+        self.written += frame.height

@@ -1,0 +1,320 @@
+"""What a feed's manifest replays to: exactly the rows that it gave, in the order in which it gave them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from broker.clients import Connection
+from broker.topics import delete_topics, ensure_topics
+from consumers.batches import Batch
+from consumers.feed import Curriculum, Feed, FeedOptions, Source
+from consumers.run_replay import RunProgress, read_manifest, replay_run
+from feedmill.cli import run
+from schema.errors import ReplayError, UsageError
+from schema.json_form import json_lines
+from schema.reduction import FAMILY
+from tests import reductions
+from tests.consumers.records import forget_before, topic, write
+
+COUNT = 400
+# Every way of ordering and cutting, small enough that a pass has several windows.
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {"batch_size": 16},
+    "shuffled": {"batch_size": 16, "shuffle_seed": 3, "window_rows": 100},
+    "tokens": {"batch_tokens": 900, "max_tokens": 300, "shuffle_seed": 5, "window_rows": 120, "bucket": True},
+    "filtered": {"batch_size": 8, "shuffle_seed": 6, "window_rows": 64, "where": "size % 2 = 0", "max_tokens": 120},
+    "curriculum": {
+        "batch_size": 16,
+        "shuffle_seed": 7,
+        "window_rows": 60,
+        "curriculum": Curriculum(column="size", edges=(20, 60), cumulative=True),
+        "max_tokens": 150,
+    },
+    "mixed": {"batch_size": 10, "shuffle_seed": 8, "window_rows": 50},
+}
+
+
+@pytest.fixture
+def rows(connection: Connection) -> pl.DataFrame:
+    """Rows in clean, in two transactions, with an aborted one between."""
+    made = reductions.valid(COUNT)
+    write(connection, made[:150])
+    write(connection, reductions.valid(50, first=COUNT), abort=True)
+    write(connection, made[150:])
+    return made
+
+
+@pytest.fixture
+def old(connection: Connection) -> Iterator[tuple[Source, pl.DataFrame]]:
+    """A second clean topic as a source that repeats, and its rows."""
+    made = reductions.valid(90, first=COUNT)
+    namespace = f"{connection.settings.namespace}-old"
+    elsewhere = dataclasses.replace(
+        connection, settings=connection.settings.model_copy(update={"namespace": namespace})
+    )
+    write(elsewhere, made, rows_per_record=8)
+    yield Source(namespace=namespace, weight=0.2, repeat=True), made
+    delete_topics(elsewhere, [topic(elsewhere)])
+
+
+def feed(connection: Connection, way: dict[str, Any], split: str | None = None, **options: Any) -> Feed:
+    given = dict(way)
+    named = {name: given.pop(name) for name in ("batch_size", "shuffle_seed") if name in given}
+    return Feed(connection, "reduction", split=split, **named, options=FeedOptions(**given, **options))
+
+
+def ids(batches: Iterable[Batch]) -> list[str]:
+    return [number for batch in batches for number in batch.hex_ids]
+
+
+def manifest_of(made: Feed) -> dict[str, Any]:
+    """As a checkpoint keeps it."""
+    read: dict[str, Any] = json.loads(json.dumps(made.manifest()))
+    return read
+
+
+def replayed(connection: Connection, manifest: dict[str, Any], folder: Path) -> list[str]:
+    out = folder / "rows.jsonl"
+    report = replay_run(connection, manifest, out)
+    found = [json.loads(line)["example_id"] for line in out.read_text().splitlines()]
+    assert report.rows == len(found)
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_manifest_replays_to_the_rows_of_a_run_in_the_order_seen(
+    connection: Connection, rows: pl.DataFrame, old: tuple[Source, pl.DataFrame], tmp_path: Path, way: str
+) -> None:
+    mixed = {"sources": (Source(weight=0.8), old[0])} if way == "mixed" else {}
+    made = feed(connection, WAYS[way], **mixed)
+    seen = ids([*made, *itertools.islice(made, 5)])
+    report = replay_run(connection, manifest_of(made), tmp_path / "x.parquet")
+    written = pl.read_parquet(tmp_path / "x.parquet")
+    assert [f"{number:016x}" for number in written["example_id"]] == seen
+    stored = pl.concat([rows, old[1]])
+    assert written.equals(
+        written.select("example_id").join(stored, on="example_id", maintain_order="left").select(rows.columns)
+    )
+    assert (report.rows, report.passes) == (len(seen), 2)
+    assert set(report.offsets) == set(made.topics)
+
+
+@given(taken=st.integers(0, 60))
+@hypothesis_settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_manifest_ends_with_the_last_batch_taken(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path, taken: int
+) -> None:
+    made = feed(connection, WAYS["shuffled"], split="train")
+    endless = itertools.chain.from_iterable(made for _ in itertools.count())
+    seen = ids(itertools.islice(endless, taken))
+    assert replayed(connection, manifest_of(made), tmp_path) == seen
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "arrow"])
+def test_every_format_holds_the_rows_and_gets_the_same_bytes_again(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path, ending: str
+) -> None:
+    made = feed(connection, WAYS["shuffled"])
+    seen = ids(itertools.islice(made, 7))
+    out = tmp_path / f"x.{ending}"
+    report = replay_run(connection, manifest_of(made), out)
+    assert hashlib.sha256(out.read_bytes()).hexdigest() == report.sha256
+    by_id = {f"{number:016x}": place for place, number in enumerate(rows["example_id"])}
+    wanted = rows[[by_id[number] for number in seen]]
+    if ending == "jsonl":
+        assert out.read_bytes() == json_lines(wanted, FAMILY)
+    else:
+        assert (pl.read_parquet(out) if ending == "parquet" else pl.read_ipc(out)).equals(wanted)
+    # What came later is for other runs, and the file's own manifest is enough to make it again.
+    write(connection, reductions.valid(40, first=COUNT))
+    again = replay_run(connection, read_manifest(tmp_path / f"x.{ending}.manifest.json"), tmp_path / f"y.{ending}")
+    assert (again.sha256, again.offsets, again.batches) == (report.sha256, report.offsets, 7)
+
+
+def test_passes_that_were_broken_off_are_in_their_place(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    made = feed(connection, WAYS["shuffled"])
+    seen = ids(itertools.islice(made, 3))
+    made.set_epoch(4)
+    seen += ids(made)
+    seen += ids(itertools.islice(made, 2))
+    assert replayed(connection, manifest_of(made), tmp_path) == seen
+
+
+def test_ranks_and_a_resume_on_fewer_do_not_show(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+    ranks = [feed(connection, WAYS["shuffled"], rank=rank, world=2) for rank in range(2)]
+    seen: list[str] = []
+    for shares in itertools.islice(zip(*ranks, strict=True), 6):
+        seen += [number for pair in zip(*(share.hex_ids for share in shares), strict=True) for number in pair]
+    assert manifest_of(ranks[0]) == manifest_of(ranks[1])
+    alone = feed(connection, WAYS["shuffled"])
+    alone.load_state_dict(ranks[1].state_dict())
+    seen += ids(itertools.islice(alone, 4))
+    assert replayed(connection, manifest_of(alone), tmp_path) == seen
+
+
+def test_progress_only_grows(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+    made = feed(connection, WAYS["shuffled"])
+    ids([*made, *itertools.islice(made, 9)])
+    told: list[RunProgress] = []
+    replay_run(connection, manifest_of(made), tmp_path / "x.jsonl", on_progress=told.append)
+    done = [progress.passes_done for progress in told]
+    assert done == sorted(done)
+    assert 0 <= done[0] < done[-1] == 2
+    assert {progress.passes_total for progress in told} == {2}
+
+
+def test_a_feed_that_gave_nothing_replays_to_an_empty_file(connection: Connection, tmp_path: Path) -> None:
+    ensure_topics(connection, ["reduction"])
+    made = feed(connection, WAYS["shuffled"])
+    assert replay_run(connection, manifest_of(made), tmp_path / "x.parquet").rows == 0
+    assert pl.read_parquet(tmp_path / "x.parquet").equals(pl.DataFrame(schema=FAMILY.wire))
+
+
+def test_what_retention_removed_is_told_and_leaves_an_earlier_file_alone(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    made = feed(connection, WAYS["shuffled"])
+    ids(made)
+    forget_before(connection, 2, partitions=[1])
+    (tmp_path / "x.jsonl").write_text("earlier")
+    with pytest.raises(ReplayError, match=r"/1: offset 0 was asked for, but the topic holds 2 to \d+: retention"):
+        replay_run(connection, manifest_of(made), tmp_path / "x.jsonl")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.jsonl", "earlier")]
+
+
+def test_a_topic_made_anew_is_not_the_runs(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+    made = feed(connection, WAYS["plain"])
+    manifest = manifest_of(made)
+    delete_topics(connection, [topic(connection)])
+    write(connection, rows)
+    with pytest.raises(ReplayError, match="was made anew since the run read it"):
+        replay_run(connection, manifest, tmp_path / "x.jsonl")
+
+
+def test_a_manifest_that_promises_too_much_is_told(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+    made = feed(connection, WAYS["plain"])
+    ids(itertools.islice(made, 2))
+    manifest = manifest_of(made)
+    manifest["cursor"]["batches"] = 999
+    with pytest.raises(ReplayError, match="pass 0 gave 999 batches, and its offsets hold 25"):
+        replay_run(connection, manifest, tmp_path / "x.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_feed_that_follows_cannot_be_replayed(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+    state = Feed(connection, "reduction", split=None, mode="follow").state_dict()
+    with pytest.raises(ReplayError, match=r"a feed that follows, .* with --from and --to"):
+        replay_run(connection, state, tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "line"),
+    [
+        (None, UsageError, "cannot be read"),
+        ("not json", ReplayError, "is not JSON"),
+        ("[1]", ReplayError, "is no manifest of a run"),
+        ('{"version": 1}', ReplayError, "is no manifest of a run"),
+        ('{"version": 999}', ReplayError, "has version 999"),
+        ('{"version": 1, "spec": {"family": "nothing"}}', ReplayError, "is no manifest of a run"),
+    ],
+)
+def test_what_is_no_manifest_is_told(
+    connection: Connection, tmp_path: Path, text: str | None, error: type[Exception], line: str
+) -> None:
+    path = tmp_path / "manifest.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(error, match=line):
+        replay_run(connection, read_manifest(path), tmp_path / "x.jsonl")
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.fixture
+def saved(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, list[str]]:
+    """The file of a run's manifest, and the ids that the run saw; commands run under the test's settings."""
+    for name, value in connection.settings.environment(connection.servers).items():
+        monkeypatch.setenv(name, value)
+    made = feed(connection, WAYS["shuffled"])
+    seen = ids(itertools.islice(made, 6))
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(made.manifest()))
+    return path, seen
+
+
+def test_the_command_prints_one_object(
+    saved: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, seen = saved
+    out = tmp_path / "x.parquet"
+    assert run(["replay", "--manifest", str(path), "--out", str(out), "--json"]) == 0
+    said, aside = capfd.readouterr()
+    told = json.loads(said)
+    assert [f"{number:016x}" for number in pl.read_parquet(out)["example_id"]] == seen
+    assert (told["rows"], told["batches"], told["family"]) == (len(seen), 6, "reduction")
+    assert told["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert all(begin == 0 < end for offsets in told["offsets"].values() for begin, end in offsets.values())
+    assert aside == ""
+
+
+def test_the_command_says_where_the_file_is(
+    saved: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.jsonl"
+    assert run(["replay", "reduction", "--manifest", str(saved[0]), "--out", str(out)]) == 0
+    said, aside = capfd.readouterr()
+    assert said == ""
+    assert f"{len(saved[1])} rows -> {out}" in aside
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--from", "1", "--where", "size > 3"], "says itself what to replay: leave out --from and --where"),
+        (["--stage", "clean"], "leave out --stage"),
+        (["--to", "2"], "leave out --to"),
+    ],
+)
+def test_a_manifest_leaves_nothing_to_choose(
+    saved: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], line: str
+) -> None:
+    out = tmp_path / "x.jsonl"
+    assert run(["replay", "--manifest", str(saved[0]), "--out", str(out), *arguments]) == 2
+    said, aside = capfd.readouterr()
+    assert line in aside
+    assert (said, aside.count("\n"), out.exists()) == ("", 1, False)
+
+
+def test_a_replay_of_nothing_is_wrong_usage(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", "--out", "x.jsonl"]) == 2
+    assert "name a family, or a run's manifest with --manifest" in capfd.readouterr().err
+
+
+def test_a_manifest_of_another_family_is_wrong_usage(
+    connection: Connection, saved: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="of the family 'reduction', not 'scenario'"):
+        replay_run(connection, read_manifest(saved[0]), tmp_path / "x.jsonl", family="scenario")
+
+
+def test_a_run_is_replayed_without_torch() -> None:
+    program = "import sys, consumers.run_replay, feedmill.replay_commands; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "False"
