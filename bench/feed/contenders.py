@@ -53,7 +53,8 @@ def _feed(shuffle_seed: int | None, bucket: bool) -> Callable[[Path, int], Passe
             split=None,
             batch_size=batch_size,
             shuffle_seed=shuffle_seed,
-            options=FeedOptions(bucket=bucket),
+            # On one core there is nothing that making batches ahead could overlap with.
+            options=FeedOptions(bucket=bucket, prefetch=0),
         )
         return lambda: (Tensors(made.tokens, made.attention_mask, made.span, made.example_id) for made in feed)
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from consumers.reduction.tensors import ALPHABET, BOS, EOS
+from consumers.reduction.form import ALPHABET, BOS, EOS
 
 _TOKEN_OF_BYTE = np.zeros(256, dtype=np.int64)
 _TOKEN_OF_BYTE[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(3, 3 + len(ALPHABET))

@@ -17,7 +17,8 @@ from bench.feed import BenchmarkError, _measured
 from bench.feed.contenders import COLUMNS, FEED, PEERS
 from bench.feed.tensors import Tensors, batch_of, pad_terms, tally_of_batches, tally_of_rows
 from broker.clients import Connection
-from consumers.reduction.tensors import ALPHABET, BOS, EOS, PAD, decode_tokens
+from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
+from consumers.reduction.tensors import decode_tokens
 from feedmill.cli import run
 from tests import reductions
 from tests.consumers.records import write
