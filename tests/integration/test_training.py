@@ -1,0 +1,168 @@
+"""Training as its users run it, on a real Kafka: killed, stopped, dealt over ranks, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from broker.clients import Connection
+from consumers.loss_log import read_losses
+from feedmill.cli import run
+from producers.reduction.recipe import ReductionRun
+from producers.reduction.run import generate
+from tests.consumers.records import write
+
+_LIMIT_S = 240.0
+STEPS = 40
+ARGUMENTS = ["--batch-size", "16", "--max-tokens", "60", "--seed", "3", "--no-bf16", "--checkpoint-every", "4"]
+
+Here = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def clean(connection: Connection) -> Connection:
+    # About 280 terms of the split, 18 batches to a pass: a run crosses from one pass into the next.
+    rows = pl.concat(list(generate(ReductionRun(count=6000, seed=4)))).unique("example_id", maintain_order=True)
+    write(connection, rows, rows_per_record=256)
+    return connection
+
+
+@pytest.fixture
+def here(clean: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """Train to the end in this process, on one thread as in others; the JSON object that the command prints."""
+    for name, value in clean.settings.environment(clean.servers).items():
+        monkeypatch.setenv(name, value)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def train(out: Path, *more: str) -> dict[str, Any]:
+        capfd.readouterr()
+        assert run(arguments(out, *more)) == 0
+        told: dict[str, Any] = json.loads(capfd.readouterr().out)
+        return told
+
+    yield train
+    torch.set_num_threads(threads)
+
+
+def arguments(out: Path, *more: str) -> list[str]:
+    return ["train", "reduction", "--out", str(out), "--json", *more]
+
+
+@contextmanager
+def training(
+    connection: Connection, out: Path, *more: str, ranks: int = 1
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`feedmill train reduction` as a process, or as the processes of torchrun, of one thread each; and its log."""
+    launch = ["-m", "feedmill.lifeline"]
+    if ranks > 1:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "feedmill"]
+    log = out.with_name(f"{out.name}.log")
+    with log.open("wb") as said, out.with_name(f"{out.name}.json").open("wb") as told:
+        process = subprocess.Popen(
+            [sys.executable, *launch, *arguments(out, *more)],
+            stdin=subprocess.PIPE,
+            stdout=told,
+            stderr=said,
+            env=connection.settings.environment(connection.servers) | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        try:
+            yield process, log
+        finally:
+            if process.poll() is None:
+                # torchrun's ranks are of its session.
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def wait_for_step(process: subprocess.Popen[bytes], log: Path, out: Path, step: int) -> None:
+    """Return once the run's log of losses has the step's line."""
+    deadline = time.monotonic() + _LIMIT_S
+    while not any(line["step"] >= step for line in read_losses(out)):
+        assert time.monotonic() < deadline, log.read_text()
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.005)
+
+
+def test_a_run_killed_at_random_steps_goes_on_to_the_same_losses(clean: Connection, here: Here, tmp_path: Path) -> None:
+    straight = here(tmp_path / "straight", "--steps", str(STEPS), *ARGUMENTS)
+    assert len(straight["losses"]) == STEPS
+    chance = random.Random(5)
+    kills = sorted(chance.sample(range(5, STEPS - 5), 2))
+    print(f"kill -9 after steps {kills}")
+    out = tmp_path / "killed"
+    more = ["--steps", str(STEPS), *ARGUMENTS]
+    for step in kills:
+        with training(clean, out, *more) as (process, log):
+            wait_for_step(process, log, out, step)
+            process.kill()
+            assert process.wait(_LIMIT_S) == -signal.SIGKILL
+        # What is not said again is as it was.
+        more = ["--resume", "--checkpoint-every", "4"]
+    ended = here(out, *more)
+    assert kills[0] - 4 <= ended["resumed_from"] < STEPS
+    assert ended["losses"] == straight["losses"]
+    assert ended["held_out"] == straight["held_out"]
+    assert ended["rows"] == straight["rows"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_in_order(clean: Connection, tmp_path: Path, number: signal.Signals, status: int) -> None:
+    out = tmp_path / "model"
+    with training(clean, out, "--steps", "100000", *ARGUMENTS[:-2]) as (process, log):
+        wait_for_step(process, log, out, 3)
+        process.send_signal(number)
+        assert process.wait(_LIMIT_S) == status, log.read_text()
+    lines = log.read_text().splitlines()
+    assert len(lines) == 1
+    steps = len(read_losses(out))
+    assert f"feedmill: stopped by {number.name} after step {steps}: `feedmill train reduction --resume" in lines[0]
+    assert (out / f"step-{steps:08d}" / "trainer.json").exists()
+    assert out.with_name("model.json").read_bytes() == b""
+
+
+def test_two_ranks_learn_as_one_does_and_one_goes_on_where_two_were(
+    clean: Connection, here: Here, tmp_path: Path
+) -> None:
+    more = ["--steps", str(STEPS), *ARGUMENTS]
+    alone = here(tmp_path / "alone", *more)
+    out = tmp_path / "ranks"
+    with training(clean, out, *more, ranks=2) as (process, log):
+        wait_for_step(process, log, out, 12)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(_LIMIT_S) != 0
+        assert log.read_text().count("feedmill: stopped by SIGTERM after step") == 1, log.read_text()
+    together = [line["loss"] for line in read_losses(out)]
+    assert 12 <= len(together) < STEPS
+    # Sums of the same losses, in another order.
+    assert together == pytest.approx(alone["losses"][: len(together)], rel=1e-3)
+    ended = here(out, "--resume")
+    assert ended["resumed_from"] == len(together)
+    assert ended["losses"][: len(together)] == together
+    assert ended["losses"] == pytest.approx(alone["losses"], rel=2e-2)
+    assert ended["rows"] == alone["rows"]
+    assert ended["real_tokens"] == alone["real_tokens"]
+
+
+def test_a_rank_that_fails_ends_all(clean: Connection, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    with training(clean, out, "--steps", "10", "--split", "training", ranks=2) as (process, log):
+        assert process.wait(_LIMIT_S) != 0
+    assert "use one of train, val, test" in log.read_text()
+    assert not list(out.glob("step-*"))
