@@ -122,17 +122,16 @@ def test_a_run_killed_at_random_steps_goes_on_to_the_same_losses(clean: Connecti
     assert ended["rows"] == straight["rows"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_in_order(clean: Connection, tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_an_interrupt_ends_a_run_in_order(clean: Connection, tmp_path: Path) -> None:
     out = tmp_path / "model"
     with training(clean, out, "--steps", "100000", *ARGUMENTS[:-2]) as (process, log):
         wait_for_step(process, log, out, 3)
-        process.send_signal(number)
-        assert process.wait(_LIMIT_S) == status, log.read_text()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(_LIMIT_S) == 130, log.read_text()
     lines = log.read_text().splitlines()
     assert len(lines) == 1
     steps = len(read_losses(out))
-    assert f"feedmill: stopped by {number.name} after step {steps}: `feedmill train reduction --resume" in lines[0]
+    assert f"feedmill: stopped by SIGINT after step {steps}: `feedmill train reduction --resume" in lines[0]
     assert (out / f"step-{steps:08d}" / "trainer.json").exists()
     assert out.with_name("model.json").read_bytes() == b""
 
