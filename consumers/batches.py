@@ -6,11 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
-import polars as pl
 import torch
 
 from consumers.sequence.cursor import Cursor
-from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +17,10 @@ class Position:
 
     Attributes:
         topics: the feed's topics.
-        source: (B,) uint8, the index in `topics`.
-        partition: (B,) int32.
+        source: (B,) int64, the index in `topics`.
+        partition: (B,) int64.
         offset: (B,) int64, of the record.
-        row: (B,) int32, the row within the record, from 0.
+        row: (B,) int64, the row within the record, from 0.
     """
 
     topics: tuple[str, ...]
@@ -30,16 +28,6 @@ class Position:
     partition: torch.Tensor
     offset: torch.Tensor
     row: torch.Tensor
-
-    @classmethod
-    def of(cls, rows: pl.DataFrame, topics: tuple[str, ...]) -> Position:
-        """Return the position of rows that carry the `LINEAGE` columns."""
-        columns = (torch.from_numpy(rows[name].to_numpy().copy()) for name in (SOURCE, PARTITION, OFFSET, ROW))
-        return cls(topics, *columns)
-
-    def at(self, rows: torch.Tensor) -> Position:
-        """Return the position of the rows with these indices (B,) int64."""
-        return Position(self.topics, self.source[rows], self.partition[rows], self.offset[rows], self.row[rows])
 
     def of_row(self, index: int) -> tuple[str, int, int, int]:
         """Return (topic, partition, offset, row in the record) of one row of the batch."""

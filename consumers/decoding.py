@@ -1,14 +1,19 @@
-"""A record of one of Feedmill's own stages as a frame: its type and version are checked before its bytes are read."""
+"""Records of Feedmill's own stages as frames: type and version are checked before any bytes are read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from consumers.reading import Record
 from schema.errors import FeedmillError, RecordError
-from schema.record import ForeignHeaders, decode
+from schema.record import ForeignHeaders, conform, read_table
+
+Kind = tuple[str, str, int]
 
 # What the refine stage writes is far smaller; this only bounds what a damaged record can make us allocate.
 _MAX_ROWS = 10_000_000
@@ -17,26 +22,66 @@ _MAX_ROWS = 10_000_000
 def decode_record(
     record: Record,
     topic: str,
-    kind: tuple[str, str, int],
+    kind: Kind,
     columns: Mapping[str, pl.DataType],
     error: type[FeedmillError],
 ) -> pl.DataFrame:
-    """Return the rows of `record`, with exactly `columns`.
+    """Return the rows of `record`; takes and raises what `decode_records` does."""
+    return decode_records([record], topic, kind, columns, error)[0]
+
+
+def decode_records(
+    records: Sequence[Record],
+    topic: str,
+    kind: Kind,
+    columns: Mapping[str, pl.DataType],
+    error: type[FeedmillError],
+) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
+    """Return the rows of `records`, one record after the other, and how many each has (R,).
+
+    Many records at once cost little more than one: most of a small record's decoding is the same for any size.
 
     Args:
-        record: as read from `topic`.
+        records: as read from `topic`, at least one.
         topic: for the error's line.
-        kind: (family, stage, version) that the record must be of.
-        columns: the columns to read, in order; one that the record lacks is null.
-        error: raised where the record is of another kind or version, or cannot be decoded.
+        kind: (family, stage, version) that the records must be of.
+        columns: the columns to read, in order; one that a record lacks is null.
+        error: raised where a record is of another kind or version, or cannot be decoded.
     """
-    where = f"{topic}/{record.partition} offset {record.offset}"
+    tables = [_table(record, topic, kind, columns, error) for record in records]
+    counts = np.array([table.num_rows for table in tables], dtype=np.int64)
+    if all(table.schema == tables[0].schema for table in tables):
+        return _conform(records[0], topic, pa.concat_tables(tables), columns, error), counts
+    frames = [_conform(record, topic, table, columns, error) for record, table in zip(records, tables, strict=True)]
+    return pl.concat(frames), counts
+
+
+def _table(
+    record: Record, topic: str, kind: Kind, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
+) -> pa.Table:
     try:
         found = ForeignHeaders.parse(record.headers).ce_type
         if found == kind:
-            return decode(record.value, columns, _MAX_ROWS)
+            return read_table(record.value, columns, _MAX_ROWS)
     except RecordError as cause:
-        raise error(f"{where} cannot be decoded ({cause.reason}: {cause}): run `feedmill doctor`") from cause
+        raise error(_undecodable(record, topic, cause)) from cause
     wanted = "feedmill.{}.{}.v{}".format(*kind)
     named = "none" if found is None else "feedmill.{}.{}.v{}".format(*found)
-    raise error(f"{where} has type {named}, and this build reads {wanted}: use a build for that type, or another topic")
+    raise error(
+        f"{topic}/{record.partition} offset {record.offset} has type {named}, and this build reads {wanted}: "
+        "use a build for that type, or another topic"
+    )
+
+
+def _conform(
+    record: Record, topic: str, table: pa.Table, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
+) -> pl.DataFrame:
+    try:
+        return conform(table, columns)
+    except RecordError as cause:
+        raise error(_undecodable(record, topic, cause)) from cause
+
+
+def _undecodable(record: Record, topic: str, cause: RecordError) -> str:
+    where = f"{topic}/{record.partition} offset {record.offset}"
+    return f"{where} cannot be decoded ({cause.reason}: {cause}): run `feedmill doctor`"

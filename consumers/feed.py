@@ -66,6 +66,8 @@ class FeedOptions:
         max_tokens: rows with more tokens are left out, counted in `Batch.too_long` and told in the log; None takes
             the family's limit.
         window_rows: rows held at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
+        block_offsets: consecutive offsets of a partition that are read together, some 16,000 rows; a shuffled
+            feed takes such blocks from anywhere in the topic. Smaller ones mix better and cost more jumps.
         rank: of this process among `world`.
         world: processes that share every batch.
         prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
@@ -79,6 +81,7 @@ class FeedOptions:
     bucket: bool = False
     max_tokens: int | None = None
     window_rows: int = 65_536
+    block_offsets: int = 8
     rank: int = 0
     world: int = 1
     prefetch: int = 4
@@ -132,6 +135,7 @@ class Feed(IterableDataset[Batch]):
             batch_tokens=options.batch_tokens,
             max_tokens=self._form.max_tokens if options.max_tokens is None else options.max_tokens,
             shuffle_seed=shuffle_seed,
+            block_offsets=options.block_offsets,
             window_rows=options.window_rows,
             bucket=options.bucket,
             where=None if options.where is None else predicate_text(options.where, tuple(self.family.wire)),
@@ -391,8 +395,13 @@ def _check(spec: FeedSpec, options: FeedOptions) -> None:
         raise UsageError(f"unknown split {spec.split!r}: use one of {', '.join(SPLITS)}")
     if spec.mode not in ("snapshot", "follow"):
         raise UsageError(f"unknown mode {spec.mode!r}: use snapshot or follow")
-    if (spec.batch_size or 1) < 1 or spec.batch_size == 0 or spec.window_rows < 1 or spec.max_tokens < 1:
-        raise UsageError("batch_size, window_rows and max_tokens must be at least 1")
+    if (
+        (spec.batch_size or 1) < 1
+        or spec.batch_size == 0
+        or min(spec.window_rows, spec.block_offsets) < 1
+        or spec.max_tokens < 1
+    ):
+        raise UsageError("batch_size, window_rows, block_offsets and max_tokens must be at least 1")
     if spec.batch_tokens is not None and spec.batch_tokens < spec.max_tokens:
         raise UsageError(
             f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row might fit no batch: "

@@ -27,6 +27,8 @@ _READ_AHEAD_BYTES = 4 * 1024 * 1024
 # A partition's share of one answer; a larger record still comes, alone.
 _FETCH_BYTES = 1024 * 1024
 _POLL_MS = 500
+# What a new consumer sleeps while it finds its way to the broker; the usual 100 ms would be most of a short reading.
+_BACKOFF_MS = 10
 # Everything below a committed end offset is on the broker's disk: silence this long means that no broker is there.
 _SILENCE_S = 30.0
 
@@ -101,7 +103,7 @@ class TopicReader:
         self._topic = topic
         self._error = error
         self._silence_s = silence_s
-        self._consumer: Any = connection.consumer(max_partition_fetch_bytes=_FETCH_BYTES)
+        self._consumer: Any = connection.consumer(max_partition_fetch_bytes=_FETCH_BYTES, retry_backoff_ms=_BACKOFF_MS)
 
     def __enter__(self) -> TopicReader:
         return self

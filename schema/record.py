@@ -191,6 +191,8 @@ def conform(table: pa.Table, columns: Mapping[str, pl.DataType]) -> pl.DataFrame
         frame = pl.DataFrame(pl.from_arrow(table.select([name for name in columns if name in names])))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, ValueError) as error:
         raise RecordError("wrong_type", f"a column cannot be read: {str(error)[:200]}") from error
+    if dict(frame.schema) == dict(columns):
+        return frame
     casts = []
     for name, dtype in columns.items():
         if name not in frame.columns:

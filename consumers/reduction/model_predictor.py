@@ -13,7 +13,7 @@ import torch
 from consumers.reduction.form import MAX_TOKENS, SPECIAL_TOKENS
 from consumers.reduction.model import SpanPredictor
 from consumers.reduction.predictions import Predictions
-from consumers.reduction.tensors import flat_tokens, pad_tokens
+from consumers.reduction.tensors import flat_characters, pad_terms
 from schema.errors import FeedError
 
 # Tokens to a batch, padding included: enough to keep the cores busy, and some megabytes of activations a layer.
@@ -46,12 +46,12 @@ class ModelPredictor:
             )
         order = np.argsort(lengths, kind="stable")
         spans, probability = np.empty((len(terms), 2), dtype=np.int64), np.empty(len(terms))
-        flat, offsets = flat_tokens(terms)
+        flat, offsets = flat_characters(terms)
         device = next(self._model.parameters()).device
         mode = torch.autocast(device.type, torch.bfloat16) if self._bf16 else nullcontext()
         with torch.inference_mode(), mode:
             for rows in _batches(order, lengths + SPECIAL_TOKENS):
-                tokens, mask = pad_tokens(flat, offsets, rows)
+                tokens, mask = pad_terms(flat, offsets, rows)
                 logits = self._model(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
                 spans[rows] = logits.spans().cpu().numpy()
                 probability[rows] = logits.normal_form.double().sigmoid().cpu().numpy()

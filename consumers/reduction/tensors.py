@@ -1,7 +1,7 @@
 """Reduction rows as tensors: one token per character, `BOS` before and `EOS` after.
 
 A token's index is therefore its character's offset plus one, at both ends of a half-open span. Encoding works on the
-window's flat bytes: compiled code writes a batch's tokens and mask straight from them, in the batch's order.
+window's bytes as they lie: compiled code looks up and writes a batch's tokens straight from them, in the batch's order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from consumers.batches import Batch, Position, Stamp
 from consumers.reduction.form import ALPHABET, BOS, EOS, PAD, SPECIAL_TOKENS, VOCABULARY_SIZE
-from consumers.sequence.lineage import OFFSET, PARTITION, SOURCE
+from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
 from consumers.tensor_form import Indices
 from schema.compiled import compiled
 from schema.errors import FeedError
@@ -30,9 +30,10 @@ NO_SPAN = -100
 _warned: set[str | None] = set()
 _MOST_WARNINGS = 10_000
 
-_UNKNOWN = 255
-_TOKEN_OF_BYTE = np.full(256, _UNKNOWN, dtype=np.uint8)
-_TOKEN_OF_BYTE[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(3, VOCABULARY_SIZE, dtype=np.uint8)
+# A foreign character's token has this bit, which no token has.
+_FOREIGN = 1 << 30
+_TOKEN_OF_BYTE = np.full(256, _FOREIGN, dtype=np.int64)
+_TOKEN_OF_BYTE[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(3, VOCABULARY_SIZE)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,8 +46,8 @@ class ReductionBatch(Batch):
             (0, 0) in normal forms, and (`NO_SPAN`, `NO_SPAN`) where the row holds a normal-form marker in the
             middle of its trace, which only unvalidated data does.
         is_normal_form: (B,) bool, true where there is no redex.
-        size: (B,) int32, nodes.
-        depth: (B,) int32, edges on the longest path.
+        size: (B,) int64, nodes.
+        depth: (B,) int64, edges on the longest path.
     """
 
     tokens: torch.Tensor
@@ -56,39 +57,38 @@ class ReductionBatch(Batch):
     depth: torch.Tensor
 
 
-def flat_tokens(terms: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the terms' tokens without special ones, end to end (N,) uint8, and where each term starts (R + 1,) int64.
+def flat_characters(terms: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the terms' bytes, end to end (N,) uint8, and where each term starts, with the end of all (R + 1,) int64.
 
     Raises:
-        FeedError: a term is null or holds a character outside the reduction alphabet.
+        FeedError: a term is null.
     """
     if terms.null_count():
         raise FeedError("a clean reduction row has no term: only the refine stage may write that topic")
     array = terms.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offset_buffer, data_buffer = array.buffers()
     offsets = np.frombuffer(offset_buffer, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(data_buffer or b"", dtype=np.uint8)[offsets[0] : offsets[-1]]
-    flat = _TOKEN_OF_BYTE[data]
-    if (flat == _UNKNOWN).any():
-        raise FeedError("a clean reduction term holds a foreign character: only the refine stage may write that topic")
-    return flat, offsets - offsets[0]
+    return np.frombuffer(data_buffer or b"", dtype=np.uint8), offsets
 
 
-def pad_tokens(
+def pad_terms(
     flat: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], rows: Indices | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Return (tokens (B, T) int64, mask (B, T) bool) of the terms `rows` (B,), T being the longest's length plus two.
 
-    Without `rows`, of all terms.
+    Term r's characters are `flat[offsets[r]:offsets[r + 1]]`; without `rows` all are taken. A row of tokens reads BOS,
+    characters, EOS, PAD.
 
-    Term r's tokens are `flat[offsets[r]:offsets[r + 1]]`; rows read BOS, characters, EOS, PAD.
+    Raises:
+        FeedError: a term holds a character outside the reduction alphabet.
     """
     if rows is None:
         rows = np.arange(len(offsets) - 1, dtype=np.int64)
     longest = int((offsets[rows + 1] - offsets[rows]).max(initial=0))
     shape = (len(rows), longest + SPECIAL_TOKENS)
     tokens, mask = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.bool_)
-    _write_rows(flat, offsets, rows, tokens, mask)
+    if _write_rows(flat, offsets, rows, _TOKEN_OF_BYTE, tokens, mask) >= _FOREIGN:
+        raise FeedError("a clean reduction term holds a foreign character: only the refine stage may write that topic")
     return tokens, mask
 
 
@@ -97,22 +97,29 @@ def _write_rows(
     flat: npt.NDArray[np.uint8],
     offsets: npt.NDArray[np.int64],
     rows: Indices,
+    token_of_byte: npt.NDArray[np.int64],
     tokens: npt.NDArray[np.int64],
     mask: npt.NDArray[np.bool_],
-) -> None:
-    width = tokens.shape[1]
+) -> int:
+    """Write tokens and mask, and return all tokens' bits or-ed together."""
+    seen = 0
     for row in range(len(rows)):
         begin = offsets[rows[row]]
         length = offsets[rows[row] + 1] - begin
         tokens[row, 0] = BOS
         for column in range(length):
-            tokens[row, column + 1] = flat[begin + column]
+            token = token_of_byte[flat[begin + column]]
+            seen |= token
+            tokens[row, column + 1] = token
         tokens[row, length + 1] = EOS
-        for column in range(length + 2):
-            mask[row, column] = True
-        for column in range(length + 2, width):
-            tokens[row, column] = PAD
-            mask[row, column] = False
+        tokens[row, length + 2 :] = PAD
+        mask[row, : length + 2] = True
+        mask[row, length + 2 :] = False
+    return seen
+
+
+# Of a row's numbers, in the order in which a window holds them.
+_NUMBERS = ("span_start", "span_end", "size", "depth", "example_id", SOURCE, PARTITION, OFFSET, ROW)
 
 
 class EncodedReductions:
@@ -127,31 +134,36 @@ class EncodedReductions:
     """
 
     def __init__(self, rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
-        self._flat, self._offsets = flat_tokens(rows["term"])
-        span = rows.select(pl.col("span_start", "span_end").cast(pl.Int64)).to_numpy()
+        self._topics = topics
+        self._flat, self._offsets = flat_characters(rows["term"])
+        # Row by row, so that a batch's rows are picked at once.
+        self._numbers = np.empty((rows.height, len(_NUMBERS)), dtype=np.int64)
+        for index, name in enumerate(_NUMBERS):
+            column = rows[name].to_numpy()
+            self._numbers[:, index] = column.view(np.int64) if column.dtype == np.uint64 else column
+        span = self._numbers[:, :2]
         marked = (span == 0).all(axis=1)
-        normal = marked & (rows["step_k"] == rows["steps_total"]).fill_null(False).to_numpy()
-        if (marked & ~normal).any():
-            _warn_of_markers(rows.filter(pl.Series(marked & ~normal)), topics)
-        self._span = torch.from_numpy(np.where(normal[:, None], 0, np.where(marked[:, None], NO_SPAN, span + 1)))
-        self._normal = torch.from_numpy(normal)
-        self._size, self._depth = (torch.from_numpy(rows[name].to_numpy().copy()) for name in ("size", "depth"))
-        self._ids = torch.from_numpy(rows["example_id"].to_numpy().view(np.int64).copy())
-        self._position = Position.of(rows, topics)
+        ends = rows["step_k"].eq_missing(rows["steps_total"]).to_numpy()
+        if not ends[marked].all():
+            _warn_of_markers(rows.filter(pl.Series(marked & ~ends)), topics)
+        # Characters to tokens; a marker stays a marker where its trace ends there.
+        span[:] = np.where(marked[:, None], np.where(ends, 0, NO_SPAN)[:, None], span + 1)
 
     def batch(self, rows: Indices, stamp: Stamp) -> ReductionBatch:
         """Return the window's rows with these indices (B,) as a batch that shares no memory with the window."""
-        tokens, mask = pad_tokens(self._flat, self._offsets, rows)
-        picked = torch.from_numpy(rows)
+        tokens, mask = pad_terms(self._flat, self._offsets, rows)
+        picked = np.take(self._numbers, rows, axis=0)
+        # One column after the other, each in a stretch of its own.
+        _, end, size, depth, example_id, *lineage = torch.from_numpy(np.ascontiguousarray(picked.T))
         return ReductionBatch(
             tokens=torch.from_numpy(tokens),
             attention_mask=torch.from_numpy(mask),
-            span=self._span[picked],
-            is_normal_form=self._normal[picked],
-            size=self._size[picked],
-            depth=self._depth[picked],
-            example_id=self._ids[picked],
-            position=self._position.at(picked),
+            span=torch.from_numpy(np.ascontiguousarray(picked[:, :2])),
+            is_normal_form=end == 0,
+            size=size,
+            depth=depth,
+            example_id=example_id,
+            position=Position(self._topics, *lineage),
             cursor=stamp.cursor,
             global_rows=stamp.global_rows,
             too_long=stamp.too_long,

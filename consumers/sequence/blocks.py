@@ -12,17 +12,13 @@ from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.planning import Seeds, permutation
 from consumers.sequence.spec import FeedSpec
 
-# Some 16,000 rows: a window of the usual size holds four of these from anywhere in the topic, and reading jumps seldom.
-_SHUFFLED_BLOCK_OFFSETS = 8
 
-
-def order_of(bounds: Mapping[int, Extent], seeds: Seeds | None) -> list[Block]:
+def order_of(bounds: Mapping[int, Extent], size: int, seeds: Seeds | None) -> list[Block]:
     """Return the blocks that cover `bounds`, in reading order.
 
-    Without seeds a block is one offset, and partitions take turns. With seeds a block is 8 offsets, and all blocks of
-    all partitions are permuted.
+    A block is up to `size` offsets of a partition. Without seeds partitions take turns; with seeds all blocks of all
+    partitions are permuted.
     """
-    size = 1 if seeds is None else _SHUFFLED_BLOCK_OFFSETS
     partitions = sorted(partition for partition, extent in bounds.items() if extent.begin < extent.end)
     if not partitions:
         return []
@@ -46,9 +42,10 @@ def remaining(spec: FeedSpec, source: int, cursor: Cursor) -> dict[int, Extent]:
     """Return the offsets of a source that the pass at `cursor` has yet to read, as one stretch per partition."""
     bounds = spec.sources[source].bounds if cursor.bounds is None else cursor.bounds[source]
     place = cursor.places[source] if cursor.places else Place()
-    blocks = order_of(bounds, round_seeds(spec, source, cursor.epoch, cursor.phase, place))[place.block :]
+    seeds = round_seeds(spec, source, cursor.epoch, cursor.phase, place)
+    blocks = order_of(bounds, spec.block_offsets, seeds)[place.block :]
     if spec.sources[source].repeat or cursor.phase + 1 < spec.phases:
-        blocks = order_of(bounds, None)
+        blocks = order_of(bounds, spec.block_offsets, None)
     found: dict[int, Extent] = {}
     for block in blocks:
         seen = found.get(block.partition, Extent(block.begin, block.end))

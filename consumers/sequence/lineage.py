@@ -1,4 +1,4 @@
-"""Columns that a feed adds to its rows: where each was read, so that a training step can be traced back."""
+"""Columns that a feed adds to its rows: where each was read, so that a training step can be traced back; and length."""
 
 from __future__ import annotations
 
@@ -6,4 +6,6 @@ import polars as pl
 
 # Number of the source in the feed, the record's partition and offset, and the row within the record.
 SOURCE, PARTITION, OFFSET, ROW = "_source", "_partition", "_offset", "_row"
-LINEAGE = {SOURCE: pl.UInt8(), PARTITION: pl.Int32(), OFFSET: pl.Int64(), ROW: pl.Int32()}
+# Length in tokens, special ones and all.
+TOKENS = "_tokens"
+LINEAGE = {SOURCE: pl.Int64(), PARTITION: pl.Int64(), OFFSET: pl.Int64(), ROW: pl.Int64()}

@@ -76,13 +76,19 @@ def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, 
     elif order is None:
         order = np.arange(count, dtype=np.int64)
     if shape.bucket:
-        order = order[np.argsort(tokens[order], kind="stable")]
+        order = order[_by_length(tokens[order])]
     ends = np.empty(count, dtype=np.int64)
     cuts = ends[: _cut(tokens[order], count if shape.rows is None else shape.rows, shape.tokens or 0, ends)]
     batches = np.split(order, cuts[:-1]) if count else []
     if shape.bucket and seeds is not None:
         batches = [batches[index] for index in permutation(len(batches), *seeds, len(batches))]
     return batches
+
+
+def _by_length(tokens: npt.NDArray[np.int64]) -> Indices:
+    """Return the stable order of lengths; numpy sorts 16-bit numbers by their digits, many times as fast."""
+    narrow = tokens.astype(np.uint16) if tokens.max(initial=0) < 1 << 16 else tokens
+    return np.argsort(narrow, kind="stable")
 
 
 @compiled

@@ -79,6 +79,7 @@ class FeedSpec:
     batch_tokens: int | None
     max_tokens: int
     shuffle_seed: int | None
+    block_offsets: int
     window_rows: int
     bucket: bool
     where: str | None

@@ -6,19 +6,23 @@ knows its `Place`, from which another stream goes on with the very next row.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from itertools import count
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, groupby
+from operator import itemgetter
 from types import TracebackType
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from broker.clients import Connection
-from consumers.decoding import decode_record
+from consumers.decoding import decode_records
 from consumers.forms import form_of
 from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import order_of, round_seeds
 from consumers.sequence.cursor import Place
-from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE
+from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
 from consumers.sequence.predicates import read_predicate
 from consumers.sequence.spec import FeedSpec
 from schema.errors import FeedError
@@ -27,7 +31,7 @@ from schema.registry import family_named
 
 
 class Selection:
-    """Which rows of a record belong to a feed, in one phase of it.
+    """Which rows of a source belong to a feed, in one phase of it.
 
     Args:
         spec: the feed's.
@@ -47,30 +51,41 @@ class Selection:
         if share[1] > 1:
             tests.append(pl.col("example_id") % share[1] == share[0])
         self._belongs = pl.all_horizontal(tests) if tests else None
-        self._short = form.tokens <= spec.max_tokens
+        self._tokens, self._max_tokens = form.tokens, spec.max_tokens
         given = (*form.columns, "example_id") if columns is None else columns
         needed = {*given, *form.tokens.meta.root_names()}
         for test in tests:
             needed.update(test.meta.root_names())
         self._columns = {name: kind for name, kind in family.wire.items() if name in needed}
-        self.schema = {name: family.wire[name] for name in given} | LINEAGE
+        self.schema = {name: family.wire[name] for name in given} | LINEAGE | {TOKENS: pl.Int64()}
 
-    def of(self, record: Record, topic: str, source: int) -> tuple[pl.DataFrame, int]:
-        """Return the record's rows that belong, with lineage, and how many were left out for their length.
+    def of(self, records: Sequence[Record], topic: str, source: int) -> tuple[pl.DataFrame, int]:
+        """Return the records' rows that belong, with lineage, and how many were left out for their length.
 
         Raises:
-            FeedError: the record cannot be decoded, or is of another type or version.
+            FeedError: a record cannot be decoded, or is of another type or version.
         """
-        frame = decode_record(record, topic, self._kind, self._columns, FeedError)
-        numbered = frame.with_columns(
-            pl.lit(source, dtype=LINEAGE[SOURCE]).alias(SOURCE),
-            pl.lit(record.partition, dtype=LINEAGE[PARTITION]).alias(PARTITION),
-            pl.lit(record.offset, dtype=LINEAGE[OFFSET]).alias(OFFSET),
-            pl.int_range(pl.len(), dtype=LINEAGE[ROW]).alias(ROW),
-        )
-        chosen = numbered if self._belongs is None else numbered.filter(self._belongs)
-        rows = chosen.filter(self._short)
-        return rows.select(list(self.schema)), chosen.height - rows.height
+        frame, counts = decode_records(records, topic, self._kind, self._columns, FeedError)
+        chosen = frame.with_columns(*_lineage(records, counts, source), self._tokens.alias(TOKENS))
+        if self._belongs is not None:
+            chosen = chosen.filter(self._belongs)
+        rows = chosen
+        # Most blocks hold none that is too long, and a filter costs as much as all the rest.
+        if chosen[TOKENS].to_numpy().max(initial=0) > self._max_tokens:
+            rows = chosen.filter(pl.col(TOKENS) <= self._max_tokens)
+        return rows[list(self.schema)], chosen.height - rows.height
+
+
+def _lineage(records: Sequence[Record], counts: npt.NDArray[np.int64], source: int) -> list[pl.Series]:
+    """Return the lineage columns of the records' rows, one record after the other."""
+    total = int(counts.sum())
+    found = {
+        SOURCE: np.full(total, source),
+        PARTITION: np.repeat([record.partition for record in records], counts),
+        OFFSET: np.repeat([record.offset for record in records], counts),
+        ROW: np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts),
+    }
+    return [pl.Series(name, values, dtype=LINEAGE[name]) for name, values in found.items()]
 
 
 def _in_phase(spec: FeedSpec, phase: int) -> pl.Expr:
@@ -154,7 +169,7 @@ class SourceStream:
         return taken
 
     def _read(self, place: Place) -> Generator[pl.DataFrame, None, None]:
-        """Yield rows, piece by piece; each piece is of one record, and `_place` is at its first row."""
+        """Yield rows, block by block; `_place` is then at the first of them."""
         for number in count(place.round):
             at = Place(number, *((place.block, place.row) if number == place.round else (0, 0)), self._too_long)
             some = False
@@ -171,22 +186,17 @@ class SourceStream:
 
     def _read_round(self, at: Place) -> Iterator[pl.DataFrame]:
         seeds = round_seeds(self._spec, self._number, self._epoch, self._phase, at)
-        order = order_of(self._source.bounds, seeds)[at.block :]
-        skipped, block = at.row, at.block
-        # What stands before a block is what a stream that begins with it has to be told.
-        before = at.too_long
+        order = order_of(self._source.bounds, self._spec.block_offsets, seeds)[at.block :]
+        skipped = at.row
         with TopicReader(self._connection, self._source.topic, FeedError) as reader:
-            for number, record in reader.records(order):
-                if at.block + number != block:
-                    block, before = at.block + number, self._too_long
-                rows, too_long = self._selection.of(record, self._source.topic, self._number)
+            for number, numbered in groupby(reader.records(order), key=itemgetter(0)):
+                # What stands before a block is what a stream that begins with it has to be told.
+                here = Place(at.round, at.block + number, 0, self._too_long)
+                records = [record for _, record in numbered]
+                rows, too_long = self._selection.of(records, self._source.topic, self._number)
                 self._too_long += too_long
-                if skipped:
-                    skipped_here = min(skipped, rows.height)
-                    skipped -= skipped_here
-                    rows = rows[skipped_here:]
-                if not rows.height:
-                    continue
-                if (self._place.round, self._place.block) != (at.round, block):
-                    self._place = Place(at.round, block, 0, before)
-                yield rows
+                if number == 0 and skipped:
+                    here, rows = replace(here, row=skipped), rows[skipped:]
+                if rows.height:
+                    self._place = here
+                    yield rows

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from broker.clients import Connection
-from consumers.forms import form_of
 from consumers.sequence.cursor import Cursor, Place
+from consumers.sequence.lineage import TOKENS
 from consumers.sequence.mixing import last_quotas, quotas
 from consumers.sequence.planning import BatchShape, interleaved, plan
 from consumers.sequence.spec import FeedSpec
@@ -130,7 +130,6 @@ def _first(pieces: list[pl.DataFrame], rows: int) -> list[pl.DataFrame]:
 
 
 def _plan(spec: FeedSpec, start: Cursor, rows: pl.DataFrame, found: list[int]) -> list[Indices]:
-    tokens = rows.select(form_of(spec.family).tokens.alias("tokens"))["tokens"].to_numpy()
     seeds = None if spec.shuffle_seed is None else (spec.shuffle_seed, start.epoch, start.window)
     shape = BatchShape(spec.batch_size, spec.batch_tokens, spec.bucket)
-    return plan(tokens, shape, seeds, interleaved(found) if len(found) > 1 else None)
+    return plan(rows[TOKENS].to_numpy(), shape, seeds, interleaved(found) if len(found) > 1 else None)

@@ -11,7 +11,7 @@ from consumers.reduction import model_predictor
 from consumers.reduction.form import MAX_TOKENS
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
 from consumers.reduction.model_predictor import ModelPredictor
-from consumers.reduction.tensors import flat_tokens, pad_tokens
+from consumers.reduction.tensors import flat_characters, pad_terms
 from schema.errors import FeedError
 from tests import reductions
 
@@ -47,7 +47,7 @@ def test_every_term_is_answered_as_if_it_were_alone(model: SpanPredictor, monkey
 
 def test_answers_are_the_models_in_characters(model: SpanPredictor) -> None:
     said = ModelPredictor(model)(TERMS)
-    tokens, mask = map(torch.from_numpy, pad_tokens(*flat_tokens(TERMS)))
+    tokens, mask = map(torch.from_numpy, pad_terms(*flat_characters(TERMS)))
     with torch.inference_mode():
         logits = model(tokens, mask)
     normal = (logits.normal_form > 0).numpy()

@@ -78,7 +78,9 @@ OLD = "old"
 def feed(connection: Connection, way: dict[str, Any], **options: Any) -> Feed:
     given = dict(way)
     named = {name: given.pop(name) for name in ("batch_size", "shuffle_seed") if name in given}
-    return Feed(connection, "reduction", split=None, **named, options=FeedOptions(**given, **options))
+    # Blocks of some 30 rows, so that a pass has several, and windows begin within them.
+    chosen = FeedOptions(**{"block_offsets": 2, **given, **options})
+    return Feed(connection, "reduction", split=None, **named, options=chosen)
 
 
 def content(batch: Batch) -> Content:
