@@ -24,7 +24,7 @@ class FeedLoader(DataLoader[Batch]):
     """
 
     def __init__(self, feed: Feed, workers: int) -> None:
-        super().__init__(feed, batch_size=None, num_workers=workers, multiprocessing_context=_clean_start(workers))
+        super().__init__(feed, batch_size=None, num_workers=workers, multiprocessing_context=clean_start(workers))
         # `dataset` is set by the base class, under a type of its own.
         object.__setattr__(self, "feed", feed)
         self.feed: Feed
@@ -43,7 +43,7 @@ class FeedLoader(DataLoader[Batch]):
         self.feed.load_state_dict(state_dict)
 
 
-def _clean_start(workers: int) -> BaseContext | None:
+def clean_start(workers: int) -> BaseContext | None:
     """Return how to start workers: forked from a process that has loaded the feed and run nothing, where that is."""
     if not workers:
         return None

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 import pytest
@@ -14,10 +16,10 @@ from kafka import TopicPartition
 from kafka.admin import NewPartitions
 
 from broker.clients import Connection
-from broker.topics import extents
+from broker.topics import delete_topics, extents, list_topics
 from consumers import reading
 from consumers.batches import Batch
-from consumers.feed import Feed, FeedOptions, Source
+from consumers.feed import Curriculum, Feed, FeedOptions, Source
 from consumers.reduction.tensors import ReductionBatch, decode_tokens
 from schema.errors import BrokerError, BrokerUnavailableError, FeedError, UnknownFamilyError, UsageError
 from schema.record import decode, encode
@@ -36,6 +38,20 @@ def rows(connection: Connection) -> pl.DataFrame:
     write(connection, reductions.valid(50, first=COUNT), abort=True)
     write(connection, made[250:])
     return made
+
+
+OLD = "old"
+
+
+@pytest.fixture
+def old(connection: Connection) -> Iterator[pl.DataFrame]:
+    """Other rows, in the clean topic of the namespace `old`."""
+    made = reductions.valid(90, first=COUNT)
+    settings = connection.settings.model_copy(update={"namespace": OLD})
+    elsewhere = dataclasses.replace(connection, settings=settings)
+    write(elsewhere, made, rows_per_record=8)
+    yield made
+    delete_topics(elsewhere, list_topics(elsewhere))
 
 
 def ids(batches: Iterable[Batch]) -> list[int]:
@@ -174,6 +190,83 @@ def test_bucketing_saves_padding(connection: Connection, rows: pl.DataFrame) -> 
     assert padding(True) < padding(False) / 3
 
 
+def test_a_token_budget_holds_for_every_batch_and_wastes_little(connection: Connection, rows: pl.DataFrame) -> None:
+    options = FeedOptions(batch_tokens=4000, max_tokens=1000, bucket=True)
+    batches = list(Feed(connection, "reduction", split=None, shuffle_seed=1, options=options))
+    assert sum(map(len, batches)) + batches[-1].too_long == COUNT
+    assert all(batch.attention_mask.numel() <= 4000 for batch in batches)
+    assert sum(batch.padding_share for batch in batches) / len(batches) < 0.1
+    assert max(map(len, batches)) > 64
+
+
+@pytest.mark.parametrize("where", [pl.col("size") > 40, "size > 40"])
+def test_a_filter_keeps_the_rows_for_which_it_is_true(
+    connection: Connection, rows: pl.DataFrame, where: pl.Expr | str
+) -> None:
+    feed = Feed(connection, "reduction", split="train", options=FeedOptions(where=where))
+    wanted = rows.filter((pl.col("size") > 40) & (pl.col("split") == "train"))
+    assert sorted(ids(feed)) == sorted(wanted["example_id"].to_list())
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_a_curriculum_goes_from_low_to_high_in_every_pass(
+    connection: Connection, rows: pl.DataFrame, cumulative: bool
+) -> None:
+    curriculum = Curriculum(column="size", edges=(10, 25), cumulative=cumulative)
+    options = FeedOptions(curriculum=curriculum)
+    feed = Feed(connection, "reduction", split=None, batch_size=16, shuffle_seed=1, options=options)
+    phases = [rows.filter(pl.col("size") < edge) for edge in (10, 25, 10**6)]
+    if not cumulative:
+        phases = [phases[0], *(high.join(low, on="example_id", how="anti") for low, high in itertools.pairwise(phases))]
+    for _ in range(2):
+        seen = [(batch.cursor.phase, number % 2**64) for batch in feed for number in batch.example_id.tolist()]
+        assert [phase for phase, _ in seen] == sorted(phase for phase, _ in seen)
+        for number, wanted in enumerate(phases):
+            assert wanted.height
+            assert sorted(found for phase, found in seen if phase == number) == sorted(wanted["example_id"])
+
+
+def test_a_mix_is_exact_in_every_window_and_ends_with_the_source_that_does_not_repeat(
+    connection: Connection, rows: pl.DataFrame, old: pl.DataFrame
+) -> None:
+    sources = (Source(weight=0.8), Source(namespace=OLD, weight=0.2, repeat=True))
+    options = FeedOptions(sources=sources, window_rows=60)
+    feed = Feed(connection, "reduction", split=None, batch_size=10, shuffle_seed=1, options=options)
+    windows: dict[int, list[int]] = {}
+    batches = list(feed)
+    for batch in batches:
+        windows.setdefault(batch.cursor.window, []).extend(batch.position.source.tolist())
+    *full, last = windows.values()
+    assert len(full) == COUNT // 48
+    assert all((len(window), sum(window)) == (60, 12) for window in full)
+    assert (len(last), sum(last)) == (20, 4)
+    # All of the new, each once; of the old as many as go with them, each as often as any other, to within one.
+    found = Counter(ids(batches))
+    assert [found[number] for number in rows["example_id"]] == [1] * COUNT
+    assert sum(found[number] for number in old["example_id"]) == COUNT / 4
+    assert {found[number] for number in old["example_id"]} <= {COUNT // 4 // old.height, COUNT // 4 // old.height + 1}
+    assert {batches[0].position.of_row(row)[0] for row in range(10)} == set(feed.topics)
+
+
+def test_without_shuffling_a_mix_is_even_within_a_batch(
+    connection: Connection, rows: pl.DataFrame, old: pl.DataFrame
+) -> None:
+    sources = (Source(weight=3), Source(namespace=OLD, weight=1))
+    options = FeedOptions(sources=sources, window_rows=64)
+    batches = list(Feed(connection, "reduction", split=None, batch_size=16, options=options))
+    assert all(batch.position.source.sum() == 4 for batch in batches[:-1])
+    # The old ends the pass: all of it was given, and of the new three times as many.
+    assert len(ids(batches)) == 4 * old.height
+
+
+def test_a_source_that_repeats_and_has_no_rows_is_told(connection: Connection, rows: pl.DataFrame) -> None:
+    stop = dict.fromkeys(range(4), 0)
+    sources = (Source(), Source(repeat=True, stop=stop))
+    feed = Feed(connection, "reduction", shuffle_seed=1, options=FeedOptions(sources=sources))
+    with pytest.raises(FeedError, match="is to repeat and has no rows"):
+        list(feed)
+
+
 def test_follow_gives_what_is_there_and_what_comes_later(connection: Connection, rows: pl.DataFrame) -> None:
     feed = Feed(connection, "reduction", split=None, mode="follow", batch_size=64, options=FeedOptions(linger_s=0.2))
     batches = iter(feed)
@@ -288,6 +381,17 @@ def test_a_silent_broker_is_told(connection: Connection, rows: pl.DataFrame) -> 
         {"batch_size": 0},
         {"options": FeedOptions(window_rows=0)},
         {"options": FeedOptions(max_tokens=0)},
+        {"options": FeedOptions(batch_tokens=100)},
+        {"options": FeedOptions(rank=2, world=2)},
+        {"options": FeedOptions(prefetch=-1)},
+        {"options": FeedOptions(where="sise > 3")},
+        {"options": FeedOptions(curriculum=Curriculum(column="term", edges=(1,)))},
+        {"options": FeedOptions(sources=())},
+        {"options": FeedOptions(sources=(Source(weight=0),))},
+        {"options": FeedOptions(sources=(Source(), Source(repeat=True)))},
+        {"options": FeedOptions(sources=(Source(repeat=True),)), "shuffle_seed": 1},
+        {"options": FeedOptions(sources=(Source(), Source())), "mode": "follow"},
+        {"options": FeedOptions(curriculum=Curriculum(column="size", edges=(1,))), "mode": "follow"},
     ],
 )
 def test_wrong_arguments_are_told_before_a_broker_is_asked(arguments: dict[str, object]) -> None:

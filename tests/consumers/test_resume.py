@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from broker.clients import Connection
-from broker.topics import delete_topics
+from broker.topics import delete_topics, list_topics
 from consumers.batches import Batch
 from consumers.feed import Curriculum, Feed, FeedOptions, Source
+from consumers.loader import clean_start
 from consumers.reduction.tensors import ReductionBatch
 from schema.errors import FeedError
 from tests import reductions
@@ -69,7 +70,7 @@ def old(connection: Connection) -> Iterator[pl.DataFrame]:
     elsewhere = dataclasses.replace(connection, settings=settings)
     write(elsewhere, made, rows_per_record=8)
     yield made
-    delete_topics(elsewhere, [topic(elsewhere)])
+    delete_topics(elsewhere, list_topics(elsewhere))
 
 
 OLD = "old"
@@ -230,9 +231,9 @@ def test_torchdatas_stateful_loader_saves_and_resumes_a_feed(
     connection: Connection, rows: pl.DataFrame, workers: int
 ) -> None:
     def loader() -> Any:
-        context = "forkserver" if workers else None
         made = feed(connection, WAYS["bucketed"])
-        return StatefulDataLoader(made, batch_size=None, num_workers=workers, multiprocessing_context=context)
+        start = clean_start(workers)
+        return StatefulDataLoader(made, batch_size=None, num_workers=workers, multiprocessing_context=start)
 
     whole = [content(batch) for batch in feed(connection, WAYS["bucketed"])]
     first = loader()
