@@ -45,9 +45,8 @@ def spans_table(summary: Mapping[str, Any]) -> Table:
 def traces_table(summary: Mapping[str, Any]) -> Table:
     """Return the summary of whole traces as a table, a row for each band that has traces."""
     table = _table("Whole traces", "traces", "correct", "detours", *(_words(name) for name in FAILURES))
-    kinds = ("initial", "initial terms"), ("mid_trace", "terms in mid-trace")
-    fates = ("terminating", "with a normal form"), ("non_terminating", "without one")
-    named = [(title, summary[key]) for key, title in (*kinds, *fates) if key in summary]
+    parts = ("initial", "mid_trace", "terminating", "non_terminating")
+    named = [(_words(name), summary[name]) for name in parts if name in summary]
     for name, entry in _bands(summary["overall"], summary, named):
         if entry["traces"]:
             counts = (entry["detours"], *entry["failures"].values())
@@ -73,9 +72,11 @@ def percent(part: float | None) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right")
+        # Headings break between words, and nothing else does.
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     return table
 
 
