@@ -36,9 +36,12 @@ class Budget:
 
     def is_over(self, steps: int, elapsed_s: float) -> bool:
         """Whether nothing is left after so many steps and seconds."""
-        return (self.steps is not None and steps >= self.steps) or (
-            self.seconds is not None and elapsed_s >= self.seconds
-        )
+        return self.spent(steps, elapsed_s) >= 1
+
+    def spent(self, steps: int, elapsed_s: float) -> float:
+        """Return the share of the budget that so many steps and seconds are; of steps or seconds, the larger."""
+        of_steps = 0.0 if self.steps is None else steps / self.steps
+        return max(of_steps, 0.0 if self.seconds is None else elapsed_s / self.seconds)
 
     def rate(self, steps: int, elapsed_s: float, warmup_steps: int) -> float:
         """Return the next step's learning rate as a share of the highest, in [0, 1].

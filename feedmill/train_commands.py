@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,26 +16,33 @@ from rich.console import Console
 from rich.table import Table
 
 from feedmill.progress import Advance, progress
-from schema.errors import ConfigError
+from schema.errors import ConfigError, UsageError
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
+    from broker.clients import Connection
     from consumers.budget import Budget
     from consumers.feed import Feed
     from consumers.ranks import Ranks
-    from consumers.reduction.options import TrainOptions
+    from consumers.reduction.options import Lesson, TrainOptions
     from consumers.reduction.report import Step, TrainReport
 
 _SAMPLES = 10
 _STEPS = 300
 # What is asked for where nothing is given and nothing is resumed.
-_DEFAULTS: Mapping[str, Any] = {
-    "split": "train",
-    "max_tokens": 2050,
-    "seed": 0,
-    "learning_rate": 2e-3,
-}
 _BATCH_TOKENS = 16_384
+_MAX_TOKENS = 2050
+_LEARNING_RATE = 2e-3
+_DEFAULTS: Mapping[str, Any] = {
+    "mode": "snapshot",
+    "split": "train",
+    "batch_size": None,
+    "batch_tokens": _BATCH_TOKENS,
+    "max_tokens": _MAX_TOKENS,
+    "seed": 0,
+    "curriculum": [],
+    "learning_rate": _LEARNING_RATE,
+}
 
 
 def train_reduction_command(
@@ -50,13 +58,21 @@ def train_reduction_command(
         typer.Option(min=3, help=f"Tokens to a batch, over all ranks; {_BATCH_TOKENS} if no --batch-size is given."),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=3, help="Longer terms are left out, and counted.", show_default="2050")
+        int | None, typer.Option(min=3, help="Longer terms are left out, and counted.", show_default=str(_MAX_TOKENS))
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, val or test.", show_default="train")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of weights, shuffling and held-out rows.", show_default="0")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest.", show_default="0.002")] = None,
+    curriculum: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE:TOKENS,...",
+            help="Begin with short terms: 0.3:128,0.6:384 leaves out those of over 128 tokens for 30% of the budget.",
+            show_default="none",
+        ),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest.", show_default=str(_LEARNING_RATE))] = None,
     bf16: Annotated[
         bool | None,
         typer.Option("--bf16/--no-bf16", help="Matrix products in bfloat16; by default where the machine gains."),
@@ -82,11 +98,21 @@ def train_reduction_command(
     require_torch()
     settings = load_settings()
     from broker.clients import connect
-    from consumers.feed import Feed, FeedOptions
     from consumers.ranks import joined
-    from consumers.reduction.options import Execution, Judging, Optimisation, Saving, TrainOptions, bf16_is_fast
+    from consumers.reduction.options import Execution, Judging, Lesson, Optimisation, Saving, TrainOptions
     from consumers.reduction.trainer import saved_choices
 
+    given = {
+        "split": split,
+        "batch_size": batch_size,
+        "batch_tokens": batch_tokens,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "curriculum": None if curriculum is None else parse_curriculum(curriculum),
+        "learning_rate": learning_rate,
+        "bf16": bf16,
+        "mode": "follow" if follow else None,
+    }
     saving = Saving(
         out=out or settings.data_dir / "models" / "reduction",
         every_steps=checkpoint_every,
@@ -94,20 +120,8 @@ def train_reduction_command(
         replace=replace,
     )
     with joined() as ranks:
-        # What is not given is the checkpoint's, so that `--resume` alone goes on as the run began.
         saved = ranks.from_first(lambda: saved_choices(saving.out)) if resume else {}
-        given = {
-            "split": split,
-            "max_tokens": max_tokens,
-            "seed": seed,
-            "learning_rate": learning_rate,
-            "bf16": bf16,
-            "mode": "follow" if follow else None,
-        }
-        started_with: dict[str, Any] = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), "mode": "snapshot", **saved}
-        chosen: dict[str, Any] = {name: started_with[name] if value is None else value for name, value in given.items()}
-        if batch_size is None and batch_tokens is None:
-            batch_size, batch_tokens = saved.get("batch_size"), saved.get("batch_tokens", _BATCH_TOKENS)
+        chosen = _chosen(given, saved, ranks)
         options = TrainOptions(
             saving=saving,
             budget=_budget(steps, minutes, saved),
@@ -118,22 +132,12 @@ def train_reduction_command(
         )
         # Rank 0 first: with no broker configured it starts one, which the others then find.
         ranks.from_first(lambda: connect(settings).servers)
-        feed = Feed(
-            connect(settings),
-            "reduction",
-            split=chosen["split"],
-            batch_size=batch_size,
-            mode=chosen["mode"],
-            shuffle_seed=chosen["seed"],
-            options=FeedOptions(
-                max_tokens=chosen["max_tokens"],
-                batch_tokens=batch_tokens,
-                bucket=True,
-                rank=ranks.rank,
-                world=ranks.world,
-            ),
-        )
-        report = _train(feed, options, ranks, quiet=as_json or not ranks.first)
+        connection = connect(settings)
+        lessons = [
+            Lesson(_feed(connection, {**chosen, "max_tokens": tokens}, ranks), until)
+            for until, tokens in [*chosen["curriculum"], (1.0, chosen["max_tokens"])]
+        ]
+        report = _train(lessons, options, ranks, quiet=as_json or not ranks.first)
     if not ranks.first:
         return
     if as_json:
@@ -160,6 +164,36 @@ def shows(advance: Advance, budget: Budget) -> Callable[[Step], None]:
     return show
 
 
+def parse_curriculum(text: str) -> list[list[float]]:
+    """Return `SHARE:TOKENS,...` as [[share, tokens], ...]; `none` as no lessons.
+
+    Raises:
+        UsageError: it is not of that form, or its shares do not increase from above 0 to below 1.
+    """
+    try:
+        lessons = [lesson.split(":") for lesson in text.split(",")] if text != "none" else []
+        parsed: list[list[float]] = [[float(share), int(tokens)] for share, tokens in lessons]
+    except ValueError:
+        raise UsageError(f"{text!r} is no curriculum: give SHARE:TOKENS,... such as 0.3:128,0.6:384, or none") from None
+    shares = [0.0, *(share for share, _ in parsed), 1.0]
+    if any(share >= later for share, later in itertools.pairwise(shares)):
+        raise UsageError(f"the shares of the curriculum {text!r} must increase, from above 0 to below 1")
+    return parsed
+
+
+def _chosen(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Return every setting: what is given, or else the checkpoint's, so that `--resume` alone goes on as before."""
+    from consumers.reduction.options import bf16_is_fast
+
+    standing = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), **saved}
+    if given["batch_size"] is not None or given["batch_tokens"] is not None:
+        standing |= {"batch_size": None, "batch_tokens": None}
+    chosen = {name: standing[name] if value is None else value for name, value in given.items()}
+    # A lesson that leaves out no more than the whole run does is none.
+    lessons = [[share, tokens] for share, tokens in chosen["curriculum"] if tokens < chosen["max_tokens"]]
+    return {**chosen, "curriculum": lessons}
+
+
 def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) -> Budget:
     from consumers.budget import Budget
 
@@ -168,13 +202,34 @@ def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) 
     return Budget(steps=steps, seconds=None if minutes is None else 60 * minutes)
 
 
-def _train(feed: Feed, options: TrainOptions, ranks: Ranks, *, quiet: bool) -> TrainReport:
+def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks) -> Feed:
+    from consumers.feed import Feed, FeedOptions
+
+    return Feed(
+        connection,
+        "reduction",
+        split=chosen["split"],
+        batch_size=chosen["batch_size"],
+        mode=chosen["mode"],
+        shuffle_seed=chosen["seed"],
+        options=FeedOptions(
+            max_tokens=chosen["max_tokens"],
+            batch_tokens=chosen["batch_tokens"],
+            bucket=True,
+            rank=ranks.rank,
+            world=ranks.world,
+        ),
+    )
+
+
+def _train(lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, *, quiet: bool) -> TrainReport:
     from consumers.reduction.trainer import train
     from consumers.stopping import stop_on_signals
 
     total = options.budget.steps or options.budget.seconds or 0.0
+    *before, last = lessons
     with stop_on_signals() as stop, progress("training", total, quiet=quiet) as advance:
-        return train(feed, options, shows(advance, options.budget), ranks=ranks, stop=stop)
+        return train(last.feed, options, shows(advance, options.budget), before=before, ranks=ranks, stop=stop)
 
 
 def _told(report: TrainReport) -> dict[str, Any]:

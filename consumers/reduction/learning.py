@@ -11,8 +11,8 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch.nn.utils import clip_grad_norm_
 from consumers.feed import Feed
 from consumers.ranks import Ranks
 from consumers.reduction.checkpoint import (
+    LESSON_MANIFEST,
     MANIFEST,
     TRAINER,
     Learner,
@@ -36,7 +37,7 @@ from consumers.reduction.checkpoint import (
 from consumers.reduction.held_out import HeldOut, Judgement
 from consumers.reduction.loss import loss_sums
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
-from consumers.reduction.options import Optimisation, TrainOptions
+from consumers.reduction.options import Lesson, Optimisation, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Counters, Step
 from consumers.reduction.tensors import ReductionBatch
 from consumers.stopping import Stopped, StopRequest
@@ -47,12 +48,14 @@ class Learning:
     """One rank's part of a training run.
 
     Args:
-        feed: this rank's share of the global batches; its state becomes rank 0's, or the checkpoint's.
+        lessons: this rank's share of the global batches, the last of them to the end; the feeds' states become rank
+            0's, or the checkpoint's.
         options: of the run.
         ranks: this process among its fellows.
         checkpoint: to go on from; None begins from the seed.
 
     Attributes:
+        feed: the last lesson's.
         counters: what was spent and seen so far.
         settings: what a checkpoint of this run is bound to, by name.
         held_out_state: of the checkpoint's `HeldOut`, None for a new run.
@@ -64,28 +67,31 @@ class Learning:
         FeedError: the feed cannot go on where the checkpoint left it.
     """
 
-    def __init__(self, feed: Feed, options: TrainOptions, ranks: Ranks, checkpoint: Path | None) -> None:
-        self.feed, self._options, self._ranks = feed, options, ranks
+    def __init__(self, lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, checkpoint: Path | None) -> None:
+        self._lessons, self._options, self._ranks = lessons, options, ranks
+        self.feed = lessons[-1].feed
         self.counters, self.stopped = Counters(), False
         self.held_out_state: dict[str, Any] | None = None
         saved = read_json(checkpoint, TRAINER) if checkpoint else None
         torch.manual_seed(options.seed)
         self._model = SpanPredictor(_config(options, checkpoint)).to(ranks.device)
         self._learner = Learner(self._model, _optimizer(self._model, options.optimisation))
-        self.settings = {**feed_settings(feed), **options.lasting, "model": _sizes(self._model.config)}
+        self.settings = {**_feed_settings(lessons), **options.lasting, "model": _sizes(self._model.config)}
         if checkpoint and saved:
             check_settings(saved["settings"], self.settings)
             self._learner.load(checkpoint)
             self.counters = Counters(**saved["counters"])
             self.held_out_state = saved["held_out"]
-            self.feed.load_state_dict(saved["feed"])
+            for lesson, state in zip(lessons, [*saved["lessons"], saved["feed"]], strict=True):
+                lesson.feed.load_state_dict(state)
             set_random_state(saved["random"])
         elif ranks.world > 1:
-            # The topic may have grown between one rank's look at it and another's.
-            feed.load_state_dict(ranks.share(feed.state_dict()))
+            for lesson in lessons:
+                # The topic may have grown between one rank's look at it and another's.
+                lesson.feed.load_state_dict(ranks.share(lesson.feed.state_dict()))
         self._forward = self._prepared()
         self._recent: deque[tuple[float, float]] = deque(maxlen=SMOOTHING_STEPS)
-        self._interrupted: _FeedAt | None = None
+        self._interrupted: list[_FeedAt] | None = None
 
     def _prepared(self) -> nn.Module:
         execution = self._options.execution
@@ -124,7 +130,7 @@ class Learning:
 
     def save(self, folder: Path, held_out_state: dict[str, Any]) -> None:
         """Write all that is needed to go on from here into a folder."""
-        at = self._interrupted or _FeedAt.of(self.feed)
+        at = self._interrupted or self._feeds_at()
         self._learner.save(folder)
         write_json(
             folder,
@@ -134,36 +140,50 @@ class Learning:
                 "counters": asdict(self.counters),
                 "settings": self.settings,
                 "budget": asdict(self._options.budget),
-                "feed": at.state,
+                "lessons": [earlier.state for earlier in at[:-1]],
+                "feed": at[-1].state,
                 "held_out": held_out_state,
                 "random": random_state(),
             },
         )
-        if at.manifest is not None:
-            write_json(folder, MANIFEST, at.manifest)
+        for number, lesson in enumerate(at, start=1):
+            if lesson.manifest is not None:
+                write_json(folder, MANIFEST if number == len(at) else LESSON_MANIFEST.format(number), lesson.manifest)
 
     def _batches(self, stop: StopRequest) -> Iterator[ReductionBatch]:
-        """Yield the batches of pass after pass; where the feed may be long in coming, `stop` breaks in."""
-        follows = self.feed.spec.mode == "follow"
+        """Yield the batches of lesson after lesson."""
+        for lesson in self._lessons:
+            with closing(self._passes(lesson.feed, stop)) as batches:
+                while lesson is self._lessons[-1] or self._spent() < lesson.until:
+                    yield next(batches)
+
+    def _passes(self, feed: Feed, stop: StopRequest) -> Generator[ReductionBatch]:
+        """Yield the batches of pass after pass; where a feed may be long in giving one, `stop` breaks in."""
+        follows = feed.spec.mode == "follow"
         empty_passes = 0
         # A pass that a checkpoint left at its very end has no batch more: that alone says nothing.
         while empty_passes < 2:
-            batches = cast(Iterator[ReductionBatch], iter(self.feed))
-            for taken in itertools.count():
-                # A signal that comes between the feed's giving a batch and our taking it must not lose the batch.
-                self._interrupted = _FeedAt.of(self.feed) if follows else None
-                with stop.waiting() if follows else nullcontext():
-                    batch = next(batches, None)
-                self._interrupted = None
-                if batch is None:
-                    empty_passes = 0 if taken else empty_passes + 1
-                    break
-                yield batch
-        topics, spec = ", ".join(self.feed.topics), self.feed.spec
+            with closing(cast(Generator[ReductionBatch], iter(feed))) as batches:
+                for taken in itertools.count():
+                    # A signal that comes between the feed's giving a batch and our taking it must not lose the batch.
+                    self._interrupted = self._feeds_at() if follows else None
+                    with stop.waiting() if follows else nullcontext():
+                        batch = next(batches, None)
+                    self._interrupted = None
+                    if batch is None:
+                        empty_passes = 0 if taken else empty_passes + 1
+                        break
+                    yield batch
         raise FeedError(
-            f"{topics}: no rows of split {spec.split} with at most {spec.max_tokens} tokens: "
+            f"{', '.join(feed.topics)}: no rows of split {feed.spec.split} with at most {feed.max_tokens} tokens: "
             "produce more, or raise the limit"
         )
+
+    def _feeds_at(self) -> list[_FeedAt]:
+        return [_FeedAt.of(lesson.feed) for lesson in self._lessons]
+
+    def _spent(self) -> float:
+        return self._options.budget.spent(self.counters.steps, self.counters.elapsed_s)
 
     def _step(self, batch: ReductionBatch, began: float, started: float, stop: StopRequest) -> Step:
         options, counters = self._options.optimisation, self.counters
@@ -229,10 +249,11 @@ class _FeedAt:
         return cls(feed.state_dict(), None if feed.spec.mode == "follow" else feed.manifest())
 
 
-def feed_settings(feed: Feed) -> dict[str, Any]:
+def _feed_settings(lessons: Sequence[Lesson]) -> dict[str, Any]:
     """Return what a run's batches depend on beside the topic, by name."""
     names = ("mode", "split", "batch_size", "batch_tokens", "max_tokens", "shuffle_seed", "window_rows", "bucket")
-    return {name: getattr(feed.spec, name) for name in names}
+    curriculum = [[lesson.until, lesson.feed.max_tokens] for lesson in lessons[:-1]]
+    return {**{name: getattr(lessons[-1].feed.spec, name) for name in names}, "curriculum": curriculum}
 
 
 def check_settings(saved: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from consumers.budget import Budget
+from consumers.feed import Feed
 from consumers.reduction.loss import LABEL_SMOOTHING
 
 
@@ -78,6 +79,19 @@ class Judging:
 
     rows: int = 1024
     every_steps: int = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A feed of easier rows for the beginning of a run.
+
+    Attributes:
+        feed: of this rank, like the run's own.
+        until: the share of the budget, in (0, 1), after which the next feed takes over.
+    """
+
+    feed: Feed
+    until: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -45,7 +45,7 @@ from consumers.reduction.board import Board
 from consumers.reduction.checkpoint import CONFIG, TRAINER, WEIGHTS, read_json
 from consumers.reduction.held_out import HeldOut, Judgement
 from consumers.reduction.learning import Learning
-from consumers.reduction.options import TrainOptions
+from consumers.reduction.options import Lesson, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
 from consumers.stopping import StopRequest
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
@@ -60,6 +60,7 @@ def train(
     options: TrainOptions,
     on_step: Callable[[Step], None] = lambda step: None,
     *,
+    before: Sequence[Lesson] = (),
     ranks: Ranks = ALONE,
     stop: StopRequest | None = None,
 ) -> TrainReport:
@@ -69,6 +70,7 @@ def train(
         feed: this rank's share of the global batches.
         options: the same on every rank; all of them see `options.saving.out` on one file system.
         on_step: told of every step, on rank 0.
+        before: feeds of easier rows to begin with, in order.
         ranks: this process among its fellows.
         stop: ends the run early, with a checkpoint.
 
@@ -87,7 +89,8 @@ def train(
     folder = RunFolder(options.saving.out, options.saving.keep)
     with ExitStack() as stack:
         found = ranks.from_first(lambda: _begin(folder, options, stack))  # 1
-        learning = Learning(feed, options, ranks, Path(found) if found else None)  # 2
+        lessons = (*before, Lesson(feed, 1.0))
+        learning = Learning(lessons, options, ranks, Path(found) if found else None)  # 2
         scribe = stack.enter_context(_Scribe(folder, learning, options, on_step)) if ranks.first else None
         for step in learning.steps(stop):  # 3
             if scribe:

@@ -20,8 +20,8 @@ from consumers.loss_log import read_losses
 from consumers.reduction.checkpoint import load_model
 from consumers.reduction.held_out import predict
 from consumers.reduction.model import SpanPredictor
-from consumers.reduction.options import Execution, Judging, Optimisation, Saving, TrainOptions
-from consumers.reduction.report import Step
+from consumers.reduction.options import Execution, Judging, Lesson, Optimisation, Saving, TrainOptions
+from consumers.reduction.report import Step, TrainReport
 from consumers.reduction.tensors import ReductionBatch
 from consumers.reduction.trainer import train
 from consumers.stopping import StopRequest
@@ -211,6 +211,32 @@ def test_a_run_that_is_stopped_and_resumed_thrice_learns_as_if_it_had_not_been(
     ends = [load_file(place / "step-00000060" / "model.safetensors") for place in (out, tmp_path / "straight")]
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_lessons_of_short_terms_come_first_and_resume_anywhere(clean: Connection, tmp_path: Path) -> None:
+    def taught(out: Path, *, stop_after: int | None = None, resume: bool = False) -> TrainReport:
+        stop, watch = stopped_after(stop_after) if stop_after else (None, lambda step: seen.append(step))
+        lessons = [Lesson(feed(clean, max_tokens=40), 0.3), Lesson(feed(clean, max_tokens=70), 0.6)]
+        saving = Saving(out=out, resume=resume)
+        return train(feed(clean), options(out, 30, saving=saving), watch, before=lessons, stop=stop)
+
+    seen: list[Step] = []
+    straight = taught(tmp_path / "straight")
+    out = tmp_path / "model"
+    for count, step in enumerate((4, 9, 10, 25)):
+        with pytest.raises(TrainingStoppedError):
+            taught(out, stop_after=step, resume=count > 0)
+    assert taught(out, resume=True).losses == straight.losses
+    checkpoint = tmp_path / "straight" / "step-00000030"
+    manifests = [json.loads((checkpoint / f"manifest{part}.json").read_text()) for part in ("-1", "-2", "")]
+    assert [manifest["spec"]["max_tokens"] for manifest in manifests] == [40, 70, 2050]
+    batches = []
+    for tokens, steps in ((40, 9), (70, 9), (2050, 12)):
+        batches += itertools.islice(itertools.cycle(list(feed(clean, max_tokens=tokens))), steps)
+    # Within a first pass each; the shuffle of a second is another.
+    assert straight.rows == sum(len(batch) for batch in batches)
+    with pytest.raises(UsageError, match=r"curriculum \[\[0.3, 40\], \[0.6, 70\]\], and \[\] is asked for"):
+        train(feed(clean), options(out, 30, saving=resumed(out)))
 
 
 def test_what_came_after_the_checkpoint_is_learnt_again(clean: Connection, tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""`feedmill train reduction` as its users call it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from broker.clients import Connection
+from consumers.loss_log import read_losses
+from feedmill.train_commands import parse_curriculum
+from schema.errors import UsageError
+from tests import reductions
+from tests.consumers.records import write
+from tests.feedmill.conftest import Command
+
+SHORT = ("--batch-size", "8", "--max-tokens", "60")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Small models gain nothing from a second thread, and wait for it on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def taught(connection: Connection, called: Command) -> Command:
+    write(connection, reductions.valid(200))
+    return called
+
+
+def test_a_resume_goes_on_with_the_settings_of_the_run(taught: Command, tmp_path: Path) -> None:
+    out = str(tmp_path / "model")
+    status, said, _ = taught("train", "reduction", "--steps", "3", "--seed", "4", *SHORT, "--out", out)
+    assert status == 0
+    assert "held-out terms" in said
+    status, said, aside = taught("train", "reduction", "--resume", "--steps", "5", "--out", out, "--json")
+    assert (status, aside) == (0, "")
+    told = json.loads(said)
+    assert (told["resumed_from"], told["steps"], len(told["losses"])) == (3, 5, 5)
+    saved = json.loads((tmp_path / "model" / "step-00000005" / "trainer.json").read_text())["settings"]
+    assert (saved["seed"], saved["shuffle_seed"], saved["batch_size"], saved["max_tokens"]) == (4, 4, 8, 60)
+
+
+def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> None:
+    out = str(tmp_path / "model")
+    assert taught("train", "reduction", "--steps", "2", *SHORT, "--out", out)[0] == 0
+    for status, line, arguments in (
+        (2, "holds a run with step-00000002: go on with --resume, throw it away with --replace", ()),
+        (2, "batch_size 8, and 9 is asked for", ("--resume", "--batch-size", "9")),
+        (2, "split train, and test is asked for", ("--resume", "--split", "test")),
+        (2, "seed 0, and 7 is asked for", ("--resume", "--seed", "7")),
+        (2, "is no curriculum", ("--curriculum", "short ones first")),
+        (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
+    ):
+        got, said, aside = taught("train", "reduction", "--steps", "4", "--out", out, *arguments)
+        assert (got, said) == (status, ""), aside
+        assert line in aside
+        assert aside.count("\n") == 1
+    assert len(read_losses(tmp_path / "model")) == 2
+
+
+def test_a_run_is_thrown_away_where_that_is_asked_for(taught: Command, tmp_path: Path) -> None:
+    out = str(tmp_path / "model")
+    for steps in ("3", "2"):
+        assert taught("train", "reduction", "--steps", steps, *SHORT, "--out", out, "--replace")[0] == 0
+    assert [path.name for path in (tmp_path / "model").glob("step-*")] == ["step-00000002"]
+
+
+def test_minutes_and_a_budget_of_tokens_and_short_terms_first(taught: Command, tmp_path: Path) -> None:
+    out = str(tmp_path / "model")
+    limits = ("--minutes", "0.02", "--batch-tokens", "512", "--max-tokens", "90", "--curriculum", "0.4:30,0.7:60")
+    status, said, aside = taught("train", "reduction", *limits, "--out", out, "--json")
+    assert (status, aside) == (0, "")
+    told = json.loads(said)
+    assert told["steps"] == len(told["losses"]) > 0
+    assert told["elapsed_s"] >= 1.2
+    assert told["held_out"]["rows"] == told["held_out_rows"] > 0
+    settings = json.loads(next((tmp_path / "model").glob("step-*/trainer.json")).read_text())["settings"]
+    assert settings["curriculum"] == [[0.4, 30], [0.7, 60]]
+    assert (settings["batch_size"], settings["batch_tokens"]) == (None, 512)
+
+
+def test_a_lesson_longer_than_the_run_is_left_out(taught: Command, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    assert taught("train", "reduction", "--steps", "2", *SHORT, "--curriculum", "0.5:60", "--out", str(out))[0] == 0
+    assert json.loads((out / "step-00000002" / "trainer.json").read_text())["settings"]["curriculum"] == []
+
+
+@pytest.mark.parametrize("text", ["0.5", "0.5:x", "0.6:30,0.5:60", "0:30", "1:30", "", "0.5:30:60"])
+def test_a_curriculum_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="curriculum"):
+        parse_curriculum(text)
+
+
+def test_a_curriculum_is_shares_and_tokens() -> None:
+    assert parse_curriculum("0.3:128,0.6:384") == [[0.3, 128], [0.6, 384]]
+    assert parse_curriculum("none") == []
