@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.clients import Connection, connect
-    from consumers.feed import Feed, FeedOptions
+    from consumers.feed import Curriculum, Feed, FeedOptions, Source
     from consumers.replay import replay
     from consumers.run_replay import replay_run
     from producers.reduction.run import ReductionRun, produce
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Connection": "broker.clients",
+    "Curriculum": "consumers.feed",
     "Feed": "consumers.feed",
     "FeedOptions": "consumers.feed",
     "FeedmillError": "schema.errors",
     "ReductionRun": "producers.reduction.run",
     "Settings": "schema.settings",
+    "Source": "consumers.feed",
     "connect": "broker.clients",
     "load_settings": "schema.settings",
     "produce": "producers.reduction.run",
@@ -37,11 +39,13 @@ _HOMES = {
 
 __all__ = [
     "Connection",
+    "Curriculum",
     "Feed",
     "FeedOptions",
     "FeedmillError",
     "ReductionRun",
     "Settings",
+    "Source",
     "connect",
     "load_settings",
     "produce",
