@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from bench.feed.tensors import Tensors, batch_of
+from bench.feed.tensors import Tensors, batch_of, row_of, stacked
 from broker.clients import connect
 from schema.settings import load_settings
 
@@ -61,23 +61,34 @@ def _feed(shuffle_seed: int | None, bucket: bool) -> Callable[[Path, int], Passe
     return prepare
 
 
-def _mosaicml(rows: Path, batch_size: int) -> Passes:
-    from streaming import MDSWriter, StreamingDataset
-    from torch.utils.data import DataLoader
+def _mosaicml(in_batches: bool) -> Callable[[Path, int], Passes]:
+    """Return how to prepare it with tokens made row by row, as its documentation does, or batch by batch."""
 
-    shards = str(rows.with_suffix(".mds"))
-    kinds = {"term": "str", "span_start": "int32", "span_end": "int32", "example_id": "uint64"}
-    with MDSWriter(out=shards, columns=kinds) as writer:
-        for row in pl.read_parquet(rows).iter_rows(named=True):
-            writer.write(row)
+    def prepare(rows: Path, batch_size: int) -> Passes:
+        from streaming import MDSWriter, StreamingDataset
+        from torch.utils.data import DataLoader
 
-    def collate(samples: list[dict[str, Any]]) -> Tensors:
-        terms, starts, ends, ids = ([sample[name] for sample in samples] for name in COLUMNS)
-        return batch_of(terms, starts, ends, ids)
+        class Tokenised(StreamingDataset):  # type: ignore[misc]  # its types are not known here
+            def __getitem__(self, index: int) -> Any:
+                sample = super().__getitem__(index)
+                return row_of(*(sample[name] for name in COLUMNS))
 
-    dataset = StreamingDataset(local=shards, batch_size=batch_size, shuffle=False)
-    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
-    return lambda: iter(loader)
+        def collate(samples: list[dict[str, Any]]) -> Tensors:
+            terms, starts, ends, ids = ([sample[name] for sample in samples] for name in COLUMNS)
+            return batch_of(terms, starts, ends, ids)
+
+        shards = str(rows.with_suffix(".mds"))
+        kinds = {"term": "str", "span_start": "int32", "span_end": "int32", "example_id": "uint64"}
+        if not Path(shards).exists():
+            with MDSWriter(out=shards, columns=kinds) as writer:
+                for row in pl.read_parquet(rows).iter_rows(named=True):
+                    writer.write(row)
+        form = StreamingDataset if in_batches else Tokenised
+        dataset = form(local=shards, batch_size=batch_size, shuffle=False)
+        loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate if in_batches else stacked)
+        return lambda: iter(loader)
+
+    return prepare
 
 
 def _hugging_face(rows: Path, batch_size: int) -> Passes:
@@ -127,8 +138,15 @@ TOPIC_ORDER = Contender("topic-order", "feed in the order of the topic", _feed(N
 PEERS = (
     Contender(
         "mosaicml",
-        "MosaicML StreamingDataset, local MDS shards, DataLoader",
-        _mosaicml,
+        "MosaicML StreamingDataset, local MDS shards, tokens made by row",
+        _mosaicml(in_batches=False),
+        rows_at_most=60_000,
+        needs=("mosaicml-streaming",),
+    ),
+    Contender(
+        "mosaicml-batches",
+        "MosaicML StreamingDataset, local MDS shards, tokens made by batch",
+        _mosaicml(in_batches=True),
         rows_at_most=60_000,
         needs=("mosaicml-streaming",),
     ),

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from consumers.reduction.form import ALPHABET, BOS, EOS
+from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
 
 _TOKEN_OF_BYTE = np.zeros(256, dtype=np.int64)
 _TOKEN_OF_BYTE[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(3, 3 + len(ALPHABET))
@@ -67,8 +68,26 @@ def token_spans(starts: Sequence[int], ends: Sequence[int]) -> torch.Tensor:
 
 def batch_of(terms: Sequence[str], starts: Sequence[int], ends: Sequence[int], ids: Sequence[int]) -> Tensors:
     """Return a peer's batch of rows that it holds as Python values; ids are unsigned."""
-    example_id = torch.from_numpy(np.array(ids, dtype=np.uint64).view(np.int64))
-    return Tensors(*pad_terms(terms), token_spans(starts, ends), example_id)
+    return Tensors(*pad_terms(terms), token_spans(starts, ends), _signed(ids))
+
+
+def row_of(term: str, start: int, end: int, example_id: int) -> tuple[torch.Tensor, int, int, int]:
+    """Return a row with its tokens made, (T,) int64, and the rest as it is."""
+    tokens = np.empty(len(term) + 2, dtype=np.int64)
+    tokens[0], tokens[-1] = BOS, EOS
+    tokens[1:-1] = _TOKEN_OF_BYTE[np.frombuffer(term.encode(), dtype=np.uint8)]
+    return torch.from_numpy(tokens), start, end, example_id
+
+
+def stacked(rows: Sequence[tuple[torch.Tensor, int, int, int]]) -> Tensors:
+    """Return the rows of `row_of` as a batch, padded; no token of a term is padding's."""
+    tokens, starts, ends, ids = zip(*rows, strict=True)
+    padded = pad_sequence(list(tokens), batch_first=True, padding_value=PAD)
+    return Tensors(padded, padded != PAD, token_spans(starts, ends), _signed(ids))
+
+
+def _signed(ids: Sequence[int]) -> torch.Tensor:
+    return torch.from_numpy(np.array(ids, dtype=np.uint64).view(np.int64))
 
 
 def tally_of_batches(batches: Iterable[Tensors]) -> tuple[Tally, float]:

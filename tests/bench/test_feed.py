@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.feed import BenchmarkError, _measured
 from bench.feed.contenders import COLUMNS, FEED, PEERS
-from bench.feed.tensors import Tensors, batch_of, pad_terms, tally_of_batches, tally_of_rows
+from bench.feed.tensors import Tensors, batch_of, pad_terms, row_of, stacked, tally_of_batches, tally_of_rows
 from broker.clients import Connection
 from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
 from consumers.reduction.tensors import decode_tokens
@@ -41,6 +41,16 @@ def test_the_peers_encoder_gives_the_terms_padded(terms: list[str]) -> None:
         assert (row[0], row[len(term) + 1]) == (BOS, EOS)
         assert real.tolist() == [True] * (len(term) + 2) + [False] * (len(row) - len(term) - 2)
         assert bool((row[~real] == PAD).all())
+
+
+@given(terms=TERMS)
+def test_rows_stacked_are_the_batch_that_is_made_at_once(terms: list[str]) -> None:
+    numbers = list(range(len(terms)))
+    rows = [row_of(term, number, 2 * number, 2**64 - 1 - number) for number, term in enumerate(terms)]
+    at_once = batch_of(terms, numbers, [2 * number for number in numbers], [2**64 - 1 - number for number in numbers])
+    for one, other in zip(stacked(rows), at_once, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
 
 
 @given(size=st.integers(1, 70), order=st.permutations(range(60)))
