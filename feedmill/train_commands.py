@@ -82,7 +82,7 @@ def train_reduction_command(
         bool, typer.Option("--gradient-checkpointing", help="Less memory for more time.")
     ] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
-    eval_every: Annotated[int, typer.Option(min=1, help="Steps between judgements by held-out terms.")] = 200,
+    eval_every: Annotated[int, typer.Option(min=1, help="Steps between judgements by held-out terms.")] = 500,
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint, with its settings.")

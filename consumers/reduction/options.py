@@ -78,7 +78,7 @@ class Judging:
     """
 
     rows: int = 1024
-    every_steps: int = 200
+    every_steps: int = 500
 
 
 @dataclass(frozen=True, eq=False)
