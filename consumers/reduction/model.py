@@ -38,7 +38,7 @@ class SpanPredictorConfig(PretrainedConfig):  # type: ignore[misc]  # transforme
         num_attention_layers: int = 1,
         num_attention_heads: int = 1,
         head_dim: int = 32,
-        counter_channels: int = 16,
+        counter_channels: int = 32,
         intermediate_size: int = 192,
         **kwargs: Any,
     ) -> None:
