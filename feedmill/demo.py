@@ -176,9 +176,11 @@ def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
 def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, Pace]:
     with progress("train", steps) as advance:
         # Loading torch takes seconds: the bar stands there already.
+        import torch
+
         from consumers.budget import Budget
         from consumers.feed import Feed, FeedOptions
-        from consumers.reduction.options import Saving, TrainOptions
+        from consumers.reduction.options import Optimisation, Saving, TrainOptions, bf16_is_fast
         from consumers.reduction.trainer import train
 
         feed = Feed(
@@ -189,7 +191,11 @@ def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, 
             options=FeedOptions(max_tokens=_MAX_TOKENS, bucket=True),
         )
         budget = Budget(steps=steps, seconds=_TRAIN_LIMIT_S)
-        options = TrainOptions(saving=Saving(out=out, replace=True), budget=budget)
+        options = TrainOptions(
+            saving=Saving(out=out, replace=True),
+            budget=budget,
+            optimisation=Optimisation(bf16=bf16_is_fast(torch.device("cpu"))),
+        )
         report = train(feed, options, lambda step: advance(step.number, f"loss {step.loss:.3f}"))
     return report, Pace("train", report.real_tokens, "tokens/s", report.elapsed_s)
 

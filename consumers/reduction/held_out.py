@@ -45,7 +45,7 @@ class _Rows:
 
 
 class HeldOut:
-    """Rows of the split `val` with the limits of a training feed.
+    """Rows of the split `val` from the sources of a training feed, within its limits.
 
     Args:
         feed: the training feed.
@@ -67,7 +67,12 @@ class HeldOut:
             split="val",
             batch_size=rows,
             shuffle_seed=seed,
-            options=FeedOptions(max_tokens=feed.max_tokens, window_rows=rows * _WINDOW),
+            options=FeedOptions(
+                sources=feed.options.sources,
+                where=feed.options.where,
+                max_tokens=feed.max_tokens,
+                window_rows=rows * _WINDOW,
+            ),
         )
         if state is not None:
             drawn.load_state_dict(state)

@@ -27,8 +27,8 @@ class Optimisation:
         bf16: let matrix products run in bfloat16; weights and losses stay float32.
     """
 
-    learning_rate: float = 2e-3
-    warmup_steps: int = 30
+    learning_rate: float = 3e-3
+    warmup_steps: int = 50
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0

@@ -285,6 +285,34 @@ def test_a_resumed_run_sees_its_snapshot_and_its_held_out_rows_though_more_has_c
     assert report.held_out == straight.held_out
 
 
+def test_a_run_that_follows_stops_while_it_waits_and_goes_on_with_what_comes(clean: Connection, tmp_path: Path) -> None:
+    def following() -> Feed:
+        return Feed(clean, "reduction", batch_size=32, mode="follow", shuffle_seed=1, options=FeedOptions(linger_s=0.1))
+
+    out = tmp_path / "model"
+    rows = [len(batch) for batch in Feed(clean, "reduction", batch_size=32)]
+    seen: list[int] = []
+
+    def watch(step: Step) -> None:
+        seen.append(step.number)
+        if step.number == len(rows):
+            # All there is has been seen: the signal comes while the next is waited for.
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
+
+    stop = StopRequest()
+    before = signal.signal(signal.SIGALRM, stop.heed)
+    try:
+        with pytest.raises(TrainingStoppedError, match=f"stopped by SIGALRM after step {len(rows)}"):
+            train(following(), options(out, len(rows) + 2), watch, stop=stop)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert seen == list(range(1, len(rows) + 1))
+    write(clean, reductions.valid(200, first=5000))
+    report = train(following(), options(out, len(rows) + 2, saving=resumed(out)))
+    assert report.steps == len(rows) + 2
+    assert report.rows == sum(rows) + 64
+
+
 def test_nothing_to_resume_is_told(clean: Connection, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint to resume: train without --resume"):
         train(feed(clean), options(tmp_path / "model", 3, saving=resumed(tmp_path / "model")))
