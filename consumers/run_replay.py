@@ -179,7 +179,7 @@ def _seen(
 ) -> Iterator[tuple[RunProgress, pl.DataFrame, int]]:
     """Yield the rows of each window in the order of its batches, with how many batches those are."""
     wire = tuple(family_named(spec.family).wire)
-    blocks = len(order_of(spec.sources[0].bounds, None if spec.shuffle_seed is None else (0,)))
+    blocks = len(order_of(spec.sources[0].bounds, spec.block_offsets, None if spec.shuffle_seed is None else (0,)))
     for number, made in enumerate(passes):
         given = 0
         for window in windows(connection, spec, Cursor(epoch=made.epoch), columns=wire):
