@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from schema.errors import UsageError
+from schema.errors import ConfigError, UsageError
 
 NAMES = ("generate", "refine", "pipeline", "feed")
 _VARIANTS = ("topic_order",)
@@ -27,7 +27,12 @@ def bench_command(
 
     if name not in NAMES:
         raise UsageError(f"no benchmark is named {name!r}: use one of {', '.join(NAMES)}")
-    run = import_module(f"bench.{name}").run
+    try:
+        run = import_module(f"bench.{name}").run
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the benchmark {name} needs {error.name}: install the extra that has it, `pip install feedmill[train]`"
+        ) from error
     figures: dict[str, Any] = run() if rows is None else run(rows)
     if missing := figures.get("peers_missing"):
         print(f"left out, for want of {', '.join(missing)}: `make bench` has them in an environment", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -110,9 +111,9 @@ def test_the_command_reports_the_feed_its_peers_and_those_that_are_missing(
     assert run(["bench", "feed", "--rows", "3000", "--json"]) == 0
     said, aside = capfd.readouterr()
     told = json.loads(said)
-    missing = [name for peer in PEERS for name in peer.needs if not installed(name)]
+    missing = {name for peer in PEERS for name in peer.needs if not installed(name)}
     assert told["peers_missing"] == sorted(missing)
-    assert len(told["peers"]) == len(PEERS) - len(missing)
+    assert len(told["peers"]) == sum(missing.isdisjoint(peer.needs) for peer in PEERS)
     assert ("left out, for want of" in aside) == bool(missing)
     for figures in (told, told["topic_order"], *told["peers"]):
         assert (figures["unit"], figures["rows"]) == ("examples/s", 3000)
@@ -120,6 +121,18 @@ def test_the_command_reports_the_feed_its_peers_and_those_that_are_missing(
     for peer in told["peers"]:
         assert peer["ratio"] == pytest.approx(told["rate"] / peer["rate"])
     assert told["padding_share"] < told["topic_order"]["padding_share"]
+
+
+def test_without_torch_the_command_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(["bench", "feed"]) == 1
+    said, aside = capfd.readouterr()
+    assert (said, aside.count("\n")) == ("", 1)
+    assert "needs torch: install the extra that has it" in aside
 
 
 def installed(distribution: str) -> bool:
