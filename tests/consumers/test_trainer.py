@@ -395,7 +395,10 @@ def test_bfloat16_gradient_checkpoints_and_accounts_agree_with_plain_training(
     plain = train(feed(clean), options(tmp_path / "plain", 6))
     saving = train(feed(clean), options(tmp_path / "less", 6, execution=Execution(gradient_checkpointing=True)))
     assert saving.losses == pytest.approx(plain.losses, rel=1e-5)
-    half = train(feed(clean), options(tmp_path / "half", 6, optimisation=Optimisation(bf16=True)))
+    half = train(
+        feed(clean),
+        options(tmp_path / "half", 6, optimisation=Optimisation(learning_rate=2e-3, warmup_steps=30, bf16=True)),
+    )
     assert half.losses == pytest.approx(plain.losses, rel=0.05)
     assert half.losses != plain.losses
     assert load_file(tmp_path / "half" / "model.safetensors")["embedding.weight"].dtype == torch.float32
