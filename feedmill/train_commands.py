@@ -33,7 +33,7 @@ _STEPS = 300
 _BATCH_TOKENS = 4096
 _MAX_TOKENS = 2050
 _LEARNING_RATE = 3e-3
-# Brackets are learnt sooner in short terms, at a fraction of the cost; docs/span_predictor.md has the figures.
+# Brackets are learnt sooner in short terms, at a fraction of the cost; docs/reduction.md has the figures.
 _CURRICULUM = [[0.35, 128], [0.65, 384]]
 _DEFAULTS: Mapping[str, Any] = {
     "mode": "snapshot",

@@ -3,7 +3,7 @@
 Pre-norm blocks of three parts: learned counters (`consumers.reduction.counting`), scaled dot-product attention with
 rotary positions (Su et al., arXiv:2104.09864) in the last blocks, and a squared-ReLU layer (So et al.,
 arXiv:2109.08668); RMSNorm before each. `start` and `end` point at token positions, `normal_form` is read at `BOS`.
-docs/span_predictor.md says what was tried. Shapes: B rows, T tokens, D hidden, H heads, E channels of a head.
+docs/reduction.md says what was tried. Shapes: B rows, T tokens, D hidden, H heads, E channels of a head.
 """
 
 from __future__ import annotations

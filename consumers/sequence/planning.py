@@ -27,12 +27,32 @@ def splitmix64(values: Keys) -> Keys:
 
 
 def permutation(count: int, *seeds: int) -> Indices:
-    """Return a permutation of range(count), the same for the same seeds on every platform."""
+    """Return a permutation of range(count), below 2^32, the same for the same seeds on every platform.
+
+    Fisher and Yates's shuffle (Knuth, The Art of Computer Programming, 3.4.2, algorithm P); a draw is the upper half of
+    a splitmix64 number, scaled to its range (Lemire, arXiv:1805.10941, without the rejection).
+    """
     state = np.zeros(1, dtype=np.uint64)
     for seed in seeds:
         state = splitmix64(state ^ np.array([seed % 2**64], dtype=np.uint64))
-    keys = splitmix64(splitmix64(np.arange(count, dtype=np.uint64)) ^ state)
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    order = np.arange(count, dtype=np.int64)
+    _shuffle(order, state)
+    return order
+
+
+@compiled
+def _shuffle(order: Indices, state: Keys) -> None:
+    """Shuffle `order` where it is, by the numbers that follow from `state` (1,)."""
+    # One kind of integer throughout: signed and unsigned together would become floats.
+    half = np.uint64(32)
+    counter = state[0]
+    for last in range(len(order) - 1, 0, -1):
+        counter += np.uint64(0x9E3779B97F4A7C15)
+        mixed = (counter ^ (counter >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+        picked = np.int64(((mixed >> half) * np.uint64(last + 1)) >> half)
+        order[last], order[picked] = order[picked], order[last]
 
 
 def interleaved(counts: list[int]) -> Indices:
