@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from broker.clients import Connection, connect
     from consumers.feed import Curriculum, Feed, FeedOptions, Source
-    from consumers.replay import replay
-    from consumers.run_replay import replay_run
+    from consumers.replay.run import replay_run
+    from consumers.replay.stretch import replay
     from producers.reduction.run import ReductionRun, produce
     from schema.errors import FeedmillError
     from schema.settings import Settings, load_settings
@@ -33,8 +33,8 @@ _HOMES = {
     "connect": "broker.clients",
     "load_settings": "schema.settings",
     "produce": "producers.reduction.run",
-    "replay": "consumers.replay",
-    "replay_run": "consumers.run_replay",
+    "replay": "consumers.replay.stretch",
+    "replay_run": "consumers.replay.run",
 }
 
 __all__ = [

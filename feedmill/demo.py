@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.reduction.report import TrainReport
     from consumers.reduction.samples import Sample
-    from consumers.replay import ReplayReport
+    from consumers.replay.stretch import ReplayReport
     from feedmill.services import Service
 
 FAMILY = "reduction"
@@ -159,7 +159,7 @@ def _coverage(connection: Connection, console: Console) -> dict[str, Any]:
 
 
 def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
-    from consumers.replay import Progress, replay
+    from consumers.replay.stretch import Progress, replay
 
     out = connection.settings.data_dir / "demo" / "reductions.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -178,10 +178,10 @@ def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, 
         # Loading torch takes seconds: the bar stands there already.
         import torch
 
-        from consumers.budget import Budget
         from consumers.feed import Feed, FeedOptions
         from consumers.reduction.options import Optimisation, Saving, TrainOptions, bf16_is_fast
         from consumers.reduction.trainer import train
+        from consumers.training.budget import Budget
 
         feed = Feed(
             connection,

@@ -17,8 +17,8 @@ from schema.registry import family_named
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
-    from consumers.replay import Progress, ReplayReport
-    from consumers.run_replay import RunProgress, RunReport
+    from consumers.replay.run import RunProgress, RunReport
+    from consumers.replay.stretch import Progress, ReplayReport
 
 
 def replay_command(
@@ -42,7 +42,7 @@ def replay_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Write a stretch of a topic to a file, the same bytes every time, with a manifest beside it."""
-    from consumers.formats import ending
+    from consumers.replay.formats import ending
 
     # What is wrong with the command line is told before a broker is looked for.
     if family is not None:
@@ -78,8 +78,8 @@ def _replay(
 ) -> tuple[ReplayReport, list[str]]:
     """Return what was written, and what there is to say of undecodable records."""
     from broker.clients import connect
-    from consumers.bounds import parse_bound
-    from consumers.replay import replay
+    from consumers.replay.bounds import parse_bound
+    from consumers.replay.stretch import replay
     from schema.record import CLEAN
 
     stage = CLEAN if stage is None else stage
@@ -104,7 +104,7 @@ def _replay(
 
 def _replay_run(path: Path, family: str | None, out: Path, quiet: bool) -> RunReport:
     from broker.clients import connect
-    from consumers.run_replay import read_manifest, replay_run
+    from consumers.replay.run import read_manifest, replay_run
 
     manifest = read_manifest(path)
     connection = connect(load_settings())

@@ -21,11 +21,11 @@ from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
-    from consumers.budget import Budget
     from consumers.feed import Feed
-    from consumers.ranks import Ranks
     from consumers.reduction.options import Lesson, TrainOptions
     from consumers.reduction.report import Step, TrainReport
+    from consumers.training.budget import Budget
+    from consumers.training.ranks import Ranks
 
 _SAMPLES = 10
 _STEPS = 300
@@ -100,9 +100,9 @@ def train_reduction_command(
     require_torch()
     settings = load_settings()
     from broker.clients import connect
-    from consumers.ranks import joined
     from consumers.reduction.options import Execution, Judging, Lesson, Optimisation, Saving, TrainOptions
     from consumers.reduction.trainer import saved_choices
+    from consumers.training.ranks import joined
 
     given = {
         "split": split,
@@ -197,7 +197,7 @@ def _chosen(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: Ranks) ->
 
 
 def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) -> Budget:
-    from consumers.budget import Budget
+    from consumers.training.budget import Budget
 
     if steps is None and minutes is None:
         return Budget(**saved["budget"]) if saved else Budget(steps=_STEPS)
@@ -226,7 +226,7 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks) -> Fe
 
 def _train(lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, *, quiet: bool) -> TrainReport:
     from consumers.reduction.trainer import train
-    from consumers.stopping import stop_on_signals
+    from consumers.training.stopping import stop_on_signals
 
     total = options.budget.steps or options.budget.seconds or 0.0
     *before, last = lessons

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
-from consumers.checkpoints import find_checkpoint
 from consumers.reduction.model import SpanPredictor
+from consumers.training.checkpoints import find_checkpoint
 from schema.errors import CheckpointError
 
 # transformers' own names for the first two

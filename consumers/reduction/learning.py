@@ -23,7 +23,6 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from consumers.feed import Feed
-from consumers.ranks import Ranks
 from consumers.reduction.checkpoint import (
     LESSON_MANIFEST,
     MANIFEST,
@@ -40,7 +39,8 @@ from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
 from consumers.reduction.options import Lesson, Optimisation, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Counters, Step
 from consumers.reduction.tensors import ReductionBatch
-from consumers.stopping import Stopped, StopRequest
+from consumers.training.ranks import Ranks
+from consumers.training.stopping import Stopped, StopRequest
 from schema.errors import FeedError, TrainingError, UsageError
 
 

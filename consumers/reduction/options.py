@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from consumers.budget import Budget
 from consumers.feed import Feed
 from consumers.reduction.loss import LABEL_SMOOTHING
+from consumers.training.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,11 +35,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from consumers.checkpoints import RunFolder, flush, newest_first
 from consumers.feed import Feed
-from consumers.loss_log import NAME as LOSSES
-from consumers.loss_log import LossLog
-from consumers.ranks import ALONE, Ranks
 from consumers.reduction.board import FOLDER as BOARD
 from consumers.reduction.board import Board
 from consumers.reduction.checkpoint import CONFIG, TRAINER, WEIGHTS, read_json
@@ -47,7 +43,11 @@ from consumers.reduction.held_out import HeldOut, Judgement
 from consumers.reduction.learning import Learning
 from consumers.reduction.options import Lesson, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
-from consumers.stopping import StopRequest
+from consumers.training.checkpoints import RunFolder, flush, newest_first
+from consumers.training.loss_log import NAME as LOSSES
+from consumers.training.loss_log import LossLog
+from consumers.training.ranks import ALONE, Ranks
+from consumers.training.stopping import StopRequest
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 
 REPORT = "training.json"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.budget import Budget
+from consumers.training.budget import Budget
 from schema.errors import UsageError
 
 

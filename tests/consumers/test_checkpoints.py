@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from consumers.checkpoints import RunFolder, find_checkpoint, newest_first
-from consumers.loss_log import LossLog, read_losses
+from consumers.training.checkpoints import RunFolder, find_checkpoint, newest_first
+from consumers.training.loss_log import LossLog, read_losses
 from schema.errors import CheckpointError
 
 # Writes step 30 and is killed, by itself, at the n-th thing it does to the file system on the way.
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from consumers.checkpoints import RunFolder
+from consumers.training.checkpoints import RunFolder
 left, armed = int(sys.argv[2]), False
 def count(event, arguments):
     global left

@@ -22,7 +22,7 @@ from broker.clients import Connection
 from broker.topics import delete_topics, ensure_topics
 from consumers.batches import Batch
 from consumers.feed import Curriculum, Feed, FeedOptions, Source
-from consumers.run_replay import RunProgress, read_manifest, replay_run
+from consumers.replay.run import RunProgress, read_manifest, replay_run
 from feedmill.cli import run
 from schema.errors import ReplayError, UsageError
 from schema.json_form import json_lines
@@ -315,6 +315,6 @@ def test_a_manifest_of_another_family_is_wrong_usage(
 
 
 def test_a_run_is_replayed_without_torch() -> None:
-    program = "import sys, consumers.run_replay, feedmill.replay_commands; print('torch' in sys.modules)"
+    program = "import sys, consumers.replay.run, feedmill.replay_commands; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "False"

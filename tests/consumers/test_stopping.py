@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from consumers.stopping import Stopped, StopRequest, stop_on_signals
+from consumers.training.stopping import Stopped, StopRequest, stop_on_signals
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -14,9 +14,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from broker.clients import Connection
-from consumers.budget import Budget
 from consumers.feed import Feed, FeedOptions
-from consumers.loss_log import read_losses
 from consumers.reduction.checkpoint import load_model
 from consumers.reduction.held_out import predict
 from consumers.reduction.model import SpanPredictor
@@ -24,7 +22,9 @@ from consumers.reduction.options import Execution, Judging, Lesson, Optimisation
 from consumers.reduction.report import Step, TrainReport
 from consumers.reduction.tensors import ReductionBatch
 from consumers.reduction.trainer import train
-from consumers.stopping import StopRequest
+from consumers.training.budget import Budget
+from consumers.training.loss_log import read_losses
+from consumers.training.stopping import StopRequest
 from schema.errors import CheckpointError, FeedError, TrainingError, TrainingStoppedError, UsageError
 from tests import reductions
 from tests.consumers.records import write

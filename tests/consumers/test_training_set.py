@@ -7,7 +7,7 @@ import pytest
 from broker.clients import Connection
 from broker.topics import delete_topics
 from consumers.feed import Feed
-from consumers.training_set import TrainingSet
+from consumers.training.training_set import TrainingSet
 from schema.errors import BrokerError, FeedError
 from tests import reductions
 from tests.consumers.records import forget_before, topic, write

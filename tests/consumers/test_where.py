@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from consumers.where import RowFilter
+from consumers.replay.where import RowFilter
 from schema.errors import ReplayError
 
 COLUMNS = {"term": pl.String(), "n": pl.Int32(), "id": pl.UInt64(), "reasons": pl.List(pl.String())}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from broker.clients import Connection
-from consumers.loss_log import read_losses
+from consumers.training.loss_log import read_losses
 from feedmill.train_commands import parse_curriculum
 from schema.errors import UsageError
 from tests import reductions

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from broker.clients import Connection
-from consumers.loss_log import read_losses
+from consumers.training.loss_log import read_losses
 from feedmill.cli import run
 from producers.reduction.recipe import ReductionRun
 from producers.reduction.run import generate

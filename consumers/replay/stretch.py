@@ -26,13 +26,13 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.topics import Extent, topic_name
-from consumers.bounds import Bound, resolve
 from consumers.decoding import decode_record
-from consumers.formats import ending, open_writer
 from consumers.reading import Block, Record, TopicReader
-from consumers.row_groups import RowGroups
-from consumers.where import RowFilter
-from consumers.whole_file import whole_file
+from consumers.replay.bounds import Bound, resolve
+from consumers.replay.formats import ending, open_writer
+from consumers.replay.row_groups import RowGroups
+from consumers.replay.where import RowFilter
+from consumers.replay.whole_file import whole_file
 from schema import ledger
 from schema.errors import ReplayError, UsageError
 from schema.family import Family

@@ -22,14 +22,14 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.topics import extents, topic_id
-from consumers.formats import ending, open_writer
 from consumers.reading import gone
-from consumers.row_groups import RowGroups
+from consumers.replay.formats import ending, open_writer
+from consumers.replay.row_groups import RowGroups
+from consumers.replay.whole_file import whole_file
 from consumers.sequence.blocks import order_of
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.spec import FeedSpec, FeedState, read_state
 from consumers.sequence.windows import windows
-from consumers.whole_file import whole_file
 from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_form import json_lines
 from schema.registry import family_named
