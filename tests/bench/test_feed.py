@@ -98,7 +98,6 @@ def test_tokens_of_another_type_are_refused() -> None:
 def test_a_contender_that_gives_other_rows_is_an_error(connection: Connection, tmp_path: Path) -> None:
     rows = reductions.valid(300)
     write(connection, rows)
-    assert _measured(FEED, connection, rows, tmp_path)["rows"] == 300
     with pytest.raises(BenchmarkError, match=r"gave Tally\(rows=300, .* and its rows are Tally\(rows=299,"):
         _measured(FEED, connection, rows[:-1], tmp_path)
 
