@@ -16,25 +16,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import polars as pl
 from torch.utils.data import IterableDataset, get_worker_info
 
 from broker.clients import Connection, connect
 from consumers.batches import Batch, Stamp
+from consumers.feed_options import FeedOptions, check_options
 from consumers.forms import form_of
+from consumers.live import next_pass
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.predicates import predicate_text
-from consumers.sequence.sources import Source, check_sources, later, pin, require_held
+from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
 from consumers.sequence.windows import Window, windows
-from schema.errors import FeedError, UsageError
-from schema.family import SPLITS
+from schema.errors import FeedError
 from schema.registry import family_named
 from schema.settings import Settings
 
@@ -46,46 +45,6 @@ __all__ = ["Curriculum", "Feed", "FeedOptions", "Source"]
 _log = logging.getLogger("feedmill.feed")
 
 DEFAULT_BATCH_SIZE = 64
-# How often a feed that follows asks for new offsets.
-_LOOK_INTERVAL_S = 0.2
-# So many new offsets are worth a pass at once: a clean record has up to 2,048 rows.
-_PROMPT_OFFSETS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeedOptions:
-    """What is seldom changed.
-
-    Attributes:
-        sources: the clean topics to read, by namespace, with their weights; by default the one of the settings.
-        where: keeps the rows for which it is true: a Polars expression over the family's columns, or SQL for one.
-        curriculum: orders an epoch by a column, in phases.
-        batch_tokens: cut batches so that B x T, padding included, stays within this; `batch_size` is then a second
-            limit, where it is given.
-        bucket: batch rows of similar length together, which saves padding.
-        max_tokens: rows with more tokens are left out, counted in `Batch.too_long` and told in the log; None takes
-            the family's limit.
-        window_rows: rows held at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
-        block_offsets: consecutive offsets of a partition that are read together, some 16,000 rows; a shuffled
-            feed takes such blocks from anywhere in the topic. Smaller ones mix better and cost more jumps.
-        rank: of this process among `world`.
-        world: processes that share every batch.
-        prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
-        linger_s: in `follow` mode, how long rows may wait for more to come.
-    """
-
-    sources: tuple[Source, ...] = (Source(),)
-    where: pl.Expr | str | None = None
-    curriculum: Curriculum | None = None
-    batch_tokens: int | None = None
-    bucket: bool = False
-    max_tokens: int | None = None
-    window_rows: int = 65_536
-    block_offsets: int = 8
-    rank: int = 0
-    world: int = 1
-    prefetch: int = 4
-    linger_s: float = 1.0
 
 
 class Feed(IterableDataset[Batch]):
@@ -141,7 +100,7 @@ class Feed(IterableDataset[Batch]):
             where=None if options.where is None else predicate_text(options.where, tuple(self.family.wire)),
             curriculum=options.curriculum,
         )
-        _check(spec, options)
+        check_options(spec, options)
         self.options = options
         self.connection = source if isinstance(source, Connection) else connect(source)
         pinned = tuple(pin(self.connection, family, each) for each in options.sources)
@@ -336,32 +295,10 @@ class Feed(IterableDataset[Batch]):
             for window in windows(self.connection, self.spec.with_bounds(cursor.bounds), cursor, self._share()):
                 given = cursor.batch if window.start.window == cursor.window else 0
                 yield from self._batches(window, list(range(given, len(window.batches))))
-            waiting = self._next_pass(cursor)
+            waiting = next_pass(self.connection, self.spec, cursor, self.options.linger_s)
             while (following := next(waiting)) is None:
                 yield None
             cursor = following
-
-    def _next_pass(self, cursor: Cursor) -> Iterator[Cursor | None]:
-        """Yield None until more has come and had time to become a batch; then the cursor before it."""
-        closes_at: float | None = None
-        bounds = cursor.bounds or ()
-        while True:
-            come = tuple(
-                bound if source.repeat else later(self.connection, bound, source.topic)
-                for bound, source in zip(bounds, self.spec.sources, strict=True)
-            )
-            offsets = sum(
-                extent.end - extent.begin
-                for bound, source in zip(come, self.spec.sources, strict=True)
-                for extent in bound.values()
-                if not source.repeat
-            )
-            if offsets:
-                closes_at = closes_at or time.monotonic() + self.options.linger_s
-                if offsets >= _PROMPT_OFFSETS or time.monotonic() >= closes_at:
-                    yield Cursor(epoch=cursor.epoch + 1, bounds=come)
-            time.sleep(_LOOK_INTERVAL_S)
-            yield None
 
     def _batches(self, window: Window, numbers: list[int]) -> Iterator[Batch]:
         """Yield this rank's share of the window's batches with these indices."""
@@ -388,33 +325,3 @@ def _with(passes: tuple[Passes, ...], made: Passes) -> tuple[Passes, ...]:
     if passes and made.batches is None and passes[-1].batches is None and passes[-1].last + 1 == made.first:
         return (*passes[:-1], replace(passes[-1], last=made.last))
     return (*passes, made)
-
-
-def _check(spec: FeedSpec, options: FeedOptions) -> None:
-    if spec.split is not None and spec.split not in SPLITS:
-        raise UsageError(f"unknown split {spec.split!r}: use one of {', '.join(SPLITS)}")
-    if spec.mode not in ("snapshot", "follow"):
-        raise UsageError(f"unknown mode {spec.mode!r}: use snapshot or follow")
-    if (
-        (spec.batch_size or 1) < 1
-        or spec.batch_size == 0
-        or min(spec.window_rows, spec.block_offsets) < 1
-        or spec.max_tokens < 1
-    ):
-        raise UsageError("batch_size, window_rows, block_offsets and max_tokens must be at least 1")
-    if spec.batch_tokens is not None and spec.batch_tokens < spec.max_tokens:
-        raise UsageError(
-            f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row might fit no batch: "
-            "raise one or lower the other"
-        )
-    if not 0 <= options.rank < options.world:
-        raise UsageError(f"rank {options.rank} is not one of {options.world}: ranks count from 0")
-    if options.prefetch < 0 or options.linger_s < 0:
-        raise UsageError("prefetch and linger_s must not be negative")
-    check_sources(options.sources, spec.mode, spec.shuffle_seed is not None)
-    if spec.curriculum is not None:
-        kind = family_named(spec.family).wire.get(spec.curriculum.column)
-        if kind is None or not kind.is_numeric():
-            raise UsageError(f"a curriculum goes by a numeric column, and {spec.curriculum.column!r} is none")
-        if spec.mode == "follow":
-            raise UsageError("a curriculum orders a whole pass, which a feed that follows never has: use a snapshot")

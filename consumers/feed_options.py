@@ -1,0 +1,80 @@
+"""What a feed can be told, and what it cannot: the options, and the checks that need no broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from consumers.sequence.sources import Source, check_sources
+from consumers.sequence.spec import Curriculum, FeedSpec
+from schema.errors import UsageError
+from schema.family import SPLITS
+from schema.registry import family_named
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedOptions:
+    """What is seldom changed.
+
+    Attributes:
+        sources: the clean topics to read, by namespace, with their weights; by default the one of the settings.
+        where: keeps the rows for which it is true: a Polars expression over the family's columns, or SQL for one.
+        curriculum: orders an epoch by a column, in phases.
+        batch_tokens: cut batches so that B x T, padding included, stays within this; `batch_size` is then a second
+            limit, where it is given.
+        bucket: batch rows of similar length together, which saves padding.
+        max_tokens: rows with more tokens are left out, counted in `Batch.too_long` and told in the log; None takes
+            the family's limit.
+        window_rows: rows held at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
+        block_offsets: consecutive offsets of a partition that are read together, some 16,000 rows; a shuffled
+            feed takes such blocks from anywhere in the topic. Smaller ones mix better and cost more jumps.
+        rank: of this process among `world`.
+        world: processes that share every batch.
+        prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
+        linger_s: in `follow` mode, how long rows may wait for more to come.
+    """
+
+    sources: tuple[Source, ...] = (Source(),)
+    where: pl.Expr | str | None = None
+    curriculum: Curriculum | None = None
+    batch_tokens: int | None = None
+    bucket: bool = False
+    max_tokens: int | None = None
+    window_rows: int = 65_536
+    block_offsets: int = 8
+    rank: int = 0
+    world: int = 1
+    prefetch: int = 4
+    linger_s: float = 1.0
+
+
+def check_options(spec: FeedSpec, options: FeedOptions) -> None:
+    """Raise UsageError where a feed cannot be as it is told to be; `spec` may lack its sources."""
+    if spec.split is not None and spec.split not in SPLITS:
+        raise UsageError(f"unknown split {spec.split!r}: use one of {', '.join(SPLITS)}")
+    if spec.mode not in ("snapshot", "follow"):
+        raise UsageError(f"unknown mode {spec.mode!r}: use snapshot or follow")
+    if (
+        (spec.batch_size or 1) < 1
+        or spec.batch_size == 0
+        or min(spec.window_rows, spec.block_offsets) < 1
+        or spec.max_tokens < 1
+    ):
+        raise UsageError("batch_size, window_rows, block_offsets and max_tokens must be at least 1")
+    if spec.batch_tokens is not None and spec.batch_tokens < spec.max_tokens:
+        raise UsageError(
+            f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row might fit no batch: "
+            "raise one or lower the other"
+        )
+    if not 0 <= options.rank < options.world:
+        raise UsageError(f"rank {options.rank} is not one of {options.world}: ranks count from 0")
+    if options.prefetch < 0 or options.linger_s < 0:
+        raise UsageError("prefetch and linger_s must not be negative")
+    check_sources(options.sources, spec.mode, spec.shuffle_seed is not None)
+    if spec.curriculum is not None:
+        kind = family_named(spec.family).wire.get(spec.curriculum.column)
+        if kind is None or not kind.is_numeric():
+            raise UsageError(f"a curriculum goes by a numeric column, and {spec.curriculum.column!r} is none")
+        if spec.mode == "follow":
+            raise UsageError("a curriculum orders a whole pass, which a feed that follows never has: use a snapshot")

@@ -1,0 +1,49 @@
+"""Following a topic: the offsets of the next pass, once enough has come or what has come has waited long enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from broker.clients import Connection
+from consumers.sequence.cursor import Cursor
+from consumers.sequence.sources import later
+from consumers.sequence.spec import FeedSpec
+
+# How often new offsets are asked for.
+_LOOK_INTERVAL_S = 0.2
+# So many new offsets are worth a pass at once: a clean record has up to 2,048 rows.
+_PROMPT_OFFSETS = 64
+
+
+def next_pass(connection: Connection, spec: FeedSpec, cursor: Cursor, linger_s: float) -> Iterator[Cursor | None]:
+    """Yield None until more has come than the pass of `cursor` had, and then the cursor of the next pass.
+
+    Args:
+        connection: the broker to ask.
+        spec: of a feed that follows; sources that repeat keep their offsets.
+        cursor: with the offsets of the pass that has ended.
+        linger_s: how long a few rows may wait for more to come.
+
+    Raises:
+        BrokerError: a topic is gone.
+    """
+    closes_at: float | None = None
+    bounds = cursor.bounds or ()
+    while True:
+        come = tuple(
+            bound if source.repeat else later(connection, bound, source.topic)
+            for bound, source in zip(bounds, spec.sources, strict=True)
+        )
+        offsets = sum(
+            extent.end - extent.begin
+            for bound, source in zip(come, spec.sources, strict=True)
+            for extent in bound.values()
+            if not source.repeat
+        )
+        if offsets:
+            closes_at = closes_at or time.monotonic() + linger_s
+            if offsets >= _PROMPT_OFFSETS or time.monotonic() >= closes_at:
+                yield Cursor(epoch=cursor.epoch + 1, bounds=come)
+        time.sleep(_LOOK_INTERVAL_S)
+        yield None
