@@ -30,11 +30,11 @@ def evaluation_tables(report: Mapping[str, Any]) -> RenderableType:
     return Group(*(item for part in parts for item in (part, "")))
 
 
-def spans_table(summary: Mapping[str, Any]) -> Table:
-    """Return `SpanMetrics.summary` as a table, a row for each band that has rows."""
+def spans_table(summary: Mapping[str, Any], title: str = "Exact spans") -> Table:
+    """Return `SpanMetrics.summary` as a table of that title, a row for each band that has rows."""
     normal = summary["normal_form"]
     whole = {**summary, "nf_precision": normal["precision"], "nf_recall": normal["recall"]}
-    table = _table("Exact spans", "rows", "exact", "IoU", "normal forms: precision", "recall")
+    table = _table(title, "rows", "exact", "IoU", "normal forms: precision", "recall")
     for name, entry in _bands(whole, summary):
         if entry["rows"]:
             shares = (percent(entry[key]) for key in ("exact_span", "iou", "nf_precision", "nf_recall"))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from feedmill.progress import Advance, progress
 from schema.errors import ConfigError, UsageError
@@ -241,12 +240,13 @@ def _told(report: TrainReport) -> dict[str, Any]:
 
 def _show(report: TrainReport, max_tokens: int) -> None:
     from consumers.reduction.samples import render_sample
+    from feedmill.eval_tables import spans_table
 
     console = Console()
     for sample in report.samples[:_SAMPLES]:
         console.print(render_sample(sample.term, sample.true_span, sample.predicted_span), soft_wrap=True)
     if report.held_out_rows:
-        console.print(_bands(report))
+        console.print(spans_table(report.held_out, "held-out terms"))
     exact = "no held-out rows" if report.exact_span is None else f"{report.exact_span:.1%} of {report.held_out_rows:,}"
     print(
         f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.steps:,} steps, {report.elapsed_s:,.0f} s; "
@@ -256,23 +256,3 @@ def _show(report: TrainReport, max_tokens: int) -> None:
     )
     if report.too_long:
         print(f"{report.too_long:,} terms of over {max_tokens} tokens were left out", file=sys.stderr)
-
-
-def _bands(report: TrainReport) -> Table:
-    """Return the held-out metrics, all together and by size and depth band, as a table."""
-    table = Table("held-out terms", box=None, pad_edge=False)
-    for name in ("rows", "exact span", "IoU", "normal forms: precision", "recall"):
-        table.add_column(name, justify="right")
-    told = report.held_out
-    normal = told["normal_form"]
-    whole = {**told, "nf_precision": normal["precision"], "nf_recall": normal["recall"]}
-    rows = [
-        ("all", whole),
-        *((f"{band['band']} nodes", band) for band in told["by_size"]),
-        *((f"depth {band['band']}", band) for band in told["by_depth"]),
-    ]
-    for name, band in rows:
-        if band["rows"]:
-            shares = (band[key] for key in ("exact_span", "iou", "nf_precision", "nf_recall"))
-            table.add_row(name, f"{band['rows']:,}", *("-" if share is None else f"{share:.1%}" for share in shares))
-    return table

@@ -14,7 +14,7 @@ import torch
 from consumers.feed import Feed, FeedOptions
 from consumers.reduction.metrics import SpanMetrics
 from consumers.reduction.model import SpanPredictor
-from consumers.reduction.samples import NORMAL_FORM, Sample, Span
+from consumers.reduction.samples import Sample, character_span
 from consumers.reduction.tensors import NO_SPAN, ReductionBatch, decode_tokens
 
 # Rows are drawn from a window this many times their number, for neighbours in a topic are of one trace.
@@ -132,9 +132,4 @@ def _by_length(batch: ReductionBatch) -> Iterator[_Rows]:
 
 def _samples(tokens: torch.Tensor, true: torch.Tensor, predicted: torch.Tensor) -> Iterator[Sample]:
     for row, span, guess in zip(tokens, true.tolist(), predicted.tolist(), strict=True):
-        yield Sample(decode_tokens(row), _characters(span), _characters(guess))
-
-
-def _characters(span: list[int]) -> Span:
-    """Return a span of tokens as one of characters: both ends lie one back, for BOS stands before the first."""
-    return NORMAL_FORM if span == [0, 0] else (span[0] - 1, span[1] - 1)
+        yield Sample(decode_tokens(row), character_span(span), character_span(guess))
