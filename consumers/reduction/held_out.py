@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -93,17 +93,6 @@ class HeldOut:
                 samples.update(zip(rows.drawn.tolist(), _samples(rows.tokens, rows.span, predicted), strict=True))
         model.train(was_training)
         return Judgement(metrics.summary(), [samples[place] for place in sorted(samples)])
-
-
-def predict(model: SpanPredictor, batches: Iterable[ReductionBatch]) -> list[Sample]:
-    """Return every row of `batches` with the model's prediction, spans in characters."""
-    model.eval()
-    with torch.inference_mode():
-        return [
-            sample
-            for batch in batches
-            for sample in _samples(batch.tokens, batch.span, model(batch.tokens, batch.attention_mask).spans())
-        ]
 
 
 def _by_length(batch: ReductionBatch) -> Iterator[_Rows]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from broker.clients import Connection
 from consumers.feed import Feed, FeedOptions
 from consumers.reduction.checkpoint import load_model
-from consumers.reduction.held_out import predict
 from consumers.reduction.model import SpanPredictor
 from consumers.reduction.options import Execution, Judging, Lesson, Optimisation, Saving, TrainOptions
 from consumers.reduction.report import Step, TrainReport
-from consumers.reduction.tensors import ReductionBatch
+from consumers.reduction.samples import Sample, character_span
+from consumers.reduction.tensors import ReductionBatch, decode_tokens
 from consumers.reduction.trainer import train
 from consumers.training.budget import Budget
 from consumers.training.loss_log import read_losses
@@ -110,6 +110,22 @@ def test_a_checkpoint_predicts_as_the_model_did(clean: Connection, tmp_path: Pat
     for loaded in (SpanPredictor.from_pretrained(report.checkpoint), load_model(report.checkpoint)):
         known = {sample.term: sample for sample in predict(loaded, batches)}
         assert all(known[sample.term] == sample for sample in report.samples)
+
+
+def predict(model: SpanPredictor, batches: Iterable[ReductionBatch]) -> list[Sample]:
+    """Every row of `batches` with the model's prediction, row by row."""
+    model.eval()
+    with torch.inference_mode():
+        return [
+            Sample(decode_tokens(tokens), character_span(true), character_span(said))
+            for batch in batches
+            for tokens, true, said in zip(
+                batch.tokens,
+                batch.span.tolist(),
+                model(batch.tokens, batch.attention_mask).spans().tolist(),
+                strict=True,
+            )
+        ]
 
 
 def test_a_run_names_its_data_and_figures(clean: Connection, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""What the command-line tests share: a way to call a command under a test's own settings."""
+"""What the command-line tests share: a way to call a command under a test's own settings, and one torch thread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
 from broker.clients import Connection
 from feedmill.cli import run
@@ -26,3 +27,12 @@ def called(connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytes
         return status, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Small models gain nothing from a second thread, and wait for it on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
