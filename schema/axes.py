@@ -46,22 +46,40 @@ class Quota:
         min_count: every bin in `bins` holds at least `target` rows; what is missing makes a request.
         max_share: `bins` together hold at most `target` of the axis' rows; an excess is rejected with its reason.
         share: `bins` together hold `target` of the axis' rows, give or take `tolerance`; reported, never gated.
+        distinct: at least `target` of `bins` have rows.
+        spread: the largest and the smallest value are at least `target` apart, as far as `bins` can tell: the spread
+            given is from the top of the lowest bin with rows to the bottom of the highest, and so never too large.
+            Bin i is [edges[i], edges[i + 1]).
+
+    The name of a `max_share` quota is the reason code of the rows that it rejects.
     """
 
     name: str
-    kind: Literal["min_count", "max_share", "share"]
+    kind: Literal["min_count", "max_share", "share", "distinct", "spread"]
     axis: str
     bins: tuple[str, ...]
     target: float
     tolerance: float = 0.0
+    edges: tuple[float, ...] = ()
 
     def verdict(self, counts: Mapping[str, int]) -> tuple[float, bool]:
         """Return (actual, ok) for the counts of this quota's axis ({bin: rows})."""
         inside = [counts.get(name, 0) for name in self.bins]
         if self.kind == "min_count":
             return float(min(inside)), min(inside) >= self.target
+        if self.kind == "distinct":
+            hit = sum(count > 0 for count in inside)
+            return float(hit), hit >= self.target
+        if self.kind == "spread":
+            actual = self._spread(inside)
+            return actual, actual >= self.target
         total = sum(counts.values())
         actual = sum(inside) / total if total else 0.0
         if self.kind == "max_share":
             return actual, actual <= self.target
         return actual, total > 0 and abs(actual - self.target) <= self.tolerance
+
+    def _spread(self, counts: Sequence[int]) -> float:
+        hit = [index for index, count in enumerate(counts) if count]
+        # Rounded, for the difference of two edges is no exact decimal.
+        return max(0.0, round(self.edges[hit[-1]] - self.edges[hit[0] + 1], 9)) if hit else 0.0

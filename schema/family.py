@@ -57,6 +57,8 @@ class Family:
         identity: a Utf8 expression, the canonical content that `example_id` hashes.
         group: a Utf8 expression; rows of one group are never split between train, val and test.
         route: a UInt64 expression over a frame with `example_id`; a row belongs in partition `route mod partitions`.
+        text: a Utf8 expression, the prose of a row: what near duplicates are found in, and diversity is measured on;
+            None for a family without prose, whose rows are only ever the same or not.
         flatten: one JSON object of the family's JSON form -> {column: value}; raises nothing, unknown keys are kept.
         nest: a frame of columns -> a frame in the family's JSON form.
     """
@@ -74,6 +76,7 @@ class Family:
     identity: pl.Expr
     group: pl.Expr
     route: pl.Expr = field(default_factory=lambda: pl.col("example_id"))
+    text: pl.Expr | None = None
     flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
 
@@ -81,6 +84,11 @@ class Family:
     def wire(self) -> dict[str, pl.DataType]:
         """All columns of a raw or clean record, in order: the family's own, then the envelope's."""
         return {**self.columns, **ENVELOPE}
+
+    @property
+    def gates(self) -> tuple[Quota, ...]:
+        """The quotas whose excess is rejected, in declared order."""
+        return tuple(quota for quota in self.quotas if quota.kind == "max_share")
 
     def axis(self, name: str) -> Axis:
         """Return the axis of that name.

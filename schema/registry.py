@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from schema import reduction
+from schema import reduction, scenario
 from schema.errors import UnknownFamilyError
 from schema.family import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (reduction.FAMILY,)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (reduction.FAMILY, scenario.FAMILY)}
 
 
 def family_named(name: str) -> Family:

@@ -6,6 +6,7 @@ reads either. Secrets are `SecretStr`, so that neither a repr nor a log line sho
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,11 +63,36 @@ class Settings(BaseSettings):
     dedup_window_rows: Annotated[int, Field(ge=1)] | None = None
     # A killed worker's partitions wait this long for another.
     session_timeout_s: Annotated[float, Field(ge=1)] = 6.0
+    # Texts whose shingles have this Jaccard similarity (estimated by MinHash) are near duplicates; 1 keeps them all.
+    near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    # A share gate holds at any time from the moment a partition has this many clean rows.
+    gate_from_rows: Annotated[int, Field(ge=1)] = 50
+    # Augmented rows made of a clean row, by family, on average: {"reduction": 0.1} makes one of every tenth row.
+    augment: dict[str, Annotated[float, Field(ge=0, le=16)]] = Field(default_factory=dict)
 
     # Coverage service
     coverage_host: str = "127.0.0.1"
     coverage_port: Annotated[int, Field(ge=0, le=65535)] = 8265
     coverage_url: str | None = None
+    # Rows each possible cell should have, by family, where that is not the family's own minimum.
+    cell_minimum: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    # A producer that follows gives up where nothing it sent is accounted for during this time.
+    follow_patience_s: Annotated[float, Field(gt=0)] = 120.0
+
+    # Language models: any OpenAI-compatible endpoint; the default is a local Ollama, which wants no key
+    llm_base_url: str = "http://127.0.0.1:11434/v1"
+    llm_api_key: SecretStr | None = None
+    llm_model_simple: str = "llama3.2"
+    llm_model_complex: str = "llama3.1"
+    llm_model_validation: str | None = None
+    # USD for a million tokens, (prompt, completion), by model; a model without a price costs null, never 0.
+    llm_prices: dict[str, tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]] = Field(
+        default_factory=dict
+    )
+    llm_budget_usd: Annotated[float, Field(gt=0)] | None = None
+    llm_budget_tokens: Annotated[int, Field(ge=1)] | None = None
+    llm_concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    llm_timeout_s: Annotated[float, Field(gt=0)] = 120.0
 
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> Settings:
@@ -81,7 +107,7 @@ class Settings(BaseSettings):
     def environment(self, servers: str) -> dict[str, str]:
         """Return the environment for a child process that is to run under these settings against `servers`."""
         own = {
-            f"FEEDMILL_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            f"FEEDMILL_{name.upper()}": _as_text(value)
             for name in type(self).model_fields
             if (value := getattr(self, name)) is not None
         }
@@ -99,6 +125,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, and the environment over `feedmill.toml`."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def load_settings(**overrides: object) -> Settings:
