@@ -1,0 +1,132 @@
+"""What is measured of texts: how many of their n-grams are distinct, and how unlike each other they are.
+
+Both rest on the shingles of `schema.shingles`, and so read words without case or punctuation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schema.compiled import compiled
+from schema.shingles import WORDS, Hashes, Offsets, shingles
+
+# Rows among which the nearest is looked for: every pair is compared, so the work grows with the square.
+SAMPLE_ROWS = 2_000
+
+
+def distinct_ngrams(texts: pl.Series, n: int = 4) -> float:
+    """Return the share of distinct runs of `n` words among all: 1 where none comes twice, 0 where there is none.
+
+    "A Diversity-Promoting Objective Function for Neural Conversation Models" (Li et al., 2016). The share falls as
+    texts are added, whoever wrote them: compare it only between sets of about one size.
+
+    Args:
+        texts: (N,) String; a null, or a text of fewer than `n` words, has none.
+        n: words in a run, at least 3.
+
+    Raises:
+        ValueError: `n` is less than 3.
+    """
+    grams = ngrams(*shingles(texts), n)
+    return len(np.unique(grams)) / len(grams) if len(grams) else 0.0
+
+
+def diversity(texts: pl.Series, sample: int = SAMPLE_ROWS) -> float:
+    """Return how unlike their nearest neighbour texts are on average, 0 to 1: 0 where each has a copy.
+
+    It is 1 - mean over rows of the Jaccard similarity between the row's shingles and those of the row most like it. Of
+    more rows than `sample` a fixed sample is taken, which the rows' places decide. Fewer than two rows have no
+    neighbours, and no diversity: 0.
+
+    Args:
+        texts: (N,) String; nulls are left out.
+        sample: rows compared, at least 2.
+    """
+    texts = texts.drop_nulls()
+    chosen = np.sort(np.argsort(place_keys(0, len(texts)), kind="stable")[:sample])
+    similarities = nearest(*shingles(texts.gather(chosen)))
+    return float(1 - similarities.mean()) if len(similarities) > 1 else 0.0
+
+
+def ngrams(hashes: Hashes, offsets: Offsets, n: int) -> Hashes:
+    """Return the hashes of all runs of `n` words (G,), made of the shingles that they consist of.
+
+    Args:
+        hashes: (S,) of all rows, as `schema.shingles.shingles` gives them.
+        offsets: (N + 1,) where each row's begin.
+        n: words in a run, at least 3.
+
+    Raises:
+        ValueError: `n` is less than 3.
+    """
+    if n < WORDS:
+        raise ValueError(f"runs of {n} words: a shingle has {WORDS} already")
+    further = n - WORDS
+    count = max(len(hashes) - further, 0)
+    grams = hashes[:count].copy()
+    for step in range(1, further + 1):
+        grams = _mixed(grams) ^ hashes[step : step + count]
+    # A run that would begin in one row and end in the next is none.
+    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    return grams[row[:count] == row[further : further + count]]
+
+
+def nearest(hashes: Hashes, offsets: Offsets) -> npt.NDArray[np.float64]:
+    """Return for each row the highest Jaccard similarity between its set of hashes and another row's (N,), 0 to 1.
+
+    Args:
+        hashes: (S,) of all rows; repeats within a row count once.
+        offsets: (N + 1,) where each row's begin.
+    """
+    rows = len(offsets) - 1
+    row = np.repeat(np.arange(rows, dtype=np.int64), np.diff(offsets))
+    # Row by row, each with its hashes in order and once.
+    order = np.lexsort((hashes, row))
+    held, owner = hashes[order], row[order]
+    once = np.ones(len(held), dtype=np.bool_)
+    once[1:] = (held[1:] != held[:-1]) | (owner[1:] != owner[:-1])
+    held, owner = held[once], owner[once]
+    sizes = np.bincount(owner, minlength=rows)
+    # The number of each hash, and for each number the rows that hold it.
+    _, number = np.unique(held, return_inverse=True)
+    holders = owner[np.argsort(number, kind="stable")]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(number))]).astype(np.int64)
+    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return _nearest(number.astype(np.int64), bounds, holders, starts)  # type: ignore[no-any-return]
+
+
+def place_keys(first: int, count: int) -> npt.NDArray[np.uint64]:
+    """Return the sampling keys of `count` rows from place `first` on: a sample is the rows with the smallest.
+
+    A key depends on the place alone, so that a set's sample can be taken from the samples of its parts.
+    """
+    return _mixed(np.arange(first + 1, first + count + 1, dtype=np.uint64))
+
+
+def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return the finaliser of splitmix64 ("Fast splittable pseudorandom number generators", Steele et al., 2014)."""
+    values = values * np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+@compiled
+def _nearest(number, bounds, holders, starts):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Count for each row what it shares with every other through the lists of holders."""
+    rows = bounds.size - 1
+    best = np.zeros(rows, dtype=np.float64)
+    shared = np.zeros(rows, dtype=np.int64)
+    for row in range(rows):
+        shared[:] = 0
+        for place in range(bounds[row], bounds[row + 1]):
+            for holder in range(starts[number[place]], starts[number[place] + 1]):
+                shared[holders[holder]] += 1
+        size = bounds[row + 1] - bounds[row]
+        for other in range(rows):
+            if other != row and shared[other] > 0:
+                similarity = shared[other] / (size + bounds[other + 1] - bounds[other] - shared[other])
+                best[row] = max(best[row], similarity)
+    return best

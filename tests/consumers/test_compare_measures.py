@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.compare.measures import distinct_ngrams, diversity, nearest, place_keys
+from schema.shingles import shingles
+
+words = st.lists(st.sampled_from(["tea", "Rain", "no", "door", "7"]), max_size=12)
+texts = st.lists(words.map(" ".join), min_size=1, max_size=8)
+
+
+def word_runs(text: str, n: int) -> list[tuple[str, ...]]:
+    split = text.lower().split()
+    return [tuple(split[place : place + n]) for place in range(len(split) - n + 1)]
+
+
+def shingle_set(text: str) -> set[tuple[str, ...]]:
+    return set(word_runs(text, 3)) or {tuple(text.lower().split())}
+
+
+def plain_nearest(rows: list[str]) -> list[float]:
+    sets = [shingle_set(text) for text in rows]
+    return [
+        max((len(mine & other) / len(mine | other) for at, other in enumerate(sets) if at != place), default=0.0)
+        for place, mine in enumerate(sets)
+    ]
+
+
+@given(texts, st.integers(3, 6))
+def test_distinct_ngrams_are_those_of_plain_python(rows: list[str], n: int) -> None:
+    # A text of fewer than three words is one shingle.
+    runs = [run for text in rows for run in (word_runs(text, n) or ([tuple(text.lower().split())] if n == 3 else []))]
+    assert distinct_ngrams(pl.Series(rows), n) == (len(set(runs)) / len(runs) if runs else 0.0)
+
+
+@given(texts)
+def test_the_nearest_row_is_that_of_plain_python(rows: list[str]) -> None:
+    assert nearest(*shingles(pl.Series(rows))).tolist() == pytest.approx(plain_nearest(rows))
+
+
+@given(texts)
+def test_diversity_is_the_mean_distance_to_the_nearest(rows: list[str]) -> None:
+    expected = 1 - sum(plain_nearest(rows)) / len(rows) if len(rows) > 1 else 0.0
+    assert diversity(pl.Series(rows)) == pytest.approx(expected)
+
+
+def test_copies_have_no_diversity_and_texts_without_a_common_run_have_all() -> None:
+    assert diversity(pl.Series(["one two three four"] * 5)) == 0
+    assert diversity(pl.Series(["one two three four", "five six seven eight", None])) == 1
+    assert diversity(pl.Series([], dtype=pl.String)) == distinct_ngrams(pl.Series([], dtype=pl.String)) == 0
+
+
+def test_a_sample_of_many_rows_stands_for_them() -> None:
+    # Half of the rows have a copy: whatever sample is taken of them stands between none and all.
+    rows = pl.Series([f"row {number} of its own kind" for number in range(500)] + ["the same four words"] * 500)
+    whole = diversity(rows)
+    assert diversity(rows, sample=300) == pytest.approx(whole, abs=0.1)
+    assert diversity(rows, sample=300) == diversity(rows, sample=300)
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_the_keys_of_a_set_are_those_of_its_parts(first: int, second: int) -> None:
+    parts = np.concatenate([place_keys(0, first), place_keys(first, second)])
+    assert place_keys(0, first + second).tolist() == parts.tolist()
+    assert len(set(parts.tolist())) == first + second
+
+
+def test_runs_shorter_than_a_shingle_are_refused() -> None:
+    with pytest.raises(ValueError, match="a shingle has 3"):
+        distinct_ngrams(pl.Series(["a b c"]), 2)
