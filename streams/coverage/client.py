@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from broker.clients import Connection
 from schema.errors import CoverageError, CoverageOwnedError
-from schema.registry import FAMILIES, family_named
+from schema.registry import families_under, family_named
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import COMMAND_LIMIT_S, coverage_folder, ownership, service_address
 from streams.coverage.report import coverage_report, gaps
@@ -92,18 +92,19 @@ class OwnCoverage:
     def __init__(self, store: CoverageStore, fold: LedgerFold) -> None:
         self._store = store
         self._fold = fold
+        self._families = fold.families
 
     def report(self, family: str) -> dict[str, Any]:
         """Return the report."""
-        declared = family_named(family)
+        name = family_named(family).name
         self._fold.to_end()
-        return coverage_report(declared, self._store.counts(family))
+        return coverage_report(self._families[name], self._store.counts(name))
 
     def gaps(self, family: str) -> list[dict[str, Any]]:
         """Return what is missing."""
-        declared = family_named(family)
+        name = family_named(family).name
         self._fold.to_end()
-        return gaps(declared, self._store.counts(family))
+        return gaps(self._families[name], self._store.counts(name))
 
     def positions(self, family: str) -> dict[int, int]:
         """Return the positions folded up to."""
@@ -161,8 +162,9 @@ def _view(connection: Connection, stack: ExitStack) -> CoverageView:
 
 
 def _opened(connection: Connection, stack: ExitStack) -> tuple[CoverageStore, LedgerFold]:
-    store = CoverageStore(coverage_folder(connection.settings), FAMILIES)
+    families = families_under(connection.settings)
+    store = CoverageStore(coverage_folder(connection.settings), families)
     stack.callback(store.close)
-    fold = LedgerFold(connection, store, FAMILIES)
+    fold = LedgerFold(connection, store, families)
     stack.callback(fold.close)
     return store, fold

@@ -32,12 +32,14 @@ class Sums:
         reasons: family, reason, rows.
         bins: family, axis, bin, rows, first_generated, last_generated.
         minutes: family, minute (UTC), rows_in, rows_clean.
+        accounted: family, partition, next_offset; of raw.
     """
 
     totals: pl.DataFrame
     reasons: pl.DataFrame
     bins: pl.DataFrame
     minutes: pl.DataFrame
+    accounted: pl.DataFrame
 
 
 def decode_entries(value: bytes | None, headers: Headers, family: str, max_rows: int) -> pl.DataFrame:
@@ -70,6 +72,10 @@ def sums(entries: Mapping[str, pl.DataFrame]) -> Sums:
         minutes=every.filter(pl.col("source_time").is_not_null())
         .group_by("family", pl.col("source_time").dt.truncate("1m").alias("minute"))
         .agg(pl.col("rows_in").sum(), pl.col("rows_clean").sum()),
+        # A raw partition's entries stand in its own ledger partition, in order, one for each of its records.
+        accounted=every.group_by("family", pl.col("source_partition").alias("partition")).agg(
+            next_offset=pl.col("source_offset").max() + 1
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
@@ -36,7 +36,7 @@ _STALL_S = 30.0
 class LedgerFold:
     """A consumer of all ledgers and the store it folds them into; for one thread.
 
-    `reachable` (for any thread to read) says whether the broker answered when last asked.
+    `reachable` (for any thread to read) says whether the broker answered when last asked; `families` is what it folds.
 
     Raises:
         CoverageError: the store was folded from other topics, or the ledger no longer has what is next to fold.
@@ -45,6 +45,7 @@ class LedgerFold:
     def __init__(self, connection: Connection, store: CoverageStore, families: Mapping[str, Family]) -> None:
         self._connection = connection
         self._store = store
+        self.families = families
         self._topics = {topic_name(connection.settings, name, LEDGER): name for name in families}
         ensure_topics(connection, families)
         for topic, family in self._topics.items():
@@ -114,14 +115,16 @@ class LedgerFold:
                 names = ", ".join(f"{partition.topic}/{partition.partition}" for partition in behind)
                 raise CoverageError(f"no ledger records came from {names} for {_STALL_S:.0f} s: see `feedmill doctor`")
 
-    def run(self, stop: threading.Event) -> None:
-        """Fold until `stop` is set.
+    def run(self, stop: threading.Event, on_step: Callable[[int], None]) -> None:
+        """Fold until `stop` is set; `on_step` is told after each step how many ledger records it folded.
 
         Raises:
             CoverageError: as `step`.
         """
         while not stop.is_set():
-            if self.step(wait_s=_FOLD_INTERVAL_S) < _RECORDS_PER_FOLD:
+            folded = self.step(wait_s=_FOLD_INTERVAL_S)
+            on_step(folded)
+            if folded < _RECORDS_PER_FOLD:
                 stop.wait(_FOLD_INTERVAL_S)
 
     def _look_for_partitions(self) -> None:

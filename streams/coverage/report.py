@@ -5,7 +5,7 @@ The report's keys are a contract that scripts rely on: `rows_in` ... `quotas` as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any
@@ -65,12 +65,9 @@ def gaps(family: Family, counts: Counts) -> list[dict[str, Any]]:
     A gap is a possible cell with fewer than `family.cell_minimum` rows (one key per cell axis), or a bin below its
     `min_count` quota (one key).
     """
-    cells = counts.bins.get(CELL_AXIS, {})
-    missing: list[dict[str, Any]] = []
-    for cell in family.cells():
-        count = cells.get(cell_label(cell), 0)
-        if count < family.cell_minimum and family.cell_possible(cell):
-            missing.append({**cell, "count": count, "deficit": family.cell_minimum - count})
+    missing: list[dict[str, Any]] = [
+        {**cell, "count": count, "deficit": deficit} for cell, count, deficit in cell_deficits(family, counts)
+    ]
     for quota in family.quotas:
         if quota.kind == "min_count":
             for bin_ in quota.bins:
@@ -78,6 +75,15 @@ def gaps(family: Family, counts: Counts) -> list[dict[str, Any]]:
                 if count < quota.target:
                     missing.append({quota.axis: bin_, "count": count, "deficit": ceil(quota.target) - count})
     return sorted(missing, key=lambda gap: -int(gap["deficit"]))
+
+
+def cell_deficits(family: Family, counts: Counts) -> Iterator[tuple[dict[str, str], int, int]]:
+    """Yield (cell, rows, rows missing) of each possible cell below the family's minimum, in declared order."""
+    cells = counts.bins.get(CELL_AXIS, {})
+    for cell in family.cells():
+        count = cells.get(cell_label(cell), 0)
+        if count < family.cell_minimum and family.cell_possible(cell):
+            yield cell, count, family.cell_minimum - count
 
 
 def _marginal(declared: tuple[str, ...], counted: Mapping[str, int]) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """The coverage service: the owner of the store that stays, folds the ledger as it grows, and answers over HTTP.
 
+What it finds missing it publishes, for producers that follow (`streams.coverage.requests`).
+
 ::
 
     GET /                        dashboard           GET /metrics                  Prometheus
@@ -28,13 +30,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from broker.clients import Connection
 from schema.errors import CoverageError, UnknownFamilyError
 from schema.family import Family
-from schema.registry import FAMILIES, family_named
+from schema.registry import families_under, family_named
 from schema.settings import Settings
 from streams.coverage import dashboard
 from streams.coverage.fold import LedgerFold
 from streams.coverage.metrics import metrics_registry
 from streams.coverage.owner import COMMAND_LIMIT_S, announce, coverage_folder, ownership, service_address, withdraw
 from streams.coverage.report import coverage_report, gaps
+from streams.coverage.requests import RequestPublisher
 from streams.coverage.store import Counts, CoverageStore
 
 _SHUTDOWN_S = 2.0
@@ -51,28 +54,39 @@ def serve(connection: Connection, on_ready: Callable[[str], None]) -> None:
     folder = coverage_folder(connection.settings)
     with ownership(folder, wait_s=0.0 if service_address(folder) else COMMAND_LIMIT_S):
         withdraw(folder)
-        store = CoverageStore(folder, FAMILIES)
+        families = families_under(connection.settings)
+        store = CoverageStore(folder, families)
         try:
-            fold = LedgerFold(connection, store, FAMILIES)
-            asyncio.run(_serve(connection, store, fold, on_ready))
+            fold = LedgerFold(connection, store, families)
+            publisher = RequestPublisher(connection, store, families)
+            asyncio.run(_serve(connection, store, fold, publisher, on_ready))
         finally:
             store.close()
 
 
 async def _serve(
-    connection: Connection, store: CoverageStore, fold: LedgerFold, on_ready: Callable[[str], None]
+    connection: Connection,
+    store: CoverageStore,
+    fold: LedgerFold,
+    publisher: RequestPublisher,
+    on_ready: Callable[[str], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     stop = threading.Event()
     failures: list[BaseException] = []
 
+    def publish(folded: int) -> None:
+        if folded or publisher.behind:
+            publisher.publish()
+
     def run_fold() -> None:
         try:
-            fold.run(stop)
+            fold.run(stop, publish)
         except BaseException as error:
             failures.append(error)
         finally:
+            publisher.close()
             fold.close()
             loop.call_soon_threadsafe(ended.set)
 
@@ -118,8 +132,10 @@ async def _listen(runner: web.AppRunner, connection: Connection) -> str:
 def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> web.Application:
     """Return the HTTP application over `store`, which `fold` writes; it only reads."""
 
+    families = fold.families
+
     def reports() -> list[dict[str, Any]]:
-        return [coverage_report(family, store.counts(family.name)) for family in FAMILIES.values()]
+        return [coverage_report(family, store.counts(family.name)) for family in families.values()]
 
     registry = metrics_registry(reports)
 
@@ -127,7 +143,7 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
         async def handler(request: web.Request) -> web.Response:
             name = request.match_info["family"]
             try:
-                family = family_named(name)
+                family = families[family_named(name).name]
             except UnknownFamilyError as error:
                 return _error(404, str(error))
             return web.json_response(answer(family, await asyncio.to_thread(store.counts, name)))
@@ -135,7 +151,7 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
         return handler
 
     async def names(_: web.Request) -> web.Response:
-        return web.json_response(list(FAMILIES))
+        return web.json_response(list(families))
 
     async def health(_: web.Request) -> web.Response:
         status = "ok" if fold.reachable else "broker unreachable: figures are old"
@@ -148,11 +164,11 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
     async def index(_: web.Request) -> web.Response:
         nonce = secrets.token_urlsafe(16)
         policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'"
-        html = dashboard.page(FAMILIES, await asyncio.to_thread(reports), nonce)
+        html = dashboard.page(families, await asyncio.to_thread(reports), nonce)
         return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": policy})
 
     async def fragment(_: web.Request) -> web.Response:
-        html = dashboard.fragment(FAMILIES, await asyncio.to_thread(reports))
+        html = dashboard.fragment(families, await asyncio.to_thread(reports))
         if not fold.reachable:
             html = f'<p class="no">the broker does not answer: figures are old</p>{html}'
         return web.Response(text=html, content_type="text/html")

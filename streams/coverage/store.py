@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Counts:
         minutes: (start in ms since the epoch, rows_in, rows_clean), oldest first, of the last day with entries.
         generated: (first, last) time of a raw record, ms since the epoch; None before the first.
         positions: {ledger partition: (first offset folded, next offset to fold)}.
+        accounted: {raw partition: the offset below which every record is counted here}.
     """
 
     totals: Mapping[str, int]
@@ -63,6 +64,7 @@ class Counts:
     minutes: tuple[tuple[int, int, int], ...]
     generated: tuple[int, int] | None
     positions: Mapping[int, tuple[int, int]]
+    accounted: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -171,6 +173,8 @@ class CoverageStore:
             reasons = dict(cursor.execute(query, [family]).fetchall())
             query = 'SELECT epoch_ms("minute"), rows_in, rows_clean FROM minutes WHERE family = ? ORDER BY "minute"'
             minutes = tuple(cursor.execute(query, [family]).fetchall())
+            query = 'SELECT "partition", next_offset FROM accounted WHERE family = ?'
+            accounted = dict(cursor.execute(query, [family]).fetchall())
             positions = {
                 partition: (first, end) for name, partition, first, end in self._positions(cursor) if name == family
             }
@@ -182,6 +186,7 @@ class CoverageStore:
             minutes=minutes,
             generated=None if first is None else (first, last),
             positions=positions,
+            accounted=accounted,
         )
 
     def _make_tables(self) -> None:

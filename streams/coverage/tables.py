@@ -7,7 +7,7 @@ then an UPDATE, and no key has to be kept on it. Offsets are Kafka's; times are 
 from __future__ import annotations
 
 # Raised when a table changes shape; an older store is folded anew.
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 TABLES = """
 CREATE TABLE store (version INTEGER NOT NULL);
@@ -18,6 +18,9 @@ CREATE TABLE sources (family VARCHAR NOT NULL, topic VARCHAR NOT NULL, topic_id 
 -- next_offset: the first ledger offset not yet folded; first_offset: where folding began.
 CREATE TABLE positions (
     family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, first_offset BIGINT NOT NULL, next_offset BIGINT NOT NULL);
+
+-- next_offset: the raw records of this partition below it have a ledger entry that is folded.
+CREATE TABLE accounted (family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, next_offset BIGINT NOT NULL);
 
 CREATE TABLE totals (
     family VARCHAR NOT NULL, entries BIGINT NOT NULL, rows_in BIGINT NOT NULL, rows_clean BIGINT NOT NULL,
@@ -67,6 +70,11 @@ FROM sum_bins s WHERE t.family = s.family AND t.axis = s.axis AND t.bin = s.bin;
 INSERT INTO coverage
 SELECT s.family, s.axis, s.bin, s."rows", s.first_generated, s.last_generated
 FROM sum_bins s ANTI JOIN coverage USING (family, axis, bin);
+
+UPDATE accounted t SET next_offset = greatest(t.next_offset, s.next_offset)
+FROM sum_accounted s WHERE t.family = s.family AND t."partition" = s."partition";
+INSERT INTO accounted
+SELECT s.family, s."partition", s.next_offset FROM sum_accounted s ANTI JOIN accounted USING (family, "partition");
 
 UPDATE minutes t SET rows_in = t.rows_in + s.rows_in, rows_clean = t.rows_clean + s.rows_clean
 FROM sum_minutes s WHERE t.family = s.family AND t."minute" = s."minute";

@@ -1,0 +1,70 @@
+"""What stands on `<namespace>.<family>.requests`: the cells that want rows, and how far coverage has counted.
+
+A compacted topic. One key per cell, the cell's label: its value says what is missing, and a tombstone that nothing is.
+In each partition the key `accounted` says up to which offset of each raw partition the requests before it have taken
+rows into account; whoever sends rows waits until theirs are, before it sends more for the same cell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from schema.errors import RecordError
+from schema.family import Family, cell_label
+
+ACCOUNTED = "accounted"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A cell ({axis: bin}) with `count` rows, which wants `deficit` more."""
+
+    cell: Mapping[str, str]
+    count: int
+    deficit: int
+
+    @property
+    def label(self) -> str:
+        """The cell's label, the key it is published under."""
+        return cell_label(self.cell)
+
+    def encode(self) -> bytes:
+        """Return the value of its record."""
+        return json.dumps(asdict(self)).encode()
+
+
+def encode_accounted(offsets: Mapping[int, int]) -> bytes:
+    """Return the value that says the raw offsets below these, by partition, are taken into account."""
+    return json.dumps({"raw": {str(partition): offset for partition, offset in sorted(offsets.items())}}).encode()
+
+
+def decode_accounted(value: bytes) -> dict[int, int]:
+    """Return {raw partition: next offset to account for}.
+
+    Raises:
+        RecordError: `malformed_request`.
+    """
+    try:
+        return {int(partition): int(offset) for partition, offset in json.loads(value)["raw"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError("malformed_request", f"not an account of raw offsets: {error}") from error
+
+
+def decode_request(value: bytes, family: Family) -> Request:
+    """Return the request in a record's value.
+
+    Raises:
+        RecordError: `malformed_request` where it is none, or names a cell that `family` does not have.
+    """
+    try:
+        said = json.loads(value)
+        cell = {name: str(said["cell"][name]) for name in family.cell_axes}
+        request = Request(cell, int(said["count"]), int(said["deficit"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecordError("malformed_request", f"not a request: {error}") from error
+    unknown = [name for name, bin_ in cell.items() if bin_ not in family.axis(name).bins]
+    if unknown or request.deficit < 1:
+        raise RecordError("malformed_request", f"no deficit of a cell of {family.name}: {request.label}")
+    return request
