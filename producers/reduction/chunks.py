@@ -38,7 +38,7 @@ def make_chunks(run: ReductionRun, first: int, chunks: int) -> pl.DataFrame:
     cycle = (chunk % CYCLES).astype(np.int32)
     frame = pl.DataFrame(
         {
-            "term": _strings(text, text_offsets),
+            "term": strings(text, text_offsets),
             "step_k": table[:, STEP],
             "steps_total": table[:, STEPS_TOTAL],
             "trace_id": _trace_ids(run.seed, first, chunks).gather(trace),
@@ -61,7 +61,8 @@ def make_chunks(run: ReductionRun, first: int, chunks: int) -> pl.DataFrame:
     return identify(frame, FAMILY).select(*FAMILY.wire)
 
 
-def _strings(data: Array, offsets: Array) -> pl.Series:
+def strings(data: Array, offsets: Array) -> pl.Series:
+    """Return the texts data[offsets[i]:offsets[i + 1]] (UTF-8 bytes) as a series."""
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     return pl.Series(pl.from_arrow(pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)))
 

@@ -14,6 +14,8 @@ from schema.axes import Axis, Quota, banded, labelled
 from schema.reduction.columns import OUTCOMES
 
 _TENS = range(10, 210, 10)
+# Ends a band that has no end: beyond every other, and small enough to raise 2 to its power.
+_UNBOUNDED = 1000
 SIZE_BANDS = ("1-9", *(f"{low}-{low + 9}" for low in range(10, 200, 10)), "200+")
 DEPTHS = (*(str(depth) for depth in range(20)), "20+")
 DEPTH_BANDS = ("0-3", "4-7", "8-11", "12-15", "16+")
@@ -59,24 +61,39 @@ QUOTAS = (
 )
 
 
-def _low(band: str) -> int:
-    return int(band.rstrip("+").partition("-")[0])
+def band_range(band: str, unbounded: int) -> tuple[int, int]:
+    """Return the smallest and the largest number in a band such as "7", "10-19" or "200+"; `unbounded` ends the last.
 
-
-def _high(band: str, unbounded: int) -> int:
-    return unbounded if band.endswith("+") else int(band.rpartition("-")[2])
+    Raises:
+        ValueError: the band is none of numbers.
+    """
+    low, _, high = band.rstrip("+").partition("-")
+    return int(low), unbounded if band.endswith("+") else int(high or low)
 
 
 def cell_possible(cell: Mapping[str, str]) -> bool:
-    """Return whether a term of that size band can have that depth band and a redex that deep.
+    r"""Return whether a closed term of that size band can have that depth band and a redex that deep.
 
-    A term of depth d has at least d + 1 and at most 2^(d+1) - 1 nodes; a redex takes three more levels-worth of nodes:
-    an application, an abstraction and its body below it, so it sits at most d - 2 deep.
+    Every term of a trace is closed, and a closed term of depth d has, with its redex r edges deep, r <= d - 2:
+
+    - normal: d + 1 to 2^d nodes, d >= 1. It begins with an abstraction, for its head is bound.
+    - r >= 1: d + 2 to 3 * 2^(d-1) - 2^(d-2-r) nodes; r = 0: one more at least, for both sides of the redex are closed.
+
+    The longest path has d + 1 nodes and the redex one more beside it: `\.\.(\.0)0`. The most nodes that a closed term
+    has are C(d) = max(1 + F(d-1), 1 + 2 C(d-1)) = 3 * 2^(d-1) - 1, with F(d) = 2^(d+1) - 1 for those of a full tree,
+    where an index is bound. With its redex at r it has C(d, 0) = 2 + F(d-2) + C(d-1) = 5 * 2^(d-2), and
+    C(d, r) = 1 + C(d-1, r-1) + C(d-1), the redex being in the function; an abstraction around it leaves fewer. Every
+    size between is taken: a test compares this with the counts of all terms up to 249 nodes and depth 20.
     """
-    smallest, largest = _low(cell["size"]), _high(cell["size"], 10**9)
-    shallowest, deepest = _low(cell["depth_band"]), _high(cell["depth_band"], 64)
-    if largest < shallowest + 1 or smallest > 2 ** (deepest + 1) - 1:
+    smallest, largest = band_range(cell["size"], _UNBOUNDED)
+    shallowest, deepest = band_range(cell["depth_band"], _UNBOUNDED)
+    if cell["redex_depth"] == "none":
+        lowest = max(shallowest, 1)
+        return lowest <= deepest and largest >= lowest + 1 and smallest <= 2**deepest
+    nearest, farthest = band_range(cell["redex_depth"], _UNBOUNDED)
+    lowest = max(shallowest, nearest + 2)
+    if lowest > deepest:
         return False
-    redex = cell["redex_depth"]
-    # The smallest term with a redex at depth r: r nodes above it and (\.0)0, four nodes, depth r + 2.
-    return redex == "none" or (deepest >= _low(redex) + 2 and largest >= _low(redex) + 4)
+    farthest = min(farthest, deepest - 2)
+    fewest = lowest + 2 if farthest > 0 else lowest + 3
+    return largest >= fewest and smallest <= 3 * 2 ** (deepest - 1) - 2 ** (deepest - 2 - farthest)
