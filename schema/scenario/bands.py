@@ -95,6 +95,17 @@ def support_bounds(target: str, capacity: float) -> tuple[float, float]:
     return max(least, capacity + low), max(least, capacity + high)
 
 
+def support_ranges(target: pl.Expr, capacity: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return `support_bounds` of each row, as expressions (Float64); null where there is no such target."""
+    least = pl.when(target == "excellent").then(_LEAST_EXCELLENT).otherwise(0.0)
+    names, offsets = list(_SUPPORT_OFFSETS), list(_SUPPORT_OFFSETS.values())
+    low, high = (
+        (capacity + target.replace_strict(names, ends, default=None, return_dtype=pl.Float64)).clip(lower_bound=least)
+        for ends in zip(*offsets, strict=True)
+    )
+    return low, high
+
+
 def level_of(capacity: pl.Expr) -> pl.Expr:
     """Return the name of the level that holds a capacity, or null where none does."""
     return pl.coalesce(

@@ -1,0 +1,299 @@
+"""The reckoning of a capacity: its factors, and calculation lines that are read and evaluated, never trusted.
+
+A line has one reading. In grammar form::
+
+    line       = [ label ":" ] expression "=" number
+    label      = any text without "="; the last colon before the "=" ends it
+    expression = number { ( "+" | "-" | "*" | "/" ) number }      products before sums, each from left to right
+    number     = [ "+" | "-" ] ( digits [ "." digits ] | "." digits )         at most 15 digits
+
+Spaces and tabs may stand anywhere between. U+2212 and U+2013 are read as "-", U+00D7 as "*", U+00F7 as "/". A result is
+right where it is right to the last digit that it is written with, and to less than `POINT_TOLERANCE` in any case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from schema.buffers import lists, strings
+from schema.compiled import compiled
+from schema.scenario.bands import POINT_TOLERANCE, STRETCH, SUM_TOLERANCE
+
+Array = npt.NDArray[Any]
+
+# What one moment is reckoned from; more are not compared with one another, and so never pass.
+MOST_FACTORS = 16
+_MOST_TERMS = 64
+_MOST_DIGITS = 15
+
+FACTS: dict[str, pl.DataType] = {
+    "factors_named": pl.Boolean(),
+    "factors_distinct": pl.Boolean(),
+    "factors_felt": pl.Boolean(),
+    "effects_sum": pl.Float64(),
+    "calculation_readable": pl.Boolean(),
+    "calculation_right": pl.Boolean(),
+    "calculation_grounded": pl.Boolean(),
+}
+READINGS: dict[str, pl.DataType] = {
+    "readable": pl.Boolean(),
+    "start": pl.Float64(),
+    "left": pl.Float64(),
+    "right": pl.Float64(),
+    "holds": pl.Boolean(),
+}
+
+_NAMED, _DISTINCT, _FELT, _READABLE, _RIGHT, _GROUNDED = range(6)
+_START, _LEFT, _RESULT, _TOLERANCE = range(4)
+
+_PLUS, _MINUS, _TIMES, _OVER, _EQUALS, _COLON, _POINT, _SPACE, _TAB = b"+-*/=:. \t"
+
+
+def readings(lines: pl.Series) -> pl.DataFrame:
+    """Return the reading of each line (Utf8): a frame of `READINGS`, as high as `lines` is long.
+
+    `start` is the first number, `left` the value of the expression, `right` the number after the "="; `holds` says
+    whether they agree. A line without a reading has zeros; a division by zero gives an infinity, or NaN.
+    """
+    data, bounds = strings(lines)
+    found = np.zeros((len(lines), 4))
+    readable = np.zeros(len(lines), dtype=np.bool_)
+    _read_lines(data, bounds, found, readable)
+    holds = readable & (np.abs(found[:, _LEFT] - found[:, _RESULT]) <= found[:, _TOLERANCE])
+    columns = (readable, found[:, _START], found[:, _LEFT], found[:, _RESULT], holds)
+    return pl.DataFrame(dict(zip(READINGS, columns, strict=True)), schema=READINGS)
+
+
+def facts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the facts of each row's factors and calculation: a frame of `FACTS`, as high as `frame` (wire columns).
+
+    - `factors_named`: every factor's name has a visible character; `factors_distinct`: no two are the same;
+      `factors_felt`: every effect, to one decimal, is more than 0; `effects_sum`: the sum, in points.
+    - `calculation_readable`: every line has a reading; `calculation_right`: in every line that has one, both sides
+      agree; `calculation_grounded`: the first line starts from the base capacity, every effect and the stretch beyond
+      the capacity stand as terms of the lines (each as often as it is stated), and the effective capacity and the
+      support possible are results of lines. Without one line there is no calculation, and it is neither.
+
+    A null list, and an empty one of factors, makes everything true that it alone decides: nullability and the count of
+    factors are rules of their own.
+    """
+    factor_bounds, factors = lists(frame["capacity_factors"])
+    names, effects = factors.flatten()
+    name_data, name_bounds = strings(_large(names))
+    line_bounds, lines = lists(frame["calculation_steps"])
+    data, bounds = strings(_large(lines))
+    stated = frame.select("base_capacity", "effective_capacity", "support_possible").to_numpy(order="c")
+    flags = np.zeros((6, frame.height), dtype=np.bool_)
+    sums = np.zeros(frame.height)
+    _reckon(
+        (data, bounds, line_bounds),
+        (name_data, name_bounds, np.asarray(effects.fill_null(0.0)), factor_bounds),
+        np.ascontiguousarray(stated, dtype=np.float64),
+        flags,
+        sums,
+    )
+    unknown = pl.Series(frame["calculation_steps"].is_null() | frame["capacity_factors"].is_null())
+    return pl.DataFrame(
+        {
+            "factors_named": flags[_NAMED],
+            "factors_distinct": flags[_DISTINCT],
+            "factors_felt": flags[_FELT],
+            "effects_sum": sums,
+            "calculation_readable": flags[_READABLE],
+            "calculation_right": flags[_RIGHT],
+            "calculation_grounded": pl.Series(flags[_GROUNDED]) | unknown,
+        },
+        schema=FACTS,
+    )
+
+
+def _large(array: pa.Array) -> pa.LargeStringArray:
+    """Return strings as what `strings` reads, also where nothing told Arrow that they are some."""
+    return array if isinstance(array, pa.LargeStringArray) else array.cast(pa.large_string())
+
+
+@compiled
+def _read_lines(data: Array, bounds: Array, found: Array, readable: Array) -> None:
+    """Fill `found` (rows, 4) and `readable` (rows) from the lines data[bounds[i]:bounds[i + 1]]."""
+    terms = np.empty(_MOST_TERMS)
+    for line in range(readable.size):
+        readable[line] = _read_line(data, bounds[line], bounds[line + 1], found[line], terms) > 0
+
+
+@compiled
+def _reckon(lines: Any, factors: Any, stated: Array, flags: Array, sums: Array) -> None:
+    """Fill `flags` (6, rows) and `sums` (rows); `stated` (rows, 3): base and effective capacity, support possible."""
+    data, bounds, line_bounds = lines
+    _, _, effects, factor_bounds = factors
+    found = np.empty(4)
+    terms = np.empty(_MOST_TERMS)
+    held = np.empty(_MOST_TERMS)
+    for row in range(sums.size):
+        base, effective, possible = stated[row]
+        first, last = factor_bounds[row], factor_bounds[row + 1]
+        flags[_NAMED, row], flags[_DISTINCT, row] = _names(factors, first, last)
+        felt = True
+        for factor in range(first, last):
+            sums[row] += effects[factor]
+            felt &= abs(effects[factor]) >= POINT_TOLERANCE
+        flags[_FELT, row] = felt
+
+        readable = right = True
+        starts = reaches = possibly = False
+        count, result = 0, np.nan
+        for line in range(line_bounds[row], line_bounds[row + 1]):
+            read = _read_line(data, bounds[line], bounds[line + 1], found, terms)
+            if read <= 0:
+                readable = False
+                continue
+            right &= abs(found[_LEFT] - found[_RESULT]) <= found[_TOLERANCE]
+            begins = line == line_bounds[row]
+            if begins:
+                starts = abs(found[_START] - base) < POINT_TOLERANCE
+            # The base is no term of the reckoning, and neither is a result that the next line goes on from.
+            carried = begins or abs(terms[0] - result) < POINT_TOLERANCE
+            for term in range(1 if carried else 0, min(read, _MOST_TERMS)):
+                if count < _MOST_TERMS:
+                    held[count] = terms[term]
+                    count += 1
+            result = found[_RESULT]
+            reaches |= abs(result - effective) < POINT_TOLERANCE
+            possibly |= abs(result - possible) < POINT_TOLERANCE
+        flags[_READABLE, row] = readable
+        flags[_RIGHT, row] = right
+        grounded = starts and reaches and possibly and _take(held, count, STRETCH)
+        for factor in range(first, last):
+            grounded = grounded and _take(held, count, effects[factor])
+        flags[_GROUNDED, row] = grounded
+
+
+@compiled
+def _take(held: Array, count: int, value: float) -> bool:
+    """Use up one term of that value; return whether there was one."""
+    for place in range(count):
+        if abs(held[place] - value) < POINT_TOLERANCE:
+            held[place] = np.nan
+            return True
+    return False
+
+
+@compiled
+def _names(factors: Any, first: int, last: int) -> Any:
+    """Return (every name has a visible character, no two are the same)."""
+    data, bounds, _, _ = factors
+    named, distinct = True, last - first <= MOST_FACTORS
+    for factor in range(first, last):
+        visible = False
+        for place in range(bounds[factor], bounds[factor + 1]):
+            visible |= data[place] > _SPACE
+        named &= visible
+        if last - first > MOST_FACTORS:
+            continue
+        for other in range(first, factor):
+            length = bounds[factor + 1] - bounds[factor]
+            same = length == bounds[other + 1] - bounds[other]
+            for place in range(length if same else 0):
+                same &= data[bounds[factor] + place] == data[bounds[other] + place]
+            distinct &= not same
+    return named, distinct
+
+
+@compiled
+def _read_line(data: Array, start: int, end: int, found: Array, terms: Array) -> int:
+    """Read data[start:end] into `found` (4) and `terms`; return how many terms it has, 0 if it has no reading."""
+    at = start
+    for place in range(start, end):
+        if data[place] == _EQUALS:
+            break
+        if data[place] == _COLON:
+            at = place + 1
+    value, decimals, at = _number(data, _blank(data, at, end), end)
+    if at < 0:
+        return 0
+    begun, total, product, count = value, 0.0, value, 0
+    while True:
+        operator, at = _operator(data, _blank(data, at, end), end)
+        if at < 0:
+            return 0
+        value, decimals, at = _number(data, _blank(data, at, end), end)
+        if at < 0:
+            return 0
+        if operator == _TIMES:
+            product *= value
+            continue
+        if operator == _OVER:
+            product /= value
+            continue
+        total += product
+        if count < _MOST_TERMS:
+            terms[count] = product
+        count += 1
+        if operator == _EQUALS:
+            break
+        product = -value if operator == _MINUS else value
+    if _blank(data, at, end) != end:
+        return 0
+    found[_START] = begun
+    found[_LEFT] = total
+    found[_RESULT] = value
+    found[_TOLERANCE] = min(0.5 / 10.0**decimals, POINT_TOLERANCE - SUM_TOLERANCE) + SUM_TOLERANCE / 2
+    return count
+
+
+@compiled
+def _blank(data: Array, at: int, end: int) -> int:
+    """Return the place after the spaces at `at`."""
+    while at < end and (data[at] == _SPACE or data[at] == _TAB):
+        at += 1
+    return at
+
+
+@compiled
+def _operator(data: Array, at: int, end: int) -> Any:
+    """Return (the operator, or "=", as its ASCII byte; the place after it, -1 where none stands)."""
+    if at < end:
+        byte = data[at]
+        if byte == _PLUS or byte == _MINUS or byte == _TIMES or byte == _OVER or byte == _EQUALS:  # noqa: PLR1714
+            return np.int64(byte), at + 1
+        if byte == 0xC3 and at + 1 < end and data[at + 1] == 0x97:
+            return np.int64(_TIMES), at + 2
+        if byte == 0xC3 and at + 1 < end and data[at + 1] == 0xB7:
+            return np.int64(_OVER), at + 2
+        if byte == 0xE2 and at + 2 < end:
+            if data[at + 1] == 0x88 and data[at + 2] == 0x92:
+                return np.int64(_MINUS), at + 3
+            if data[at + 1] == 0x80 and data[at + 2] == 0x93:
+                return np.int64(_MINUS), at + 3
+    return np.int64(0), -1
+
+
+@compiled
+def _number(data: Array, at: int, end: int) -> Any:
+    """Return (the number, how many decimals it has, the place after it, -1 where none stands)."""
+    sign, after = _operator(data, at, end)
+    if sign == _PLUS or sign == _MINUS:  # noqa: PLR1714
+        at = after
+    whole, digits, decimals, pointed = np.int64(0), 0, 0, False
+    while at < end:
+        byte = data[at]
+        if 48 <= byte <= 57:
+            whole = whole * 10 + np.int64(byte - 48)
+            digits += 1
+            decimals += pointed
+            if digits > _MOST_DIGITS:
+                return 0.0, 0, -1
+        elif byte == _POINT and not pointed:
+            pointed = True
+        else:
+            break
+        at += 1
+    if digits == 0 or (pointed and decimals == 0):
+        return 0.0, 0, -1
+    # Both are exact, so the quotient is the nearest there is.
+    value = whole / 10.0**decimals
+    return (-value if sign == _MINUS else value), decimals, at

@@ -1,0 +1,244 @@
+"""Whether a text is language at all, and whether an answer says more than the question did.
+
+Judged by Unicode's own classes, in any script; what only holds where words are separated by spaces and letters have case
+(their mean length) is asked only of texts in such a script. The bounds are far from what prose has, for they are to
+catch what is no prose: symbols, one word over and over, keys hit at random. Nothing here judges style.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schema.buffers import strings
+from schema.compiled import compiled
+
+Array = npt.NDArray[Any]
+
+MEASURES: dict[str, pl.DataType] = {
+    "visible": pl.Int64(),  # characters but spaces
+    "letters": pl.Int64(),  # with the marks that letters carry
+    "letter_bytes": pl.Int64(),  # in UTF-8: a character of a script with few to a word takes more
+    "cased": pl.Int64(),  # letters of a script that has capitals
+    "words": pl.Int64(),  # runs of letters
+    "commonest_word": pl.Int64(),  # how often it occurs; never too few, and seldom too many
+    "commonest_letter": pl.Int64(),
+    "plain_words": pl.Int64(),  # of three or more ASCII letters
+    "voweled_words": pl.Int64(),  # those of them with a vowel
+    "broken": pl.Int64(),  # replacement characters, control characters, and code points that are none
+}
+
+# English prose, for comparison: letters 0.96 of what is visible, words of 4.3 letters, the commonest 0.07 of them, the
+# commonest letter 0.12 of letters, 0.99 of words with a vowel.
+_LEAST_LETTERS = 0.6
+_MEAN_WORD = (1.5, 16.0)
+_MOST_ONE_WORD = 0.3
+_MOST_ONE_LETTER = 0.4
+_LEAST_VOWELED = 0.6
+# A share means something from so many on: "No, no, no." is an answer.
+_WORDS_TO_JUDGE = 8
+_LETTERS_TO_JUDGE = 20
+# Of the words of two texts that are one text said twice.
+_MOST_SHARED = 0.9
+
+# What a template or a draft leaves behind, in any case or in capitals alone.
+LEFTOVERS = (
+    r"[{}]|<[A-Za-z_ ]+>|\[[A-Z_ ]{2,}\]|\[(?:name|insert|your|setting|relation)\b|%[sd]\b|%\("
+    r"|\b(?:TODO|FIXME|TBD)\b|\b(?i:lorem ipsum)\b|\b(?i:as an ai (?:language )?model)\b"
+)
+
+# Classes of code points, as bits.
+_LETTER, _CASED, _SPACE, _BROKEN = 1, 2, 4, 8
+# Beyond the last plane with letters.
+_CLASSED = 0x32400
+
+(
+    _VISIBLE,
+    _LETTERS,
+    _LETTER_BYTES,
+    _CASED_LETTERS,
+    _WORDS,
+    _COMMONEST_WORD,
+    _COMMONEST_LETTER,
+    _PLAIN_WORDS,
+    _VOWELED_WORDS,
+    _BROKEN_CHARACTERS,
+) = range(len(MEASURES))
+# Few, for all are cleared for each text; what shares a bin by chance is little beside the bounds.
+_WORD_BINS, _LETTER_BINS = 256, 128
+
+
+def measure(texts: pl.Series) -> pl.DataFrame:
+    """Return what can be counted of each text (Utf8): a frame of `MEASURES`, as high as `texts` is long; null has 0."""
+    data, bounds = strings(texts)
+    found = np.zeros((len(MEASURES), len(texts)), dtype=np.int64)
+    _measure(data, bounds, _classes(), found)
+    return pl.DataFrame(dict(zip(MEASURES, found, strict=True)), schema=MEASURES)
+
+
+def sane() -> pl.Expr:
+    """Return whether a text is language at all, as an expression over `measure`'s columns."""
+    words, letters = pl.col("words"), pl.col("letters")
+    mostly_cased = pl.col("cased") * 2 > letters
+    enough_words = words >= _WORDS_TO_JUDGE
+    return (
+        (pl.col("broken") == 0)
+        & (letters >= _LEAST_LETTERS * pl.col("visible"))
+        & (~(enough_words & mostly_cased) | (letters >= _MEAN_WORD[0] * words))
+        & (~mostly_cased | (letters <= _MEAN_WORD[1] * words))
+        & (~enough_words | (pl.col("commonest_word") <= _MOST_ONE_WORD * words))
+        & ((letters < _LETTERS_TO_JUDGE) | (pl.col("commonest_letter") <= _MOST_ONE_LETTER * letters))
+        & (
+            (pl.col("plain_words") < _WORDS_TO_JUDGE)
+            | (pl.col("voweled_words") >= _LEAST_VOWELED * pl.col("plain_words"))
+        )
+    )
+
+
+def repeats(first: pl.Series, second: pl.Series) -> pl.Series:
+    """Return whether two texts (Utf8) say the same: the same words, but for case, punctuation, order and one in ten.
+
+    A null, or a text without a word, repeats nothing.
+    """
+    lowered = [strings(texts.str.to_lowercase()) for texts in (first, second)]
+    found = np.zeros(len(first), dtype=np.bool_)
+    _repeats(*lowered[0], *lowered[1], _classes(), found)
+    return pl.Series(first.name, found)
+
+
+@cache
+def _classes() -> Array:
+    """The class of every code point below `_CLASSED`, as bits."""
+    bits = {"L": _LETTER, "M": _LETTER, "Z": _SPACE}
+    table = np.zeros(_CLASSED, dtype=np.uint8)
+    for code in range(_CLASSED):
+        category = unicodedata.category(chr(code))
+        table[code] = bits.get(category[0], 0) | (_CASED if category in ("Lu", "Ll", "Lt") else 0)
+        if category in ("Cc", "Cn", "Co", "Cs"):
+            table[code] = _BROKEN
+    table[0xFFFD] = _BROKEN
+    table[[ord(space) for space in "\t\n\r\v\f"]] = _SPACE
+    table.setflags(write=False)
+    return table
+
+
+@compiled
+def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
+    """Fill `found` (measures, rows) from the texts data[bounds[i]:bounds[i + 1]]."""
+    word_bins = np.zeros(_WORD_BINS, dtype=np.int32)
+    letter_bins = np.zeros(_LETTER_BINS, dtype=np.int32)
+    for row in range(bounds.size - 1):
+        word_bins[:] = 0
+        letter_bins[:] = 0
+        visible = letters = letter_bytes = cased = words = plain = voweled = broken = 0
+        commonest_word = commonest_letter = np.int32(0)
+        word, length, ascii_word, vowel = np.uint64(0), 0, True, False
+        at, end = bounds[row], bounds[row + 1]
+        while at <= end:
+            code, width = (np.int64(32), np.int64(1)) if at == end else _character(data, at, end)
+            at += width
+            kind = classes[code] if code < _CLASSED else np.uint8(0)
+            if kind & _LETTER:
+                visible += 1
+                letters += 1
+                letter_bytes += width
+                cased += (kind & _CASED) != 0
+                if 65 <= code <= 90:
+                    code += 32
+                vowel |= code in (97, 101, 105, 111, 117, 121)
+                ascii_word &= code < 128
+                letter = code & (_LETTER_BINS - 1)
+                letter_bins[letter] += 1
+                commonest_letter = max(commonest_letter, letter_bins[letter])
+                word = (word ^ np.uint64(code)) * np.uint64(0x100000001B3)
+                length += 1
+                continue
+            visible += not kind & _SPACE
+            broken += (kind & _BROKEN) != 0
+            if length:
+                words += 1
+                if ascii_word and length >= 3:
+                    plain += 1
+                    voweled += vowel
+                place = (word ^ (word >> np.uint64(32))) & np.uint64(_WORD_BINS - 1)
+                word_bins[place] += 1
+                commonest_word = max(commonest_word, word_bins[place])
+                word, length, ascii_word, vowel = np.uint64(0), 0, True, False
+        found[_VISIBLE, row] = visible
+        found[_LETTERS, row] = letters
+        found[_LETTER_BYTES, row] = letter_bytes
+        found[_CASED_LETTERS, row] = cased
+        found[_WORDS, row] = words
+        found[_COMMONEST_WORD, row] = commonest_word
+        found[_COMMONEST_LETTER, row] = commonest_letter
+        found[_PLAIN_WORDS, row] = plain
+        found[_VOWELED_WORDS, row] = voweled
+        found[_BROKEN_CHARACTERS, row] = broken
+
+
+@compiled
+def _repeats(
+    first: Array, first_bounds: Array, second: Array, second_bounds: Array, classes: Array, found: Array
+) -> None:
+    """Fill `found` (rows): whether first[i] and second[i] have the same words, but for one in ten."""
+    longest = 0
+    for row in range(found.size):
+        longest = max(longest, first_bounds[row + 1] - first_bounds[row])
+        longest = max(longest, second_bounds[row + 1] - second_bounds[row])
+    ours = np.empty(longest // 2 + 1, dtype=np.uint64)
+    theirs = np.empty(longest // 2 + 1, dtype=np.uint64)
+    for row in range(found.size):
+        left = _words(first, first_bounds[row], first_bounds[row + 1], classes, ours)
+        right = _words(second, second_bounds[row], second_bounds[row + 1], classes, theirs)
+        # So many words apart, the shorter cannot hold what the two have to share.
+        if left == 0 or right == 0 or min(left, right) < _MOST_SHARED * max(left, right):
+            continue
+        ours[:left].sort()
+        theirs[:right].sort()
+        i = j = shared = 0
+        while i < left and j < right:
+            if ours[i] == theirs[j]:
+                shared += 1
+                i += 1
+                j += 1
+            elif ours[i] < theirs[j]:
+                i += 1
+            else:
+                j += 1
+        found[row] = shared >= _MOST_SHARED * max(left, right)
+
+
+@compiled
+def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int:
+    """Fill `hashes` with those of the words of data[at:end]; return how many there are. Digits belong to words."""
+    count, word, inside = 0, np.uint64(0), False
+    while at <= end:
+        code, width = (np.int64(32), np.int64(1)) if at == end else _character(data, at, end)
+        at += width
+        if (code < _CLASSED and classes[code] & _LETTER) or 48 <= code <= 57:
+            word = (word ^ np.uint64(code + 1)) * np.uint64(0x100000001B3)
+            inside = True
+        elif inside:
+            hashes[count] = word
+            count += 1
+            word, inside = np.uint64(0), False
+    return count
+
+
+@compiled
+def _character(data: Array, at: int, end: int) -> Any:
+    """Return (code point, bytes that it takes) at `at`; Arrow's strings are UTF-8, and what is not never leaves data."""
+    byte = np.int64(data[at])
+    if byte < 0x80:
+        return byte, np.int64(1)
+    width = np.int64(2) if byte < 0xE0 else (np.int64(3) if byte < 0xF0 else np.int64(4))
+    width = min(width, end - at)
+    code = byte & (0xFF >> (width + 1))
+    for step in range(1, width):
+        code = (code << 6) | (np.int64(data[at + step]) & 0x3F)
+    return code, width
