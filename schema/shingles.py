@@ -44,16 +44,15 @@ def smallest(texts: pl.Series) -> pl.Series:
     return pl.Series(texts.name, found).set(pl.Series(~filled), None)
 
 
-def _buffers(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _buffers(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], Offsets]:
     """Return (bytes, bounds): text i is bytes[bounds[i]:bounds[i + 1]]."""
-    array = texts.cast(pl.String).to_arrow()
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    array = array.cast(pa.large_string())
-    bounds = np.frombuffer(array.buffers()[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    held = array.buffers()[2]
-    return np.frombuffer(held, dtype=np.uint8) if held is not None and held.size else np.zeros(
-        1, np.uint8
-    ), bounds.copy()
+    array = texts.cast(pl.String).rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
+    if not len(array):
+        return np.frombuffer(b"", dtype=np.uint8), np.zeros(1, dtype=np.int64)
+    _, bounds, data = array.buffers()
+    within = np.frombuffer(bounds, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    # All texts empty or null: Arrow need not give a buffer then.
+    return np.frombuffer(b"" if data is None else data, dtype=np.uint8), within.copy()
 
 
 @compiled

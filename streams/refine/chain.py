@@ -1,7 +1,7 @@
-"""The chain: rows -> verdicts. Pure over frames, but for the partition's dedup index.
+"""The chain: rows -> verdicts. Pure over frames, but for what is remembered of the partition's clean rows.
 
-The order is the contract's: route, validate, deduplicate; quota gates come after dedup (a duplicate uses up no quota)
-and augmentation last (only of what went to clean).
+The order is the contract's: route, validate, refuse duplicates, then near duplicates, then what a share gate does not
+let in (so that a duplicate uses up no quota); augmentation comes last, of what went to clean (`augmenting`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from schema.family import Family, identify, partition_of
-from streams.refine.dedup import DedupIndex
-
-DUPLICATE = "duplicate"
+from streams.refine.state import State
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,10 @@ class Verdicts:
     rerouted: pl.DataFrame
 
 
-def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, index: DedupIndex) -> Verdicts:
+def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, state: State) -> Verdicts:
     """Return the verdicts on `frame` (wire columns and `record`), as the owner of raw partition `partition`.
 
-    `index` remembers the ids of what went to clean.
+    `state` remembers what went to clean.
     """
     wire = [*family.wire, "record"]
     frame = identify(frame, family).with_columns(partition_of(family, partitions))
@@ -45,12 +43,20 @@ def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, 
     valid, failures = family.rules.filter(family.derive(frame.select(wire)))
     broken = _with_reasons(failures.details(), frame.columns).select([*wire, "reasons"])
 
-    fresh = pl.Series(index.admit(valid["example_id"].to_numpy()))
-    repeated = valid.filter(~fresh).select(wire).with_columns(reasons=pl.lit([DUPLICATE], dtype=pl.List(pl.String)))
-    rejected = pl.concat([broken, repeated])
-    if broken.height and repeated.height:
+    verdicts = pl.Series(state.admit(valid))
+    is_refused = verdicts > 0
+    reasons = _reasons_of(verdicts.filter(is_refused), state)
+    refused = valid.filter(is_refused).select(wire).with_columns(reasons=reasons)
+    rejected = pl.concat([broken, refused])
+    if broken.height and refused.height:
         rejected = rejected.sort("record", maintain_order=True)
-    return Verdicts(clean=valid.filter(fresh), rejected=rejected, rerouted=rerouted)
+    return Verdicts(clean=valid.filter(~is_refused), rejected=rejected, rerouted=rerouted)
+
+
+def _reasons_of(verdicts: pl.Series, state: State) -> pl.Series:
+    """Return, for rows that were refused by what stands in clean, a list of the one reason each."""
+    codes = list(range(1, 1 + len(state.reasons)))
+    return verdicts.replace_strict(codes, list(state.reasons), return_dtype=pl.String).reshape((-1, 1)).arr.to_list()
 
 
 def _with_reasons(details: pl.DataFrame, columns: list[str]) -> pl.DataFrame:

@@ -55,6 +55,15 @@ def _mark_new(young, old, keys, fresh):  # type: ignore[no-untyped-def] # pragma
     return added
 
 
+@compiled
+def _mark_held(young, old, keys, held):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Set held[i] where keys[i] is in one of the tables."""
+    for i in range(keys.size):
+        key = keys[i]
+        if key != _FREE:
+            held[i] = young[_slot_of(young, key)] == key or old[_slot_of(old, key)] == key
+
+
 class DedupIndex:
     """Remembers example ids in arrival order.
 
@@ -87,6 +96,13 @@ class DedupIndex:
             fresh[zeros[0]] = True
             self._has_zero = True
         return fresh
+
+    def holds(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return a mask of `ids`: True for one that is remembered."""
+        held = np.zeros(ids.size, dtype=np.bool_)
+        _mark_held(self._young, self._old, ids, held)
+        held[ids == _FREE] = self._has_zero
+        return held
 
     def _make_room(self, coming: int) -> None:
         if self._window is not None and self._young_count >= self._window:

@@ -7,8 +7,8 @@
        If it fails, abort and raise: what was not committed is never taken for done.
     5. On revocation or shutdown stop the producer and forget the state.
 
-The state (the dedup index) may only be used again after a commit; a failed group has touched it, so a refiner that
-raised is closed and never used again.
+The state (what is remembered of clean) may only be used again after a commit; a failed group has touched it, so a
+refiner that raised is closed and never used again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from schema.record import RAW
 from streams.positions import position_group
 from streams.refine.account import entries
 from streams.refine.chain import judge
-from streams.refine.dedup import DedupIndex
 from streams.refine.intake import Limits, RawRecord, read_group
 from streams.refine.outbound import Group, OutRecord, outbound
 from streams.refine.rebuild import position_after_ledger
+from streams.refine.state import State
 
 # Room for the Arrow framing and envelope columns around a row's text within `record_max_bytes`.
 _ROW_SHARE = 0.9
@@ -66,7 +66,7 @@ class PartitionRefiner:
         self.partition = partition
         self.partitions = partitions
         self.position = self._taken = 0
-        self.index: DedupIndex | None = None
+        self.state: State | None = None
         settings = connection.settings
         self._settings = settings
         self._limits = Limits(
@@ -116,17 +116,17 @@ class PartitionRefiner:
         """
         # 3. What is below the position was committed before, or is about to be.
         records = [record for record in records if record.offset >= self._taken]
-        index = self.index
+        state = self.state
         # Closed in between, its records are another worker's.
-        if not records or index is None:
+        if not records or state is None:
             return Prepared()
-        prepared = await asyncio.to_thread(self._judge, records, index)
+        prepared = await asyncio.to_thread(self._judge, records, state)
         self._taken = prepared.position
         return prepared
 
-    def _judge(self, records: Sequence[RawRecord], index: DedupIndex) -> Prepared:
+    def _judge(self, records: Sequence[RawRecord], state: State) -> Prepared:
         intake = read_group(records, self.family, self._limits)
-        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, index)
+        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state)
         augmented = verdicts.rerouted.head(0)
         entry = entries(records, intake, verdicts, np.zeros(len(records), dtype=np.int64), self.family)
         group = Group(self.family, records, intake)
@@ -170,5 +170,5 @@ class PartitionRefiner:
 
     async def close(self) -> None:
         """Stop the producer and forget the state (step 5)."""
-        self.index = None
+        self.state = None
         await self._producer.stop()

@@ -1,6 +1,7 @@
-"""What is rebuilt from the topics themselves: a partition's dedup index from clean, a lost position from the ledger.
+"""What is rebuilt from the topics themselves: a partition's state, and its position where Kafka has lost it.
 
-All partitions of clean are read, and the rows that route here are kept: a row stands where it was routed under the
+Ids and texts come from clean, the counters of share gates and the position from the partition's own ledger. All
+partitions of clean are read, and the rows that route here are kept: a row stands where it was routed under the
 partition count of its day, so dedup stays right when the count has been raised since.
 """
 
@@ -17,7 +18,7 @@ from schema import ledger
 from schema.errors import RefineError
 from schema.family import Family, partition_of
 from schema.record import CLEAN, LEDGER, decode
-from streams.refine.dedup import DedupIndex
+from streams.refine.state import State
 
 _POLL_MS = 500
 # Without a single record for this long while some are due, the broker is at fault.
@@ -26,33 +27,52 @@ _PATIENCE_POLLS = 60
 _ANY_ROWS = 2**31
 
 
-def dedup_indices(
-    connection: Connection, family: Family, wanted: Collection[int], partitions: int
-) -> dict[int, DedupIndex]:
-    """Return the dedup index of each wanted raw partition, from all that is committed in clean now.
+def states(connection: Connection, family: Family, wanted: Collection[int], partitions: int) -> dict[int, State]:
+    """Return the state of each wanted raw partition, from all that is committed in clean and the ledger now.
 
-    Blocks while it reads clean from its beginning to its last stable offset.
+    Blocks while it reads clean from its beginning to its last stable offset, and the ledger of the wanted partitions
+    where the family has share gates.
 
     Raises:
-        RefineError: a clean record cannot be decoded, or the broker stops answering meanwhile.
+        RefineError: a record cannot be decoded, or the broker stops answering meanwhile.
     """
-    indices = {partition: DedupIndex(connection.settings.dedup_window_rows) for partition in wanted}
+    found = {partition: State.empty(family, connection.settings) for partition in wanted}
     topic = topic_name(connection.settings, family.name, CLEAN)
-    ends = {
+    # Only the columns that are asked for are decompressed.
+    names = {"example_id", *family.route.meta.root_names()}
+    if any(state.near.is_on for state in found.values()):
+        names |= {"augmented_from", *family.group.meta.root_names()}
+        names |= set() if family.text is None else set(family.text.meta.root_names())
+    columns = {name: dtype for name, dtype in family.wire.items() if name in names}
+    for value in _values(connection, _ends(connection, topic)):
+        frame = decode(value, columns, max_rows=_ANY_ROWS).with_columns(partition_of(family, partitions))
+        for partition, state in found.items():
+            rows = frame.filter(pl.col("partition") == partition)
+            state.ids.admit(rows["example_id"].to_numpy())
+            state.near.remember(rows)
+    if family.gates:
+        _fold_ledger(connection, family, found)
+    return found
+
+
+def _fold_ledger(connection: Connection, family: Family, found: Mapping[int, State]) -> None:
+    topic = topic_name(connection.settings, family.name, LEDGER)
+    ends = {at: end for at, end in _ends(connection, topic).items() if at.partition in found}
+    columns = {name: ledger.COLUMNS[name] for name in ("source_partition", "coverage")}
+    for value in _values(connection, ends):
+        entries = decode(value, columns, max_rows=_ANY_ROWS)
+        counted = entries.explode("coverage", empty_as_null=False).unnest("coverage")
+        for (partition,), coverage in counted.group_by("source_partition"):
+            found[int(partition)].gates.remember(coverage)
+
+
+def _ends(connection: Connection, topic: str) -> dict[TopicPartition, int]:
+    """Return the last stable offset of each partition of a topic that has records."""
+    return {
         TopicPartition(topic, partition): extent.end
         for partition, extent in extents(connection, topic).items()
         if extent.end > extent.begin
     }
-    if not ends:
-        return indices
-    # Only the columns that the route and the id need are decompressed.
-    names = {"example_id", *family.route.meta.root_names()}
-    columns = {name: dtype for name, dtype in family.wire.items() if name in names}
-    for value in _values(connection, ends):
-        frame = decode(value, columns, max_rows=_ANY_ROWS).select("example_id", partition_of(family, partitions))
-        for partition, index in indices.items():
-            index.admit(frame.filter(pl.col("partition") == partition)["example_id"].to_numpy())
-    return indices
 
 
 def position_after_ledger(connection: Connection, family: Family, partition: int) -> int | None:
@@ -75,6 +95,8 @@ def position_after_ledger(connection: Connection, family: Family, partition: int
 
 def _values(connection: Connection, ends: Mapping[TopicPartition, int]) -> Iterator[bytes]:
     """Yield the values of all committed records of these partitions below these ends."""
+    if not ends:
+        return
     consumer = connection.consumer()
     try:
         consumer.assign(list(ends))

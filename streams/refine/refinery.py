@@ -19,7 +19,7 @@ from schema.family import Family
 from schema.record import RAW
 from streams.refine.intake import RawRecord
 from streams.refine.partition import PartitionRefiner, Prepared, Progress
-from streams.refine.rebuild import dedup_indices
+from streams.refine.rebuild import states
 
 log = logging.getLogger(__name__)
 
@@ -110,17 +110,17 @@ class Refinery:
         self.moved_at = time.monotonic()
 
     async def _rebuild(self) -> None:
-        stale = {partition: refiner for partition, refiner in self._refiners.items() if refiner.index is None}
+        stale = {partition: refiner for partition, refiner in self._refiners.items() if refiner.state is None}
         if not stale:
             return
         count = next(iter(stale.values())).partitions
         # Reading back much data takes long and is no stall; it has a limit of its own on how long nothing comes.
         self.moved_at = float("inf")
-        indices = await asyncio.to_thread(dedup_indices, self._connection, self.family, list(stale), count)
+        rebuilt = await asyncio.to_thread(states, self._connection, self.family, list(stale), count)
         self.moved_at = time.monotonic()
         for partition, refiner in stale.items():
-            refiner.index = indices[partition]
-            log.info("%s/%d: %d ids remembered", self.topic, partition, len(indices[partition]))
+            refiner.state = rebuilt[partition]
+            log.info("%s/%d: %d ids remembered", self.topic, partition, len(rebuilt[partition].ids))
 
     async def _close(self, partition: int) -> None:
         await self._refiners.pop(partition).close()

@@ -11,14 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.reduction import FAMILY
+from schema.settings import load_settings
 from streams.refine.chain import Verdicts, judge
-from streams.refine.dedup import DedupIndex
+from streams.refine.state import State
 from tests import reductions
+
+
+def remembering_nothing() -> State:
+    return State.empty(FAMILY, load_settings())
 
 
 def judged(rows: list[dict[str, Any]], partition: int = 0, partitions: int = 1) -> Verdicts:
     frame = reductions.frame(rows).with_columns(record=pl.lit(0, dtype=pl.UInt32))
-    return judge(frame, FAMILY, partition, partitions, DedupIndex())
+    return judge(frame, FAMILY, partition, partitions, remembering_nothing())
 
 
 def reasons(changed: dict[str, Any]) -> set[str]:
@@ -79,7 +84,7 @@ def test_missing_facts_of_a_term_are_filled_in() -> None:
         .tail(1)
         .with_columns([pl.lit(None).cast(FAMILY.columns[name]).alias(name) for name in unsaid])
     )
-    verdicts = judge(bare.with_columns(record=pl.lit(0, dtype=pl.UInt32)), FAMILY, 0, 1, DedupIndex())
+    verdicts = judge(bare.with_columns(record=pl.lit(0, dtype=pl.UInt32)), FAMILY, 0, 1, remembering_nothing())
     # Three abstractions over (\\.0)(\\.0): 3 + 5 nodes, 3 + 2 edges, and the redex below the three.
     assert verdicts.clean.select("size", "depth", "redex_depth").row(0) == (8, 5, 3)
 
@@ -104,7 +109,7 @@ def test_a_repeated_term_is_a_duplicate_even_from_another_trace() -> None:
 def test_what_a_producer_says_of_ids_and_split_is_recomputed() -> None:
     honest = reductions.valid(5)
     lying = honest.with_columns(example_id=pl.lit(7, dtype=pl.UInt64), split=pl.lit("test"))
-    verdicts = judge(lying.with_columns(record=pl.lit(0, dtype=pl.UInt32)), FAMILY, 0, 1, DedupIndex())
+    verdicts = judge(lying.with_columns(record=pl.lit(0, dtype=pl.UInt32)), FAMILY, 0, 1, remembering_nothing())
     assert verdicts.clean.select("example_id", "split").equals(honest.select("example_id", "split"))
 
 
@@ -123,7 +128,7 @@ def test_every_row_gets_exactly_one_verdict(kinds: list[tuple[int, str]], partit
     }
     rows = [reductions.row(number, **changes[kind]) for number, kind in kinds]
     frame = reductions.frame(rows).with_columns(record=pl.Series(range(len(rows)), dtype=pl.UInt32))
-    verdicts = judge(frame, FAMILY, 0, partitions, DedupIndex())
+    verdicts = judge(frame, FAMILY, 0, partitions, remembering_nothing())
     judged_rows = pl.concat([part.select("record") for part in (verdicts.clean, verdicts.rejected, verdicts.rerouted)])
     assert sorted(judged_rows["record"].to_list()) == list(range(len(rows)))
     assert verdicts.clean["example_id"].is_unique().all()

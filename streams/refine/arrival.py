@@ -1,0 +1,153 @@
+"""The compiled pass over a group's rows in order of arrival: each is judged by what stands in clean before it.
+
+A row that is refused leaves no trace: the next one like it is judged as if the first had never come. So the verdicts do
+not depend on how a stream is cut into groups, and what was refused can be sent again.
+
+Near duplicates are looked up in a chained hash table: every band of every remembered sketch is a node in the bucket of
+its slots, newest first.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schema.compiled import compiled
+
+# Verdicts; the refusal of gate g is FIRST_GATE + g.
+ADMITTED, DUPLICATE, NEAR_DUPLICATE, FIRST_GATE = range(4)
+# What a gate has to do with a row: its axis does not count it, counts it outside the gate's bins, or inside.
+UNCOUNTED, OUTSIDE, INSIDE = range(3)
+# Texts that are alike but not near fill a bucket; looking at all of them would take time without bound.
+_LONGEST_WALK = 256
+
+
+class Table(NamedTuple):
+    """Sketches that are remembered, R of them at most, S slots each, and the buckets of their B bands.
+
+    Attributes:
+        slots: (R, S) uint8.
+        groups: (R,) uint64.
+        links: (R * B,) uint32; the next node of the bucket of node row * B + band, plus 1; 0 where there is none.
+        heads: (H,) uint32, H a power of two; the newest node of each bucket, plus 1; 0 where there is none.
+    """
+
+    slots: NDArray[np.uint8]
+    groups: NDArray[np.uint64]
+    links: NDArray[np.uint32]
+    heads: NDArray[np.uint32]
+
+
+class Shares(NamedTuple):
+    """The counters of G gates, each (G,) int64; the target of gate g is numerators[g] / denominators[g]."""
+
+    inside: NDArray[np.int64]
+    total: NDArray[np.int64]
+    numerators: NDArray[np.int64]
+    denominators: NDArray[np.int64]
+
+
+@compiled
+def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
+    ids, taken, sketches, young, held, old, banding, codes, shares, from_rows
+):
+    """Return the verdict on each of N rows (N,) int8, and how many sketches `young` holds then.
+
+    Args:
+        ids: (N,) int64, the number of the row's id among the C different ids of these rows.
+        taken: (C,) bool, whether an id stands in clean; updated.
+        sketches: `Sketches` of the rows.
+        young, old: `Table`s; `young` holds `held` rows and is updated, with room for N more.
+        banding: `Banding`.
+        codes: (N, G) int8, of `UNCOUNTED`, `OUTSIDE` and `INSIDE`.
+        shares: `Shares`, updated.
+        from_rows: fewer clean rows than this are taken for this many.
+    """
+    verdicts = np.empty(ids.size, dtype=np.int8)
+    for row in range(ids.size):
+        if taken[ids[row]]:
+            verdicts[row] = DUPLICATE
+            continue
+        worded = sketches.worded[row]
+        if worded and (_is_near(old, sketches, row, banding) or _is_near(young, sketches, row, banding)):
+            verdicts[row] = NEAR_DUPLICATE
+            continue
+        refusing = _refusing_gate(codes, row, shares, from_rows)
+        if refusing >= 0:
+            verdicts[row] = FIRST_GATE + refusing
+            continue
+        verdicts[row] = ADMITTED
+        taken[ids[row]] = True
+        for gate in range(codes.shape[1]):
+            shares.total[gate] += codes[row, gate] != UNCOUNTED
+            shares.inside[gate] += codes[row, gate] == INSIDE
+        if worded:
+            young.slots[held] = sketches.slots[row]
+            young.groups[held] = sketches.groups[row]
+            _link_row(young, held, banding)
+            held += 1
+    return verdicts, held
+
+
+@compiled
+def link_rows(table, begin, end, banding):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Put the sketches of rows begin <= row < end of `table` into their buckets."""
+    for row in range(begin, end):
+        _link_row(table, row, banding)
+
+
+@compiled
+def _refusing_gate(codes, row, shares, from_rows):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The first gate that does not let the row in, or -1."""
+    for gate in range(codes.shape[1]):
+        if codes[row, gate] != INSIDE:
+            continue
+        total = max(shares.total[gate] + 1, from_rows)
+        if (shares.inside[gate] + 1) * shares.denominators[gate] > shares.numerators[gate] * total:
+            return gate
+    return -1
+
+
+@compiled
+def _bucket(slots, row, band, width, buckets):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The bucket of a band (FNV-1a over its slots, finished by Fibonacci hashing)."""
+    key = np.uint64(0xCBF29CE484222325) + np.uint64(band)
+    for slot in range(band * width, (band + 1) * width):
+        key = (key ^ np.uint64(slots[row, slot])) * np.uint64(0x100000001B3)
+    key = (key ^ (key >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    return np.int64((key >> np.uint64(24)) & np.uint64(buckets - 1))
+
+
+@compiled
+def _link_row(table, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
+    for band in range(banding.bands):
+        bucket = _bucket(table.slots, row, band, banding.width, table.heads.size)
+        node = row * banding.bands + band
+        table.links[node] = table.heads[bucket]
+        table.heads[bucket] = np.uint32(node + 1)
+
+
+@compiled
+def _is_near(table, sketches, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Whether a remembered text is as similar as the threshold; for a copy, one of another group."""
+    for band in range(banding.bands):
+        node = np.int64(table.heads[_bucket(sketches.slots, row, band, banding.width, table.heads.size)])
+        walked = 0
+        while node > 0 and walked < _LONGEST_WALK:
+            other = (node - 1) // banding.bands
+            own = sketches.copied[row] and table.groups[other] == sketches.groups[row]
+            if not own and _agreeing(table.slots, other, sketches.slots, row) >= banding.least:
+                return True
+            node = np.int64(table.links[node - 1])
+            walked += 1
+    return False
+
+
+@compiled
+def _agreeing(left, at, right, row):  # type: ignore[no-untyped-def] # pragma: no cover
+    count = 0
+    for slot in range(left.shape[1]):
+        count += left[at, slot] == right[row, slot]
+    return count

@@ -1,0 +1,83 @@
+"""The near-duplicate index of one partition: the sketches of the clean rows' texts, found by bands.
+
+What two texts of Jaccard similarity J come to, that were not made from one another: they meet in one partition of P
+with probability J + (1 - J) / P (their route is their smallest shingle, `schema.routing`), share a band there with
+probability 1 - (1 - J ** width) ** bands, and then agree in enough slots or not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from schema.family import Family
+from streams.refine.arrival import Table, link_rows
+from streams.refine.sketch import SLOTS, Sketches, banding, no_sketches, sketches
+
+_START_ROWS = 1024
+
+
+class NearIndex:
+    """Remembers sketches in order of arrival.
+
+    A window is kept as two generations: when the younger holds `window` sketches the older is dropped.
+
+    Args:
+        family: whose texts to sketch; without a `text` nothing is near anything.
+        threshold: the Jaccard similarity from which two texts are near duplicates; 1 turns the index off.
+        window: sketches remembered at least; None remembers all.
+    """
+
+    def __init__(self, family: Family, threshold: float, window: int | None = None) -> None:
+        self.is_on = family.text is not None and threshold < 1
+        self.banding = banding(threshold)
+        self._family = family
+        self._window = window
+        self.young, self.held = self._table(_START_ROWS if self.is_on else 1), 0
+        self.old, self._old_held = self._table(1), 0
+
+    def __len__(self) -> int:
+        return self.held + self._old_held
+
+    def sketches(self, rows: pl.DataFrame) -> Sketches:
+        """Return the sketches of rows; where the index is off, such as are near no other."""
+        return sketches(rows, self._family) if self.is_on else no_sketches(rows.height)
+
+    def make_room(self, coming: int) -> None:
+        """Make room in `young` for `coming` more; where it is full, it takes the place of `old`."""
+        if not self.is_on:
+            return
+        if self._window is not None and self.held >= self._window:
+            self.old, self._old_held = self.young, self.held
+            self.young, self.held = self._table(_START_ROWS), 0
+        if self.held + coming > self.young.groups.size:
+            grown = self._table(1 << (self.held + coming - 1).bit_length())
+            grown.slots[: self.held] = self.young.slots[: self.held]
+            grown.groups[: self.held] = self.young.groups[: self.held]
+            link_rows(grown, 0, self.held, self.banding)
+            self.young = grown
+
+    def remember(self, rows: pl.DataFrame) -> None:
+        """Take in rows that stand in clean already, whatever they are near to."""
+        if not self.is_on:
+            return
+        step = max(rows.height if self._window is None else self._window, 1)
+        found = self.sketches(rows)
+        for start in range(0, rows.height, step):
+            piece = found.piece(slice(start, start + step))
+            kept = np.flatnonzero(piece.worded)
+            self.make_room(kept.size)
+            end = self.held + kept.size
+            self.young.slots[self.held : end] = piece.slots[kept]
+            self.young.groups[self.held : end] = piece.groups[kept]
+            link_rows(self.young, self.held, end, self.banding)
+            self.held = end
+
+    def _table(self, rows: int) -> Table:
+        nodes = rows * self.banding.bands
+        return Table(
+            np.empty((rows, SLOTS), dtype=np.uint8),
+            np.empty(rows, dtype=np.uint64),
+            np.empty(nodes, dtype=np.uint32),
+            np.zeros(1 << (nodes - 1).bit_length(), dtype=np.uint32),
+        )

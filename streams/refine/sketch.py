@@ -1,0 +1,128 @@
+"""MinHash sketches of texts, and how they are compared.
+
+A text's sketch is, for each of 128 hash functions, the smallest hash of its shingles (`schema.shingles`), of which one
+byte is kept: two texts of Jaccard similarity J agree in a slot with probability J + (1 - J) / 256, so the share of
+slots that agree tells J, with a standard deviation of 0.035 at J = 0.8 ("On the resemblance and containment of
+documents", Broder, 1997; "b-bit minwise hashing", Li and Koenig, 2010). Sketches are never written anywhere: the hash
+functions may change between versions.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import polars_hash as plh
+from numpy.typing import NDArray
+
+from schema.compiled import compiled
+from schema.family import Family
+from schema.shingles import shingles
+
+SLOTS = 128
+# Of pairs just as similar as the threshold, at least this share must meet in a band.
+_LEAST_RECALL = 0.9
+_WIDEST_BAND = 32
+# What two slots agree in by chance: a byte is kept of each.
+_CHANCE = 1 / 256
+_SEED = 20_240
+
+
+class Sketches(NamedTuple):
+    """What N rows are compared by.
+
+    Attributes:
+        slots: (N, SLOTS) uint8.
+        worded: (N,) whether there is a text at all; a row without one is near no other.
+        groups: (N,) uint64, the hash of the row's group.
+        copied: (N,) whether the row was made from another one, whose group it has.
+    """
+
+    slots: NDArray[np.uint8]
+    worded: NDArray[np.bool_]
+    groups: NDArray[np.uint64]
+    copied: NDArray[np.bool_]
+
+    def piece(self, part: slice) -> Sketches:
+        """Return the rows of `part`."""
+        return Sketches(self.slots[part], self.worded[part], self.groups[part], self.copied[part])
+
+
+class Banding(NamedTuple):
+    """How sketches are compared: those that agree in all slots of a band, and then in `least` slots of all."""
+
+    width: int
+    bands: int
+    least: int
+
+
+def banding(threshold: float) -> Banding:
+    """Return the banding for a threshold: the widest bands in which 9 of 10 pairs just that similar still meet.
+
+    Two texts of similarity J share a band with probability 1 - (1 - J ** width) ** bands ("Mining of Massive
+    Datasets", Leskovec, Rajaraman and Ullman, 3.4).
+    """
+    widths = range(2, _WIDEST_BAND + 1)
+    meets = {width: 1 - (1 - threshold**width) ** (SLOTS // width) for width in widths}
+    width = max((width for width in widths if meets[width] >= _LEAST_RECALL), default=2)
+    # A hair less, for a product that should be whole and is not.
+    least = ceil(SLOTS * (threshold + (1 - threshold) * _CHANCE) - 1e-9)
+    return Banding(width, SLOTS // width, least)
+
+
+def sketches(rows: pl.DataFrame, family: Family) -> Sketches:
+    """Return the sketches of rows (with `augmented_from` and the columns of the family's `text` and `group`).
+
+    Raises:
+        ValueError: the family has no text.
+    """
+    if family.text is None:
+        raise ValueError(f"rows of {family.name} have no text to sketch")
+    found = rows.select(_text=family.text, _group=family.group, _copied=pl.col("augmented_from").is_not_null())
+    hashes, offsets = shingles(found["_text"])
+    groups = found.select(plh.col("_group").nchash.xxh3_64().fill_null(0)).to_series()
+    return Sketches(
+        _sketch(hashes, offsets, _FACTORS),
+        np.diff(offsets) > 0,
+        groups.to_numpy(writable=True),
+        found["_copied"].to_numpy(writable=True),
+    )
+
+
+def no_sketches(rows: int) -> Sketches:
+    """Return the sketches of rows that are near no other."""
+    none = np.zeros(rows, dtype=np.bool_)
+    return Sketches(np.zeros((rows, SLOTS), dtype=np.uint8), none, np.zeros(rows, dtype=np.uint64), none)
+
+
+def _factors() -> NDArray[np.uint32]:
+    drawn = np.random.default_rng(_SEED).integers(0, 2**32, size=SLOTS, dtype=np.uint32)
+    return drawn | np.uint32(1)
+
+
+# One odd factor for each hash function.
+_FACTORS = _factors()
+
+
+@compiled
+def _sketch(hashes, offsets, factors):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The lowest byte of the smallest hash, by hash function; a text without shingles keeps 255 everywhere.
+
+    The arithmetic is of 32 bits, so that a vector unit does eight functions at once.
+    """
+    rows, slots = offsets.size - 1, factors.size
+    kept = np.empty((rows, slots), dtype=np.uint8)
+    smallest = np.empty(slots, dtype=np.uint32)
+    for row in range(rows):
+        smallest[:] = np.uint32(0xFFFFFFFF)
+        for place in range(offsets[row], offsets[row + 1]):
+            high, low = np.uint32(hashes[place] >> np.uint64(32)), np.uint32(hashes[place])
+            for slot in range(slots):
+                factor = factors[slot]
+                value = np.uint32(np.uint32(high ^ np.uint32(low * factor)) * factor)
+                smallest[slot] = min(smallest[slot], value)
+        for slot in range(slots):
+            kept[row, slot] = np.uint8(smallest[slot])
+    return kept

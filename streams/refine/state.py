@@ -1,0 +1,76 @@
+"""What the refine stage remembers of one partition's clean rows, and who is let in among them.
+
+Rebuilt from the topics on assignment (`streams.refine.rebuild`); only rows that go to clean are remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from schema.family import Family
+from schema.settings import Settings
+from streams.refine import arrival
+from streams.refine.dedup import DedupIndex
+from streams.refine.gates import ShareGates
+from streams.refine.near import NearIndex
+
+DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near_duplicate"
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of one partition: the ids, the texts and the shares of what stands in clean."""
+
+    ids: DedupIndex
+    near: NearIndex
+    gates: ShareGates
+    window: int | None = None
+
+    @classmethod
+    def empty(cls, family: Family, settings: Settings) -> State:
+        """Return the state of a partition with nothing in clean."""
+        window = settings.dedup_window_rows
+        return cls(
+            DedupIndex(window),
+            NearIndex(family, settings.near_duplicate_threshold, window),
+            ShareGates(family, settings.gate_from_rows),
+            window,
+        )
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reason code of each verdict from 1 on."""
+        return (DUPLICATE, NEAR_DUPLICATE, *(quota.name for quota in self.gates.quotas))
+
+    def admit(self, rows: pl.DataFrame) -> NDArray[np.int8]:
+        """Return the verdict on each valid row, in order: 0 for one that goes to clean, else of `reasons`, plus 1."""
+        ids = rows["example_id"]
+        if not self.near.is_on and not self.gates.quotas:
+            return np.where(self.ids.admit(ids.to_numpy()), arrival.ADMITTED, arrival.DUPLICATE).astype(np.int8)
+        verdicts = np.empty(rows.height, dtype=np.int8)
+        found, codes = self.near.sketches(rows), self.gates.codes(rows)
+        # A window is turned over between pieces no larger than itself.
+        step = max(rows.height if self.window is None else self.window, 1)
+        for start in range(0, rows.height, step):
+            part = slice(start, start + step)
+            different, numbers = np.unique(ids[part].to_numpy(), return_inverse=True)
+            self.near.make_room(numbers.size)
+            verdicts[part], self.near.held = arrival.judge_in_order(
+                numbers,
+                self.ids.holds(different),
+                found.piece(part),
+                self.near.young,
+                self.near.held,
+                self.near.old,
+                self.near.banding,
+                codes[part],
+                self.gates.shares,
+                self.gates.from_rows,
+            )
+            self.ids.admit(ids[part].filter(verdicts[part] == arrival.ADMITTED).to_numpy())
+        return verdicts

@@ -1,0 +1,99 @@
+"""Shingles against a plain reading of their definition, one text at a time."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.routing import smallest_shingle
+from schema.shingles import shingles, smallest
+
+# Bytes, as UTF-8 has them: what is not ASCII stands as it is and belongs to a word.
+WORD = re.compile(rb"[a-z0-9\x80-\xff]+")
+MASK = 2**64 - 1
+
+letters = st.text(st.sampled_from("aBz09 .,\n-'éßÉ漢😀"), max_size=40)
+texts = st.lists(st.one_of(st.none(), letters, st.text(max_size=30)), max_size=8)
+
+
+def words(text: str) -> list[bytes]:
+    ascii_lowered = text.encode().translate(bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256)))
+    return WORD.findall(ascii_lowered)
+
+
+def plain(text: str | None) -> list[int]:
+    """FNV-1a of each word; three of them at a time through splitmix64."""
+    if text is None:
+        return []
+    hashes = [0, 0, 0]
+    for word in words(text):
+        value = 0xCBF29CE484222325
+        for byte in word:
+            value = (value ^ byte) * 0x100000001B3 & MASK
+        hashes.append(value)
+    runs = [hashes[at : at + 3] for at in range(3, len(hashes) - 2)] or [hashes[-3:]]
+    return [mixed(run) for run in runs]
+
+
+def mixed(run: list[int]) -> int:
+    value = 0
+    for part in run:
+        value = (value ^ part) + 0x9E3779B97F4A7C15 & MASK
+        value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
+        value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
+        value ^= value >> 31
+    return value
+
+
+def by_text(series: pl.Series) -> list[list[int]]:
+    hashes, offsets = shingles(series)
+    return [piece.tolist() for piece in np.split(hashes, offsets[1:-1])] if len(series) else []
+
+
+@given(texts)
+def test_shingles_are_those_of_the_definition(values: list[str | None]) -> None:
+    assert by_text(pl.Series(values, dtype=pl.String)) == [plain(value) for value in values]
+
+
+@given(texts)
+def test_the_smallest_is_the_minimum_and_null_of_nothing(values: list[str | None]) -> None:
+    expected = [min(found) if (found := plain(value)) else None for value in values]
+    assert smallest(pl.Series(values, dtype=pl.String)).to_list() == expected
+
+
+@given(texts, st.integers(0, 8), st.integers(0, 8), st.integers(1, 3))
+def test_a_part_of_a_series_has_the_shingles_of_its_own_texts(
+    values: list[str | None], start: int, length: int, step: int
+) -> None:
+    series = pl.Series(values, dtype=pl.String)
+    chunked = pl.concat([series, series], rechunk=False)
+    every = [plain(value) for value in values]
+    assert by_text(series.slice(start, length)) == every[start : start + length]
+    assert by_text(series.gather_every(step)) == every[::step]
+    assert by_text(series.filter(series.is_not_null())) == [found for found in every if found]
+    assert by_text(chunked.slice(start)) == (every + every)[start:]
+
+
+@given(letters)
+def test_case_and_punctuation_change_nothing(text: str) -> None:
+    plainer = " ".join(word.decode() for word in words(text))
+    assert by_text(pl.Series([text])) == by_text(pl.Series([f" «{plainer}» ".replace("«", "!").replace("»", "?")]))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("", 1), ("...", 1), ("one", 1), ("one two", 1), ("a b c", 1), ("a b c d", 2)]
+)
+def test_a_short_text_is_one_shingle(text: str, count: int) -> None:
+    assert len(by_text(pl.Series([text]))[0]) == count
+
+
+def test_hashes_stay_as_they_are_for_rows_are_routed_by_them() -> None:
+    frame = pl.DataFrame({"text": ["The quick brown fox jumps.", None, ""]})
+    found = frame.select(smallest_shingle(pl.col("text"))).to_series()
+    assert found.dtype == pl.UInt64
+    assert found.to_list() == [5990479745315823185, None, 2558736989570252433]
