@@ -28,7 +28,7 @@ from schema.family import Family
 from schema.record import RAW
 from schema.requests import Request
 
-_READ_S = 0.2
+_READ_S = 0.1
 # How often raw itself is asked whether what is not accounted for is anything at all.
 _LOOK_S = 1.0
 # Rows that were sent for a cell this many times without one of them counting: another will not help.

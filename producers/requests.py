@@ -22,6 +22,8 @@ from schema.requests import ACCOUNTED, Request, decode_accounted, decode_request
 
 log = logging.getLogger(__name__)
 
+_JOIN_MS = 100
+
 
 @dataclass
 class _Page:
@@ -71,6 +73,11 @@ class RequestBoard:
             log.warning("%s: %s", self._topic, error)
 
     @property
+    def positions(self) -> dict[int, int]:
+        """{partition of the topic: the next offset to read}."""
+        return {partition.partition: self._consumer.position(partition) for partition in self._consumer.assignment()}
+
+    @property
     def known(self) -> bool:
         """Whether every partition has been published to."""
         return all(page.accounted is not None for page in self._pages)
@@ -116,7 +123,8 @@ class Shares(ConsumerRebalanceListener):  # type: ignore[misc]
         """Take part in what the group decides; to be called often."""
         # Nothing is read here: the board reads.
         self._consumer.pause(*self._consumer.assignment())
-        self._consumer.poll(timeout_ms=0)
+        # A client that is given no time never joins.
+        self._consumer.poll(timeout_ms=_JOIN_MS)
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let go of what the group takes back."""
