@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from feedmill.following import check_follow_options
 from feedmill.progress import progress
 from schema.registry import family_named
 from schema.settings import load_settings
@@ -24,7 +25,7 @@ def _produce() -> None:
 
 @app.command("reduction")
 def reduction_command(
-    count: Annotated[int, typer.Option(min=1, help="Examples to generate, exactly.")],
+    count: Annotated[int | None, typer.Option(min=1, help="Examples to generate, exactly.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**63 - 1, help="Drawn fresh and printed if not given.")
     ] = None,
@@ -33,11 +34,18 @@ def reduction_command(
     all_steps: Annotated[bool, typer.Option("--all-steps", help="Every step of a trace, not 32 at most.")] = False,
     run: Annotated[str, typer.Option(help="Name of this run in the accounts; made from the seed if not given.")] = "",
     out: Annotated[Path | None, typer.Option(help="Write this JSONL file instead of a topic.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Fill the gaps that coverage asks for; end at none.")
+    ] = False,
 ) -> None:
     """Generate reduction examples: lambda-terms and the span that normal order reduces next."""
     from producers.reduction import run as producing
     from producers.reduction.recipe import ReductionRun, fresh_seed
 
+    check_follow_options(count, out, follow)
+    if follow or count is None:
+        _follow_reductions(fresh_seed() if seed is None else seed, run)
+        return
     parameters = ReductionRun(
         count=count,
         seed=fresh_seed() if seed is None else seed,
@@ -63,6 +71,17 @@ def reduction_command(
         where = f"{connection.settings.namespace}.reduction.raw"
     elapsed_s = time.monotonic() - began
     print(f"{count:,} reductions of run {parameters.run} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
+
+
+def _follow_reductions(seed: int, run: str) -> None:
+    from broker.clients import connect
+    from feedmill.following import Following, follow_requests, sender
+    from producers.reduction.filling import fill
+
+    print(f"seed {seed}", file=sys.stderr, flush=True)
+    connection, family = connect(load_settings()), family_named("reduction")
+    plan = Following(run or f"reduction-fill-{seed:x}", seed, connection.settings.rows_per_record)
+    follow_requests(connection, family, sender(connection, family, fill, plan), plan, as_json=False)
 
 
 def ingest_command(
