@@ -14,6 +14,7 @@ import typer
 
 from feedmill import broker_commands, coverage_commands, produce_commands, service_commands
 from feedmill.bench_commands import bench_command
+from feedmill.compare_command import compare_command
 from feedmill.demo import demo_command
 from feedmill.doctor import doctor_command
 from feedmill.eval_commands import eval_reduction_command
@@ -50,6 +51,7 @@ app.command("worker")(service_commands.worker_command)
 app.add_typer(coverage_commands.app, name="coverage")
 app.command("drain")(coverage_commands.drain_command)
 app.command("replay")(replay_command)
+app.command("compare")(compare_command)
 app.command("watch")(watch_command)
 app.add_typer(train, name="train")
 app.add_typer(evaluation, name="eval")

@@ -67,10 +67,10 @@ def ngrams(hashes: Hashes, offsets: Offsets, n: int) -> Hashes:
     count = max(len(hashes) - further, 0)
     grams = hashes[:count].copy()
     for step in range(1, further + 1):
-        grams = _mixed(grams) ^ hashes[step : step + count]
+        grams = mixed(grams) ^ hashes[step : step + count]
     # A run that would begin in one row and end in the next is none.
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    return grams[row[:count] == row[further : further + count]]
+    return np.compress(row[:count] == row[further : further + count], grams)
 
 
 def nearest(hashes: Hashes, offsets: Offsets) -> npt.NDArray[np.float64]:
@@ -94,7 +94,7 @@ def nearest(hashes: Hashes, offsets: Offsets) -> npt.NDArray[np.float64]:
     holders = owner[np.argsort(number, kind="stable")]
     starts = np.concatenate([[0], np.cumsum(np.bincount(number))]).astype(np.int64)
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return _nearest(number.astype(np.int64), bounds, holders, starts)  # type: ignore[no-any-return]
+    return np.asarray(_nearest(number.astype(np.int64), bounds, holders, starts))
 
 
 def place_keys(first: int, count: int) -> npt.NDArray[np.uint64]:
@@ -102,15 +102,15 @@ def place_keys(first: int, count: int) -> npt.NDArray[np.uint64]:
 
     A key depends on the place alone, so that a set's sample can be taken from the samples of its parts.
     """
-    return _mixed(np.arange(first + 1, first + count + 1, dtype=np.uint64))
+    return mixed(np.arange(first + 1, first + count + 1, dtype=np.uint64))
 
 
-def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Return the finaliser of splitmix64 ("Fast splittable pseudorandom number generators", Steele et al., 2014)."""
     values = values * np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return np.asarray(values ^ (values >> np.uint64(31)))
 
 
 @compiled

@@ -1,0 +1,189 @@
+"""One side of a comparison, folded frame by frame: what was counted of its rows, and what that says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import log
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from consumers.compare.rows import Rows
+from consumers.compare.texts import TextTally
+from schema.family import Family, cell_label, identify
+
+# Where a row came from is no property of it.
+_PROVENANCE = ("seed", "chunk")
+
+
+class Tally:
+    """The rows of one side, counted.
+
+    Every row is judged by the family's rules, as the refine stage would; those that break one are counted apart, with
+    the rules they break, and everything else is measured on the others. Memory grows by 8 bytes a row, for the ids.
+
+    Args:
+        family: that the rows are of.
+        near: the Jaccard similarity from which two rows are near duplicates.
+    """
+
+    def __init__(self, family: Family, near: float) -> None:
+        self._family = family
+        self._counts = {axis.name: np.zeros(len(axis.bins), dtype=np.int64) for axis in family.axes}
+        self._cells = np.zeros(len(list(family.cells())), dtype=np.int64)
+        self._numbers = {
+            name: _Range() for name, dtype in family.columns.items() if dtype.is_numeric() and name not in _PROVENANCE
+        }
+        self._ids: list[npt.NDArray[np.uint64]] = []
+        self._texts = TextTally(family, near)
+        self._near = near
+        self.rows = 0
+        self._invalid = 0
+        self._reasons: Counter[str] = Counter()
+
+    def take(self, rows: Rows) -> None:
+        """Count some rows; ids are computed anew from the content, and what is no row is an invalid one."""
+        family = self._family
+        identified = (
+            identify(rows.frame, family).select(list(family.wire)).with_columns(record=pl.lit(0, dtype=pl.UInt32))
+        )
+        valid, failures = family.rules.filter(family.derive(identified))
+        self.rows += len(rows)
+        self._invalid += len(rows) - valid.height
+        self._reasons.update(rows.refused)
+        self._reasons.update(failures.counts())
+        if valid.height:
+            self._measure(valid)
+
+    def _measure(self, valid: pl.DataFrame) -> None:
+        family = self._family
+        codes = valid.select(axis.code.cast(pl.Int64).fill_null(-1).alias(axis.name) for axis in family.axes)
+        for name, counts in self._counts.items():
+            counts += _histogram(codes[name].to_numpy(), len(counts))
+        cell = np.zeros(valid.height, dtype=np.int64)
+        for name in family.cell_axes:
+            code = codes[name].to_numpy()
+            # Row-major, as `Family.cells`; a row outside one of the axes is in no cell.
+            cell = np.where((cell < 0) | (code < 0), -1, cell * len(family.axis(name).bins) + code)
+        self._cells += _histogram(cell, len(self._cells))
+        for name, found in self._numbers.items():
+            found.take(valid[name])
+        self._ids.append(valid["example_id"].to_numpy())
+        self._texts.take(valid.select(self._texts.expression.alias("text"))["text"])
+
+    def report(self) -> dict[str, Any]:
+        """Return what was counted, ready for JSON.
+
+        Keys:
+            rows, rows_invalid: all that were read, and those of them that break a rule or cannot be read;
+                invalid_by_reason: {reason: rows}, a row that breaks two rules counting under both.
+            axes: {axis: {covered, total, balance, bins: {bin: rows}}}: bins with rows, of all; balance as `balance`.
+            cells: {covered, possible, total, balance, rows: {label: rows}}, balance over the possible ones.
+            numbers: {column: {min, max, mean}}, null where the column has no value.
+            duplicates: rows whose content another row before them has.
+            sample_rows: rows compared with one another; near_duplicates: those of them that are at least
+                `near_duplicate_threshold` like another; diversity: as `measures.diversity`.
+            distinct_ngrams: distinct n-grams to all; ngram: what one is.
+            quotas: [{name, kind, axis, bins, target, actual, ok}], as declared; quotas_met: how many are.
+        """
+        rows, diversity, near = self._texts.likeness()
+        quotas = self._quotas()
+        ids = np.concatenate([np.empty(0, dtype=np.uint64), *self._ids])
+        return {
+            "rows": self.rows,
+            "rows_invalid": self._invalid,
+            "invalid_by_reason": dict(self._reasons.most_common()),
+            "axes": {axis.name: _axis(axis.bins, self._counts[axis.name]) for axis in self._family.axes},
+            "cells": self._cell_report(),
+            "numbers": {name: found.report() for name, found in self._numbers.items()},
+            "duplicates": len(ids) - len(np.unique(ids)),
+            "sample_rows": rows,
+            "near_duplicates": near,
+            "near_duplicate_threshold": self._near,
+            "diversity": diversity,
+            "distinct_ngrams": self._texts.ngrams.ratio,
+            "ngram": self._texts.ngram,
+            "quotas": quotas,
+            "quotas_met": sum(quota["ok"] for quota in quotas),
+        }
+
+    def _cell_report(self) -> dict[str, Any]:
+        declared = list(self._family.cells())
+        possible = np.array([self._family.cell_possible(cell) for cell in declared], dtype=np.bool_)
+        return {
+            "covered": int((self._cells > 0).sum()),
+            "possible": int(possible.sum()),
+            "total": len(declared),
+            "balance": balance(self._cells[possible]),
+            "rows": {cell_label(cell): int(rows) for cell, rows in zip(declared, self._cells, strict=True) if rows},
+        }
+
+    def _quotas(self) -> list[dict[str, Any]]:
+        verdicts = []
+        for quota in self._family.quotas:
+            bins = self._family.axis(quota.axis).bins
+            actual, ok = quota.verdict(dict(zip(bins, self._counts[quota.axis].tolist(), strict=True)))
+            verdicts.append(
+                {
+                    "name": quota.name,
+                    "kind": quota.kind,
+                    "axis": quota.axis,
+                    "bins": list(quota.bins),
+                    "target": quota.target,
+                    "actual": actual,
+                    "ok": ok,
+                }
+            )
+        return verdicts
+
+
+def balance(counts: npt.NDArray[np.int64]) -> float:
+    """Return how evenly rows are spread over bins (K,), 0 to 1: their entropy over log(K), Pielou's evenness.
+
+    1 where all bins have as many, 0 where one has all, there are no rows, or there is one bin only.
+
+    "The measurement of diversity in different types of biological collections" (Pielou, 1966).
+    """
+    total, bins = int(counts.sum()), len(counts)
+    if not total or bins < 2:
+        return 0.0
+    shares = counts[counts > 0] / total
+    return abs(float(-(shares * np.log(shares)).sum())) / log(bins)
+
+
+class _Range:
+    """Least, greatest and mean of a column's values."""
+
+    def __init__(self) -> None:
+        self._least: float | None = None
+        self._most: float | None = None
+        self._sum, self._count = 0.0, 0
+
+    def take(self, values: pl.Series) -> None:
+        values = values.drop_nulls()
+        if values.is_empty():
+            return
+        least, most = float(values.min()), float(values.max())  # type: ignore[arg-type]
+        self._least = least if self._least is None else min(self._least, least)
+        self._most = most if self._most is None else max(self._most, most)
+        self._sum += float(values.cast(pl.Float64).sum())
+        self._count += len(values)
+
+    def report(self) -> dict[str, float | None]:
+        mean = self._sum / self._count if self._count else None
+        return {"min": self._least, "max": self._most, "mean": mean}
+
+
+def _axis(bins: tuple[str, ...], counts: npt.NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        "covered": int((counts > 0).sum()),
+        "total": len(bins),
+        "balance": balance(counts),
+        "bins": dict(zip(bins, counts.tolist(), strict=True)),
+    }
+
+
+def _histogram(codes: npt.NDArray[np.int64], bins: int) -> npt.NDArray[np.int64]:
+    return np.bincount(codes[codes >= 0], minlength=bins)
