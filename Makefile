@@ -27,8 +27,9 @@ bench-install: .venv-bench/.installed
 demo: install
 	$(BIN)/feedmill demo
 
+# Tests wait for Kafka more than they compute: two processes, each with a broker of its own.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .
