@@ -1,0 +1,171 @@
+r"""Augmentation of reductions: the same step, with its term standing deeper in a larger one.
+
+A copy of a term T is one of two, evenly:
+
+- wrapped: `\.\.\.T`, in 1 to 6 abstractions;
+- embedded: `\.0(T)`, as the last argument of a variable under abstractions, 1 to 4 such levels deep, where other
+  arguments may come before it, as in `\.\.1(\.0)(\.0(T))`.
+
+What stands around T holds no redex, for its heads are variables and its other arguments are normal; nor does it become
+part of one, whatever T becomes, for neither an argument nor the body of an abstraction is a function. A step within T
+leaves it as it is and takes nothing from it: an index that is free in T counts the same abstractions after the step. So
+normal order takes exactly the steps that it takes from T, and every term of T's trace, in the same surroundings, is one
+of the larger term's: `step_k`, `steps_total` and `outcome` hold as they are, and so do `trace_id` and hence the split.
+Limits of size were counted by the producer, without the surroundings.
+
+`initial_size` and `initial_depth` stay those of the trace as it was generated. Quotas on them see each copy of a first
+step in the bin of its origin, and so their shares hold as long as rows are augmented at one rate. `growth` is the new
+size over that initial size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schema.reduction import FAMILY
+
+Array = npt.NDArray[Any]
+
+# How a copy was made, in its `recipe`.
+WRAPPED, EMBEDDED = "wrapped", "embedded"
+MOST_ABSTRACTIONS = 6
+MOST_LEVELS = 4
+# Characters; training and evaluation refuse longer terms.
+LONGEST = 2048
+
+# The variable at the head of a level, as (abstractions before it, index), one of theirs, and what may stand between it
+# and the next level: normal arguments, whose only free index is 0.
+_HEADS = tuple((abstractions, index) for abstractions in (1, 2, 3) for index in range(abstractions))
+_BESIDE = ("", "0", r"(\.0)", r"(\.\.1)", "(00)", r"(\.10)0", r"(\.0)(\.\.0)", r"(\.0(\.1))")
+
+# SplitMix64 (Steele, Lea, Flood 2014): the increment and the two multipliers of its finalizer.
+_GOLDEN, _MIX_1, _MIX_2 = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+# Four choices and the number of levels come of one word.
+_CHOICE_BITS = 14
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What can stand around a term, P pieces: the levels of embeddings, the wrappings by abstractions, then nothing.
+
+    Attributes:
+        outer: (P,) Utf8, what stands before the term, without its parenthesis.
+        inner: (P,) Utf8, the same where the piece is itself an argument.
+        nodes: (P,) how many nodes a term gains.
+        edges: (P,) how far it moves from the root.
+        deepest: (P,) edges on the longest path through the piece, where the term is but an index.
+        levels: how many of the pieces are levels.
+    """
+
+    outer: pl.Series
+    inner: pl.Series
+    nodes: Array
+    edges: Array
+    deepest: Array
+    levels: int
+
+
+def augment(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return an augmented row for each of `rows`, in order, but for those whose text would pass 2,048 characters.
+
+    Args:
+        rows: valid rows of the family's wire columns, with their `record` (UInt32) and `copy` (UInt32, the number of
+            this copy of its row, from 0). Each result depends on (`example_id`, `copy`) and its row alone; of one row,
+            copies 2i and 2i + 1 are of either kind, and twelve copies hold all six wrappings.
+
+    Returns:
+        The wire columns and `record`; `augmented_from` is the origin's id, `example_id` and `split` are null.
+    """
+    around = _surroundings()
+    wrapped, levels, choices = _choose(rows["example_id"].to_numpy(), rows["copy"].to_numpy(), around)
+    edges = around.edges[choices]
+    above = np.cumsum(edges, axis=0) - edges
+    enclosed = ~wrapped & (rows["term"].str.len_bytes() > 1).to_numpy()
+    closers = pl.Series([")" * count for count in range(MOST_LEVELS + 1)])
+    made = rows.with_columns(
+        _before=pl.select(
+            pl.concat_str(
+                around.outer.gather(choices[0]),
+                *(around.inner.gather(choice) for choice in choices[1:]),
+                pl.Series(["", "("]).gather(enclosed.astype(np.int64)),
+            )
+        ).to_series(),
+        _after=closers.gather(levels - 1 + enclosed),
+        _edges=pl.Series(edges.sum(axis=0), dtype=pl.Int32),
+        _deepest=pl.Series((above + around.deepest[choices]).max(axis=0), dtype=pl.Int32),
+        _size=rows["size"] + pl.Series(around.nodes[choices].sum(axis=0), dtype=pl.Int32),
+        recipe=pl.Series([EMBEDDED, WRAPPED]).gather(wrapped.astype(np.int64)),
+    )
+    before = pl.col("_before").str.len_bytes().cast(pl.Int32)
+    reducible = pl.col("span_end") > 0
+    return (
+        made.with_columns(
+            term=pl.concat_str("_before", "term", "_after"),
+            span_start=pl.when(reducible).then(pl.col("span_start") + before).otherwise("span_start"),
+            span_end=pl.when(reducible).then(pl.col("span_end") + before).otherwise("span_end"),
+            size=pl.col("_size"),
+            depth=pl.max_horizontal(pl.col("depth") + pl.col("_edges"), "_deepest"),
+            redex_depth=pl.col("redex_depth") + pl.col("_edges"),
+            growth=(pl.col("_size") / pl.col("initial_size")).cast(pl.Float32),
+            augmented_from=pl.col("example_id"),
+            example_id=pl.lit(None, dtype=pl.UInt64),
+            split=pl.lit(None, dtype=pl.String),
+        )
+        .filter(pl.col("term").str.len_bytes() <= LONGEST)
+        .select(*FAMILY.wire, "record")
+    )
+
+
+@cache
+def _surroundings() -> Surroundings:
+    # Importing the compiler takes a second, which is spent where terms are read.
+    from schema.reduction.text import facts
+
+    levels = [r"\." * abstractions + str(index) + beside for abstractions, index in _HEADS for beside in _BESIDE]
+    wraps = [r"\." * abstractions for abstractions in range(1, MOST_ABSTRACTIONS + 1)]
+    pieces = [*levels, *wraps, ""]
+    # With the smallest of terms in place; that one's node is not gained.
+    found = facts(pl.Series([piece + "0" for piece in pieces]))
+    edges = [abstractions + 1 for abstractions, _ in _HEADS for _ in _BESIDE] + list(range(1, MOST_ABSTRACTIONS + 1))
+    return Surroundings(
+        outer=pl.Series(pieces),
+        inner=pl.Series([*("(" + level for level in levels), *wraps, ""]),
+        nodes=found["found_size"].to_numpy() - 1,
+        edges=np.array([*edges, 0], dtype=np.int32),
+        deepest=found["found_depth"].to_numpy(),
+        levels=len(levels),
+    )
+
+
+def _choose(ids: Array, copies: Array, around: Surroundings) -> tuple[Array, Array, Array]:
+    """Return (wrapped, levels, pieces) of N rows: (N,) bool, (N,) and (MOST_LEVELS, N) places, outermost first.
+
+    A row of fewer levels has the last piece, nothing, in place of the others; a wrapping is one level.
+    """
+    ids, copies = ids.astype(np.uint64), copies.astype(np.uint64)
+    row = _mix(ids)
+    word = _mix(row + _GOLDEN * (copies + np.uint64(1)))
+    wrapped = ((row >> np.uint64(63)) + copies) % np.uint64(2) == 1
+    abstractions = (row + copies // np.uint64(2)) % np.uint64(MOST_ABSTRACTIONS)
+    levels = np.where(wrapped, 0, word % np.uint64(MOST_LEVELS)).astype(np.int64) + 1
+    shifts = np.uint64(64 - MOST_LEVELS * _CHOICE_BITS) + np.arange(MOST_LEVELS, dtype=np.uint64) * np.uint64(
+        _CHOICE_BITS
+    )
+    bits = word >> shifts[:, None] & np.uint64(2**_CHOICE_BITS - 1)
+    pieces = (bits % np.uint64(around.levels)).astype(np.int64)
+    pieces[np.arange(MOST_LEVELS)[:, None] >= levels] = around.edges.size - 1
+    pieces[0, wrapped] = around.levels + abstractions[wrapped].astype(np.int64)
+    return wrapped, levels, pieces
+
+
+def _mix(words: Array) -> Array:
+    words = (words ^ (words >> np.uint64(30))) * _MIX_1
+    words = (words ^ (words >> np.uint64(27))) * _MIX_2
+    words ^= words >> np.uint64(31)
+    return words
