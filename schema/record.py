@@ -72,12 +72,16 @@ class Envelope:
 
 @dataclass(frozen=True)
 class ForeignHeaders:
-    """The headers of a record as read, whoever wrote it: all optional, none trusted."""
+    """The headers of a record as read, whoever wrote it: all optional, none trusted.
+
+    A record `says_empty` whose headers speak of no rows: it stands for itself, as a call to a model without an answer.
+    """
 
     content_type: str
     ce_type: tuple[str, str, int] | None
     run: str | None
     chunk: int | None
+    says_empty: bool = False
 
     @classmethod
     def parse(cls, headers: Iterable[tuple[str, bytes | None]] | None) -> ForeignHeaders:
@@ -99,6 +103,7 @@ class ForeignHeaders:
             ce_type=ce_type,
             run=texts.get("feedmill-run"),
             chunk=int(chunk) if re.fullmatch(r"[0-9]{1,18}", chunk) else None,
+            says_empty=texts.get("feedmill-rows") == "0",
         )
 
 
@@ -145,12 +150,12 @@ def decode(data: bytes, columns: Mapping[str, pl.DataType], max_rows: int) -> pl
     return conform(read_table(data, columns, max_rows), columns)
 
 
-def read_table(data: bytes, columns: Container[str], max_rows: int) -> pa.Table:
+def read_table(data: bytes, columns: Container[str], max_rows: int, *, may_be_empty: bool = False) -> pa.Table:
     """Return the Arrow table of a record, of its columns that are in `columns`, checked down to offsets and UTF-8.
 
     Raises:
-        RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch` or
-            `too_many_rows`.
+        RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch` (unless
+            it may be) or `too_many_rows`.
     """
     if not data:
         raise RecordError("empty_record", "the record has no bytes")
@@ -168,7 +173,7 @@ def read_table(data: bytes, columns: Container[str], max_rows: int) -> pa.Table:
         table = pa.Table.from_batches(batches, reader.schema)
     except (pa.ArrowException, ValueError, OSError, EOFError, MemoryError) as error:
         raise RecordError("garbage", f"not a whole Arrow IPC stream: {str(error)[:200]}") from error
-    if table.num_rows == 0:
+    if table.num_rows == 0 and not may_be_empty:
         raise RecordError("empty_batch", "the batch has no rows")
     return table
 
