@@ -1,0 +1,252 @@
+"""What a model answered, read and judged: which scenarios there are, for which cell each is, and whether it may go on.
+
+Answers are matched by their ids. Labels are those that an answer's own numbers show; what it lacks is never filled in.
+An answer stands for the cell that its numbers show, if that is one that was asked for and no other answer stands for;
+and only if it passes the family's own rules.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from producers.scenario.llm.rows import Row, broken_rules, to_frame
+from schema.scenario import FAMILY
+from schema.scenario.bands import STRETCH
+
+Cell = Mapping[str, str]
+
+# What is wrong with an answer of which no row could be made, as `answer_fault` says it.
+MISSING, MALFORMED, DUPLICATED = "answer_missing", "answer_malformed", "answer_duplicated"
+WRONG_CELL, CUT_OFF, REFUSED = "answer_wrong_cell", "answer_cut_off", "answer_refused"
+
+# Far beyond any scene asked for; a model that goes round in circles is stopped here.
+_TEXT_CHARACTERS = 4000
+_MOST_PARTS = 16
+
+_Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    """A part of an answer: no text is read as a number, nor the other way round; what was not asked for is let be."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Factor(_Strict):
+    name: _Text
+    effect: _Number
+
+
+class Scenario(_Strict):
+    """One scenario of an answer, well formed; nothing else is known of it."""
+
+    id: str
+    name: _Text
+    age_band: _Text
+    relation: _Text
+    setting: _Text
+    context: _Text
+    capacity_factors: Annotated[list[_Factor], Field(max_length=_MOST_PARTS)]
+    base_capacity: _Number
+    calculation_steps: Annotated[list[_Text], Field(max_length=_MOST_PARTS)]
+    anchor: _Text
+    support_needed: _Number
+    complexity_type: _Text
+    request: _Text
+    response: _Text
+    authenticity_score: _Number
+
+    def row(self) -> Row:
+        """Return the columns that the answer gives, and the two capacities that follow from them."""
+        # Rounded only as far as adding decimals in binary calls for.
+        effective = round(math.fsum([self.base_capacity, *(factor.effect for factor in self.capacity_factors)]), 6)
+        return {
+            "character_name": self.name,
+            "character_age_band": self.age_band,
+            "character_relation": self.relation,
+            "setting": self.setting,
+            "context": self.context,
+            "capacity_factors": [factor.model_dump() for factor in self.capacity_factors],
+            "base_capacity": self.base_capacity,
+            "effective_capacity": effective,
+            "support_needed": self.support_needed,
+            "support_possible": round(effective + STRETCH, 6),
+            "request": self.request,
+            "response": self.response,
+            "authenticity_score": self.authenticity_score,
+            "complexity_type": self.complexity_type,
+            "calculation_steps": self.calculation_steps,
+            "qualitative_anchor": self.anchor,
+        }
+
+
+@dataclass(frozen=True)
+class Read:
+    """The answers of a call by id, and why the other ids have none."""
+
+    scenarios: dict[str, Scenario] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def read(text: str, asked: Iterable[str], *, cut_off: bool = False, refused: bool = False) -> Read:
+    """Return the well-formed answers that stand in `text`, by the ids that were asked for; other ids are let be.
+
+    What is whole in a text that is not, or that has prose around it, counts. An id that stands there twice has no
+    answer, for nobody can tell which is meant.
+    """
+    items, is_json = objects_in(text, "scenarios")
+    named = [(item["id"], item) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    times = Counter(name for name, _ in named)
+    by_id = dict(named)
+    result = Read()
+    for name in asked:
+        if times[name] > 1:
+            result.faults[name] = DUPLICATED
+        elif name in by_id:
+            try:
+                result.scenarios[name] = _whole(by_id[name])
+            except ValueError:  # pydantic's is one, and that of a lone surrogate
+                result.faults[name] = MALFORMED
+        elif refused:
+            result.faults[name] = REFUSED
+        elif cut_off:
+            result.faults[name] = CUT_OFF
+        else:
+            result.faults[name] = MISSING if is_json else MALFORMED
+    return result
+
+
+def _whole(item: dict[str, Any]) -> Scenario:
+    # JSON can escape half of a character, which no text can hold.
+    json.dumps(item, ensure_ascii=False).encode()
+    return Scenario.model_validate(item)
+
+
+def objects_in(text: str, name: str) -> tuple[list[Any], bool]:
+    """Return the items of the list `name` of the JSON object in `text`, and whether there is a whole such list.
+
+    Of a list that breaks off, the items before the break are returned.
+    """
+    decoder = json.JSONDecoder()
+    begin = text.find("{")
+    while begin >= 0:
+        try:
+            document, _ = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            break
+        if isinstance(document, dict) and isinstance(document.get(name), list):
+            return document[name], True
+        begin = text.find("{", begin + 1)
+    at = text.find("[", text.find(f'"{name}"') + 1) if f'"{name}"' in text else -1
+    items: list[Any] = []
+    while at >= 0:
+        at = _skip(text, at + 1)
+        try:
+            item, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        items.append(item)
+        at = _skip(text, at)
+        if text[at : at + 1] != ",":
+            break
+    return items, False
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def scores_in(text: str, asked: Iterable[str]) -> dict[str, float]:
+    """Return the validation scores that stand in `text`, 0 to 1, by the ids asked for; a doubtful one is left out."""
+    items, _ = objects_in(text, "scores")
+    found = [(item.get("id"), item.get("score")) for item in items if isinstance(item, dict)]
+    times = Counter(name for name, _ in found if isinstance(name, str))
+    wanted = {name for name in asked if times[name] == 1}
+    return {
+        name: float(score)
+        for name, score in found
+        if isinstance(name, str)
+        and name in wanted
+        and isinstance(score, int | float)
+        and not isinstance(score, bool)
+        and 0 <= score <= 1
+    }
+
+
+@dataclass
+class Judged:
+    """What became of the ids of a call.
+
+    Attributes:
+        accepted: the row of each id that has one now, with its `scenario_id`.
+        faults: the reason of each other id: an answer fault, or the names of the rules that its row breaks.
+        refused: the row of each of those ids that gave one that no other id could take.
+        texts: example ids of the accepted rows.
+    """
+
+    accepted: dict[str, Row] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Row] = field(default_factory=dict)
+    texts: set[int] = field(default_factory=set)
+
+    def accept(self, place: str, row: Row, text: int) -> None:
+        """Take `row` as the answer of id `place`."""
+        self.accepted[place] = {**row, "scenario_id": place}
+        self.texts.add(text)
+        self.faults.pop(place, None)
+        self.refused.pop(place, None)
+
+    def refuse(self, name: str, reason: str, row: Row) -> None:
+        """Say why the row that answered id `name` is not taken, unless another row is."""
+        if name in self.accepted:
+            return
+        self.faults[name] = reason
+        self.refused[name] = {**row, "scenario_id": name}
+
+
+def judge(answers: Read, asked: Mapping[str, Cell], common: Row, texts: set[int]) -> Judged:
+    """Return what becomes of every id asked.
+
+    Args:
+        answers: what was read of the call's answer.
+        asked: the cell of each id.
+        common: columns that all rows of the call have in common.
+        texts: example ids of the run's accepted rows; none may come again.
+    """
+    judged = Judged(faults=dict(answers.faults))
+    if not answers.scenarios:
+        return judged
+    rows = {name: {**common, **scenario.row(), "scenario_id": name} for name, scenario in answers.scenarios.items()}
+    frame = to_frame(rows.values())
+    shown = dict(zip(rows, frame.select(FAMILY.cell_axes).rows(), strict=True))
+    text = dict(zip(rows, frame["example_id"].to_list(), strict=True))
+    wanted = {name: tuple(cell[axis] for axis in FAMILY.cell_axes) for name, cell in asked.items()}
+    fit = []
+    for name, reasons in zip(rows, broken_rules(frame), strict=True):
+        if reasons:
+            judged.refuse(name, ",".join(reasons), rows[name])
+        else:
+            fit.append(name)
+    # Those that are what was asked for under their own id come first; what is left may stand for another's cell.
+    for name in sorted(fit, key=lambda name: shown[name] != wanted[name]):
+        free = [other for other in asked if other not in judged.accepted and wanted[other] == shown[name]]
+        if text[name] in texts | judged.texts:
+            judged.refuse(name, DUPLICATED, {**rows[name], "answer_fault": DUPLICATED})
+        elif not free:
+            judged.refuse(name, WRONG_CELL, {**rows[name], "answer_fault": WRONG_CELL})
+        else:
+            place = name if name in free else free[0]
+            judged.accept(place, rows[name], text[name])
+            if place != name and name not in judged.accepted:
+                judged.faults[name] = WRONG_CELL
+    return judged

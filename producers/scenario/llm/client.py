@@ -1,0 +1,237 @@
+"""One question to an OpenAI-compatible endpoint, tried until it is answered or given up: nothing here waits for ever.
+
+The key is known to the HTTP client alone. What a server says in an error is told only where no piece of the key stands
+in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from producers.scenario.llm.meter import Usage
+from schema.errors import ConfigError, ProducerError
+from schema.settings import Settings
+
+if TYPE_CHECKING:
+    import openai
+
+# What a local server, which wants no key, is given instead.
+_NO_KEY = "none"
+# Answers that another try may better; any other error is told at once.
+_RETRIED = frozenset({408, 409, 425, 429})
+# In an error, a piece of the key this long gives it away; a shorter one occurs in ordinary words.
+_TELLING_CHARACTERS = 6
+# In a text that a model wrote only a whole key does, and one so short is no secret ("none", "ollama").
+_SECRET_CHARACTERS = 16
+_TOLD_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to try: waits double from the first one to the longest, each cut by up to half at random.
+
+    A server's Retry-After is waited for as it says, up to the longest wait.
+    """
+
+    tries: int = 5
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A call that was answered: the text as it came, why it ended, and what it took."""
+
+    text: str
+    finish_reason: str
+    refused: bool
+    usage: Usage
+    tries: int
+
+
+class UnansweredError(Exception):
+    """No try of a call was answered; `reason` is that of the last one."""
+
+    def __init__(self, reason: str, tries: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tries = tries
+
+
+class EndpointError(ProducerError):
+    """The endpoint refuses what no further try can mend."""
+
+
+class ModelClient:
+    """Asks the endpoint of `settings`; an asynchronous context, whose end closes its connections.
+
+    `url` is the endpoint's, as it may be shown.
+
+    Raises:
+        ConfigError: the key cannot be sent.
+    """
+
+    def __init__(self, settings: Settings, policy: RetryPolicy, seed: int) -> None:
+        import openai
+
+        key = settings.llm_api_key
+        self._key = key.get_secret_value().strip() if key is not None else ""
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise ConfigError("the key holds characters that no HTTP header can: correct FEEDMILL_LLM_API_KEY")
+        self._settings = settings
+        self.url = _without_credentials(settings.llm_base_url)
+        self._policy = policy
+        self._random = np.random.default_rng(seed)
+        # A server that asks one call to wait asks all of them to.
+        self._not_before = 0.0
+        self._openai: openai.AsyncOpenAI = openai.AsyncOpenAI(
+            api_key=self._key or _NO_KEY,
+            base_url=settings.llm_base_url,
+            timeout=settings.llm_timeout_s,
+            max_retries=0,
+        )
+
+    async def __aenter__(self) -> ModelClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._openai.close()
+
+    async def ask(self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> Reply:
+        """Return the model's answer, which was asked to follow the JSON schema.
+
+        Raises:
+            UnansweredError: no try was answered within the policy.
+            EndpointError: the endpoint refuses the key, the model or the question.
+        """
+        import openai
+
+        reason = ""
+        for number in range(1, self._policy.tries + 1):
+            await self._wait_for_leave()
+            wait_s = self._backoff_s(number)
+            try:
+                return await self._try(model, messages, schema, number)
+            except (openai.APITimeoutError, TimeoutError):
+                reason = f"no answer within {self._settings.llm_timeout_s:g} s"
+            except openai.APIConnectionError as error:
+                reason = f"no connection ({type(error.__cause__ or error).__name__})"
+            except openai.APIStatusError as error:
+                if error.status_code not in _RETRIED and error.status_code < 500:
+                    raise self._refusal(error, model) from None
+                reason = f"HTTP {error.status_code}"
+                asked_s = retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC))
+                if asked_s is not None:
+                    wait_s = min(asked_s, self._policy.longest_wait_s)
+                    self._not_before = max(self._not_before, time.monotonic() + wait_s)
+            if number < self._policy.tries:
+                await asyncio.sleep(wait_s)
+        raise UnansweredError(reason, self._policy.tries)
+
+    async def _try(
+        self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], number: int
+    ) -> Reply:
+        arguments: dict[str, Any] = {
+            "model": model,
+            "messages": list(messages),
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": schema},
+            },
+        }
+        # The client's own limit is on the silence between two bytes, which a trickle never breaks.
+        async with asyncio.timeout(self._settings.llm_timeout_s):
+            response = await self._openai.chat.completions.with_raw_response.create(**arguments)
+            return self._read(response.http_response.text, number)
+
+    def _read(self, body: str, tries: int) -> Reply:
+        """Read a completion as far as it is one: a part that is missing or of another type reads as absent."""
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            document = None
+        choice = _first(_part(document, "choices", list))
+        message = _part(choice, "message", dict)
+        text = _part(message, "content", str) or ""
+        if len(self._key) >= _SECRET_CHARACTERS and self._key in text:
+            text = ""
+        finish = _part(choice, "finish_reason", str) or ""
+        usage = _part(document, "usage", dict)
+        return Reply(
+            text=text,
+            finish_reason=finish,
+            refused=bool(_part(message, "refusal", str)) or finish == "content_filter",
+            # A prompt of no tokens is what some servers say of one that they had in their cache: it is not known.
+            usage=Usage(_tokens(usage, "prompt_tokens") or None, _tokens(usage, "completion_tokens")),
+            tries=tries,
+        )
+
+    async def _wait_for_leave(self) -> None:
+        await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
+
+    def _backoff_s(self, number: int) -> float:
+        wait_s = min(self._policy.first_wait_s * 2.0 ** (number - 1), self._policy.longest_wait_s)
+        return wait_s * float(self._random.uniform(0.5, 1.0))
+
+    def _refusal(self, error: openai.APIStatusError, model: str) -> EndpointError:
+        status, url = error.status_code, self.url
+        if status in (401, 403):
+            return EndpointError(f"{url} refuses the key (HTTP {status}): correct FEEDMILL_LLM_API_KEY")
+        told = " ".join(error.response.text.split())[:_TOLD_CHARACTERS]
+        said = f": {told}" if told and not self._gives_away(error.response.text) else ""
+        mend = "pull it there, or name another in FEEDMILL_LLM_MODEL_..." if status == 404 else "see its documentation"
+        return EndpointError(f"{url} refuses a question to model {model!r} (HTTP {status}{said}): {mend}")
+
+    def _gives_away(self, text: str) -> bool:
+        """Whether a piece of the key stands in `text`."""
+        key = self._key
+        size = min(_TELLING_CHARACTERS, len(key))
+        return bool(key) and any(key[at : at + size] in text for at in range(len(key) - size + 1))
+
+
+def retry_after_s(value: str | None, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header asks for, in either of its forms (RFC 9110, 10.2.3), or None."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = (moment - now).total_seconds()
+    return max(0.0, seconds) if np.isfinite(seconds) else None
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _part(document: Any, name: str, kind: type) -> Any:
+    value = document.get(name) if isinstance(document, dict) else None
+    return value if isinstance(value, kind) else None
+
+
+def _first(values: list[Any] | None) -> Any:
+    return values[0] if values else None
+
+
+def _tokens(usage: Any, name: str) -> int | None:
+    value = _part(usage, name, int)
+    return value if value is not None and not isinstance(value, bool) and value >= 0 else None

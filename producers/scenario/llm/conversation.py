@@ -1,0 +1,287 @@
+"""The conversation of a run: what is asked next, several calls at a time, and what is made of each answer in turn.
+
+Answers are settled one after the other: judged, sent to the topic, acknowledged, counted. An id is asked for in a group
+of five with the others of its role, and then singly, at most twice. Rows wait for validation until there are five.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from producers.scenario.llm import answers
+from producers.scenario.llm.agenda import Agenda, Question
+from producers.scenario.llm.client import EndpointError, ModelClient, Reply, RetryPolicy, UnansweredError
+from producers.scenario.llm.context import ContextWatch
+from producers.scenario.llm.journal import ACCEPTED, RELEASE, WRITTEN, Entry, Standing
+from producers.scenario.llm.meter import Usage
+from producers.scenario.llm.routing import VALIDATION
+from producers.scenario.llm.rows import Row
+from producers.scenario.llm.sending import CallSender
+from schema.settings import Settings
+
+# Once in a group, and twice singly.
+MOST_ASKS = 3
+# This many calls in a row without an answer, or as many as go at once: nobody is there.
+_FEWEST_SILENT_CALLS = 3
+# Why the ids of a call whose prompt was cut off have no answer; it is never the last word on them.
+CONTEXT_TRUNCATED = "context_truncated"
+# The finish reason of an answer that ran out of room.
+CUT_OFF_REASON = "length"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question and what came of it."""
+
+    question: Question
+    outcome: Reply | UnansweredError | EndpointError
+
+
+class Conversation:
+    """Asks for all that a run has open, and settles what is answered."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: Mapping[str, str],
+        run: str,
+        seed: int,
+        standing: Standing,
+        sender: CallSender,
+        policy: RetryPolicy,
+    ) -> None:
+        self._settings = settings
+        self._run = run
+        self._seed = seed
+        self._standing = standing
+        self._sender = sender
+        self._policy = policy
+        self._agenda = Agenda(models, standing)
+        self._watch = ContextWatch()
+        # Calls without an answer since the last one that had one, and why the latest has none.
+        self._silent: list[Question] = []
+        self._silence = ""
+        self._heard = False
+        self._spent: str | None = None
+        self._error: EndpointError | None = None
+
+    async def hold(self, on_progress: Callable[[int, str], None] | None = None) -> str | None:
+        """Ask until nothing is open or no call may start; return the line that says why it ended early, or None.
+
+        Raises:
+            EndpointError: the endpoint refuses, gives no answer, or cuts off what it is asked.
+            DeliveryError: the broker did not take a record.
+        """
+        busy: set[asyncio.Task[Answered]] = set()
+        async with ModelClient(self._settings, self._policy, self._seed) as client:
+            try:
+                while True:
+                    while len(busy) < self._settings.llm_concurrency and (question := self._next(not busy)):
+                        busy.add(asyncio.create_task(_ask(client, question)))
+                    if not busy:
+                        if await self._resolve_silence(client.url):
+                            continue
+                        break
+                    done, busy = await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        await self._settle(task.result(), client.url)
+                        if on_progress:
+                            on_progress(*self._progress())
+            finally:
+                for task in busy:
+                    task.cancel()
+        if self._error is not None:
+            raise self._error
+        if self._agenda.unscored:
+            await self._release()
+        return self._spent
+
+    def _progress(self) -> tuple[int, str]:
+        standing = self._standing
+        total = standing.meter.total
+        cost = "" if total.cost_usd is None else f", {total.cost_usd:.4f} USD"
+        return (
+            len(standing.accepted) + len(standing.rejected),
+            f"{total.calls:,} calls, {total.tokens:,} tokens{cost}, {len(standing.rejected):,} rejected",
+        )
+
+    def _next(self, idle: bool) -> Question | None:
+        """Return the next question to ask, or None while there is none or none may be asked; `idle` if none is out."""
+        if self._error is None and self._agenda.has_questions:
+            self._spent = self._standing.meter.spent(self._settings)
+        if self._error is not None or self._spent is not None:
+            return None
+        return self._agenda.next(idle)
+
+    async def _settle(self, answered: Answered, url: str) -> None:
+        question, outcome = answered.question, answered.outcome
+        if isinstance(outcome, EndpointError):
+            self._error = self._error or outcome
+        elif isinstance(outcome, UnansweredError):
+            self._silent.append(question)
+            self._silence = outcome.reason
+            if len(self._silent) >= max(_FEWEST_SILENT_CALLS, self._settings.llm_concurrency):
+                self._error = self._error or self._unreachable(url)
+        else:
+            self._heard = True
+            await self._count_silent()
+            if question.role == VALIDATION:
+                await self._settle_scores(question, outcome)
+            else:
+                await self._settle_scenarios(question, outcome)
+
+    async def _resolve_silence(self, url: str) -> bool:
+        """Settle the calls that nothing has come after; return whether there may be more to ask."""
+        if not self._silent or self._error is not None or self._spent is not None:
+            return False
+        if not self._heard:
+            self._error = self._unreachable(url)
+            return False
+        await self._count_silent()
+        return True
+
+    def _unreachable(self, url: str) -> EndpointError:
+        return EndpointError(
+            f"{url} gives no answer ({self._silence}): start the server or correct FEEDMILL_LLM_BASE_URL, then run "
+            f"again with --run {self._run} to go on"
+        )
+
+    async def _count_silent(self) -> None:
+        """Count the calls without an answer, for there is a server: the fault is with them.
+
+        Until an answer has come they are not counted, so that a server that is away costs no id its asks.
+        """
+        silent, self._silent = self._silent, []
+        for question in silent:
+            if question.role == VALIDATION:
+                await self._send_scored(question, {}, self._entry(question, None))
+            else:
+                faults = dict.fromkeys(question.asked, answers.MISSING)
+                await self._send_written(question, answers.Judged(faults=faults), self._entry(question, None))
+
+    async def _settle_scenarios(self, question: Question, reply: Reply) -> None:
+        entry = self._entry(question, reply)
+        if self._is_truncated(question, reply):
+            alone = len(question.asked) == 1
+            verdicts = dict.fromkeys(question.asked, CONTEXT_TRUNCATED)
+            await self._send(replace(entry, verdicts=verdicts, counts=not alone), [])
+            if alone:
+                self._error = self._error or EndpointError(
+                    f"model {question.model} saw only the end of a prompt for one scenario: raise the context of its "
+                    f"server (Ollama: num_ctx), then run again with --run {self._run} to go on"
+                )
+            self._agenda.singles.extend(question.asked)
+            return
+        standing = self._standing
+        cells = {name: standing.cells[name] for name in question.asked}
+        found = answers.read(
+            reply.text, question.asked, cut_off=reply.finish_reason == CUT_OFF_REASON, refused=reply.refused
+        )
+        judged = answers.judge(found, cells, self._common(question), standing.texts)
+        await self._send_written(question, judged, entry)
+
+    async def _send_written(self, question: Question, judged: answers.Judged, entry: Entry) -> None:
+        """Send what a writing call came to: accepted rows, and for each id given up the row that says so."""
+        shares = dict(
+            zip(
+                question.asked,
+                Usage(entry.prompt_tokens, entry.completion_tokens).shares(len(question.asked)),
+                strict=True,
+            )
+        )
+        rejected = [name for name in judged.faults if self._standing.asks[name] + 1 >= MOST_ASKS]
+        faulty = {
+            name: judged.refused.get(
+                name, {**self._common(question), "scenario_id": name, "answer_fault": judged.faults[name]}
+            )
+            for name in rejected
+        }
+        accepted, faulty = (
+            {name: self._priced(row, shares[name]) for name, row in rows.items()} for rows in (judged.accepted, faulty)
+        )
+        waits = self._agenda.validates
+        verdicts = {**dict.fromkeys(accepted, WRITTEN if waits else ACCEPTED), **judged.faults}
+        entry = replace(
+            entry, verdicts=verdicts, rejected=rejected, texts=sorted(judged.texts), answers=accepted if waits else {}
+        )
+        await self._send(entry, [*(() if waits else accepted.values()), *faulty.values()])
+        self._agenda.unscored.extend(entry.answers)
+        self._agenda.singles.extend(name for name in judged.faults if name not in rejected)
+
+    async def _settle_scores(self, question: Question, reply: Reply) -> None:
+        # Scores of texts that the model did not see whole are none.
+        scores = {} if self._is_truncated(question, reply) else answers.scores_in(reply.text, question.asked)
+        await self._send_scored(question, scores, self._entry(question, reply))
+
+    async def _send_scored(self, question: Question, scores: Mapping[str, float], entry: Entry) -> None:
+        rows = [
+            {**row, "validation_model": question.model, "validation_score": scores[name]} if name in scores else row
+            for name in question.asked
+            for row in [self._standing.waiting[name]]
+        ]
+        verdicts = dict.fromkeys(question.asked, ACCEPTED)
+        await self._send(replace(entry, verdicts=verdicts, unvalidated=len(rows) - len(scores)), rows)
+
+    async def _release(self) -> None:
+        """Send on the rows that no call may validate any more."""
+        waiting = {name: self._standing.waiting[name] for name in self._agenda.unscored}
+        self._agenda.unscored.clear()
+        entry = Entry(
+            call=self._agenda.number(),
+            role=RELEASE,
+            asked=list(waiting),
+            verdicts=dict.fromkeys(waiting, ACCEPTED),
+            unvalidated=len(waiting) if self._agenda.validates else 0,
+        )
+        await self._send(entry, list(waiting.values()))
+
+    async def _send(self, entry: Entry, rows: Sequence[Row]) -> None:
+        # Only what is acknowledged counts.
+        await asyncio.to_thread(self._sender.send, entry, rows)
+        self._standing.apply(entry)
+
+    def _entry(self, question: Question, reply: Reply | None) -> Entry:
+        """Return what stands of a call whatever it came to; without a reply, of one that was given up."""
+        usage = reply.usage if reply is not None else Usage()
+        return Entry(
+            call=question.call,
+            role=question.role,
+            model=question.model,
+            asked=list(question.asked),
+            answered=reply is not None,
+            tries=reply.tries if reply is not None else self._policy.tries,
+            attempt=1 + max(self._standing.asks[name] for name in question.asked),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cost_usd=usage.cost_usd(self._settings.llm_prices, question.model),
+        )
+
+    def _is_truncated(self, question: Question, reply: Reply) -> bool:
+        validating = question.role == VALIDATION
+        return self._watch.is_truncated(question.model, validating, question.messages, reply.usage.prompt_tokens)
+
+    def _common(self, question: Question) -> Row:
+        return {
+            "generator": "llm",
+            "model": question.model,
+            "batch_id": f"{self._run}/{question.call}",
+            "seed": self._seed,
+            "chunk": question.call,
+        }
+
+    def _priced(self, row: Row, share: Usage) -> Row:
+        return {
+            **row,
+            "prompt_tokens": share.prompt_tokens,
+            "completion_tokens": share.completion_tokens,
+            "cost_usd": share.cost_usd(self._settings.llm_prices, row["model"]),
+        }
+
+
+async def _ask(client: ModelClient, question: Question) -> Answered:
+    try:
+        return Answered(question, await client.ask(question.model, question.messages, question.schema))
+    except (UnansweredError, EndpointError) as error:
+        return Answered(question, error)
