@@ -22,12 +22,10 @@ import pyarrow as pa
 
 from schema.buffers import lists, strings
 from schema.compiled import compiled
-from schema.scenario.bands import POINT_TOLERANCE, STRETCH, SUM_TOLERANCE
+from schema.scenario.bands import MOST_FACTORS, POINT_TOLERANCE, STRETCH, SUM_TOLERANCE
 
 Array = npt.NDArray[Any]
 
-# What one moment is reckoned from; more are not compared with one another, and so never pass.
-MOST_FACTORS = 16
 _MOST_TERMS = 64
 _MOST_DIGITS = 15
 
@@ -49,7 +47,7 @@ READINGS: dict[str, pl.DataType] = {
 }
 
 _NAMED, _DISTINCT, _FELT, _READABLE, _RIGHT, _GROUNDED = range(6)
-_START, _LEFT, _RESULT, _TOLERANCE = range(4)
+_START, _LEFT, _RESULT, _DECIMALS = range(4)
 
 _PLUS, _MINUS, _TIMES, _OVER, _EQUALS, _COLON, _POINT, _SPACE, _TAB = b"+-*/=:. \t"
 
@@ -64,7 +62,7 @@ def readings(lines: pl.Series) -> pl.DataFrame:
     found = np.zeros((len(lines), 4))
     readable = np.zeros(len(lines), dtype=np.bool_)
     _read_lines(data, bounds, found, readable)
-    holds = readable & (np.abs(found[:, _LEFT] - found[:, _RESULT]) <= found[:, _TOLERANCE])
+    holds = readable & (np.abs(found[:, _LEFT] - found[:, _RESULT]) <= _allowance(found[:, _DECIMALS]))
     columns = (readable, found[:, _START], found[:, _LEFT], found[:, _RESULT], holds)
     return pl.DataFrame(dict(zip(READINGS, columns, strict=True)), schema=READINGS)
 
@@ -94,6 +92,8 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
         (data, bounds, line_bounds),
         (name_data, name_bounds, np.asarray(effects.fill_null(0.0)), factor_bounds),
         np.ascontiguousarray(stated, dtype=np.float64),
+        _allowance(np.arange(_MOST_DIGITS + 1)),
+        (POINT_TOLERANCE, STRETCH, MOST_FACTORS),
         flags,
         sums,
     )
@@ -112,6 +112,11 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _allowance(decimals: Array) -> Array:
+    """Return by how much a result may differ from what its expression comes to, by the decimals that it has."""
+    return np.minimum(0.5 / 10.0**decimals, POINT_TOLERANCE - SUM_TOLERANCE) + SUM_TOLERANCE / 2
+
+
 def _large(array: pa.Array) -> pa.LargeStringArray:
     """Return strings as what `strings` reads, also where nothing told Arrow that they are some."""
     return array if isinstance(array, pa.LargeStringArray) else array.cast(pa.large_string())
@@ -126,8 +131,12 @@ def _read_lines(data: Array, bounds: Array, found: Array, readable: Array) -> No
 
 
 @compiled
-def _reckon(lines: Any, factors: Any, stated: Array, flags: Array, sums: Array) -> None:
-    """Fill `flags` (6, rows) and `sums` (rows); `stated` (rows, 3): base and effective capacity, support possible."""
+def _reckon(lines: Any, factors: Any, stated: Array, allowances: Array, limits: Any, flags: Array, sums: Array) -> None:
+    """Fill `flags` (6, rows) and `sums` (rows); `stated` (rows, 3): base and effective capacity, support possible.
+
+    What other files hold comes as arguments, for the cache of compiled code would not see them change.
+    """
+    tolerance, stretch, most_factors = limits
     data, bounds, line_bounds = lines
     _, _, effects, factor_bounds = factors
     found = np.empty(4)
@@ -136,11 +145,11 @@ def _reckon(lines: Any, factors: Any, stated: Array, flags: Array, sums: Array) 
     for row in range(sums.size):
         base, effective, possible = stated[row]
         first, last = factor_bounds[row], factor_bounds[row + 1]
-        flags[_NAMED, row], flags[_DISTINCT, row] = _names(factors, first, last)
+        flags[_NAMED, row], flags[_DISTINCT, row] = _names(factors, first, last, most_factors)
         felt = True
         for factor in range(first, last):
             sums[row] += effects[factor]
-            felt &= abs(effects[factor]) >= POINT_TOLERANCE
+            felt &= abs(effects[factor]) >= tolerance
         flags[_FELT, row] = felt
 
         readable = right = True
@@ -151,48 +160,48 @@ def _reckon(lines: Any, factors: Any, stated: Array, flags: Array, sums: Array) 
             if read <= 0:
                 readable = False
                 continue
-            right &= abs(found[_LEFT] - found[_RESULT]) <= found[_TOLERANCE]
+            right &= abs(found[_LEFT] - found[_RESULT]) <= allowances[np.int64(found[_DECIMALS])]
             begins = line == line_bounds[row]
             if begins:
-                starts = abs(found[_START] - base) < POINT_TOLERANCE
+                starts = abs(found[_START] - base) < tolerance
             # The base is no term of the reckoning, and neither is a result that the next line goes on from.
-            carried = begins or abs(terms[0] - result) < POINT_TOLERANCE
+            carried = begins or abs(terms[0] - result) < tolerance
             for term in range(1 if carried else 0, min(read, _MOST_TERMS)):
                 if count < _MOST_TERMS:
                     held[count] = terms[term]
                     count += 1
             result = found[_RESULT]
-            reaches |= abs(result - effective) < POINT_TOLERANCE
-            possibly |= abs(result - possible) < POINT_TOLERANCE
+            reaches |= abs(result - effective) < tolerance
+            possibly |= abs(result - possible) < tolerance
         flags[_READABLE, row] = readable
         flags[_RIGHT, row] = right
-        grounded = starts and reaches and possibly and _take(held, count, STRETCH)
+        grounded = starts and reaches and possibly and _take(held, count, stretch, tolerance)
         for factor in range(first, last):
-            grounded = grounded and _take(held, count, effects[factor])
+            grounded = grounded and _take(held, count, effects[factor], tolerance)
         flags[_GROUNDED, row] = grounded
 
 
 @compiled
-def _take(held: Array, count: int, value: float) -> bool:
+def _take(held: Array, count: int, value: float, tolerance: float) -> bool:
     """Use up one term of that value; return whether there was one."""
     for place in range(count):
-        if abs(held[place] - value) < POINT_TOLERANCE:
+        if abs(held[place] - value) < tolerance:
             held[place] = np.nan
             return True
     return False
 
 
 @compiled
-def _names(factors: Any, first: int, last: int) -> Any:
-    """Return (every name has a visible character, no two are the same)."""
+def _names(factors: Any, first: int, last: int, most: int) -> Any:
+    """Return (every name has a visible character, no two are the same); more than `most` are not compared."""
     data, bounds, _, _ = factors
-    named, distinct = True, last - first <= MOST_FACTORS
+    named = distinct = True
     for factor in range(first, last):
         visible = False
         for place in range(bounds[factor], bounds[factor + 1]):
             visible |= data[place] > _SPACE
         named &= visible
-        if last - first > MOST_FACTORS:
+        if last - first > most:
             continue
         for other in range(first, factor):
             length = bounds[factor + 1] - bounds[factor]
@@ -241,7 +250,7 @@ def _read_line(data: Array, start: int, end: int, found: Array, terms: Array) ->
     found[_START] = begun
     found[_LEFT] = total
     found[_RESULT] = value
-    found[_TOLERANCE] = min(0.5 / 10.0**decimals, POINT_TOLERANCE - SUM_TOLERANCE) + SUM_TOLERANCE / 2
+    found[_DECIMALS] = decimals
     return count
 
 
@@ -258,7 +267,7 @@ def _operator(data: Array, at: int, end: int) -> Any:
     """Return (the operator, or "=", as its ASCII byte; the place after it, -1 where none stands)."""
     if at < end:
         byte = data[at]
-        if byte == _PLUS or byte == _MINUS or byte == _TIMES or byte == _OVER or byte == _EQUALS:  # noqa: PLR1714
+        if byte in (_PLUS, _MINUS, _TIMES, _OVER, _EQUALS):
             return np.int64(byte), at + 1
         if byte == 0xC3 and at + 1 < end and data[at + 1] == 0x97:
             return np.int64(_TIMES), at + 2
@@ -276,7 +285,7 @@ def _operator(data: Array, at: int, end: int) -> Any:
 def _number(data: Array, at: int, end: int) -> Any:
     """Return (the number, how many decimals it has, the place after it, -1 where none stands)."""
     sign, after = _operator(data, at, end)
-    if sign == _PLUS or sign == _MINUS:  # noqa: PLR1714
+    if sign in (_PLUS, _MINUS):
         at = after
     whole, digits, decimals, pointed = np.int64(0), 0, 0, False
     while at < end:

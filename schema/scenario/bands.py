@@ -60,6 +60,8 @@ TYPE_SHARE = 1 / len(COMPLEXITY_TYPES)
 
 # Points that a character can give beyond the effective capacity.
 STRETCH = 2.0
+# What one moment is reckoned from; names of more are not compared with one another.
+MOST_FACTORS = 16
 # Capacity and support are written to one decimal: two that differ by less than half of it are the same number.
 POINT_TOLERANCE = 0.05
 # What floating point may add to a sum of a few such numbers.

@@ -1,7 +1,7 @@
 """Whether a text is language at all, and whether an answer says more than the question did.
 
-Judged by Unicode's own classes, in any script; what only holds where words are separated by spaces and letters have case
-(their mean length) is asked only of texts in such a script. The bounds are far from what prose has, for they are to
+Judged by Unicode's own classes, in any script; what only holds where spaces separate words and letters have case (the
+mean length of a word) is asked only of texts in such a script. The bounds are far from what prose has, for they are to
 catch what is no prose: symbols, one word over and over, keys hit at random. Nothing here judges style.
 """
 
@@ -20,6 +20,13 @@ from schema.compiled import compiled
 
 Array = npt.NDArray[Any]
 
+TEXTS = ("context", "request", "response")
+FACTS: dict[str, pl.DataType] = {
+    **{f"{text}_sane": pl.Boolean() for text in TEXTS},
+    **{f"{text}_letter_bytes": pl.Int64() for text in TEXTS},
+    "response_repeats": pl.Boolean(),
+    "leftover": pl.Boolean(),
+}
 MEASURES: dict[str, pl.DataType] = {
     "visible": pl.Int64(),  # characters but spaces
     "letters": pl.Int64(),  # with the marks that letters carry
@@ -53,7 +60,7 @@ LEFTOVERS = (
 )
 
 # Classes of code points, as bits.
-_LETTER, _CASED, _SPACE, _BROKEN = 1, 2, 4, 8
+_LETTER, _CASED, _SPACE, _BROKEN, _VOWEL = 1, 2, 4, 8, 16
 # Beyond the last plane with letters.
 _CLASSED = 0x32400
 
@@ -71,6 +78,27 @@ _CLASSED = 0x32400
 ) = range(len(MEASURES))
 # Few, for all are cleared for each text; what shares a bin by chance is little beside the bounds.
 _WORD_BINS, _LETTER_BINS = 256, 128
+_PRIME = np.uint64(0x100000001B3)
+
+
+def facts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the facts of each row's texts: a frame of `FACTS`, as high as `frame` (wire columns)."""
+    measured = {text: measure(frame[text]) for text in TEXTS}
+    words = {text: measured[text]["words"] for text in TEXTS}
+    request, response = words["request"], words["response"]
+    # Counting is done; comparing words costs as much again, and is worth it only for texts of about the same length.
+    near = (request - response).abs() * 4 <= request + response
+    repeating = pl.Series(near & (request > 0))
+    places = repeating.arg_true()
+    repeated = repeats(frame["request"].gather(places), frame["response"].gather(places))
+    leftover = pl.any_horizontal(pl.col(text).str.contains(LEFTOVERS) for text in TEXTS).fill_null(False)
+    columns = [
+        *(measured[text].select(sane()).to_series().alias(f"{text}_sane") for text in TEXTS),
+        *(measured[text]["letter_bytes"].alias(f"{text}_letter_bytes") for text in TEXTS),
+        repeating.scatter(places, repeated).alias("response_repeats"),
+        frame.select(leftover=leftover).to_series(),
+    ]
+    return pl.DataFrame(columns, schema=FACTS)
 
 
 def measure(texts: pl.Series) -> pl.DataFrame:
@@ -122,6 +150,7 @@ def _classes() -> Array:
         if category in ("Cc", "Cn", "Co", "Cs"):
             table[code] = _BROKEN
     table[0xFFFD] = _BROKEN
+    table[[ord(letter) for letter in "aeiouyAEIOUY"]] |= _VOWEL
     table[[ord(space) for space in "\t\n\r\v\f"]] = _SPACE
     table.setflags(write=False)
     return table
@@ -135,47 +164,46 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
     for row in range(bounds.size - 1):
         word_bins[:] = 0
         letter_bins[:] = 0
-        visible = letters = letter_bytes = cased = words = plain = voweled = broken = 0
-        commonest_word = commonest_letter = np.int32(0)
-        word, length, ascii_word, vowel = np.uint64(0), 0, True, False
+        visible = letters = letter_bytes = cased = words = plain = voweled = broken = commonest = 0
         at, end = bounds[row], bounds[row + 1]
-        while at <= end:
-            code, width = (np.int64(32), np.int64(1)) if at == end else _character(data, at, end)
-            at += width
-            kind = classes[code] if code < _CLASSED else np.uint8(0)
-            if kind & _LETTER:
-                visible += 1
-                letters += 1
-                letter_bytes += width
-                cased += (kind & _CASED) != 0
-                if 65 <= code <= 90:
-                    code += 32
-                vowel |= code in (97, 101, 105, 111, 117, 121)
-                ascii_word &= code < 128
-                letter = code & (_LETTER_BINS - 1)
-                letter_bins[letter] += 1
-                commonest_letter = max(commonest_letter, letter_bins[letter])
-                word = (word ^ np.uint64(code)) * np.uint64(0x100000001B3)
-                length += 1
+        while at < end:
+            kind, code, width = _classified(data, at, end, classes)
+            if not kind & _LETTER:
+                visible += (kind & _SPACE) == 0
+                broken += (kind & _BROKEN) != 0
+                at += width
                 continue
-            visible += not kind & _SPACE
-            broken += (kind & _BROKEN) != 0
-            if length:
-                words += 1
-                if ascii_word and length >= 3:
-                    plain += 1
-                    voweled += vowel
-                place = (word ^ (word >> np.uint64(32))) & np.uint64(_WORD_BINS - 1)
-                word_bins[place] += 1
-                commonest_word = max(commonest_word, word_bins[place])
-                word, length, ascii_word, vowel = np.uint64(0), 0, True, False
-        found[_VISIBLE, row] = visible
+            start, length, hashed, seen = at, 0, np.uint64(0), np.uint8(0)
+            is_ascii = True
+            while kind & _LETTER:
+                length += 1
+                cased += (kind & _CASED) != 0
+                seen |= kind
+                is_ascii &= code < 128
+                # Either case of an ASCII letter; what else falls together is little beside the bounds.
+                code |= 32
+                letter_bins[np.uint64(code & (_LETTER_BINS - 1))] += 1
+                hashed = (hashed ^ np.uint64(code)) * _PRIME
+                at += width
+                if at >= end:
+                    break
+                kind, code, width = _classified(data, at, end, classes)
+            words += 1
+            letters += length
+            letter_bytes += at - start
+            if is_ascii and length >= 3:
+                plain += 1
+                voweled += (seen & _VOWEL) != 0
+            place = (hashed ^ (hashed >> np.uint64(32))) & np.uint64(_WORD_BINS - 1)
+            word_bins[place] += 1
+            commonest = max(commonest, word_bins[place])
+        found[_VISIBLE, row] = visible + letters
         found[_LETTERS, row] = letters
         found[_LETTER_BYTES, row] = letter_bytes
         found[_CASED_LETTERS, row] = cased
         found[_WORDS, row] = words
-        found[_COMMONEST_WORD, row] = commonest_word
-        found[_COMMONEST_LETTER, row] = commonest_letter
+        found[_COMMONEST_WORD, row] = commonest
+        found[_COMMONEST_LETTER, row] = letter_bins.max()
         found[_PLAIN_WORDS, row] = plain
         found[_VOWELED_WORDS, row] = voweled
         found[_BROKEN_CHARACTERS, row] = broken
@@ -216,29 +244,32 @@ def _repeats(
 @compiled
 def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int:
     """Fill `hashes` with those of the words of data[at:end]; return how many there are. Digits belong to words."""
-    count, word, inside = 0, np.uint64(0), False
-    while at <= end:
-        code, width = (np.int64(32), np.int64(1)) if at == end else _character(data, at, end)
-        at += width
-        if (code < _CLASSED and classes[code] & _LETTER) or 48 <= code <= 57:
-            word = (word ^ np.uint64(code + 1)) * np.uint64(0x100000001B3)
+    count = 0
+    while at < end:
+        hashed, inside = np.uint64(0), False
+        while at < end:
+            kind, code, width = _classified(data, at, end, classes)
+            at += width
+            if not kind & _LETTER and not 48 <= code <= 57:
+                break
+            hashed = (hashed ^ np.uint64(code + 1)) * _PRIME
             inside = True
-        elif inside:
-            hashes[count] = word
+        if inside:
+            hashes[count] = hashed
             count += 1
-            word, inside = np.uint64(0), False
     return count
 
 
 @compiled
-def _character(data: Array, at: int, end: int) -> Any:
-    """Return (code point, bytes that it takes) at `at`; Arrow's strings are UTF-8, and what is not never leaves data."""
-    byte = np.int64(data[at])
-    if byte < 0x80:
-        return byte, np.int64(1)
-    width = np.int64(2) if byte < 0xE0 else (np.int64(3) if byte < 0xF0 else np.int64(4))
+def _classified(data: Array, at: int, end: int, classes: Array) -> Any:
+    """Return (class, code point, bytes that it takes) of the character at `at`; strings in Arrow are UTF-8."""
+    code = np.int64(data[np.uint64(at)])
+    if code < 0x80:
+        return classes[np.uint64(code)], code, 1
+    width = 2 if code < 0xE0 else (3 if code < 0xF0 else 4)
+    # A text that is cut in the middle of a character is read to its end and no further.
     width = min(width, end - at)
-    code = byte & (0xFF >> (width + 1))
+    code &= 0xFF >> (width + 1)
     for step in range(1, width):
-        code = (code << 6) | (np.int64(data[at + step]) & 0x3F)
-    return code, width
+        code = (code << 6) | (np.int64(data[np.uint64(at + step)]) & 0x3F)
+    return (classes[np.uint64(code)] if code < _CLASSED else np.uint8(0)), code, width

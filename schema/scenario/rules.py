@@ -16,6 +16,7 @@ from schema.scenario.bands import (
     AUTHENTICITY_TARGETS,
     CAPACITY_LEVELS,
     COMPLEXITY_TYPES,
+    MOST_FACTORS,
     POINT_TOLERANCE,
     STRETCH,
     SUM_TOLERANCE,
@@ -37,9 +38,7 @@ ANSWER_FAULTS = (
 # Generators whose texts no model wrote.
 MODEL_FREE = ("composer", "narrow")
 LARGEST_CAPACITY = 10.0
-MOST_FACTORS = 16
 
-_TEXTS = ("context", "request", "response")
 # In bytes of letters, which come to about as much in a script of few letters to a word as in one of many.
 _SHORTEST = {"context": 20, "request": 6, "response": 6}
 _LEVEL_OF_ANCHOR = {anchor: band.name for band in CAPACITY_LEVELS for anchor in band.anchors}
@@ -48,25 +47,13 @@ _LEVEL_OF_ANCHOR = {anchor: band.name for band in CAPACITY_LEVELS for anchor in 
 def derive(frame: pl.DataFrame) -> pl.DataFrame:
     """Return `frame` with the facts that the rules compare with: of its factors, its calculation and its texts."""
     # Importing the compiler takes a second, which a command that only names the family need not wait for.
-    from schema.scenario.arithmetic import facts
-    from schema.scenario.language import LEFTOVERS, measure, repeats, sane
+    from schema.scenario import arithmetic, language
 
-    measured = [measure(frame[text]).select(sane=sane(), letter_bytes="letter_bytes") for text in _TEXTS]
-    told = [
-        column.alias(f"{text}_{column.name}")
-        for text, measures in zip(_TEXTS, measured, strict=True)
-        for column in measures.get_columns()
-    ]
+    setting = pl.col("setting").str.to_lowercase()
     return (
-        frame.hstack(facts(frame))
-        .hstack(told)
-        .with_columns(
-            repeats(frame["request"], frame["response"]).alias("response_repeats"),
-            leftover=pl.any_horizontal(pl.col(_TEXTS).str.contains(LEFTOVERS)),
-            setting_stands=pl.col("context")
-            .str.to_lowercase()
-            .str.contains(pl.col("setting").str.to_lowercase(), literal=True),
-        )
+        frame.hstack(arithmetic.facts(frame))
+        .hstack(language.facts(frame))
+        .with_columns(setting_stands=pl.col("context").str.to_lowercase().str.contains(setting, literal=True))
     )
 
 
@@ -142,7 +129,7 @@ class Scenario(Example):
     request_letter_bytes = dy.Int64(nullable=False)
     response_letter_bytes = dy.Int64(nullable=False)
     response_repeats = dy.Bool(nullable=False)
-    leftover = dy.Bool(nullable=True)
+    leftover = dy.Bool(nullable=False)
     setting_stands = dy.Bool(nullable=True)
 
     @dy.rule()
@@ -280,7 +267,7 @@ class Scenario(Example):
     @dy.rule()
     def text_missing(cls) -> pl.Expr:
         """Context, request and response all have words."""
-        return pl.all_horizontal(pl.col(text).is_null() | (pl.col(f"{text}_letter_bytes") > 0) for text in _TEXTS)
+        return pl.all_horizontal(pl.col(text).is_null() | (pl.col(f"{text}_letter_bytes") > 0) for text in _SHORTEST)
 
     @dy.rule()
     def text_too_short(cls) -> pl.Expr:
