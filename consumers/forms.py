@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from consumers.reduction.form import FORM as REDUCTION
+from consumers.scenario.form import FORM as SCENARIO
 from consumers.tensor_form import TensorForm
 from schema.errors import UsageError
 
 FORMS: dict[str, TensorForm] = {
     "reduction": REDUCTION,
+    "scenario": SCENARIO,
 }
 
 

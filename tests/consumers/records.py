@@ -12,18 +12,19 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.topics import ensure_topics, extents, topic_name, undecided
+from schema.family import Family, partition_of
 from schema.record import CLEAN, Envelope, encode
 from schema.reduction import FAMILY
 
 Headers = list[tuple[str, bytes]]
 
 
-def topic(connection: Connection, stage: str = CLEAN) -> str:
-    return topic_name(connection.settings, FAMILY.name, stage)
+def topic(connection: Connection, stage: str = CLEAN, family: Family = FAMILY) -> str:
+    return topic_name(connection.settings, family.name, stage)
 
 
-def envelope(frame: pl.DataFrame, stage: str = CLEAN, version: int = 1) -> Headers:
-    return Envelope(FAMILY.name, stage, version, "run", 0, uuid.uuid4().hex, frame.height, "raw/0/0").headers()
+def envelope(frame: pl.DataFrame, stage: str = CLEAN, version: int = 1, family: Family = FAMILY) -> Headers:
+    return Envelope(family.name, stage, version, "run", 0, uuid.uuid4().hex, frame.height, "raw/0/0").headers()
 
 
 @contextmanager
@@ -45,20 +46,21 @@ def write(
     rows_per_record: int = 16,
     timestamp_ms: int | None = None,
     abort: bool = False,
+    family: Family = FAMILY,
 ) -> None:
     """Write `frame` to a stage, every row in its own partition, in one transaction.
 
     With a time of its own it goes without one, for Kafka gives a marker the time at which it is written.
     """
-    ensure_topics(connection, [FAMILY.name])
-    name = topic(connection, stage)
+    ensure_topics(connection, [family.name])
+    name = topic(connection, stage, family)
     partitions = len(extents(connection, name))
     with transaction(connection, abort=abort) if timestamp_ms is None else closing(connection.producer()) as producer:
         sent = []
         for partition in range(partitions):
-            mine = frame.filter(pl.col("example_id") % partitions == partition)
+            mine = frame.filter(partition_of(family, partitions) == partition)
             for piece in mine.iter_slices(rows_per_record):
-                headers = envelope(piece, stage)
+                headers = envelope(piece, stage, family=family)
                 sent.append(
                     producer.send(name, encode(piece), partition=partition, headers=headers, timestamp_ms=timestamp_ms)
                 )

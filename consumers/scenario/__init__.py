@@ -1,0 +1,1 @@
+"""The scenario family in training: its tensor form."""

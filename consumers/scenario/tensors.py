@@ -1,0 +1,163 @@
+"""Scenario rows as tensors: one token per byte of their texts, special tokens between, numbers and cell beside.
+
+Encoding works on the window's bytes as they lie: compiled code writes a batch's tokens straight from them, in the
+batch's order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from consumers.batches import Batch, Position, Stamp
+from consumers.scenario.form import BOS, EOS, FIRST_BYTE, FORM, PAD, SEP, SPECIAL_TOKENS, TEXTS
+from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
+from consumers.tensor_form import Indices
+from schema.buffers import strings
+from schema.compiled import compiled
+from schema.errors import FeedError
+from schema.scenario import FAMILY
+
+# Of a row's numbers, in the order in which a window holds them.
+_AMOUNTS = ("authenticity_score", "effective_capacity", "support_needed")
+_LINEAGE = ("example_id", SOURCE, PARTITION, OFFSET, ROW)
+
+Texts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScenarioBatch(Batch):
+    """A batch of scenarios; B rows, T tokens of the longest of them.
+
+    Attributes:
+        tokens: (B, T) int64: BOS, the context's bytes, SEP, the request's, SEP, the response's, EOS, then PAD. A byte's
+            token is the byte + `FIRST_BYTE`.
+        response_mask: (B, T) bool, true on the response's bytes and the EOS after them: what a language model that is
+            given the context and the request is to learn.
+        authenticity_score: (B,) float32, 0 to 1.
+        capacity: (B,) float32, the effective capacity, points out of 10.
+        support_needed: (B,) float32, points out of 10.
+        cell: (B,) int64, the index of the row's cell in `FAMILY.cells()`, whose order is row-major over the cell axes;
+            -1 where a label is none of its axis', which only unvalidated data has.
+    """
+
+    tokens: torch.Tensor
+    response_mask: torch.Tensor
+    authenticity_score: torch.Tensor
+    capacity: torch.Tensor
+    support_needed: torch.Tensor
+    cell: torch.Tensor
+
+
+class EncodedScenarios:
+    """A window of scenario rows as flat arrays.
+
+    Args:
+        rows: with the columns of the tensor form, `example_id` and lineage.
+        topics: for the lineage.
+
+    Raises:
+        FeedError: a text or a number is null.
+    """
+
+    def __init__(self, rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
+        for name in (*TEXTS, *_AMOUNTS):
+            if rows[name].null_count():
+                raise FeedError(f"a clean scenario row has no {name}: only the refine stage may write that topic")
+        self._topics = topics
+        self._texts: list[Texts] = [strings(rows[name].rechunk()) for name in TEXTS]
+        self._lengths: Indices = rows.select(FORM.tokens.alias("tokens"))["tokens"].to_numpy()
+        # Row by row, so that a batch's rows are picked at once.
+        self._amounts = rows.select(pl.col(_AMOUNTS).cast(pl.Float32)).to_numpy(order="c")
+        self._numbers = np.empty((rows.height, 1 + len(_LINEAGE)), dtype=np.int64)
+        self._numbers[:, 0] = _cells(rows)
+        for index, name in enumerate(_LINEAGE, 1):
+            column = rows[name].to_numpy()
+            self._numbers[:, index] = column.view(np.int64) if column.dtype == np.uint64 else column
+
+    def batch(self, rows: Indices, stamp: Stamp) -> ScenarioBatch:
+        """Return the window's rows with these indices (B,) as a batch that shares no memory with the window."""
+        shape = (len(rows), int(self._lengths[rows].max(initial=SPECIAL_TOKENS)))
+        tokens = np.full(shape, PAD, dtype=np.int64)
+        mask, response_mask = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
+        context, request, response = self._texts
+        _write_rows(*context, *request, *response, rows, tokens, mask, response_mask)
+        # One column after the other, each in a stretch of its own.
+        amounts = torch.from_numpy(np.ascontiguousarray(np.take(self._amounts, rows, axis=0).T))
+        cell, example_id, *lineage = torch.from_numpy(np.ascontiguousarray(np.take(self._numbers, rows, axis=0).T))
+        return ScenarioBatch(
+            tokens=torch.from_numpy(tokens),
+            attention_mask=torch.from_numpy(mask),
+            response_mask=torch.from_numpy(response_mask),
+            authenticity_score=amounts[0],
+            capacity=amounts[1],
+            support_needed=amounts[2],
+            cell=cell,
+            example_id=example_id,
+            position=Position(self._topics, *lineage),
+            cursor=stamp.cursor,
+            global_rows=stamp.global_rows,
+            too_long=stamp.too_long,
+        )
+
+
+def decode_tokens(tokens: torch.Tensor) -> tuple[str, str, str]:
+    """Return (context, request, response) of one row of token ids (T,) that has all three."""
+    ids = tokens.numpy()
+    first, second, end = np.flatnonzero((ids == SEP) | (ids == EOS)).tolist()
+    context, request, response = (
+        (ids[begin + 1 : stop] - FIRST_BYTE).astype(np.uint8).tobytes().decode()
+        for begin, stop in ((0, first), (first, second), (second, end))
+    )
+    return context, request, response
+
+
+def _cells(rows: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the index of each row's cell (N,), -1 where it is in none."""
+    cell = pl.lit(0, dtype=pl.Int64)
+    for name in FAMILY.cell_axes:
+        axis = FAMILY.axis(name)
+        cell = cell * len(axis.bins) + axis.code.cast(pl.Int64)
+    return rows.select(cell.fill_null(-1).alias("cell"))["cell"].to_numpy()
+
+
+@compiled
+def _write_rows(
+    context: npt.NDArray[np.uint8],
+    context_bounds: npt.NDArray[np.int64],
+    request: npt.NDArray[np.uint8],
+    request_bounds: npt.NDArray[np.int64],
+    response: npt.NDArray[np.uint8],
+    response_bounds: npt.NDArray[np.int64],
+    rows: Indices,
+    tokens: npt.NDArray[np.int64],
+    mask: npt.NDArray[np.bool_],
+    response_mask: npt.NDArray[np.bool_],
+) -> None:
+    """Write the rows' tokens and masks over arrays of PAD and false."""
+    for row in range(len(rows)):
+        number = rows[row]
+        tokens[row, 0] = BOS
+        column = 1
+        for place in range(context_bounds[number], context_bounds[number + 1]):
+            tokens[row, column] = FIRST_BYTE + context[place]
+            column += 1
+        tokens[row, column] = SEP
+        column += 1
+        for place in range(request_bounds[number], request_bounds[number + 1]):
+            tokens[row, column] = FIRST_BYTE + request[place]
+            column += 1
+        tokens[row, column] = SEP
+        column += 1
+        begin = column
+        for place in range(response_bounds[number], response_bounds[number + 1]):
+            tokens[row, column] = FIRST_BYTE + response[place]
+            column += 1
+        tokens[row, column] = EOS
+        column += 1
+        mask[row, :column] = True
+        response_mask[row, begin:column] = True
