@@ -6,6 +6,7 @@ that a file written with `--out` and a topic agree.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -54,6 +55,7 @@ class Family:
         cell_axes: names of the axes whose full cross product makes the cells.
         cell_possible: whether a cell ({axis: bin}) can exist at all; an impossible one is never a gap.
         cell_minimum: rows each possible cell should have at least; fewer is a gap.
+        cell_room: rows that a cell can be asked for at most, whatever the minimum: it may hold few different ones.
         identity: a Utf8 expression, the canonical content that `example_id` hashes.
         group: a Utf8 expression; rows of one group are never split between train, val and test.
         route: a UInt64 expression over a frame with `example_id`; a row belongs in partition `route mod partitions`.
@@ -72,6 +74,7 @@ class Family:
     cell_axes: tuple[str, ...]
     cell_possible: Callable[[Mapping[str, str]], bool] = lambda cell: True
     cell_minimum: int = 1
+    cell_room: Callable[[Mapping[str, str]], int] = lambda cell: sys.maxsize
     quotas: tuple[Quota, ...]
     identity: pl.Expr
     group: pl.Expr
@@ -97,6 +100,10 @@ class Family:
             KeyError: the family has none.
         """
         return {axis.name: axis for axis in self.axes}[name]
+
+    def minimum_of(self, cell: Mapping[str, str]) -> int:
+        """Return the rows that this cell should have at least."""
+        return min(self.cell_minimum, self.cell_room(cell)) if self.cell_possible(cell) else 0
 
     def cells(self) -> Iterator[dict[str, str]]:
         """Yield every cell as {axis: bin}, in row-major order of `cell_axes`."""

@@ -28,7 +28,7 @@ Counts = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
 ANY, NORMAL, NEUTRAL, FUNCTION = range(4)
-DEEPEST_REDEX = 12
+DEEPEST_REDEX = 15
 CLASSES = 4 + 2 * (DEEPEST_REDEX + 1)
 NO_CLASS = -1
 

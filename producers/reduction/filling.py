@@ -1,9 +1,9 @@
 """Examples for given cells: terms drawn with the size, depth and redex depth that a cell asks for.
 
 Every row is the first step of a trace of its own, really reduced. A cell holds many shapes (nodes, depth, redex depth);
-one is drawn, then a term of it, each as likely as any other. Shapes with few terms are drawn less often, in proportion
-to them, and so the smallest cells are drawn from evenly over all their terms: there, repeats are unavoidable, and the
-refine stage drops them.
+one is drawn, then a term of it, each as likely as any other. A shape with few terms is drawn less often, in proportion
+to them, so that every term of a small cell is equally likely. There, repeats are unavoidable: the refine stage drops
+them, and `schema.reduction.coverage.cell_room` keeps requests below what such a cell holds.
 
 This module loads compiled code: import it where it is used.
 """
@@ -37,8 +37,8 @@ RECIPE = "fill-cell"
 # The bands without an upper end are filled up to here: well within what a trace may grow to.
 LARGEST_SIZE = 249
 DEEPEST = 20
-# A shape with more terms than this is drawn as often as any other such.
-_ENOUGH_TERMS = 1000.0
+# A shape with more terms than this is drawn as often as any other such; no less than a small cell holds in all.
+_ENOUGH_TERMS = 1e6
 # Of a trace only the first term is used; reducing keeps the last as well.
 _KEPT = 2
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from schema.family import Family
 from schema.reduction.columns import COLUMNS, flatten, nest
-from schema.reduction.coverage import AXES, CELL_AXES, QUOTAS, cell_possible
+from schema.reduction.coverage import AXES, CELL_AXES, QUOTAS, cell_possible, cell_room
 from schema.reduction.rules import Reduction, derive
 
 FAMILY = Family(
@@ -22,6 +22,7 @@ FAMILY = Family(
     axes=AXES,
     cell_axes=CELL_AXES,
     cell_possible=cell_possible,
+    cell_room=cell_room,
     quotas=QUOTAS,
     identity=pl.col("term"),
     group=pl.col("trace_id"),

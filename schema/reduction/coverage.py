@@ -6,11 +6,13 @@ first steps only (every trace contributes its first), through the axes `initial_
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import polars as pl
 
 from schema.axes import Axis, Quota, banded, labelled
+from schema.family import cell_label
 from schema.reduction.columns import OUTCOMES
 
 _TENS = range(10, 210, 10)
@@ -60,6 +62,31 @@ QUOTAS = (
     Quota("initial_size_160_200_share", "share", "initial_size", (*SIZE_BANDS[16:20], "200+"), 0.30, _SHARE_TOLERANCE),
 )
 
+# How many closed terms there are in each possible cell that has fewer than a million.
+FEW_TERMS = {
+    "1-9|0-3|none": 18,
+    "1-9|0-3|0": 19,
+    "1-9|0-3|1-2": 11,
+    "1-9|4-7|none": 1039,
+    "1-9|4-7|0": 185,
+    "1-9|4-7|1-2": 809,
+    "1-9|4-7|3-4": 503,
+    "1-9|4-7|5-8": 30,
+    "1-9|8-11|none": 8,
+    "10-19|0-3|0": 1,
+    "10-19|0-3|1-2": 2,
+    "10-19|16+|none": 102517,
+    "10-19|16+|0": 30,
+    "10-19|16+|1-2": 8307,
+    "10-19|16+|3-4": 18589,
+    "10-19|16+|5-8": 61752,
+    "10-19|16+|9+": 115662,
+    "160-169|4-7|0": 1,
+    "180-189|4-7|1-2": 105384,
+    "190-199|4-7|3-4": 1,
+    "190-199|4-7|5-8": 32,
+}
+
 
 def band_range(band: str, unbounded: int) -> tuple[int, int]:
     """Return the smallest and the largest number in a band such as "7", "10-19" or "200+"; `unbounded` ends the last.
@@ -97,3 +124,9 @@ def cell_possible(cell: Mapping[str, str]) -> bool:
     farthest = min(farthest, deepest - 2)
     fewest = lowest + 2 if farthest > 0 else lowest + 3
     return largest >= fewest and smallest <= 3 * 2 ** (deepest - 1) - 2 ** (deepest - 2 - farthest)
+
+
+def cell_room(cell: Mapping[str, str]) -> int:
+    """Return how many rows a cell can be asked for: half of its terms, so that one drawn evenly is new half the time."""
+    terms = FEW_TERMS.get(cell_label(cell))
+    return sys.maxsize if terms is None else (terms + 1) // 2

@@ -62,7 +62,7 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
 def gaps(family: Family, counts: Counts) -> list[dict[str, Any]]:
     """Return what is missing as [{axis: bin, ..., count, deficit}], largest deficit first, then in declared order.
 
-    A gap is a possible cell with fewer than `family.cell_minimum` rows (one key per cell axis), or a bin below its
+    A gap is a cell with fewer rows than `family.minimum_of` asks for (one key per cell axis), or a bin below its
     `min_count` quota (one key).
     """
     missing: list[dict[str, Any]] = [
@@ -78,12 +78,12 @@ def gaps(family: Family, counts: Counts) -> list[dict[str, Any]]:
 
 
 def cell_deficits(family: Family, counts: Counts) -> Iterator[tuple[dict[str, str], int, int]]:
-    """Yield (cell, rows, rows missing) of each possible cell below the family's minimum, in declared order."""
+    """Yield (cell, rows, rows missing) of each cell below its minimum, in declared order."""
     cells = counts.bins.get(CELL_AXIS, {})
     for cell in family.cells():
         count = cells.get(cell_label(cell), 0)
-        if count < family.cell_minimum and family.cell_possible(cell):
-            yield cell, count, family.cell_minimum - count
+        if (minimum := family.minimum_of(cell)) > count:
+            yield cell, count, minimum - count
 
 
 def _marginal(declared: tuple[str, ...], counted: Mapping[str, int]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ from producers.reduction.recipe import DEFAULT_FUEL, DEFAULT_SIZE_CAP
 from schema.errors import UsageError
 from schema.family import cell_label
 from schema.reduction import FAMILY
-from schema.reduction.coverage import band_range
+from schema.reduction.coverage import FEW_TERMS, band_range
 from tests import plain_reducer as plain
 
 POSSIBLE = [cell for cell in FAMILY.cells() if FAMILY.cell_possible(cell)]
@@ -108,6 +109,7 @@ def test_sizes_of_closed_terms_are_the_ranges_that_possible_cells_are_known_by()
 
 def test_a_cell_is_possible_exactly_when_closed_terms_of_it_are_counted() -> None:
     exact, _ = count_classes(LARGEST_SIZE, DEEPEST)
+    few: dict[str, int] = {}
     for cell in FAMILY.cells():
         smallest, largest = band_range(cell["size"], LARGEST_SIZE)
         shallowest, deepest = band_range(cell["depth_band"], DEEPEST)
@@ -116,8 +118,25 @@ def test_a_cell_is_possible_exactly_when_closed_terms_of_it_are_counted() -> Non
         else:
             nearest, farthest = band_range(cell["redex_depth"], DEEPEST_REDEX)
             classes = [reducible(depth) for depth in range(nearest, farthest + 1)]
-        counted = exact[classes, shallowest : deepest + 1, 0, smallest : largest + 1].any()
-        assert FAMILY.cell_possible(cell) == counted, cell
+        counted = exact[classes, shallowest : deepest + 1, 0, smallest : largest + 1].sum()
+        assert FAMILY.cell_possible(cell) == (counted > 0), cell
+        if 0 < counted < 1e6:
+            few[cell_label(cell)] = int(counted)
+    assert few == FEW_TERMS
+
+
+def test_no_cell_is_asked_for_more_than_half_of_its_terms() -> None:
+    asking = replace(FAMILY, cell_minimum=100)
+    asked = {cell_label(cell): asking.minimum_of(cell) for cell in FAMILY.cells()}
+    assert asked["10-19|0-3|0"] == asked["10-19|0-3|1-2"] == 1
+    assert asked["1-9|4-7|0"] == 93
+    assert asked["1-9|4-7|1-2"] == asked["90-99|8-11|3-4"] == 100
+    assert sum(count > 0 for count in asked.values()) == len(POSSIBLE)
+    wanted = {label: min(100, (FEW_TERMS[label] + 1) // 2) for label in FEW_TERMS}
+    few = [cell for cell in POSSIBLE if cell_label(cell) in wanted]
+    drawn = fill(few * 400, seed=2, first=0)
+    distinct = Counter(cells_of(drawn.unique("term")))
+    assert all(distinct[label] >= count for label, count in wanted.items())
 
 
 def test_every_possible_cell_is_filled_by_valid_closed_terms() -> None:
