@@ -179,7 +179,8 @@ class Conversation:
         found = answers.read(
             reply.text, question.asked, cut_off=reply.finish_reason == CUT_OFF_REASON, refused=reply.refused
         )
-        judged = answers.judge(found, cells, self._common(question), standing.texts)
+        # In a thread, for the first judgement compiles the rules, which must not hold up the clocks of other calls.
+        judged = await asyncio.to_thread(answers.judge, found, cells, self._common(question), standing.texts)
         await self._send_written(question, judged, entry)
 
     async def _send_written(self, question: Question, judged: answers.Judged, entry: Entry) -> None:
