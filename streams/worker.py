@@ -23,6 +23,7 @@ from schema.errors import RefineError
 from schema.family import Family
 from schema.record import RAW
 from schema.settings import Settings
+from streams.augmentation import check_augment
 from streams.faust_transport import PositionedTransport, broker_url
 from streams.refine.intake import RawRecord
 from streams.refine.partition import Progress
@@ -60,8 +61,10 @@ def run_worker(connection: Connection, families: Iterable[Family], on_progress: 
     Faust's threads and tasks may outlive a failure: the caller ends the process by `os._exit` once it has reported.
 
     Raises:
+        ConfigError: augmentation is asked for of what has none.
         RefineError: a transaction failed, Faust crashed, or nothing moved while there was lag.
     """
+    check_augment(connection.settings)
     # Not asyncio.run: on an error it would wait for tasks of Faust's that do not end.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -31,6 +31,9 @@ _INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
     pl.UInt64: (0, 2**64 - 1),
 }
 
+# What a number takes in a list.
+_FIXED_BYTES = 8
+
 
 @dataclass(frozen=True)
 class RawRecord:
@@ -133,15 +136,39 @@ def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Fam
 
     A small record can hold a large row, compressed; one that no record of ours could carry on is answered for whole.
     """
-    lengths = [pl.col(name).str.len_bytes().fill_null(0) for name, dtype in family.wire.items() if dtype == pl.String]
+    lengths = _lengths(family)
     longest = intake.frame.select(length.max() for length in lengths)
     if not intake.frame.height or longest.sum_horizontal().item() <= limit:
         return
-    widest = intake.frame.group_by("record", maintain_order=True).agg(pl.sum_horizontal(lengths).max().alias("bytes"))
+    widest = intake.frame.group_by("record", maintain_order=True).agg(row_bytes(family).max().alias("bytes"))
     for index, found in widest.filter(pl.col("bytes") > limit).iter_rows():
         message = f"a row holds {found} bytes of text, over {limit}"
         intake.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b""))
         intake.frame = intake.frame.filter(pl.col("record") != index)
+
+
+def row_bytes(family: Family) -> pl.Expr:
+    """Return how many bytes of text, and of what is in lists, a row holds."""
+    return pl.sum_horizontal(_lengths(family))
+
+
+def _lengths(family: Family) -> list[pl.Expr]:
+    """Return the bytes of each column that has no fixed size, one expression each, named as its column."""
+    return [
+        _length(pl.col(name), dtype).fill_null(0)
+        for name, dtype in family.wire.items()
+        if isinstance(dtype, pl.String | pl.List)
+    ]
+
+
+def _length(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.String):
+        return value.str.len_bytes().cast(pl.Int64)
+    if isinstance(dtype, pl.List):
+        return value.list.eval(_length(pl.element(), _instance(dtype.inner))).list.sum()
+    if isinstance(dtype, pl.Struct):
+        return pl.sum_horizontal(_length(value.struct.field(part.name), _instance(part.dtype)) for part in dtype.fields)
+    return pl.when(value.is_null()).then(0).otherwise(_FIXED_BYTES).cast(pl.Int64)
 
 
 @lru_cache
@@ -156,7 +183,7 @@ def _read(
         raise RecordError("record_too_large", f"{len(value)} bytes, over {limits.record_bytes}: send smaller records")
     _check_type(headers, family)
     if headers.content_type == ARROW_STREAM:
-        table = read_table(value, family.wire, limits.rows)
+        table = read_table(value, family.wire, limits.rows, may_be_empty=headers.says_empty)
         return (table if table.schema.equals(_own_form(family)) else conform(table, family.wire)), []
     if headers.content_type in (JSON, "application/x-ndjson"):
         return read_json(value, family, limits.rows)

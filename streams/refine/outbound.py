@@ -45,7 +45,7 @@ class Group:
     records: Sequence[RawRecord]
     intake: Intake
 
-    def envelope(self, stage: str, first: int, last: int, rows: int, part: int = 0) -> Envelope:
+    def envelope(self, stage: str, first: int, last: int, rows: int, part: str) -> Envelope:
         """Return the envelope of a record that carries rows of raw records `first`..`last` (indices, inclusive)."""
         begin, end = self.records[first], self.records[last]
         span = str(begin.offset) if first == last else f"{begin.offset}-{end.offset}"
@@ -56,7 +56,8 @@ class Group:
             version=version,
             run=self.intake.runs[first] or "foreign",
             chunk=self.intake.chunks[first] or 0,
-            # Unique under run and chunk, for a raw offset is spent once in its partition.
+            # Unique under run and chunk, for a raw offset is spent once in its partition, and `part` says which of
+            # the records that it leads to this is.
             part=f"{begin.partition}.{begin.offset}.{part}",
             rows=rows,
             source=f"{begin.topic}/{begin.partition}/{span}",
@@ -75,22 +76,21 @@ def outbound(
     wire = list(group.family.wire)
     clean = to_table(verdicts.clean.select(wire))
     for first, last, rows in _packed(verdicts.clean["record"].to_numpy(), settings.rows_per_record):
-        yield from _encoded(
-            group, CLEAN, home, (first, last), clean.slice(rows.start, rows.stop - rows.start), settings
-        )
+        packed = clean.slice(rows.start, rows.stop - rows.start)
+        yield from _encoded(group, CLEAN, CLEAN, home, (first, last), packed, settings)
     if verdicts.rejected.height:
         offsets = np.array([record.offset for record in group.records], dtype=np.int64)
         rejected = verdicts.rejected.with_columns(
             source_offset=pl.Series(offsets[verdicts.rejected["record"].to_numpy()])
         )
         span = _span(rejected)
-        yield from _encoded(group, REJECTED, home, span, to_table(rejected.drop("record")), settings)
+        yield from _encoded(group, REJECTED, REJECTED, home, span, to_table(rejected.drop("record")), settings)
     for letter in group.intake.dead:
         yield _dead_letter(letter, group.records[letter.record])
-    for moved in (verdicts.rerouted, augmented):
-        for (partition,), piece in moved.partition_by("partition", as_dict=True, maintain_order=True).items():
-            yield from _encoded(group, RAW, int(partition), _span(piece), to_table(piece.select(wire)), settings)
-    yield from _encoded(group, LEDGER, home, (0, len(group.records) - 1), to_table(entries), settings)
+    for what, added in (("rerouted", verdicts.rerouted), ("augmented", augmented)):
+        for (partition,), piece in added.partition_by("partition", as_dict=True, maintain_order=True).items():
+            yield from _encoded(group, what, RAW, int(partition), _span(piece), to_table(piece.select(wire)), settings)
+    yield from _encoded(group, LEDGER, LEDGER, home, (0, len(group.records) - 1), to_table(entries), settings)
 
 
 def _span(frame: pl.DataFrame) -> tuple[int, int]:
@@ -112,12 +112,12 @@ def _packed(record: NDArray[np.uint32], max_rows: int) -> Iterator[tuple[int, in
 
 
 def _encoded(
-    group: Group, stage: str, partition: int, span: tuple[int, int], table: pa.Table, settings: Settings
+    group: Group, what: str, stage: str, partition: int, span: tuple[int, int], table: pa.Table, settings: Settings
 ) -> Iterator[OutRecord]:
     parts = encode_parts(table, settings.rows_per_record, settings.record_max_bytes)
     for part, (rows, value) in enumerate(parts):
-        # Rows moved to another partition of raw get ids apart from those that stay.
-        envelope = group.envelope(stage, *span, rows=rows, part=partition * 1000 + part)
+        # One transaction may send rows of one raw record to several partitions of raw, and for two reasons.
+        envelope = group.envelope(stage, *span, rows=rows, part=f"{what}.{partition}.{part}")
         yield OutRecord(stage, partition, value, envelope.headers())
 
 

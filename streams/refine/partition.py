@@ -28,6 +28,7 @@ from schema.family import Family
 from schema.record import RAW
 from streams.positions import position_group
 from streams.refine.account import entries
+from streams.refine.augmenting import augmented
 from streams.refine.chain import judge
 from streams.refine.intake import Limits, RawRecord, read_group
 from streams.refine.outbound import Group, OutRecord, outbound
@@ -69,6 +70,7 @@ class PartitionRefiner:
         self.state: State | None = None
         settings = connection.settings
         self._settings = settings
+        self._copies = settings.augment.get(family.name, 0.0)
         self._limits = Limits(
             record_bytes=settings.record_max_bytes,
             rows=settings.raw_record_max_rows,
@@ -127,11 +129,12 @@ class PartitionRefiner:
     def _judge(self, records: Sequence[RawRecord], state: State) -> Prepared:
         intake = read_group(records, self.family, self._limits)
         verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state)
-        augmented = verdicts.rerouted.head(0)
-        entry = entries(records, intake, verdicts, np.zeros(len(records), dtype=np.int64), self.family)
+        made = augmented(verdicts.clean, self.family, self._copies, self.partitions, self._limits.row_bytes)
+        made_of = np.bincount(made["record"].to_numpy(), minlength=len(records))
+        entry = entries(records, intake, verdicts, made_of, self.family)
         group = Group(self.family, records, intake)
         sums = entry.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0)
-        outgoing = list(outbound(group, verdicts, entry, augmented, self._settings))
+        outgoing = list(outbound(group, verdicts, entry, made, self._settings))
         return Prepared(outgoing, records[-1].offset + 1, Progress(len(records), *sums))
 
     async def commit(self, prepared: Prepared) -> None:

@@ -1,0 +1,219 @@
+"""Near duplicates: against exact similarity, against datasketch, and against the formulas that the docstrings give."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from datasketch import MinHash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.family import identify
+from schema.reduction import FAMILY as REDUCTION
+from schema.scenario import FAMILY
+from schema.settings import load_settings
+from schema.shingles import shingles, smallest
+from streams.refine.near import NearIndex
+from streams.refine.sketch import SLOTS, banding, no_sketches, sketches
+from streams.refine.state import State
+
+NEAR = 2
+THRESHOLD = 0.8
+# Words of a text in the tests that are about similarity: 98 shingles.
+LENGTH = 100
+
+
+def frame(texts: list[str], groups: list[str] | None = None, origins: list[int | None] | None = None) -> pl.DataFrame:
+    """Rows with what the near-duplicate index looks at, and the columns of the gates; each text an id of its own."""
+    made = pl.DataFrame(
+        {
+            "context": texts,
+            "request": [""] * len(texts),
+            "response": [""] * len(texts),
+            "scenario_id": groups or [f"s{number}" for number in range(len(texts))],
+            "augmented_from": pl.Series(origins or [None] * len(texts), dtype=pl.UInt64),
+            "authenticity_target": ["failed"] * len(texts),
+            "complexity_type": ["mixed_emotions"] * len(texts),
+        },
+    )
+    # A frame of no rows has no types of its own.
+    own = [name for name in made.columns if name != "augmented_from"]
+    return identify(made.with_columns(pl.col(own).cast(pl.String)), FAMILY)
+
+
+def state(threshold: float = THRESHOLD, window: int | None = None) -> State:
+    return State.empty(FAMILY, load_settings(near_duplicate_threshold=threshold, dedup_window_rows=window))
+
+
+def pairs(count: int, replaced: int, seed: int) -> tuple[list[str], list[str], float]:
+    """`count` pairs of texts that differ in the last `replaced` words, and the exact similarity of each pair."""
+    draw = np.random.default_rng(seed)
+    words = draw.integers(0, 10**9, size=(count, LENGTH + replaced)).astype(str)
+    left = [" ".join(row[:LENGTH]) for row in words]
+    right = [" ".join([*row[: LENGTH - replaced], *row[LENGTH:]]) for row in words]
+    common = LENGTH - replaced - 2
+    similarity = common / (2 * (LENGTH - 2) - common)
+    assert exact(left[0], right[0]) == pytest.approx(similarity)
+    return left, right, similarity
+
+
+def exact(left: str, right: str) -> float:
+    one, other = (set(shingles(pl.Series([text]))[0].tolist()) for text in (left, right))
+    return len(one & other) / len(one | other)
+
+
+def agreement(left: list[str], right: list[str]) -> np.ndarray:
+    """The share of slots in which the sketches of each pair agree, freed of what agrees by chance."""
+    one, other = (sketches(frame(texts), FAMILY).slots for texts in (left, right))
+    return ((one == other).mean(axis=1) - 1 / 256) / (1 - 1 / 256)
+
+
+@pytest.mark.parametrize("replaced", [2, 5, 10, 25, 60])
+def test_sketches_tell_similarity_as_well_as_those_of_datasketch(replaced: int) -> None:
+    left, right, similarity = pairs(200, replaced, seed=replaced)
+    ours = agreement(left, right)
+
+    def minhash(text: str) -> MinHash:
+        made = MinHash(num_perm=SLOTS, hashfunc=lambda value: value)
+        made.update_batch([int(value & np.uint64(0xFFFFFFFF)) for value in shingles(pl.Series([text]))[0]])
+        return made
+
+    theirs = np.array([minhash(a).jaccard(minhash(b)) for a, b in zip(left, right, strict=True)])
+    deviation = np.sqrt(similarity * (1 - similarity) / SLOTS)
+    for found in (ours, theirs):
+        assert abs(found.mean() - similarity) < 4 * deviation / np.sqrt(len(left))
+    assert ours.std() < 1.25 * max(theirs.std(), deviation)
+
+
+@pytest.mark.parametrize("replaced", [4, 7, 10, 13])
+def test_pairs_are_refused_as_often_as_the_formulas_say(replaced: int) -> None:
+    left, right, similarity = pairs(1_500, replaced, seed=100 + replaced)
+    remembered = state()
+    assert not remembered.admit(frame(left)).any()
+    refused = (remembered.admit(frame(right)) == NEAR).mean()
+    expected = chance_of_refusal(similarity)
+    assert refused == pytest.approx(expected, abs=0.01 + 4 * np.sqrt(expected * (1 - expected) / len(left)))
+
+
+def chance_of_refusal(similarity: float) -> float:
+    """That two texts of this similarity share a band and agree in enough slots, by drawing slots."""
+    width, bands, least = banding(THRESHOLD)
+    agree = np.random.default_rng(9).random((40_000, SLOTS)) < similarity + (1 - similarity) / 256
+    in_bands = agree[:, : width * bands].reshape(-1, bands, width).all(axis=2).any(axis=1)
+    assert in_bands.mean() == pytest.approx(1 - (1 - similarity**width) ** bands, abs=0.02)
+    return float((in_bands & (agree.sum(axis=1) >= least)).mean())
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 16])
+@pytest.mark.parametrize("replaced", [3, 10, 40])
+def test_near_duplicates_meet_in_a_partition_as_often_as_routing_promises(partitions: int, replaced: int) -> None:
+    left, right, similarity = pairs(3_000, replaced, seed=200 + replaced)
+    one, other = (smallest(pl.Series(texts)).to_numpy() % np.uint64(partitions) for texts in (left, right))
+    expected = similarity + (1 - similarity) / partitions
+    margin = 4 * np.sqrt(expected * (1 - expected) / len(left))
+    assert (one == other).mean() == pytest.approx(expected, abs=max(margin, 1e-9))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95])
+def test_bands_let_nine_of_ten_pairs_at_the_threshold_meet(threshold: float) -> None:
+    width, bands, least = banding(threshold)
+    assert width * bands <= SLOTS
+    assert 1 - (1 - threshold**width) ** bands >= 0.9
+    assert threshold <= least / SLOTS < threshold + 0.02
+
+
+# Twelve texts, some of them near to others: a few words of a long text are changed.
+VARIANTS = [
+    " ".join(f"{'changed' if place in {7 * change, 50} and change else base}{place}" for place in range(LENGTH))
+    for base in ("river", "stone", "cloud")
+    for change in range(4)
+]
+arrivals = st.lists(
+    st.tuples(st.sampled_from(range(len(VARIANTS))), st.sampled_from(["a", "b", "c"]), st.booleans()), max_size=25
+)
+
+
+@given(arrivals, st.lists(st.integers(1, 9), max_size=5))
+def test_verdicts_follow_the_order_of_arrival_and_not_the_groups(
+    arrived: list[tuple[int, str, bool]], sizes: list[int]
+) -> None:
+    rows = frame(
+        [VARIANTS[text] for text, _, _ in arrived],
+        [group for _, group, _ in arrived],
+        [77 if copied else None for _, _, copied in arrived],
+    )
+    expected = []
+    kept: list[tuple[int, str]] = []
+    for text, group, copied in arrived:
+        near = [
+            other for other, other_group in kept if other // 4 == text // 4 and not (copied and other_group == group)
+        ]
+        same = any(other == text for other, _ in kept)
+        expected.append(1 if same else NEAR if near else 0)
+        if not expected[-1]:
+            kept.append((text, group))
+    remembered = state(threshold=0.7)
+    verdicts: list[int] = []
+    for size in sizes:
+        verdicts += remembered.admit(rows.slice(len(verdicts), size)).tolist()
+    verdicts += remembered.admit(rows.slice(len(verdicts))).tolist()
+    assert verdicts == expected
+
+
+def test_an_augmented_row_is_near_none_of_its_own_group() -> None:
+    rows = frame(
+        [VARIANTS[0], VARIANTS[1], VARIANTS[2], VARIANTS[0]],
+        ["one", "one", "two", "one"],
+        [None, 77, 77, 77],
+    )
+    # The last has the very words of the first: a group excuses what is near, not what is the same.
+    assert state(threshold=0.7).admit(rows).tolist() == [0, 0, NEAR, 1]
+
+
+def test_a_threshold_of_one_lets_everything_in() -> None:
+    assert not state(threshold=1.0).admit(frame(VARIANTS)).any()
+
+
+def test_a_family_without_text_remembers_none() -> None:
+    index = NearIndex(REDUCTION, THRESHOLD)
+    assert not index.is_on
+    assert not index.sketches(pl.DataFrame({"term": ["0"]})).worded.any()
+    with pytest.raises(ValueError, match="reduction have no text"):
+        sketches(pl.DataFrame({"term": ["0"]}), REDUCTION)
+    assert no_sketches(3).slots.shape == (3, SLOTS)
+
+
+def test_rows_without_text_are_near_no_other() -> None:
+    empty = frame(VARIANTS[:3]).with_columns(context=pl.lit(None, dtype=pl.String), example_id=pl.Series([1, 2, 3]))
+    assert not state().admit(empty.cast({"example_id": pl.UInt64})).any()
+
+
+def test_what_was_remembered_is_found_again_after_the_table_has_grown() -> None:
+    left, right, _ = pairs(5_000, 2, seed=3)
+    remembered = state()
+    remembered.near.remember(frame(left[:1_000]))
+    assert not remembered.admit(frame(left[1_000:])).any()
+    assert len(remembered.near) == len(left)
+    found = remembered.admit(frame(right)) == NEAR
+    assert found.mean() > 0.999
+
+
+def test_a_window_bounds_what_is_kept_and_keeps_its_latest() -> None:
+    left, right, _ = pairs(600, 2, seed=4)
+    remembered = state(window=100)
+    for start in range(0, 600, 50):
+        assert not remembered.admit(frame(left[start : start + 50])).any()
+        assert len(remembered.near) <= 200
+    assert (remembered.admit(frame(right[500:])) == NEAR).mean() > 0.98
+    rebuilt = NearIndex(FAMILY, THRESHOLD, 100)
+    rebuilt.remember(frame(left))
+    assert 100 <= len(rebuilt) <= 200
+
+
+def test_many_texts_that_are_alike_but_not_near_take_no_time_without_bound() -> None:
+    draw = np.random.default_rng(5)
+    # Two thirds of each text are the same words: every row shares bands with thousands of others.
+    shared = " ".join(f"same{place}" for place in range(66))
+    texts = [f"{shared} {' '.join(row)}" for row in draw.integers(0, 10**9, size=(6_000, 34)).astype(str)]
+    assert not state().admit(frame(texts)).any()
