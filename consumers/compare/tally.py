@@ -172,7 +172,8 @@ class _Range:
         self._count += len(values)
 
     def report(self) -> dict[str, float | None]:
-        mean = self._sum / self._count if self._count else None
+        # Twelve digits: what is beyond depends on how the rows were cut into frames.
+        mean = float(f"{self._sum / self._count:.12g}") if self._count else None
         return {"min": self._least, "max": self._most, "mean": mean}
 
 
