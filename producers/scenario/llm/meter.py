@@ -120,7 +120,7 @@ class Meter:
             return None
         total = self.total
         if total.calls_without_usage:
-            return "a call came back without its tokens, so the budget cannot be held: use a server that reports usage"
+            return "a call came back without its tokens, so no budget can be held: use a server that reports usage"
         if budget_tokens is not None and total.tokens >= budget_tokens:
             return (
                 f"the budget of {budget_tokens:,} tokens is spent ({total.tokens:,}): raise FEEDMILL_LLM_BUDGET_TOKENS"
