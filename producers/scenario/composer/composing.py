@@ -1,0 +1,43 @@
+"""The composer's rows: numbers, then phrases that go with them, then texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from producers.scenario.composer.grammar import choices, grammar
+from producers.scenario.composer.people import RELATIONS
+from producers.scenario.draws import Draws
+from producers.scenario.numbers import MOST_FACTORS, numbers_of
+from producers.scenario.rows import Origin, rows_of
+
+GENERATOR = "composer"
+_AGE_BANDS = [band for relation in RELATIONS for band in relation.age_bands]
+_AGE_BAND_COUNTS = np.array([len(relation.age_bands) for relation in RELATIONS])
+_AGE_BAND_FIRST = np.cumsum(_AGE_BAND_COUNTS) - _AGE_BAND_COUNTS
+_FACTOR_SLOTS = [f"factor_{place}" for place in range(MOST_FACTORS)]
+
+
+def compose(cells: npt.NDArray[Any], seed: int, first: int, chunk: int, batch: str) -> pl.DataFrame:
+    """Return one row for each cell index, (N,) row-major over `FAMILY.cells()`, identified, in the wire columns.
+
+    Row i is number first + i of the seed; it depends on these and on its cell alone, but for `chunk` and `batch_id`.
+    """
+    draws = Draws(seed, first, len(cells))
+    numbers = numbers_of(np.asarray(cells, dtype=np.int64), draws)
+    choice, relation = choices(numbers, draws)
+    compiled = grammar()
+    age_band = _AGE_BAND_FIRST[relation] + draws.below("age_band", _AGE_BAND_COUNTS[relation])
+    texts = {
+        "character_name": compiled.phrases(choice, ["name"]),
+        "character_age_band": pl.Series(_AGE_BANDS).gather(age_band),
+        "character_relation": compiled.phrases(choice, ["relation"]),
+        "setting": compiled.phrases(choice, ["setting"]),
+        "qualitative_anchor": compiled.phrases(choice, ["anchor"]),
+        **{column: compiled.texts(choice, column) for column in ("context", "request", "response")},
+    }
+    names = compiled.phrases(choice, _FACTOR_SLOTS, numbers.effects != 0)
+    return rows_of(numbers, texts, names, Origin(GENERATOR, seed, first, chunk, batch))

@@ -1,0 +1,178 @@
+"""How the composer's phrases hang together: every slot of a scenario's texts, and what decides between its pools."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from producers.scenario.composer import factors, manners, people, scenes, situations, stances, tasks
+from producers.scenario.composer.engine import Grammar, Slot
+from producers.scenario.draws import Draws
+from producers.scenario.numbers import MOST_FACTORS, Numbers
+from schema.scenario.bands import CAPACITY_LEVELS, COMPLEXITY_TYPES
+
+Array = npt.NDArray[np.int64]
+
+CONTEXTS = (
+    "{scene} {anchored} {detail} {factors} {cue}",
+    "{scene} {factors} {anchored} {detail} {cue}",
+    "{scene} {cue} {factors} {anchored} {detail}",
+    "{scene} {anchored} {factors} {detail} {cue}",
+    "{scene} {detail} {anchored} {cue} {factors}",
+    "{scene} {cue} {anchored} {detail} {factors}",
+    "{scene} {factors} {cue} {anchored} {detail}",
+)
+REQUESTS = (
+    "{opening} {ask} {reason} {pressure}",
+    "{opening} {ask} {pressure} {reason}",
+    "{opening} {ask} {reason}",
+    "{opening} {ask} {pressure}",
+)
+RESPONSES = (
+    "{beginning} {move} {stand} {closing}",
+    "{beginning} {stand} {move} {closing}",
+    "{move} {stand} {closing}",
+    "{beginning} {move} {closing} {stand}",
+    "{beginning} {stand} {closing} {move}",
+)
+_EMERGENCY = COMPLEXITY_TYPES.index("emergency_override")
+# The pools of a factor, and the first place of the giving ones among them.
+_FACTORS = (factors.DRAINS_MINOR, factors.DRAINS_MAJOR, factors.GIVES_MINOR, factors.GIVES_MAJOR)
+_GIVES = 2
+# A task of the larger sizes is wanted over a time, not at one.
+_LONG_SIZE = 3
+_REASON_OF_SIZE = np.array([0, 1, 1, 2, 2])
+_GENDERS = 2
+
+_RELATION_GENDER = np.array([relation.gender for relation in people.RELATIONS])
+_RELATION_DOMAIN = np.array([relation.domain for relation in people.RELATIONS])
+
+
+def _listed(first: int, count: int) -> str:
+    """Return a template that lists `count` factors from place `first` on: "{a}, {b} and {c}"."""
+    slots = [f"{{factor_{place}}}" for place in range(first, min(first + count, MOST_FACTORS))]
+    return " and ".join([", ".join(slots[:-1]), slots[-1]] if len(slots) > 1 else slots)
+
+
+def _flat(nested: tuple[tuple[tuple[str, ...], ...], ...]) -> list[tuple[str, ...]]:
+    return [pool for group in nested for pool in group]
+
+
+@cache
+def grammar() -> Grammar:
+    """Return the composer's grammar, compiled once a process."""
+    flat_tasks = [pool for group in (*tasks.TASKS, tasks.URGENT_TASKS) for pool in group]
+    counts = range(MOST_FACTORS + 1)
+    return Grammar(
+        {
+            "name": Slot((people.WOMEN, people.MEN)),
+            "relation": Slot(([relation.name for relation in people.RELATIONS],)),
+            "setting": Slot(scenes.SETTINGS),
+            "day": Slot((scenes.DAYS,)),
+            "part": Slot((scenes.PARTS,)),
+            "weather": Slot((scenes.WEATHERS,)),
+            "when": Slot((scenes.WHENS,)),
+            "busy": Slot(scenes.BUSY),
+            "scene": Slot((scenes.SCENES,)),
+            "anchor": Slot([band.anchors for band in CAPACITY_LEVELS]),
+            "anchored": Slot((scenes.ANCHORED,)),
+            "detail": Slot(scenes.DETAILS),
+            **{f"factor_{place}": Slot(_FACTORS) for place in range(MOST_FACTORS)},
+            # By how many take; and by how many take, then by how many give.
+            "drains": Slot([(_listed(0, count),) if count else ("",) for count in counts]),
+            "gifts": Slot(
+                [
+                    (_listed(drains, gifts),) if gifts and drains < MOST_FACTORS else ("",)
+                    for drains in counts
+                    for gifts in counts
+                ]
+            ),
+            "factors": Slot((factors.DRAINED, factors.GIVEN, factors.BOTH)),
+            "cue": Slot(situations.CUES),
+            "opening": Slot(situations.OPENINGS),
+            "task": Slot([[asked for asked, _ in pool] for pool in flat_tasks]),
+            "doing": Slot([[done for _, done in pool] for pool in flat_tasks], draw="task"),
+            "wanted_day": Slot((scenes.DAYS,)),
+            "deadline": Slot(_flat(tasks.DEADLINES)),
+            "ask": Slot((tasks.ASKS,)),
+            "reason": Slot(tasks.REASONS),
+            "pressure": Slot(situations.PRESSURES),
+            "beginning": Slot(stances.BEGINNINGS),
+            "move": Slot(_flat(manners.MOVES)),
+            "stand": Slot(_flat(stances.STANDS)),
+            "closing": Slot(_flat(stances.CLOSINGS)),
+            "context": Slot((CONTEXTS,)),
+            "request": Slot((REQUESTS,)),
+            "response": Slot((RESPONSES,)),
+        }
+    )
+
+
+def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
+    """Return (choice, relation) for rows of those numbers: of `Grammar.chosen`, and the index in `RELATIONS`."""
+    compiled = grammar()
+    level, target, kind = numbers.level, numbers.target, numbers.kind
+    relation = draws.below("relation", len(people.RELATIONS))
+    gender = _RELATION_GENDER[relation]
+    gender = np.where(gender == people.EITHER, draws.below("gender", _GENDERS), gender)
+    domain = _RELATION_DOMAIN[relation]
+    size = np.searchsorted(tasks.SIZES_FROM_TENTHS, numbers.needed, side="right") - 1
+    urgent = kind == _EMERGENCY
+    # The last group of tasks is that of emergencies.
+    task = np.where(urgent, len(people.DOMAINS), domain) * len(tasks.SIZES_FROM_TENTHS) + size
+    factor_pools, factor_choices = _distinct_factors(numbers, draws)
+    levels, targets = len(CAPACITY_LEVELS), len(stances.BEGINNINGS)
+    pools = {
+        "name": gender,
+        "setting": domain,
+        "busy": level,
+        "anchor": level,
+        "detail": level,
+        "drains": numbers.drains,
+        "gifts": numbers.drains * (MOST_FACTORS + 1) + numbers.gifts,
+        "factors": np.where(numbers.gifts == 0, 0, np.where(numbers.drains == 0, 1, 2)),
+        "cue": kind,
+        "opening": kind,
+        "task": task,
+        "doing": task,
+        "deadline": 2 * urgent + (size >= _LONG_SIZE),
+        "reason": np.where(urgent, len(tasks.REASONS) - 1, _REASON_OF_SIZE[size]),
+        "pressure": kind,
+        "beginning": target,
+        "move": kind * targets + target,
+        "stand": target * levels + level,
+        "closing": target * 2 + (level >= levels // 2),
+        **factor_pools,
+    }
+    day = compiled.drawn("day", np.zeros_like(level), draws)
+    days = len(scenes.DAYS)
+    taken = {
+        "relation": relation,
+        "day": day,
+        # Never the day that it is.
+        "wanted_day": (day + 1 + draws.below("wanted_day", days - 1)) % days,
+        **factor_choices,
+    }
+    return compiled.chosen(draws, pools, taken), relation
+
+
+def _distinct_factors(numbers: Numbers, draws: Draws) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return (pools, templates) of the factor slots: no factor stands twice in a row."""
+    compiled = grammar()
+    pools: dict[str, Array] = {}
+    taken: dict[str, Array] = {}
+    for place in range(MOST_FACTORS):
+        slot = f"factor_{place}"
+        effect = numbers.effects[:, place]
+        pool = _GIVES * (effect > 0) + (np.abs(effect) >= factors.MAJOR_FROM_TENTHS)
+        within = compiled.drawn(slot, pool, draws)
+        # As many times as there are factors before it to run into.
+        for _ in range(place):
+            clash = np.zeros(draws.rows, dtype=bool)
+            for other in pools:
+                clash |= (pools[other] == pool) & (taken[other] == within)
+            within = np.where(clash, (within + 1) % compiled.sizes(slot)[pool], within)
+        pools[slot], taken[slot] = pool, within
+    return pools, taken

@@ -1,0 +1,171 @@
+"""The numbers of scenarios: capacities, factors, support and score, exact, and the calculation that leads to them.
+
+Points are whole tenths and scores whole hundredths until they are written; so every sum is exact. Factors that take
+come before those that give, and the running sum stays between half a point and ten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from producers.scenario.draws import Draws
+from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, STRETCH, support_bounds
+
+Array = npt.NDArray[Any]
+
+_TARGETS, _TYPES = len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
+MOST_FACTORS = 4
+_LEAST_EFFECT, _MOST_EFFECT = 2, 25
+_LEAST_CAPACITY, _MOST_CAPACITY = 5, 100
+_STRETCH_TENTHS = round(STRETCH * 10)
+
+
+def _tenths(points: float) -> int:
+    return round(points * 10)
+
+
+_LEVEL_LOW = np.array([_tenths(band.low) for band in CAPACITY_LEVELS])
+_LEVEL_HIGH = np.array([_tenths(band.high) for band in CAPACITY_LEVELS])
+_SCORE_LOW = np.array([round(band.low * 100) for band in AUTHENTICITY_TARGETS])
+# The upper bound belongs to the next target, but for the last.
+_SCORE_HIGH = np.array([round(band.high * 100) - 1 for band in AUTHENTICITY_TARGETS])
+_SCORE_HIGH[-1] += 1
+# [target][capacity in tenths]: the least and the most support needed.
+_SUPPORT = np.array(
+    [
+        [
+            [_tenths(bound) for bound in support_bounds(band.name, capacity / 10)]
+            for capacity in range(_MOST_CAPACITY + 1)
+        ]
+        for band in AUTHENTICITY_TARGETS
+    ]
+)
+# Every number that a line holds, as it is written.
+_WRITTEN = pl.Series([f"{tenths / 10:.1f}" for tenths in range(_MOST_CAPACITY + _STRETCH_TENTHS + 1)])
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """The numbers of N rows: points in tenths, scores in hundredths.
+
+    Attributes:
+        level, target, kind: (N,) indices of the cell's bins.
+        base, effective, needed: (N,) tenths of points.
+        effects: (N, 4) signed tenths; a row's factors come first, the taking ones before the giving ones, then zeros.
+        drains, gifts: (N,) how many of its factors take and give.
+        score: (N,) hundredths.
+    """
+
+    level: Array
+    target: Array
+    kind: Array
+    base: Array
+    effective: Array
+    effects: Array
+    drains: Array
+    gifts: Array
+    needed: Array
+    score: Array
+
+    @property
+    def possible(self) -> Array:
+        """Support that can be given, (N,) tenths: the effective capacity and the stretch."""
+        return self.effective + _STRETCH_TENTHS
+
+
+def numbers_of(cells: Array, draws: Draws) -> Numbers:
+    """Return numbers for cell indices, (N,) row-major over `FAMILY.cells()`; the rows' own are drawn by `draws`."""
+    level, target, kind = cells // (_TARGETS * _TYPES), cells // _TYPES % _TARGETS, cells % _TYPES
+    effective = draws.between("effective", _LEVEL_LOW[level], _LEVEL_HIGH[level])
+    return completed(
+        level, target, kind, effective, draws.between("score", _SCORE_LOW[target], _SCORE_HIGH[target]), draws
+    )
+
+
+def completed(level: Array, target: Array, kind: Array, effective: Array, score: Array, draws: Draws) -> Numbers:
+    """Return the numbers of rows whose cells, effective capacity (tenths) and score (hundredths) are given."""
+    wanted = draws.between("factors", 1, MOST_FACTORS)
+    # The less is left, the more has taken from it.
+    giving = np.zeros_like(wanted)
+    for place in range(MOST_FACTORS):
+        giving += (place < wanted) & (draws.below(f"gives {place}", 10) < level + 2)
+    room = effective - _LEAST_CAPACITY
+    gifts = np.minimum(giving, room // _LEAST_EFFECT)
+    given = _effects("gift", gifts, room, draws)
+    room = _MOST_CAPACITY - effective + given.sum(1)
+    drains = np.maximum(np.minimum(wanted - giving, room // _LEAST_EFFECT), gifts == 0)
+    taken = _effects("drain", drains, room, draws)
+    effects = np.zeros((len(level), MOST_FACTORS), dtype=np.int64)
+    for place in range(MOST_FACTORS):
+        later = np.clip(place - drains, 0, MOST_FACTORS - 1)
+        given_here = np.where(place < drains + gifts, given[np.arange(len(level)), later], 0)
+        effects[:, place] = np.where(place < drains, -taken[:, place], given_here)
+    bounds = _SUPPORT[target, effective]
+    return Numbers(
+        level=level,
+        target=target,
+        kind=kind,
+        base=effective - effects.sum(1),
+        effective=effective,
+        effects=effects,
+        drains=drains,
+        gifts=gifts,
+        needed=draws.between("needed", bounds[:, 0], bounds[:, 1]),
+        score=score,
+    )
+
+
+def _effects(field: str, counts: Array, room: Array, draws: Draws) -> Array:
+    """Return (N, 4) sizes of effects, zeros after the first `counts`, that sum to `room` at most."""
+    sizes = np.zeros((len(counts), MOST_FACTORS), dtype=np.int64)
+    left = room.copy()
+    for place in range(MOST_FACTORS):
+        wanted = place < counts
+        # What the factors after this one need at least stays free.
+        most = np.minimum(left - _LEAST_EFFECT * np.maximum(counts - place - 1, 0), _MOST_EFFECT)
+        size = draws.between(f"{field} {place}", _LEAST_EFFECT, np.maximum(most, _LEAST_EFFECT))
+        sizes[:, place] = np.where(wanted, size, 0)
+        left -= sizes[:, place]
+    return sizes
+
+
+def points(tenths: Array) -> pl.Series:
+    """Return tenths as points, Float64: each the double that its decimal reads as."""
+    return pl.Series(tenths / 10)
+
+
+def factor_list(names: pl.Series, numbers: Numbers) -> pl.Series:
+    """Return `capacity_factors`, a list a row; `names` are those of all rows' factors, one row after another."""
+    effects = numbers.effects[numbers.effects != 0] / 10
+    factors = pl.DataFrame({"name": names, "effect": effects}).to_struct().to_arrow()
+    return _lists(factors, numbers.drains + numbers.gifts)
+
+
+def calculation(numbers: Numbers) -> pl.Series:
+    """Return `calculation_steps`: a running line for each factor ("6.0 - 1.5 = 4.5"), and that of the stretch."""
+    rows = len(numbers.base)
+    effects = np.column_stack([numbers.effects, np.full(rows, _STRETCH_TENTHS)])
+    after = numbers.base[:, None] + np.cumsum(effects, axis=1)
+    before = after - effects
+    stands = effects != 0
+    lines = pl.select(
+        pl.concat_str(
+            _WRITTEN.gather(before[stands]),
+            pl.Series([" + ", " - "]).gather((effects[stands] < 0).astype(np.uint32)),
+            _WRITTEN.gather(np.abs(effects[stands])),
+            pl.lit(" = "),
+            _WRITTEN.gather(after[stands]),
+        )
+    ).to_series()
+    return _lists(lines.to_arrow(), numbers.drains + numbers.gifts + 1)
+
+
+def _lists(values: pa.Array, lengths: Array) -> pl.Series:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets, type=pa.int64()), values))
