@@ -46,6 +46,9 @@ READINGS: dict[str, pl.DataType] = {
     "holds": pl.Boolean(),
 }
 
+# What a calculation is grounded in; the first three as numbers.
+_GROUNDS = ("base_capacity", "effective_capacity", "support_possible", "capacity_factors", "calculation_steps")
+
 _NAMED, _DISTINCT, _FELT, _READABLE, _RIGHT, _GROUNDED = range(6)
 _START, _LEFT, _RESULT, _DECIMALS = range(4)
 
@@ -75,17 +78,17 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
     - `calculation_readable`: every line has a reading; `calculation_right`: in every line that has one, both sides
       agree; `calculation_grounded`: the first line starts from the base capacity, every effect and the stretch beyond
       the capacity stand as terms of the lines (each as often as it is stated), and the effective capacity and the
-      support possible are results of lines. Without one line there is no calculation, and it is neither.
+      support possible are results of lines.
 
-    A null list, and an empty one of factors, makes everything true that it alone decides: nullability and the count of
-    factors are rules of their own.
+    What is null makes everything true that rests on it, and the sum null, for nullability is a rule of its own; so does
+    an empty list with what holds of each of its items.
     """
     factor_bounds, factors = lists(frame["capacity_factors"])
     names, effects = factors.flatten()
     name_data, name_bounds = strings(_large(names))
     line_bounds, lines = lists(frame["calculation_steps"])
     data, bounds = strings(_large(lines))
-    stated = frame.select("base_capacity", "effective_capacity", "support_possible").to_numpy(order="c")
+    stated = frame.select(_GROUNDS[:3]).to_numpy(order="c")
     flags = np.zeros((6, frame.height), dtype=np.bool_)
     sums = np.zeros(frame.height)
     _reckon(
@@ -97,16 +100,16 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
         flags,
         sums,
     )
-    unknown = pl.Series(frame["calculation_steps"].is_null() | frame["capacity_factors"].is_null())
+    unknown = frame.select(pl.any_horizontal(pl.col(name).is_null() for name in _GROUNDS)).to_series()
     return pl.DataFrame(
         {
             "factors_named": flags[_NAMED],
             "factors_distinct": flags[_DISTINCT],
             "factors_felt": flags[_FELT],
-            "effects_sum": sums,
+            "effects_sum": pl.Series(sums).set(frame["capacity_factors"].is_null(), None),
             "calculation_readable": flags[_READABLE],
             "calculation_right": flags[_RIGHT],
-            "calculation_grounded": pl.Series(flags[_GROUNDED]) | unknown,
+            "calculation_grounded": unknown | pl.Series(flags[_GROUNDED]),
         },
         schema=FACTS,
     )

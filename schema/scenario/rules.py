@@ -118,7 +118,7 @@ class Scenario(Example):
     factors_named = dy.Bool(nullable=False)
     factors_distinct = dy.Bool(nullable=False)
     factors_felt = dy.Bool(nullable=False)
-    effects_sum = dy.Float64(nullable=False, allow_inf=True, allow_nan=True)
+    effects_sum = dy.Float64(nullable=True, allow_inf=True, allow_nan=True)
     calculation_readable = dy.Bool(nullable=False)
     calculation_right = dy.Bool(nullable=False)
     calculation_grounded = dy.Bool(nullable=False)
