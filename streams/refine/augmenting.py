@@ -73,7 +73,8 @@ def _made_of(rows: pl.DataFrame, family: Family) -> pl.DataFrame:
     try:
         made = augment(rows).select(pl.col(name).cast(dtype) for name, dtype in columns.items())
     except Exception as error:
-        raise RefineError(_failed(family, f"{type(error).__name__}: {error}")) from error
+        line = str(error).partition("\n")[0]
+        raise RefineError(_failed(family, f"{type(error).__name__}: {line}")) from error
     # Taken for an original, a row would be augmented again, and again.
     if made["augmented_from"].null_count() or not made["record"].is_in(rows["record"].implode()).all():
         raise RefineError(_failed(family, "a row does not say what it was made from"))
