@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections import Counter
-from datetime import UTC, datetime
 
 import polars as pl
-import pytest
 
 from broker.clients import Connection
-from broker.topics import ensure_topics
 from producers.scenario.llm import journal
 from producers.scenario.llm.client import RetryPolicy
 from producers.scenario.llm.rows import broken_rules
 from producers.scenario.llm.run import LlmRun, produce
-from schema.errors import ConfigError, ProducerError, UsageError
 from schema.scenario import FAMILY
 from schema.settings import Settings
 from tests.producers.llm import server as endpoint

@@ -1,0 +1,184 @@
+"""What a model says becomes rows, or reasons: nothing is taken on trust, and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.scenario.llm import answers
+from producers.scenario.llm.answers import Judged, judge, objects_in, read, scores_in
+from producers.scenario.llm.rows import broken_rules, to_frame
+from schema.scenario import FAMILY
+from tests.producers.llm.server import GRID, ModelServer, well
+
+COMMON = {"generator": "llm", "model": "m", "seed": 1, "chunk": 1}
+MAKER = ModelServer(lambda call: well)
+CELLS = {"r-0": 0, "r-1": 40, "r-2": 77}
+ASKED = {name: dict(zip(FAMILY.cell_axes, GRID[cell], strict=True)) for name, cell in CELLS.items()}
+
+
+def made(**cells: int) -> list[dict[str, Any]]:
+    """A right scenario for each id of ASKED, or for the cells named instead."""
+    return [MAKER.scenario(name, cells.get(name.replace("-", "_"), cell)) for name, cell in CELLS.items()]
+
+
+def judged(scenarios: list[Any], texts: set[int] | None = None) -> Judged:
+    return judge(read(json.dumps({"scenarios": scenarios}), ASKED), ASKED, COMMON, texts or set())
+
+
+def test_right_answers_are_accepted_by_id_whatever_their_order() -> None:
+    result = judged(made()[::-1])
+    assert result.faults == {}
+    frame = to_frame(result.accepted[name] for name in ASKED)
+    assert frame.select(FAMILY.cell_axes).rows() == [tuple(cell.values()) for cell in ASKED.values()]
+    assert broken_rules(frame) == [[], [], []]
+    assert frame["scenario_id"].to_list() == list(ASKED)
+
+
+def test_an_answer_for_the_cell_of_another_open_id_is_taken_for_that_one() -> None:
+    result = judged(made(r_0=CELLS["r-2"])[:2])
+    assert set(result.accepted) == {"r-1", "r-2"}
+    assert result.accepted["r-2"]["scenario_id"] == "r-2"
+    assert result.faults == {"r-0": "answer_wrong_cell"}
+
+
+def test_an_id_keeps_its_own_answer_where_another_shows_its_cell_too() -> None:
+    scenarios = made(r_0=CELLS["r-2"])
+    result = judged(scenarios)
+    assert result.accepted["r-2"]["context"] == scenarios[2]["context"]
+    assert result.faults == {"r-0": "answer_wrong_cell"}
+    assert result.refused["r-0"]["answer_fault"] == "answer_wrong_cell"
+
+
+def test_answers_in_a_circle_all_find_their_cells() -> None:
+    result = judged(made(r_0=CELLS["r-1"], r_1=CELLS["r-2"], r_2=CELLS["r-0"]))
+    assert set(result.accepted) == set(ASKED)
+    assert (result.faults, result.refused) == ({}, {})
+
+
+def test_a_cell_that_nobody_asked_for_is_refused() -> None:
+    result = judged(made(r_1=5))
+    assert result.faults == {"r-1": "answer_wrong_cell"}
+    assert broken_rules(to_frame([result.refused["r-1"]])) == [["answer_wrong_cell"]]
+
+
+def test_labels_come_from_the_numbers_and_not_from_what_was_asked() -> None:
+    scenario = MAKER.scenario("r-0", CELLS["r-0"])
+    scenario |= {"capacity_level": "high", "authenticity_target": "excellent", "effective_capacity": 9.0}
+    row = judged([scenario]).accepted["r-0"]
+    assert to_frame([row]).select(FAMILY.cell_axes).row(0) == GRID[0]
+
+
+def test_numbers_between_two_levels_have_no_label_and_break_the_rules() -> None:
+    scenario = MAKER.scenario("r-0", CELLS["r-0"]) | {"base_capacity": 2.0, "capacity_factors": []}
+    scenario["base_capacity"] = 1.7
+    result = judged([scenario])
+    assert "r-0" not in result.accepted
+    assert to_frame([result.refused["r-0"]])["capacity_level"].to_list() == [None]
+    assert broken_rules(to_frame([result.refused["r-0"]]))[0]
+
+
+def test_a_contradiction_is_named_by_the_rule_that_it_breaks() -> None:
+    scenarios = made()
+    scenarios[1] |= {"calculation_steps": ["1.0 + 1.0 = 3.0"]}
+    result = judged(scenarios)
+    assert "calculation_wrong" in result.faults["r-1"].split(",")
+    assert set(result.accepted) == {"r-0", "r-2"}
+
+
+def test_a_text_that_the_run_has_already_is_refused() -> None:
+    scenarios = made()
+    first = judged(scenarios)
+    assert len(first.texts) == 3
+    again = judged(scenarios, first.texts)
+    assert again.faults == dict.fromkeys(ASKED, "answer_duplicated")
+    twins = [scenarios[0], {**scenarios[0], "id": "r-1"}]
+    assert judged(twins).faults["r-1"] == "answer_duplicated"
+
+
+def test_an_id_that_is_answered_twice_has_no_answer() -> None:
+    scenarios = made()
+    result = judged([*scenarios, scenarios[0]])
+    assert result.faults == {"r-0": "answer_duplicated"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"authenticity_score": "0.7"},
+        {"authenticity_score": None},
+        {"base_capacity": True},
+        {"base_capacity": float("nan")},
+        {"support_needed": 10**400},
+        {"capacity_factors": "none"},
+        {"capacity_factors": [{"name": "x"}]},
+        {"calculation_steps": ["1 + 1 = 2"] * 100},
+        {"request": 5},
+        {"response": "\ud800"},
+        {"context": "x" * 5000},
+    ],
+)
+def test_an_answer_of_another_shape_is_malformed(change: dict[str, Any]) -> None:
+    scenarios = made()
+    scenarios[0] |= change
+    result = judged(scenarios)
+    assert result.faults == {"r-0": "answer_malformed"}
+    assert set(result.accepted) == {"r-1", "r-2"}
+
+
+def test_what_is_missing_says_why() -> None:
+    asked = ["a", "b"]
+    assert read('{"scenarios": []}', asked).faults == dict.fromkeys(asked, answers.MISSING)
+    assert read("no.", asked).faults == dict.fromkeys(asked, answers.MALFORMED)
+    assert read("", asked, refused=True).faults == dict.fromkeys(asked, answers.REFUSED)
+    assert read('{"scenarios": [{"id": "a"', asked, cut_off=True).faults == dict.fromkeys(asked, answers.CUT_OFF)
+    assert read("[" * 100_000, asked).faults == dict.fromkeys(asked, answers.MALFORMED)
+
+
+ITEMS = st.lists(
+    st.dictionaries(st.sampled_from(["id", "text", "n"]), st.one_of(st.text(max_size=20), st.integers()), max_size=3),
+    max_size=5,
+)
+
+
+@given(items=ITEMS, kept=st.floats(0, 1), indent=st.sampled_from([None, 1]), before=st.sampled_from(["", "Sure {x}: "]))
+def test_of_a_list_that_breaks_off_the_whole_items_are_kept(
+    items: list[Any], kept: float, indent: int | None, before: str
+) -> None:
+    text = before + json.dumps({"scenarios": items}, indent=indent)
+    cut = text[: round(len(text) * kept)]
+    found, is_whole = objects_in(cut, "scenarios")
+    assert found == items[: len(found)]
+    assert is_whole == (cut == text)
+    assert len(found) >= sum(
+        len(before + json.dumps({"scenarios": items[: count + 1]}, indent=indent)) - 2 * (1 + bool(indent)) <= len(cut)
+        for count in range(len(items))
+    )
+
+
+@given(st.text())
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    for dressed in (text, f'{{"scenarios": [{text}', f'{{"scenarios": [{{"id": "r-0", {text}'):
+        found = read(dressed, ASKED)
+        assert set(found.scenarios) | set(found.faults) == set(ASKED)
+    scores_in(f'{{"scores": [{text}', ASKED)
+
+
+def test_scores_are_matched_by_id_and_doubtful_ones_left_out() -> None:
+    items = [
+        {"id": "b", "score": 1},
+        {"id": "a", "score": 0.25},
+        {"id": "c", "score": 0.5},
+        {"id": "c", "score": 0.6},
+        {"id": "d", "score": 7},
+        {"id": "e", "score": True},
+        {"id": "f", "score": "0.5"},
+        {"id": "stranger", "score": 0.5},
+        {"id": ["a"], "score": 0.5},
+        "b",
+    ]
+    assert scores_in(json.dumps({"scores": items}), "abcdef") == {"a": 0.25, "b": 1.0}

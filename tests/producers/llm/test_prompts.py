@@ -1,0 +1,66 @@
+"""What models are asked: short instructions, a line for each cell with its own bounds, and a closed schema."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from producers.scenario.llm.prompts import RULES, SCENARIOS_PER_CALL, estimated_tokens, writing, writing_schema
+from producers.scenario.llm.routing import WRITING_ROLES, role_of
+from schema.scenario import FAMILY
+from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, support_bounds
+
+CELLS = list(FAMILY.cells())
+
+
+def test_the_instructions_take_at_most_300_tokens() -> None:
+    assert "a character at x/10 can provide up to (x+2)/10" in RULES.lower()
+    # A word is some 1.3 tokens and a mark one: the two ways of counting check each other.
+    words_and_marks = len(re.findall(r"\w+", RULES)) * 1.3 + len(re.findall(r"[^\w\s]", RULES))
+    assert estimated_tokens(RULES) <= 300
+    assert words_and_marks <= 1.2 * estimated_tokens(RULES)
+
+
+def test_the_line_of_a_cell_holds_its_bounds() -> None:
+    for cell in CELLS:
+        (system, user) = writing({"run-1": cell})
+        assert (system["role"], user["role"]) == ("system", "user")
+        line = user["content"]
+        level = next(band for band in CAPACITY_LEVELS if band.name == cell["capacity_level"])
+        target = next(band for band in AUTHENTICITY_TARGETS if band.name == cell["authenticity_target"])
+        assert line.startswith(f"run-1: C {level.low}-{level.high};")
+        low, high = re.findall(r"C([+-][0-9.]+)", line)
+        # At any capacity, within the line's floor, these are the family's own bounds.
+        floor = 1.0 if "at least 1.0" in line else 0.0
+        for capacity in (level.low, level.high):
+            asked = max(floor, capacity + float(low)), max(floor, capacity + float(high))
+            assert asked == pytest.approx(support_bounds(target.name, capacity))
+        assert f"score {target.low:.2f}-" in line
+        assert f"type {cell['complexity_type']} (" in line
+
+
+def test_the_schema_closes_every_object_and_allows_what_the_cells_allow() -> None:
+    asked = {f"r-{number}": CELLS[number * 17] for number in range(SCENARIOS_PER_CALL)}
+    schema = writing_schema(asked)
+
+    def objects(node: object) -> list[dict[str, object]]:
+        inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        own = [node] if isinstance(node, dict) and node.get("type") == "object" else []
+        return own + [found for part in inside for found in objects(part)]
+
+    found = objects(json.loads(json.dumps(schema)))
+    assert len(found) == 3
+    for part in found:
+        assert part["additionalProperties"] is False
+        assert part["required"] == list(part["properties"])
+    scenario = schema["properties"]["scenarios"]["items"]["properties"]
+    assert scenario["id"]["enum"] == list(asked)
+    assert set(scenario["complexity_type"]["enum"]) == {cell["complexity_type"] for cell in asked.values()}
+
+
+def test_every_type_has_a_role() -> None:
+    assert {role_of(name) for name in COMPLEXITY_TYPES} == set(WRITING_ROLES)
+    with pytest.raises(KeyError):
+        role_of("something_else")
