@@ -125,7 +125,7 @@ def _reasons(name: str, side: Side) -> Text:
 
 def _notes(a: Side, b: Side) -> Iterable[str]:
     if b["sample_rows"] < b["rows"] or a["sample_rows"] < a["rows"]:
-        yield "Diversity and near duplicates are those of a fixed sample of each side's rows."
+        yield "Diversity and near duplicates are those of a sample of the rows."
     few, many = sorted(max(side["rows"], 1) for side in (a, b))
     if many > _LIKE_SIZES * few:
-        yield "The sides are not of one size, and repetition grows with size: compare like sizes with --rows."
+        yield "Repetition grows with size: compare sets of like sizes, with --rows."

@@ -71,11 +71,18 @@ def write(
         time.sleep(0.02)
 
 
-def send(connection: Connection, value: bytes, headers: Headers, stage: str = CLEAN, partition: int = 0) -> None:
+def send(
+    connection: Connection,
+    value: bytes,
+    headers: Headers,
+    stage: str = CLEAN,
+    partition: int = 0,
+    family: Family = FAMILY,
+) -> None:
     """Write one record as it is."""
-    ensure_topics(connection, [FAMILY.name])
+    ensure_topics(connection, [family.name])
     producer = connection.producer()
-    producer.send(topic(connection, stage), value, partition=partition, headers=headers).get(30)
+    producer.send(topic(connection, stage, family), value, partition=partition, headers=headers).get(30)
     producer.close()
 
 

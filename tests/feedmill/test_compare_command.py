@@ -1,0 +1,178 @@
+"""`feedmill compare`, as its users call it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.clients import Connection
+from feedmill import compare_command
+from feedmill.cli import run
+from feedmill.compare_plots import draw
+from schema.json_form import json_lines
+from schema.record import ARROW_STREAM, RAW
+from schema.reduction import FAMILY as REDUCTION
+from schema.scenario import FAMILY as SCENARIO
+from tests import reductions, scenarios
+from tests.consumers.records import send, topic, write
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run a command line where no broker is, nor may be started; (exit status, stdout, stderr)."""
+    monkeypatch.setenv("FEEDMILL_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("FEEDMILL_BROKER_TIMEOUT_S", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = run(list(arguments))
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """A set of scenarios of one cell, and one of all cells."""
+    old = scenarios.frame([scenarios.row(number * 128) for number in range(30)])
+    paths = []
+    for name, frame in (("old.jsonl", old), ("new.jsonl", scenarios.valid_rows(128))):
+        path = tmp_path / name
+        path.write_bytes(json_lines(frame, SCENARIO))
+        paths.append(str(path))
+    return paths[0], paths[1]
+
+
+def line_of(out: str, name: str) -> list[str]:
+    return next(line for line in out.splitlines() if line.startswith(f"{name} ")).split()
+
+
+def test_two_files_stand_side_by_side_without_a_broker(alone: Command, files: tuple[str, str]) -> None:
+    status, out, err = alone("compare", *files)
+    assert status == 0
+    assert "2 of 2 sides, 158 rows" in err
+    assert line_of(out, "rows")[1:] == ["30", "128", "+98"]
+    assert line_of(out, "complexity_type") == ["complexity_type", "1", "of", "8", "8", "of", "8", "+7", "B"]
+    assert line_of(out, "authenticity_target") == ["authenticity_target", "1", "of", "4", "4", "of", "4", "+3", "B"]
+    assert line_of(out, "cells") == ["cells", "1", "of", "128", "128", "of", "128", "+127", "B"]
+    assert "NOT MET" in " ".join(line_of(out, "complexity_types"))
+    assert "compare sets of like sizes, with --rows" in out
+    measured = [line for line in out.splitlines() if "scenario: A is" not in line]
+    assert max(map(len, measured)) <= 80
+
+    status, out, _ = alone("compare", *files, "--rows", "30")
+    assert status == 0
+    assert line_of(out, "rows")[1:] == ["30", "30", "+0"]
+    assert "--rows" not in out
+
+
+def test_json_is_one_object_with_both_sides_and_their_differences(alone: Command, files: tuple[str, str]) -> None:
+    status, out, err = alone("compare", *files, "--json")
+    assert (status, err) == (0, "")
+    told = json.loads(out)
+    assert list(told) == ["family", "a", "b", "differences"]
+    assert (told["family"], told["a"]["source"], told["b"]["source"]) == ("scenario", *files)
+    for line in told["differences"]:
+        values: list[Any] = [told["a"], told["b"]]
+        for key in line["measure"].split("."):
+            values = [value[key] for value in values]
+        assert [line["a"], line["b"]] == values
+
+
+@pytest.mark.parametrize(("ending", "mark"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_a_plot_is_a_file_of_its_ending(
+    alone: Command, files: tuple[str, str], tmp_path: Path, ending: str, mark: bytes
+) -> None:
+    first, again = (tmp_path / f"{name}{ending}" for name in ("first", "again"))
+    status, out, _ = alone("compare", *files, "--json", "--plot", str(first))
+    assert status == 0
+    assert first.read_bytes().startswith(mark)
+    if ending == ".svg":
+        # The one format whose writer would put in random names as well as the time.
+        draw(SCENARIO, json.loads(out), again)
+        assert again.read_bytes() == first.read_bytes()
+
+
+def test_what_cannot_be_drawn_is_told_before_anything_is_read(
+    alone: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = alone("compare", "none.jsonl", "none.jsonl", "--plot", "picture.bmp")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "end the name in .png, .svg, .pdf" in err
+    monkeypatch.setattr(compare_command, "find_spec", lambda name: None)
+    status, _, err = alone("compare", "none.jsonl", "none.jsonl", "--plot", "picture.png")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "pip install feedmill[plot]" in err
+
+
+def test_a_plot_that_cannot_be_written_is_told_in_one_line(alone: Command, files: tuple[str, str]) -> None:
+    status, _, err = alone("compare", *files, "--json", "--plot", "/nowhere/at/all.png")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "/nowhere/at/all.png cannot be written" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("none.jsonl", "none.jsonl"), "none.jsonl cannot be read"),
+        (("old", "new"), "neither a file nor a topic"),
+        (("topic:feedmill.scenario.clean", "old.jsonl"), "no Kafka answers at 127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_in_one_line(alone: Command, arguments: tuple[str, str], told: str) -> None:
+    status, out, err = alone("compare", *arguments)
+    assert status != 0
+    assert out == ""
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_a_topic_tells_what_a_file_of_its_rows_tells(connection: Connection, called: Command, tmp_path: Path) -> None:
+    frame = scenarios.valid_rows(120)
+    write(connection, frame, family=SCENARIO)
+    clean, raw = (topic(connection, family=SCENARIO), topic(connection, RAW, SCENARIO))
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json_lines(frame, SCENARIO))
+    status, out, _ = called("compare", f"topic:{clean}", str(path), "--json")
+    assert status == 0
+    told = json.loads(out)
+    assert told["a"]["source"] == clean
+    assert (told["a"]["rows"], told["a"]["rows_invalid"], told["a"]["cells"]["covered"]) == (120, 0, 120)
+    # The order of the rows, and with it the sums of floats, is the topic's own.
+    for key in ("rows", "axes", "cells", "duplicates", "diversity", "distinct_ngrams", "quotas"):
+        assert told["a"][key] == (pytest.approx(told["b"][key]) if key == "diversity" else told["b"][key])
+
+    # A foreign producer's rows, one of them twice, one of no use, and bytes that are nothing at all.
+    lines = [*json_lines(frame[:5], SCENARIO).splitlines(), json_lines(frame[:1], SCENARIO).strip(), b'{"context": 3}']
+    json_headers = [("content-type", b"application/json")]
+    send(connection, b"\n".join(lines), json_headers, RAW, family=SCENARIO)
+    send(connection, b"nothing", [("content-type", ARROW_STREAM.encode())], RAW, family=SCENARIO)
+    pretty = json.dumps(json.loads(lines[0]), indent=2).encode()
+    send(connection, pretty, json_headers, RAW, partition=1, family=SCENARIO)
+    status, out, _ = called("compare", raw, clean, "--json")
+    assert status == 0
+    told = json.loads(out)["a"]
+    assert (told["rows"], told["rows_invalid"], told["duplicates"]) == (9, 2, 2)
+    assert told["invalid_by_reason"] == {"wrong_type": 1, "garbage": 1}
+
+    status, out, err = called("compare", "topic:feedmill.scenario.nosuch", clean)
+    assert (status, out) == (2, "")
+    assert clean in err
+    assert err.count("\n") == 1
+
+
+def test_a_family_is_named_where_rows_could_be_none_of_it(alone: Command, tmp_path: Path) -> None:
+    path = tmp_path / "terms.jsonl"
+    path.write_bytes(json_lines(reductions.valid(40), REDUCTION))
+    status, out, _ = alone("compare", str(path), str(path), "--family", "reduction", "--json")
+    assert (status, json.loads(out)["a"]["rows"]) == (0, 40)
+    status, _, err = alone("compare", str(path), str(path), "--family", "scenario")
+    assert status == 2
+    assert "its columns are those of reduction" in err
