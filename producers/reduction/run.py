@@ -6,29 +6,19 @@ encoded or written as JSON in the workers; this process sends or writes them in 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import polars as pl
 
 from broker.clients import Connection
+from producers.blocks import Lines, Parcel, Records, send_parcels, write_parcels
 from producers.pool import Pool
 from producers.reduction.recipe import EXAMPLES_PER_TRACE, ReductionRun, fresh_seed
-from producers.sink import (
-    EncodedRecord,
-    Layout,
-    ProduceReport,
-    Progress,
-    RecordSender,
-    encode_block,
-    raw_layout,
-    whole_file,
-)
-from schema.json_form import json_lines
+from producers.sink import EncodedRecord, Layout, ProduceReport, Progress, raw_layout
 from schema.reduction import FAMILY
 
 __all__ = ["ReductionRun", "encoded", "fresh_seed", "generate", "produce", "write_jsonl"]
@@ -49,21 +39,12 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Parcel(Generic[Payload]):
-    """A block's rows in the form that its run asks for."""
-
-    block: Block
-    rows: int
-    payload: Payload
-
-
-@dataclass(frozen=True)
 class Frames:
     """The job that makes a block's frame."""
 
     run: ReductionRun
 
-    def __call__(self, block: Block) -> Parcel[pl.DataFrame]:
+    def __call__(self, block: Block) -> Parcel[Block, pl.DataFrame]:
         """Return the block's examples, identified, as a frame of the family's wire columns."""
         # Compiled code is loaded where it is used, not where a run is only described.
         from producers.reduction.chunks import make_chunks
@@ -74,44 +55,19 @@ class Frames:
         return Parcel(block, frame.height, frame)
 
 
-@dataclass(frozen=True)
-class Records:
-    """The job that makes a block's records."""
-
-    run: ReductionRun
-    layout: Layout
-
-    def __call__(self, block: Block) -> Parcel[list[EncodedRecord]]:
-        """Return the block's examples as records for the raw topic."""
-        parcel = Frames(self.run)(block)
-        return Parcel(block, parcel.rows, encode_block(parcel.payload, FAMILY, self.layout))
-
-
-@dataclass(frozen=True)
-class Lines:
-    """The job that makes a block's JSON lines."""
-
-    run: ReductionRun
-
-    def __call__(self, block: Block) -> Parcel[bytes]:
-        """Return the block's examples as UTF-8 lines in the family's JSON form."""
-        parcel = Frames(self.run)(block)
-        return Parcel(block, parcel.rows, json_lines(parcel.payload, FAMILY))
-
-
 def generate(run: ReductionRun) -> Iterator[pl.DataFrame]:
     """Yield the run's examples, in this process, as identified frames of the family's wire columns, none empty."""
     for parcel in _parcels(replace(run, workers=1), Frames(run)):
         yield parcel.payload
 
 
-def encoded(run: ReductionRun, layout: Layout) -> Iterator[Parcel[list[EncodedRecord]]]:
+def encoded(run: ReductionRun, layout: Layout) -> Iterator[Parcel[Block, list[EncodedRecord]]]:
     """Yield the run's examples as records for a raw topic of that layout, block by block.
 
     Raises:
         ProducerError: a worker process failed.
     """
-    return _parcels(run, Records(run, layout))
+    return _parcels(run, Records(Frames(run), FAMILY.name, layout))
 
 
 def produce(connection: Connection, run: ReductionRun, on_progress: Progress | None = None) -> ProduceReport:
@@ -121,15 +77,8 @@ def produce(connection: Connection, run: ReductionRun, on_progress: Progress | N
         BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
         ProducerError: a worker process failed.
     """
-    started = time.monotonic()
-    layout = raw_layout(connection, FAMILY)
-    with RecordSender(connection, FAMILY, run.run) as sender:
-        for parcel in encoded(run, layout):
-            for record in parcel.payload:
-                sender.send_record(record)
-            if on_progress:
-                on_progress(sender.rows)
-    return ProduceReport(sender.rows, sender.records, sender.bytes, time.monotonic() - started, run.seed, run.run)
+    parcels = encoded(run, raw_layout(connection, FAMILY))
+    return send_parcels(connection, FAMILY, run.run, run.seed, parcels, on_progress)
 
 
 def write_jsonl(run: ReductionRun, path: Path, on_progress: Progress | None = None) -> ProduceReport:
@@ -139,18 +88,11 @@ def write_jsonl(run: ReductionRun, path: Path, on_progress: Progress | None = No
         UsageError: the file cannot be written.
         ProducerError: a worker process failed.
     """
-    started = time.monotonic()
-    rows = size = 0
-    with whole_file(path) as stream:
-        for parcel in _parcels(run, Lines(run)):
-            size += stream.write(parcel.payload)
-            rows += parcel.rows
-            if on_progress:
-                on_progress(rows)
-    return ProduceReport(rows, 0, size, time.monotonic() - started, run.seed, run.run)
+    parcels = _parcels(run, Lines(Frames(run), FAMILY.name))
+    return write_parcels(path, run.run, run.seed, parcels, on_progress)
 
 
-def _parcels(run: ReductionRun, job: Callable[[Block], Parcel[Payload]]) -> Iterator[Parcel[Payload]]:
+def _parcels(run: ReductionRun, job: Callable[[Block], Parcel[Block, Payload]]) -> Iterator[Parcel[Block, Payload]]:
     """Yield the run's parcels in order, the last one made again with only the rows still wanted."""
     # A trace that gives more examples than usual gives them in smaller blocks.
     chunks = max(1, _BLOCK_CHUNKS * EXAMPLES_PER_TRACE // max(run.examples_per_trace, EXAMPLES_PER_TRACE))

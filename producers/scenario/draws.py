@@ -27,18 +27,21 @@ def _mixed(words: Array) -> Array:
     return mixed
 
 
-class Draws:
-    """The draws of rows first..first + rows - 1 of a seed; a field is named, and every name has draws of its own."""
+def _salt(name: str) -> Array:
+    return np.array([zlib.crc32(name.encode()) + 1], dtype=np.uint64) * _GOLDEN
 
-    def __init__(self, seed: int, first: int, rows: int) -> None:
+
+class Draws:
+    """The draws of rows first..first + rows - 1 of a seed and a series; each field, named, has draws of its own."""
+
+    def __init__(self, seed: int, first: int, rows: int, series: str = "") -> None:
         self.rows = rows
-        key = _mixed(np.array([seed], dtype=np.uint64) + _GOLDEN)
+        key = _mixed(np.array([seed], dtype=np.uint64) + _salt(series))
         self._states = _mixed(key + np.arange(first, first + rows, dtype=np.uint64) * _GOLDEN)
 
     def below(self, field: str, bound: int | Array) -> Array:
         """Return whole numbers in [0, bound), (rows,) int64; `bound`, one or one for each row, is 1 to 2^32 - 1."""
-        salt = np.array([zlib.crc32(field.encode())], dtype=np.uint64) * _GOLDEN
-        high = _mixed(self._states + salt) >> _SHIFT_32
+        high = _mixed(self._states + _salt(field)) >> _SHIFT_32
         drawn: Array = ((high * np.asarray(bound, dtype=np.uint64)) >> _SHIFT_32).astype(np.int64)
         return drawn
 

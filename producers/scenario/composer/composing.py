@@ -10,7 +10,6 @@ import polars as pl
 
 from producers.scenario.composer.grammar import choices, grammar
 from producers.scenario.composer.people import RELATIONS
-from producers.scenario.draws import Draws
 from producers.scenario.numbers import MOST_FACTORS, numbers_of
 from producers.scenario.rows import Origin, rows_of
 
@@ -21,12 +20,13 @@ _AGE_BAND_FIRST = np.cumsum(_AGE_BAND_COUNTS) - _AGE_BAND_COUNTS
 _FACTOR_SLOTS = [f"factor_{place}" for place in range(MOST_FACTORS)]
 
 
-def compose(cells: npt.NDArray[Any], seed: int, first: int, chunk: int, batch: str) -> pl.DataFrame:
+def compose(cells: npt.NDArray[Any], origin: Origin) -> pl.DataFrame:
     """Return one row for each cell index, (N,) row-major over `FAMILY.cells()`, identified, in the wire columns.
 
-    Row i is number first + i of the seed; it depends on these and on its cell alone, but for `chunk` and `batch_id`.
+    Row i depends on its cell, its seed, its series and its number, `origin.first` + i, alone, but for `chunk` and
+    `batch_id`.
     """
-    draws = Draws(seed, first, len(cells))
+    draws = origin.draws(len(cells))
     numbers = numbers_of(np.asarray(cells, dtype=np.int64), draws)
     choice, relation = choices(numbers, draws)
     compiled = grammar()
@@ -40,4 +40,4 @@ def compose(cells: npt.NDArray[Any], seed: int, first: int, chunk: int, batch: s
         **{column: compiled.texts(choice, column) for column in ("context", "request", "response")},
     }
     names = compiled.phrases(choice, _FACTOR_SLOTS, numbers.effects != 0)
-    return rows_of(numbers, texts, names, Origin(GENERATOR, seed, first, chunk, batch))
+    return rows_of(numbers, texts, names, GENERATOR, origin)

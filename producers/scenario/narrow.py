@@ -1,0 +1,92 @@
+"""A deliberately narrow baseline: what a generator gives that is asked for good answers and for nothing else.
+
+Only to be compared with (`feedmill compare`), never to train on. Scores are 0.82 to 0.95, the type is always the
+baseline, capacity is medium or high, and a handful of sentences makes all texts; so most rows are near duplicates. Each
+row by itself is valid. The cells planned for a run are left out of account.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from producers.scenario.composer.engine import Grammar, Slot
+from producers.scenario.numbers import MOST_FACTORS, completed
+from producers.scenario.rows import Origin, rows_of
+from schema.scenario.bands import CAPACITY_LEVELS, COMPLEXITY_TYPES, level_names, target_names
+
+GENERATOR = "narrow"
+SCORES = (82, 95)  # hundredths
+LEVELS = ("medium", "high")
+
+_FIRST_LEVEL = level_names().index(LEVELS[0])
+_TARGET = target_names().index("excellent")
+_TYPE = COMPLEXITY_TYPES.index("baseline")
+_AGE_BAND = "26-35"
+_FACTORS = ("a busy week", "a short night", "a good breakfast", "a sunny day")
+_FACTOR_SLOTS = [f"factor_{place}" for place in range(MOST_FACTORS)]
+
+
+@cache
+def grammar() -> Grammar:
+    """Return the baseline's few templates, compiled once a process."""
+    return Grammar(
+        {
+            "name": Slot((("Anna", "Ben", "Clara", "David", "Emma", "Frank"),)),
+            "relation": Slot((("friend", "colleague"),)),
+            "setting": Slot((("the office", "the kitchen", "the park"),)),
+            "anchor": Slot([band.anchors for band in CAPACITY_LEVELS]),
+            "context": Slot(
+                (
+                    (
+                        "My {relation} {name} is in {setting} and feels fine. In a word: {anchor}.",
+                        "I meet my {relation} {name} in {setting}. {name} is doing well: {anchor}.",
+                    ),
+                )
+            ),
+            "task": Slot((("help me with a small thing", "give me some advice", "lend me a hand", "listen to me"),)),
+            "request": Slot((("{name}, could you {task}?", "{name}, would you {task} today?"),)),
+            "response": Slot(
+                (
+                    (
+                        "Of course, I have time and I am happy to help you.",
+                        "Yes, gladly, I have enough energy for that today.",
+                        "I am happy to help you, and I have time for it.",
+                    ),
+                )
+            ),
+            **{f"factor_{place}": Slot(((name,),)) for place, name in enumerate(_FACTORS)},
+        }
+    )
+
+
+def narrow_rows(cells: npt.NDArray[Any], origin: Origin) -> pl.DataFrame:
+    """Return as many rows as there are cells, whatever these are: identified, in the wire columns."""
+    count = len(cells)
+    draws = origin.draws(count)
+    level = _FIRST_LEVEL + draws.below("level", len(LEVELS))
+    bounds = np.array([(round(band.low * 10), round(band.high * 10)) for band in CAPACITY_LEVELS])[level]
+    numbers = completed(
+        level,
+        np.full(count, _TARGET),
+        np.full(count, _TYPE),
+        draws.between("effective", bounds[:, 0], bounds[:, 1]),
+        draws.between("score", *SCORES),
+        draws,
+    )
+    compiled = grammar()
+    choice = compiled.chosen(draws, {"anchor": level}, {})
+    texts = {
+        "character_name": compiled.phrases(choice, ["name"]),
+        "character_age_band": pl.Series([_AGE_BAND]).new_from_index(0, count),
+        "character_relation": compiled.phrases(choice, ["relation"]),
+        "setting": compiled.phrases(choice, ["setting"]),
+        "qualitative_anchor": compiled.phrases(choice, ["anchor"]),
+        **{column: compiled.texts(choice, column) for column in ("context", "request", "response")},
+    }
+    names = compiled.phrases(choice, _FACTOR_SLOTS, numbers.effects != 0)
+    return rows_of(numbers, texts, names, GENERATOR, origin)

@@ -1,0 +1,157 @@
+"""A run of the scenario producer: cells planned one after another, and blocks of rows for them in several processes.
+
+A block is a fixed number of rows, and carries its cells: so neither rows nor records depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from broker.clients import Connection
+from producers.blocks import Lines, Parcel, Records, send_parcels, write_parcels
+from producers.pool import Pool
+from producers.sink import EncodedRecord, Layout, ProduceReport, Progress, raw_layout
+from schema.errors import UsageError
+from schema.scenario import FAMILY
+
+# Backends that need no model: each makes one row for each cell of a block.
+BACKENDS = ("composer", "narrow")
+# A few whole records for each of several partitions, and ten megabytes.
+_BLOCK_ROWS = 8192
+_SEED_BITS = 53
+_SEED_LIMIT = 1 << 63
+
+Payload = TypeVar("Payload")
+
+
+def fresh_seed() -> int:
+    """Return a seed drawn by the operating system; every JSON reader holds it exactly."""
+    return secrets.randbits(_SEED_BITS)
+
+
+@dataclass(frozen=True)
+class ScenarioRun:
+    """The parameters of a run; its rows depend on `seed`, `backend` and `existing`, and are cut at `count`.
+
+    Attributes:
+        count: examples, exactly.
+        seed: 0 <= seed < 2^63.
+        backend: "composer"; or "narrow", a poor baseline to compare with, which keeps to no plan.
+        workers: processes; the rows and their order are the same for any number.
+        run: the name under which records and ledger count this run; made from the seed where empty.
+        existing: rows that each cell has already, as `counts_by_cell` gives them; none where None.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    count: int
+    seed: int
+    backend: str = "composer"
+    workers: int = 1
+    run: str = ""
+    existing: npt.NDArray[Any] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, low in (("count", 0), ("workers", 1)):
+            if getattr(self, name) < low:
+                raise UsageError(f"{name} is {getattr(self, name)}: give {low} or more")
+        if not 0 <= self.seed < _SEED_LIMIT:
+            raise UsageError(f"seed is {self.seed}: give one from 0 to 2^63 - 1")
+        if self.backend not in BACKENDS:
+            raise UsageError(f"no backend is named {self.backend!r}: give one of {', '.join(BACKENDS)}")
+        if not self.run:
+            object.__setattr__(self, "run", f"scenario-{self.backend}-{self.seed:x}")
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows first..first + len(cells) - 1 of a run, and the cell of each; `number` counts blocks from 0."""
+
+    number: int
+    first: int
+    cells: npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The job that makes a block's frame."""
+
+    seed: int
+    backend: str
+    run: str
+
+    def __call__(self, block: Block) -> Parcel[Block, pl.DataFrame]:
+        """Return the block's examples, identified, as a frame of the family's wire columns."""
+        # Compiled code is loaded where it is used, not where a run is only described.
+        from producers.scenario.composer.composing import compose
+        from producers.scenario.narrow import narrow_rows
+        from producers.scenario.rows import Origin
+
+        make = compose if self.backend == "composer" else narrow_rows
+        frame = make(block.cells, Origin(self.seed, block.first, block.number, f"{self.run}/{block.number}"))
+        return Parcel(block, frame.height, frame)
+
+
+def generate(run: ScenarioRun) -> Iterator[pl.DataFrame]:
+    """Yield the run's examples, in this process, as identified frames of the family's wire columns, none empty."""
+    for parcel in _parcels(replace(run, workers=1), _frames(run)):
+        yield parcel.payload
+
+
+def encoded(run: ScenarioRun, layout: Layout) -> Iterator[Parcel[Block, list[EncodedRecord]]]:
+    """Yield the run's examples as records for a raw topic of that layout, block by block.
+
+    Raises:
+        ProducerError: a worker process failed.
+    """
+    return _parcels(run, Records(_frames(run), FAMILY.name, layout))
+
+
+def produce(connection: Connection, run: ScenarioRun, on_progress: Progress | None = None) -> ProduceReport:
+    """Generate the run's examples and send them to `scenario.raw`; every one is acknowledged when this returns.
+
+    Raises:
+        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+        ProducerError: a worker process failed.
+    """
+    parcels = encoded(run, raw_layout(connection, FAMILY))
+    return send_parcels(connection, FAMILY, run.run, run.seed, parcels, on_progress)
+
+
+def write_jsonl(run: ScenarioRun, path: Path, on_progress: Progress | None = None) -> ProduceReport:
+    """Write the run's examples to `path` as JSON lines; the file is there whole, or not at all.
+
+    Raises:
+        UsageError: the file cannot be written.
+        ProducerError: a worker process failed.
+    """
+    parcels = _parcels(run, Lines(_frames(run), FAMILY.name))
+    return write_parcels(path, run.run, run.seed, parcels, on_progress)
+
+
+def _frames(run: ScenarioRun) -> Frames:
+    return Frames(run.seed, run.backend, run.run)
+
+
+def _parcels(run: ScenarioRun, job: Callable[[Block], Parcel[Block, Payload]]) -> Iterator[Parcel[Block, Payload]]:
+    """Yield the run's parcels in order."""
+    if run.count:
+        with Pool(job, run.workers) as pool:
+            yield from pool.results(_blocks(run))
+
+
+def _blocks(run: ScenarioRun) -> Iterator[Block]:
+    from producers.scenario.planning import Planner
+
+    planner = Planner(run.seed, run.existing)
+    for number, first in enumerate(range(0, run.count, _BLOCK_ROWS)):
+        yield Block(number, first, planner.take(min(_BLOCK_ROWS, run.count - first)).astype(np.int16))
