@@ -1,0 +1,152 @@
+"""A scenario's numbers, moved within its cell, and all that follows from them worked out anew."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from schema.buffers import lists
+from schema.scenario.bands import (
+    AUTHENTICITY_TARGETS,
+    CAPACITY_LEVELS,
+    MOST_FACTORS,
+    STRETCH,
+    SUM_TOLERANCE,
+    level_names,
+    support_bounds,
+    target_names,
+)
+from streams.augmentation.scenario import draws
+
+Array = npt.NDArray[Any]
+
+_TEXTS = ("context", "request", "response")
+# Numbers move by at most so much: tenths of points, hundredths of the score.
+CAPACITY_STEPS, EFFECT_STEPS, SUPPORT_STEPS, SCORE_STEPS = 5, 2, 3, 4
+# Where a text speaks of points, its numbers are not to be moved; in Rust's regular expressions.
+_POINTS = r"(?i)\d\.\d|/ ?10\b|\bout of (?:10|ten)\b|\bpoints?\b"
+_MOST_EFFECT_TENTHS, _MOST_CAPACITY_TENTHS = 100, 100
+
+
+def moved(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return `rows` with other numbers in the same cell, and all that follows from them."""
+    bounds, factors = lists(rows["capacity_factors"])
+    names, effects = factors.flatten()
+    counts = np.diff(bounds)
+    owner = np.repeat(np.arange(rows.height), counts)
+    points = rows.select("base_capacity", "effective_capacity", "support_needed").to_numpy() * 10
+    _, effective, needed = np.rint(points).astype(np.int64).T
+    exact_effects = np.asarray(effects)[bounds[0] : bounds[-1]] * 10
+    old_effects = np.rint(np.clip(exact_effects, -1e6, 1e6)).astype(np.int64)
+
+    # Only what is written to one decimal, and small enough to be written, is moved.
+    fine = (np.abs(points - np.rint(points)) > SUM_TOLERANCE).any(axis=1) | (counts > MOST_FACTORS)
+    odd = (np.abs(exact_effects - old_effects) > SUM_TOLERANCE) | (np.abs(old_effects) > _MOST_EFFECT_TENTHS)
+    fine |= np.bincount(owner, odd, rows.height) > 0
+    spoken = rows.select(pl.any_horizontal(pl.col(text).str.contains(_POINTS) for text in _TEXTS)).to_series()
+    movable = ~fine & ~spoken.to_numpy()
+
+    level = rows["capacity_level"].replace_strict(level_names(), range(len(CAPACITY_LEVELS)), return_dtype=pl.Int64)
+    target = rows["authenticity_target"].replace_strict(
+        target_names(), range(len(AUTHENTICITY_TARGETS)), return_dtype=pl.Int64
+    )
+    low, high = _LEVEL_TENTHS[level].T
+    reached = np.clip(effective + draws.step(rows, draws.CAPACITY, CAPACITY_STEPS), low, high)
+    place = np.arange(len(owner)) - np.repeat(bounds[:-1] - bounds[0], counts)
+    shifted = old_effects + draws.step(rows, draws.EFFECT + place, EFFECT_STEPS, owner)
+    new_effects = np.where(np.sign(shifted) == np.sign(old_effects), shifted, np.sign(old_effects))
+    # Where the effects so moved ask for a base that there is not, they stay; where even that is not enough, all does.
+    keeps_effects = ~_is_base(reached - np.bincount(owner, new_effects, rows.height))
+    new_effects = np.where(keeps_effects[owner], old_effects, new_effects)
+    started = reached - np.bincount(owner, new_effects, rows.height).astype(np.int64)
+    movable &= _is_base(started)
+    support_low, support_high = _SUPPORT_TENTHS[target, reached].T
+    support = np.clip(
+        needed + reached - effective + draws.step(rows, draws.SUPPORT, SUPPORT_STEPS), support_low, support_high
+    )
+    score_low, score_high = _SCORE_HUNDREDTHS[target].T
+    hundredths = np.rint(rows["authenticity_score"].to_numpy() * 100).astype(np.int64)
+    score = np.clip(hundredths + draws.step(rows, draws.SCORE, SCORE_STEPS), score_low, score_high)
+
+    moves = pl.Series(movable)
+    items = pa.StructArray.from_arrays(
+        [names.slice(bounds[0], bounds[-1] - bounds[0]), pa.array(new_effects / 10)], names=["name", "effect"]
+    )
+    columns = {
+        "base_capacity": pl.Series(started / 10),
+        "effective_capacity": pl.Series(reached / 10),
+        "support_needed": pl.Series(support / 10),
+        "support_possible": pl.Series((reached + _STRETCH_TENTHS) / 10),
+        "authenticity_score": pl.Series(score / 100),
+        "capacity_factors": _listed(items, counts),
+        "calculation_steps": _calculation(started, new_effects, counts),
+    }
+    return rows.with_columns(
+        series.cast(rows.schema[name]).zip_with(moves, rows[name]).alias(name) for name, series in columns.items()
+    )
+
+
+def _calculation(base: Array, effects: Array, counts: Array) -> pl.Series:
+    """Return a line for each factor ("6.0 - 1.5 = 4.5"), and one for the support, of each row's numbers in tenths."""
+    ends = np.cumsum(counts)
+    every = np.insert(effects, ends, _STRETCH_TENTHS)
+    running = np.cumsum(every)
+    lengths = counts + 1
+    before_row = np.repeat(np.concatenate([[0], running[np.cumsum(lengths)[:-1] - 1]]) if len(base) else [], lengths)
+    after = np.repeat(base, lengths) + running - before_row.astype(np.int64)
+    lines = pl.select(
+        pl.concat_str(
+            _written(after - every),
+            pl.Series([" + ", " - "]).gather((every < 0).astype(np.int64)),
+            _written(np.abs(every)),
+            pl.lit(" = "),
+            _written(after),
+        )
+    ).to_series()
+    return _listed(lines.to_arrow(), lengths)
+
+
+def _written(tenths: Array) -> pl.Series:
+    """Return numbers in tenths as they are written: to one decimal."""
+    return _numerals().gather(tenths + _WRITABLE)
+
+
+@cache
+def _numerals() -> pl.Series:
+    return pl.Series([f"{tenths / 10:.1f}" for tenths in range(-_WRITABLE, _WRITABLE + 1)])
+
+
+def _listed(items: pa.Array, lengths: Array) -> pl.Series:
+    """Return items as lists of those lengths."""
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), type=pa.int64())
+    return pl.Series(pa.LargeListArray.from_arrays(offsets, items))
+
+
+def _is_base(tenths: Array) -> Array:
+    return (tenths >= 0) & (tenths <= _MOST_CAPACITY_TENTHS)
+
+
+def _in_steps(low: float, high: float, steps: int) -> tuple[int, int]:
+    """Return the least and the most whole number of steps, of 1/steps each, from `low` to `high`."""
+    return int(np.ceil(low * steps - SUM_TOLERANCE)), int(np.floor(high * steps + SUM_TOLERANCE))
+
+
+_STRETCH_TENTHS = round(STRETCH * 10)
+# The base, all factors' effects, and the stretch.
+_WRITABLE = _MOST_CAPACITY_TENTHS + MOST_FACTORS * (_MOST_EFFECT_TENTHS + EFFECT_STEPS) + _STRETCH_TENTHS
+_LEVEL_TENTHS = np.array([_in_steps(band.low, band.high, 10) for band in CAPACITY_LEVELS])
+# The upper bound belongs to the next target, but for the last.
+_SCORE_HUNDREDTHS = np.array([_in_steps(band.low, band.high, 100) for band in AUTHENTICITY_TARGETS])
+_SCORE_HUNDREDTHS[:-1, 1] -= 1
+# (target, effective capacity in tenths) -> the least and the most support needed.
+_SUPPORT_TENTHS = np.array(
+    [
+        [_in_steps(*support_bounds(name, tenths / 10), 10) for tenths in range(_MOST_CAPACITY_TENTHS + 1)]
+        for name in target_names()
+    ]
+)
