@@ -18,6 +18,7 @@ from feedmill.compare_command import compare_command
 from feedmill.demo import demo_command
 from feedmill.doctor import doctor_command
 from feedmill.eval_commands import eval_reduction_command
+from feedmill.redrive_command import redrive_command
 from feedmill.replay_commands import replay_command
 from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
@@ -51,6 +52,7 @@ app.command("worker")(service_commands.worker_command)
 app.add_typer(coverage_commands.app, name="coverage")
 app.command("drain")(coverage_commands.drain_command)
 app.command("replay")(replay_command)
+app.command("redrive")(redrive_command)
 app.command("compare")(compare_command)
 app.command("watch")(watch_command)
 app.add_typer(train, name="train")

@@ -83,8 +83,8 @@ def raw_layout(connection: Connection, family: Family) -> Layout:
 def encode_block(frame: pl.DataFrame, family: Family, layout: Layout, block: int = 0) -> list[EncodedRecord]:
     """Return the rows of an identified frame as records, each row in its own partition; partitions in order.
 
-    A partition's rows are cut evenly. No two blocks of a run share a chunk; rows of a family without chunks count as
-    chunk `block`.
+    A partition's rows are cut evenly. No two blocks of a run share a chunk; rows without a chunk count as chunk
+    `block`.
 
     Raises:
         UsageError: one row is larger than a record may be.
@@ -99,8 +99,8 @@ def encode_block(frame: pl.DataFrame, family: Family, layout: Layout, block: int
         pieces = -(-rows.height // layout.rows_per_record)
         begin = 0
         for height, data in encode_parts(to_table(rows), -(-rows.height // pieces), layout.record_max_bytes):
-            chunk = int(rows["chunk"][begin]) if "chunk" in family.columns else block
-            records.append(EncodedRecord(partition, chunk, len(records), height, data))
+            chunk = rows["chunk"][begin] if "chunk" in family.columns else None
+            records.append(EncodedRecord(partition, block if chunk is None else chunk, len(records), height, data))
             begin += height
     return records
 

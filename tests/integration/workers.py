@@ -16,6 +16,7 @@ from kafka import TopicPartition
 from broker.clients import Connection
 from broker.topics import committed_positions, extents, has_records, topic_name, undecided
 from schema import ledger
+from schema.family import Family
 from schema.record import CLEAN, LEDGER, RAW, REJECTED, decode
 from schema.reduction import FAMILY
 from schema.settings import Settings
@@ -75,13 +76,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def wait_until_refined(connection: Connection, process: subprocess.Popen[bytes] | None, log: Path) -> None:
+def wait_until_refined(
+    connection: Connection, process: subprocess.Popen[bytes] | None, log: Path, family: Family = FAMILY
+) -> None:
     """Return once no record of raw is left beyond the committed positions."""
-    topic = topic_name(connection.settings, FAMILY.name, RAW)
+    topic = topic_name(connection.settings, family.name, RAW)
     deadline = time.monotonic() + _LIMIT_S
     while time.monotonic() < deadline:
         assert process is None or process.poll() is None, f"the worker ended: {log.read_text()}"
-        found = committed_positions(connection, position_group(connection.settings, FAMILY.name), topic)
+        found = committed_positions(connection, position_group(connection.settings, family.name), topic)
         at = {partition: found.get(partition, extent.begin) for partition, extent in extents(connection, topic).items()}
         if not undecided(connection, topic) and not any(has_records(connection, topic, at).values()):
             return
@@ -89,9 +92,9 @@ def wait_until_refined(connection: Connection, process: subprocess.Popen[bytes] 
     raise AssertionError(f"not refined within {_LIMIT_S} s: {log.read_text()}")
 
 
-def records(connection: Connection, stage: str) -> list[Read]:
+def records(connection: Connection, stage: str, family: Family = FAMILY) -> list[Read]:
     """Every committed record of a stage, by partition and offset."""
-    topic = topic_name(connection.settings, FAMILY.name, stage)
+    topic = topic_name(connection.settings, family.name, stage)
     ends = {TopicPartition(topic, p): extent.end for p, extent in extents(connection, topic).items() if extent.end}
     if not ends:
         return []
@@ -106,21 +109,21 @@ def records(connection: Connection, stage: str) -> list[Read]:
     return sorted(found, key=lambda record: (record.partition, record.offset))
 
 
-def clean(connection: Connection) -> pl.DataFrame:
+def clean(connection: Connection, family: Family = FAMILY) -> pl.DataFrame:
     """All rows of clean, with their `partition`."""
     frames = [
-        decode(record.value, FAMILY.wire, 10**6).with_columns(partition=pl.lit(record.partition))
-        for record in records(connection, CLEAN)
+        decode(record.value, family.wire, 10**6).with_columns(partition=pl.lit(record.partition))
+        for record in records(connection, CLEAN, family)
     ]
-    return pl.concat(frames) if frames else pl.DataFrame(schema={**FAMILY.wire, "partition": pl.Int32})
+    return pl.concat(frames) if frames else pl.DataFrame(schema={**family.wire, "partition": pl.Int32})
 
 
-def rejected(connection: Connection) -> tuple[pl.DataFrame, list[Read]]:
+def rejected(connection: Connection, family: Family = FAMILY) -> tuple[pl.DataFrame, list[Read]]:
     """All rejected rows, and all dead letters."""
-    columns = {**FAMILY.wire, "reasons": pl.List(pl.String())}
+    columns = {**family.wire, "reasons": pl.List(pl.String())}
     rows = [pl.DataFrame(schema=columns)]
     letters = []
-    for record in records(connection, REJECTED):
+    for record in records(connection, REJECTED, family):
         if "__connect.errors.topic" in record.headers:
             letters.append(record)
         else:

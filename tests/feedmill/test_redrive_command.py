@@ -1,0 +1,89 @@
+"""`feedmill redrive`, as its users call it: what a gate refused goes back, is judged anew, and is sent once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from broker.clients import Connection
+from broker.topics import ensure_topics
+from producers.sink import send_frames
+from schema.record import RAW
+from schema.scenario import FAMILY
+from schema.settings import Settings
+from tests import scenarios
+from tests.feedmill.conftest import Command
+from tests.integration import workers
+
+REASON = "quota_excellent_share"
+EXCELLENT = pl.col("authenticity_target") == "excellent"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """One partition: its share alone decides."""
+    return settings.model_copy(update={"partitions": 1})
+
+
+def test_what_a_gate_refused_is_let_in_once_there_is_room(
+    connection: Connection, called: Command, tmp_path: Path
+) -> None:
+    ensure_topics(connection, [FAMILY.name])
+    rows = scenarios.valid_rows(400)
+    excellent, others = rows.filter(EXCELLENT).head(40), rows.filter(~EXCELLENT).head(110)
+    # One of them was made from another: that it still says so is part of what is sent again.
+    excellent = excellent.with_columns(
+        augmented_from=pl.when(pl.int_range(pl.len()) == 39).then(pl.col("example_id").first())
+    )
+    log = tmp_path / "worker.log"
+    with workers.worker(connection.settings, log) as process:
+
+        def refined() -> None:
+            workers.wait_until_refined(connection, process, log, FAMILY)
+
+        def redriven(*options: str) -> dict[str, object]:
+            status, out, err = called("redrive", "scenario", "--reason", REASON, "--json", *options)
+            assert (status, err) == (0, "")
+            report: dict[str, object] = json.loads(out)
+            refined()
+            return {name: value for name, value in report.items() if name.startswith("rows_")}
+
+        def excellent_in_clean() -> int:
+            return workers.clean(connection, FAMILY).filter(EXCELLENT).height
+
+        send_frames(connection, FAMILY, "first", [excellent, others.head(10)])
+        refined()
+        assert excellent_in_clean() == 20
+        # There is no room yet: all are refused again, and each still counts once.
+        assert redriven() == {"rows_found": 20, "rows_in_clean": 0, "rows_sent": 20}
+        assert excellent_in_clean() == 20
+
+        send_frames(connection, FAMILY, "second", [others.tail(100)])
+        refined()
+        assert redriven("--limit", "5", "--run", "again") == {"rows_found": 20, "rows_in_clean": 0, "rows_sent": 5}
+        assert excellent_in_clean() == 25
+        assert redriven() == {"rows_found": 20, "rows_in_clean": 5, "rows_sent": 15}
+        assert redriven() == {"rows_found": 20, "rows_in_clean": 20, "rows_sent": 0}
+
+    clean = workers.clean(connection, FAMILY)
+    assert clean.filter(EXCELLENT).sort("example_id").drop("partition").equals(excellent.sort("example_id"))
+    runs = {record.headers["feedmill-run"].decode() for record in workers.records(connection, RAW, FAMILY)}
+    assert {"first", "second", "again"} < runs
+    ids = [record.headers["ce_id"] for record in workers.records(connection, RAW, FAMILY)]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_reason_that_nothing_was_refused_for_sends_nothing(connection: Connection, called: Command) -> None:
+    status, out, err = called("redrive", "scenario", "--reason", "near_duplicate")
+    assert (status, out) == (0, "")
+    assert "0 rows of run redrive-near_duplicate-" in err
+
+
+def test_an_unknown_family_is_told_in_one_line(called: Command) -> None:
+    status, _, err = called("redrive", "poetry", "--reason", REASON)
+    assert status == 2
+    assert err.startswith("feedmill: unknown family 'poetry'")
+    assert err.count("\n") == 1
