@@ -1,4 +1,4 @@
-"""What stands on the raw topic of a run, as tests read it back."""
+"""What stands on the raw topic, as tests read it back."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ from broker.clients import Connection
 from broker.topics import extents, topic_name
 from schema.record import RAW, decode
 from schema.scenario import FAMILY
+from streams.refine.intake import RawRecord
 
 
-def raw_rows(connection: Connection, run: str) -> pl.DataFrame:
-    """All rows that the records of `run` hold."""
+def raw_records(connection: Connection) -> list[RawRecord]:
+    """All records of the family's raw topic."""
     topic = topic_name(connection.settings, FAMILY.name, RAW)
     ends = {TopicPartition(topic, p): extent.end for p, extent in extents(connection, topic).items() if extent.end}
     consumer = connection.consumer()
     consumer.assign(list(ends))
     consumer.seek_to_beginning(*ends)
-    frames = [pl.DataFrame(schema=FAMILY.wire)]
+    found: list[RawRecord] = []
     while any(consumer.position(partition) < end for partition, end in ends.items()):
         for batch in consumer.poll(timeout_ms=500).values():
-            for record in batch:
-                headers = dict(record.headers)
-                if headers["feedmill-run"] == run.encode() and headers["feedmill-rows"] != b"0":
-                    frames.append(decode(record.value, FAMILY.wire, 1000))
+            found += [RawRecord(topic, r.partition, r.offset, r.timestamp, r.value, r.headers) for r in batch]
     consumer.close()
+    return found
+
+
+def raw_rows(connection: Connection, run: str) -> pl.DataFrame:
+    """All rows that the records of `run` hold."""
+    frames = [pl.DataFrame(schema=FAMILY.wire)]
+    for record in raw_records(connection):
+        headers = dict(record.headers)
+        if headers["feedmill-run"] == run.encode() and headers["feedmill-rows"] != b"0":
+            frames.append(decode(record.value or b"", FAMILY.wire, 1000))
     return pl.concat(frames)

@@ -269,6 +269,16 @@ async def sends_no_completion(server: ModelServer, call: Call) -> web.StreamResp
     return web.Response(text="<html>it works</html>", content_type="text/html")
 
 
+async def leaves_a_score_out(server: ModelServer, call: Call) -> web.StreamResponse:
+    return server.answer(call, {"scores": [{"id": scene["id"], "score": 0.9} for scene in call.scenes[1:]]})
+
+
+def once(behaviour: Behaviour, applies: Callable[[Call], bool]) -> Script:
+    """A script that treats the first call that `applies` like that, and all others well."""
+    left = [behaviour]
+    return lambda call: left.pop() if left and applies(call) else well
+
+
 @contextmanager
 def serving(script: Script) -> Iterator[ModelServer]:
     """The endpoint, on a port of its own, for as long as the context lasts."""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import subprocess
+import sys
+import time
+from collections import Counter
 
 import polars as pl
+import pytest
 
 from broker.clients import Connection
 from producers.scenario.llm import journal
 from producers.scenario.llm.client import RetryPolicy
+from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN
+from producers.scenario.llm.routing import WRITING_ROLES
 from producers.scenario.llm.rows import broken_rules
-from producers.scenario.llm.run import LlmRun, produce
+from producers.scenario.llm.run import LlmReport, LlmRun, produce
+from schema.errors import ConfigError, ProducerError, UsageError
 from schema.scenario import FAMILY
 from schema.settings import Settings
+from streams.refine.intake import Limits, read_group
 from tests.producers.llm import server as endpoint
-from tests.producers.llm.raw import raw_rows
-from tests.producers.llm.server import Call, serving
+from tests.producers.llm.raw import raw_records, raw_rows
+from tests.producers.llm.server import Behaviour, Call, serving
 
 KEY = "sk-test-0123456789abcdefghij"
 QUICK = RetryPolicy(tries=5, first_wait_s=0.01, longest_wait_s=1.0)
@@ -45,33 +55,46 @@ MISBEHAVIOUR = [
 ]
 
 
+# Each way of misbehaving twice at most, so that the test is short; every other request is treated well.
+_BAD_REQUESTS = 4 * len(MISBEHAVIOUR)
+
+
 def against(connection: Connection, url: str, **settings: object) -> Connection:
     """`connection`, whose settings name the endpoint."""
-    own = {"llm_base_url": url, "llm_api_key": KEY, "llm_timeout_s": 5.0, **settings}
-    held = connection.settings.model_dump(exclude={"llm_api_key"})
+    own = {"llm_base_url": url, "llm_api_key": KEY, "llm_timeout_s": 20.0, **settings}
+    held = {name: getattr(connection.settings, name) for name in Settings.model_fields}
     return dataclasses.replace(connection, settings=Settings(**{**held, **own}))
 
 
-def every_other(call: Call) -> endpoint.Behaviour:
-    """Half of all requests are treated badly, in every way in turn."""
-    return endpoint.well if call.number % 2 else MISBEHAVIOUR[call.number // 2 % len(MISBEHAVIOUR)]
+def badly(call: Call) -> Behaviour:
+    """Every way to misbehave, in turn."""
+    if call.number % 2 or call.number >= _BAD_REQUESTS:
+        return endpoint.well
+    return MISBEHAVIOUR[call.number // 2 % len(MISBEHAVIOUR)]
+
+
+def totals(report: LlmReport) -> dict[str, tuple[int, int, int]]:
+    """The report's totals in the form of the server's own."""
+    return {
+        model: (found["calls"], found["prompt_tokens"], found["completion_tokens"])
+        for model, found in report.models.items()
+    }
 
 
 def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for(connection: Connection) -> None:
     run = LlmRun(count=200, seed=5, run="bad-server")
-    with serving(every_other) as server:
-        mine = against(connection, server.url, llm_timeout_s=1.5)
+    with serving(badly) as server:
+        mine = against(connection, server.url, llm_timeout_s=2.0)
         report = produce(mine, run, policy=QUICK)
 
     assert set(server.treated) == {way.__name__ for way in [*MISBEHAVIOUR, endpoint.well]}
+    assert server.max_at_once <= mine.settings.llm_concurrency
     assert report.accepted + sum(report.rejected.values()) == 200
-    assert report.open == 0
-    assert report.stopped is None
-    totals = {
-        model: (found["calls"], found["prompt_tokens"], found["completion_tokens"])
-        for model, found in report.models.items()
-    }
-    assert totals == server.totals()
+    assert (report.open, report.stopped, report.calls_unanswered) == (0, None, 0)
+    assert totals(report) == server.totals()
+    assert report.retries == sum(server.treated[way] for way in ("too_many_requests", "busy_until_a_date", "fails")) + (
+        server.treated["hangs"] + server.treated["resets"]
+    )
 
     rows = raw_rows(mine, run.run)
     assert sorted(rows["scenario_id"]) == sorted(f"bad-server-{number}" for number in range(200))
@@ -82,4 +105,194 @@ def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for
     for row in rows.filter(pl.Series(kept)).iter_rows(named=True):
         assert {axis: row[axis] for axis in FAMILY.cell_axes} == planned[row["scenario_id"]]
         assert (row["generator"], row["seed"]) == ("llm", 5)
-    assert KEY not in str(report) + str(rows.to_dicts()) + str(journal.read(mine, run.run))
+
+    records = raw_records(mine)
+    intake = read_group(records, FAMILY, Limits(record_bytes=10**6, rows=1000, row_bytes=10**6))
+    assert intake.dead == []
+    assert (intake.frame.height, set(intake.runs)) == (200, {"bad-server"})
+    entries = journal.read(mine, run.run)
+    assert len(entries) == len(records) == 1 + sum(calls for calls, _, _ in server.totals().values())
+    assert KEY not in str(records) + str(report) + str(rows.to_dicts()) + repr(mine.settings)
+
+
+def test_calls_are_routed_validated_and_paid_for_by_model(connection: Connection) -> None:
+    prices = {"small": (0.1, 0.4), "large": (1.0, 4.0), "judge": (0.5, 0.5)}
+
+    with serving(endpoint.once(endpoint.leaves_a_score_out, lambda call: bool(call.scenes))) as server:
+        mine = against(
+            connection,
+            server.url,
+            llm_model_simple="small",
+            llm_model_complex="large",
+            llm_model_validation="judge",
+            llm_prices=prices,
+        )
+        seen: list[tuple[int, str]] = []
+        report = produce(mine, LlmRun(count=100, seed=1), lambda done, note: seen.append((done, note)))
+
+    assert (report.accepted, report.rejected, report.open) == (100, {}, 0)
+    assert totals(report) == server.totals()
+    assert set(report.roles) == {"simple", "complex", "validation"}
+    for model, (_, prompt, completion) in server.totals().items():
+        price = prices[model]
+        assert report.models[model]["cost_usd"] == pytest.approx((prompt * price[0] + completion * price[1]) / 1e6)
+    assert report.calls_per_100 is not None
+    assert report.calls_per_100 <= 21
+    assert report.roles["validation"]["calls"] <= 21
+
+    rows = raw_rows(mine, "llm-1")
+    simple = {"baseline", "misjudgment_over", "misjudgment_under", "emergency_override"}
+    assert rows.filter((pl.col("model") == "small") != pl.col("complexity_type").is_in(simple)).is_empty()
+    assert rows["validation_score"].null_count() == report.unvalidated == 1
+    assert rows.drop_nulls("validation_score")["validation_score"].unique().to_list() == [0.9]
+    # The tokens of a call whose rows are all accepted are those of its rows.
+    written = rows.group_by("model").agg(pl.sum("prompt_tokens"), pl.sum("completion_tokens"))
+    for model, prompt, completion in written.iter_rows():
+        assert server.totals()[model][1:] == (prompt, completion)
+    assert seen[-1][0] == 100
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(connection: Connection) -> None:
+    run = LlmRun(count=40, seed=2, run="thrifty")
+    with serving(lambda call: endpoint.well) as server:
+        mine = against(connection, server.url, llm_budget_tokens=3000, llm_concurrency=1)
+        first = produce(mine, run)
+        assert first.stopped_by_budget
+        assert "3,000 tokens" in (first.stopped or "")
+        assert first.accepted + first.open == 40
+        last = server.bills[-1]
+        assert 3000 <= first.tokens < 3000 + last.prompt_tokens + last.completion_tokens
+        assert produce(mine, run).as_dict() | {"elapsed_s": 0, "calls_resumed": 0} == first.as_dict() | {
+            "elapsed_s": 0,
+            "calls_resumed": 0,
+        }
+
+        whole = produce(against(connection, server.url), run)
+        assert (whole.accepted, whole.open, whole.stopped_by_budget) == (40, 0, False)
+        assert whole.calls_resumed == first.calls
+        assert totals(whole) == server.totals()
+        asked = Counter(name for call in server.calls for name in call.asked)
+        assert set(asked.values()) == {1}
+
+        with pytest.raises(UsageError, match="begun for 40 scenarios with seed 2"):
+            produce(mine, dataclasses.replace(run, count=41))
+        with pytest.raises(ConfigError, match="needs the price"):
+            produce(against(connection, server.url, llm_budget_usd=1.0), run)
+
+
+@pytest.mark.parametrize("validation", [None, "judge"])
+def test_a_killed_run_goes_on_without_asking_again(connection: Connection, validation: str | None) -> None:
+    """Killed with kill -9 in the middle; only what was in flight then is asked once more."""
+    program = (
+        "from broker.clients import connect; from schema.settings import load_settings\n"
+        "from producers.scenario.llm.run import LlmRun, produce\n"
+        "produce(connect(load_settings()), LlmRun(count=100, seed=3, run='killed'))"
+    )
+    with serving(lambda call: endpoint.breaks_json if call.number == 2 else endpoint.well) as server:
+        mine = against(connection, server.url, llm_model_validation=validation)
+        assert mine.settings.bootstrap_servers is not None
+        child = subprocess.Popen(
+            [sys.executable, "-c", program], env=mine.settings.environment(mine.settings.bootstrap_servers)
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while len(server.bills) < 12:
+                assert child.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+        finally:
+            child.kill()
+            child.wait()
+        before = journal.read(mine, "killed")
+        had = {name for entry in before for name, verdict in entry.verdicts.items() if verdict in (ACCEPTED, WRITTEN)}
+        assert 0 < len(had) < 100
+        calls_before = len(server.calls)
+        report = produce(mine, LlmRun(count=100, seed=3, run="killed"))
+
+    assert (report.accepted, report.rejected, report.open) == (100, {}, 0)
+    assert report.calls_resumed == len(before) - 1
+    again = {name for call in server.calls[calls_before:] if not call.scenes for name in call.asked}
+    assert again & had == set()
+    # What was counted is what the server billed, but for the calls that were in flight when the run was killed.
+    told = Counter(
+        (entry.model, tuple(entry.asked), entry.prompt_tokens, entry.completion_tokens)
+        for entry in journal.read(mine, "killed")
+        if entry.role != PLAN
+    )
+    billed = Counter(dataclasses.astuple(bill) for bill in server.bills)
+    assert told - billed == Counter()
+    assert (billed - told).total() <= mine.settings.llm_concurrency
+    assert sum(calls for calls, _, _ in totals(report).values()) == told.total()
+    rows = raw_rows(mine, "killed")
+    assert sorted(rows["scenario_id"]) == sorted(f"killed-{number}" for number in range(100))
+    assert rows["validation_score"].null_count() == (0 if validation else 100)
+    assert {entry.role for entry in before} - {PLAN, "validation"} <= set(WRITING_ROLES)
+
+
+def test_an_endpoint_that_cannot_serve_is_told_in_a_line_without_the_key(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    ways: list[tuple[Behaviour, str]] = [
+        (endpoint.failing(401), r"refuses the key \(HTTP 401\): correct FEEDMILL_LLM_API_KEY"),
+        (endpoint.failing(404), r"refuses a question to model 'llama3\.[12]' \(HTTP 404\)"),
+        (endpoint.failing(500), r"gives no answer \(HTTP 500\): start the server or correct FEEDMILL_LLM_BASE_URL"),
+        (endpoint.resets, r"gives no answer \(no connection"),
+        (endpoint.hangs, r"gives no answer \(no answer within 0\.3 s\)"),
+        (endpoint.sees_the_end_only, r"raise the context of its server \(Ollama: num_ctx\)"),
+    ]
+    policy = dataclasses.replace(QUICK, tries=2)
+    with serving(lambda call: way) as server, caplog.at_level(logging.DEBUG):
+        mine = against(connection, server.url, llm_timeout_s=0.3)
+        for number, (way, line) in enumerate(ways):
+            with pytest.raises(ProducerError, match=line) as told:
+                produce(mine, LlmRun(count=20, run=f"way-{number}"), policy=policy)
+            assert "\n" not in str(told.value)
+            shown: BaseException | None = told.value
+            while shown is not None:
+                assert KEY not in f"{shown!r}"
+                shown = None if shown.__suppress_context__ else shown.__context__
+            # A server that is away costs no scenario one of its chances, and leaves nothing but the plan.
+            if way is not endpoint.sees_the_end_only:
+                assert [entry.role for entry in journal.read(mine, f"way-{number}")] == [PLAN]
+    assert {call.key for call in server.calls} == {KEY}
+    assert KEY not in caplog.text
+
+
+def test_a_call_without_an_answer_costs_its_ids_one_ask_where_others_have_one(connection: Connection) -> None:
+    def script(call: Call) -> Behaviour:
+        return endpoint.failing(503) if "deaf-1" in call.asked else endpoint.well
+
+    with serving(script) as server:
+        mine = against(connection, server.url)
+        report = produce(mine, LlmRun(count=20, seed=4, run="deaf"), policy=dataclasses.replace(QUICK, tries=2))
+    assert report.rejected == {"answer_missing": 1}
+    assert (report.accepted, report.open, report.calls_unanswered) == (19, 0, 3)
+    assert totals(report) == server.totals()
+    row = raw_rows(mine, "deaf").filter(pl.col("scenario_id") == "deaf-1")
+    assert row.select("answer_fault", "context", "prompt_tokens").row(0) == ("answer_missing", None, None)
+    assert "answer_missing" in broken_rules(row)[0]
+
+
+def test_cells_may_be_given(connection: Connection) -> None:
+    cells = list(FAMILY.cells())[5:12] * 2
+    with serving(lambda call: endpoint.well) as server:
+        report = produce(against(connection, server.url), LlmRun(cells=cells, run="given"))
+    assert (report.requested, report.accepted) == (14, 14)
+    rows = raw_rows(connection, "given")
+    assert Counter(rows.select(FAMILY.cell_axes).rows()) == Counter(tuple(cell.values()) for cell in cells)
+
+
+def test_a_run_without_a_key_sends_none_of_the_environment_s(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving(lambda call: endpoint.well) as server:
+        produce(against(connection, server.url, llm_api_key=None), LlmRun(count=1, run="no-key"))
+    assert [call.key for call in server.calls] == ["none"]
+
+
+@pytest.mark.parametrize("values", [{"count": -1}, {"seed": -1}, {"seed": 2**63}, {"run": "a\nb"}, {"run": "x" * 65}])
+def test_a_run_that_cannot_be_is_refused(values: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        LlmRun(**{"count": 1, **values})
