@@ -22,6 +22,8 @@ ADMITTED, DUPLICATE, NEAR_DUPLICATE, FIRST_GATE = range(4)
 UNCOUNTED, OUTSIDE, INSIDE = range(3)
 # Texts that are alike but not near fill a bucket; looking at all of them would take time without bound.
 _LONGEST_WALK = 256
+# Slots compared at once; divides their number.
+_STRIDE = 32
 
 
 class Table(NamedTuple):
@@ -66,14 +68,17 @@ def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
         from_rows: fewer clean rows than this are taken for this many.
     """
     verdicts = np.empty(ids.size, dtype=np.int8)
+    keys = np.empty(banding.bands, dtype=np.uint64)
     for row in range(ids.size):
         if taken[ids[row]]:
             verdicts[row] = DUPLICATE
             continue
         worded = sketches.worded[row]
-        if worded and (_is_near(old, sketches, row, banding) or _is_near(young, sketches, row, banding)):
-            verdicts[row] = NEAR_DUPLICATE
-            continue
+        if worded:
+            _band_keys(sketches.slots, row, banding, keys)
+            if _is_near(young, keys, sketches, row, banding) or _is_near(old, keys, sketches, row, banding):
+                verdicts[row] = NEAR_DUPLICATE
+                continue
         refusing = _refusing_gate(codes, row, shares, from_rows)
         if refusing >= 0:
             verdicts[row] = FIRST_GATE + refusing
@@ -86,7 +91,7 @@ def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
         if worded:
             young.slots[held] = sketches.slots[row]
             young.groups[held] = sketches.groups[row]
-            _link_row(young, held, banding)
+            _link_row(young, held, keys)
             held += 1
     return verdicts, held
 
@@ -94,8 +99,10 @@ def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
 @compiled
 def link_rows(table, begin, end, banding):  # type: ignore[no-untyped-def] # pragma: no cover
     """Put the sketches of rows begin <= row < end of `table` into their buckets."""
+    keys = np.empty(banding.bands, dtype=np.uint64)
     for row in range(begin, end):
-        _link_row(table, row, banding)
+        _band_keys(table.slots, row, banding, keys)
+        _link_row(table, row, keys)
 
 
 @compiled
@@ -111,34 +118,40 @@ def _refusing_gate(codes, row, shares, from_rows):  # type: ignore[no-untyped-de
 
 
 @compiled
-def _bucket(slots, row, band, width, buckets):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The bucket of a band (FNV-1a over its slots, finished by Fibonacci hashing)."""
-    key = np.uint64(0xCBF29CE484222325) + np.uint64(band)
-    for slot in range(band * width, (band + 1) * width):
-        key = (key ^ np.uint64(slots[row, slot])) * np.uint64(0x100000001B3)
-    key = (key ^ (key >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64((key >> np.uint64(24)) & np.uint64(buckets - 1))
+def _band_keys(slots, row, banding, keys):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Set keys[b] to the hash of band b (FNV-1a over its slots, finished by Fibonacci hashing)."""
+    for band in range(banding.bands):
+        key = np.uint64(0xCBF29CE484222325) + np.uint64(band)
+        for slot in range(band * banding.width, (band + 1) * banding.width):
+            key = (key ^ np.uint64(slots[row, slot])) * np.uint64(0x100000001B3)
+        keys[band] = (key ^ (key >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
 
 
 @compiled
-def _link_row(table, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
-    for band in range(banding.bands):
-        bucket = _bucket(table.slots, row, band, banding.width, table.heads.size)
-        node = row * banding.bands + band
+def _bucket(table, key):  # type: ignore[no-untyped-def] # pragma: no cover
+    return np.int64((key >> np.uint64(24)) & np.uint64(table.heads.size - 1))
+
+
+@compiled
+def _link_row(table, row, keys):  # type: ignore[no-untyped-def] # pragma: no cover
+    for band in range(keys.size):
+        bucket = _bucket(table, keys[band])
+        node = row * keys.size + band
         table.links[node] = table.heads[bucket]
         table.heads[bucket] = np.uint32(node + 1)
 
 
 @compiled
-def _is_near(table, sketches, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
+def _is_near(table, keys, sketches, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
     """Whether a remembered text is as similar as the threshold; for a copy, one of another group."""
-    for band in range(banding.bands):
-        node = np.int64(table.heads[_bucket(sketches.slots, row, band, banding.width, table.heads.size)])
+    most_apart = sketches.slots.shape[1] - banding.least
+    for band in range(keys.size):
+        node = np.int64(table.heads[_bucket(table, keys[band])])
         walked = 0
         while node > 0 and walked < _LONGEST_WALK:
-            other = (node - 1) // banding.bands
+            other = (node - 1) // keys.size
             own = sketches.copied[row] and table.groups[other] == sketches.groups[row]
-            if not own and _agreeing(table.slots, other, sketches.slots, row) >= banding.least:
+            if not own and _agree(table.slots, other, sketches.slots, row, most_apart):
                 return True
             node = np.int64(table.links[node - 1])
             walked += 1
@@ -146,8 +159,12 @@ def _is_near(table, sketches, row, banding):  # type: ignore[no-untyped-def] # p
 
 
 @compiled
-def _agreeing(left, at, right, row):  # type: ignore[no-untyped-def] # pragma: no cover
-    count = 0
-    for slot in range(left.shape[1]):
-        count += left[at, slot] == right[row, slot]
-    return count
+def _agree(left, at, right, row, most_apart):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Whether two sketches differ in `most_apart` slots or fewer; those of unlike texts are not read to their end."""
+    apart = 0
+    for begin in range(0, left.shape[1], _STRIDE):
+        for slot in range(begin, begin + _STRIDE):
+            apart += left[at, slot] != right[row, slot]
+        if apart > most_apart:
+            return False
+    return True
