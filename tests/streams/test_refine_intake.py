@@ -139,3 +139,12 @@ def test_a_flipped_byte_in_a_micro_batch_never_raises(position: int, change: int
     intake = read(bytes(damaged), ARROW)
     assert intake.frame.height + len(intake.dead) >= 1
     intake.frame.to_dicts()
+
+
+def test_a_record_that_says_it_has_no_rows_is_read_as_it_is() -> None:
+    headers = Envelope("reduction", "raw", 1, "r", 4, 0, 0).headers()
+    empty = RawRecord("t", 0, 5, 0, encode(reductions.valid(1).head(0)), headers)
+    full = RawRecord("t", 0, 6, 0, encode(reductions.valid(2)), ARROW)
+    intake = read_group([empty, full], FAMILY, LIMITS)
+    assert intake.dead == []
+    assert intake.frame["record"].to_list() == [1, 1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ WRONG_CELL, CUT_OFF, REFUSED = "answer_wrong_cell", "answer_cut_off", "answer_re
 # Far beyond any scene asked for; a model that goes round in circles is stopped here.
 _TEXT_CHARACTERS = 4000
 _MOST_PARTS = 16
+_DECODER = json.JSONDecoder()
 
 _Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -131,33 +133,28 @@ def _whole(item: dict[str, Any]) -> Scenario:
 
 
 def objects_in(text: str, name: str) -> tuple[list[Any], bool]:
-    """Return the items of the list `name` of the JSON object in `text`, and whether there is a whole such list.
+    """Return the items of the list under the key `name` in `text`, and whether it is there to its end.
 
-    Of a list that breaks off, the items before the break are returned.
+    Of a list that breaks off, the items before the break are returned; of several lists, the longest.
     """
-    decoder = json.JSONDecoder()
-    begin = text.find("{")
-    while begin >= 0:
-        try:
-            document, _ = decoder.raw_decode(text, begin)
-        except (ValueError, RecursionError):
-            break
-        if isinstance(document, dict) and isinstance(document.get(name), list):
-            return document[name], True
-        begin = text.find("{", begin + 1)
-    at = text.find("[", text.find(f'"{name}"') + 1) if f'"{name}"' in text else -1
+    found = [_items(text, match.end()) for match in re.finditer(rf'"{name}"\s*:\s*\[', text)]
+    return max(found, key=lambda items_and_end: len(items_and_end[0]), default=([], False))
+
+
+def _items(text: str, at: int) -> tuple[list[Any], bool]:
+    """Return the items of the JSON list that begins before `at`, and whether it ends."""
     items: list[Any] = []
-    while at >= 0:
-        at = _skip(text, at + 1)
+    at = _skip(text, at)
+    while text[at : at + 1] not in ("]", ""):
         try:
-            item, at = decoder.raw_decode(text, at)
+            item, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            break
+            return items, False
         items.append(item)
         at = _skip(text, at)
-        if text[at : at + 1] != ",":
-            break
-    return items, False
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+    return items, at < len(text)
 
 
 def _skip(text: str, at: int) -> int:

@@ -122,9 +122,16 @@ class LlmReport:
 
 
 def produce(
-    connection: Connection, run: LlmRun, on_progress: OnProgress | None = None, policy: RetryPolicy | None = None
+    connection: Connection,
+    run: LlmRun,
+    on_progress: OnProgress | None = None,
+    *,
+    policy: RetryPolicy | None = None,
+    is_new: bool = False,
 ) -> LlmReport:
     """Ask for the run's scenarios and send them to `scenario.raw`; every call is acknowledged when this returns.
+
+    All of the raw topic is searched for the run's journal, unless the caller knows that the run `is_new`.
 
     Raises:
         UsageError: the run's name stands for one with other parameters.
@@ -135,7 +142,7 @@ def produce(
     started = time.monotonic()
     chosen = models(connection.settings)
     with CallSender(connection, run.run) as sender:
-        entries = journal.read(connection, run.run)
+        entries = [] if is_new else journal.read(connection, run.run)
         standing = _standing(run, entries, sender)
         resumed = standing.meter.total.calls
         conversation = Conversation(

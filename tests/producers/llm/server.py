@@ -66,6 +66,7 @@ class ModelServer:
         self.treated: Counter[str] = Counter()
         self.max_at_once = 0
         self._at_once = 0
+        self._requests: dict[int, web.Request] = {}
         self._serial = count(1)
 
     def totals(self) -> dict[str, tuple[int, int, int]]:
@@ -96,6 +97,7 @@ class ModelServer:
         else:
             call.asked = dict(map(_asked, lines))
         self.calls.append(call)
+        self._requests[call.number] = request
         self._at_once += 1
         self.max_at_once = max(self.max_at_once, self._at_once)
         try:
@@ -104,6 +106,9 @@ class ModelServer:
             return await behaviour(self, call)
         finally:
             self._at_once -= 1
+
+    def request(self, call: Call) -> web.Request:
+        return self._requests[call.number]
 
     def scenario(self, name: str, cell: int) -> dict[str, Any]:
         """A right scenario of a cell, as a model would answer it; no two have the same words."""
@@ -177,6 +182,15 @@ def failing(status: int) -> Behaviour:
 async def hangs(server: ModelServer, call: Call) -> web.StreamResponse:
     await asyncio.sleep(3600)
     raise AssertionError
+
+
+async def trickles(server: ModelServer, call: Call) -> web.StreamResponse:
+    """Something comes all the time, and never an end."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(server.request(call))
+    while True:
+        await response.write(b" ")
+        await asyncio.sleep(0.05)
 
 
 async def resets(server: ModelServer, call: Call) -> web.StreamResponse:

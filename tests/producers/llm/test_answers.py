@@ -153,11 +153,11 @@ def test_of_a_list_that_breaks_off_the_whole_items_are_kept(
     cut = text[: round(len(text) * kept)]
     found, is_whole = objects_in(cut, "scenarios")
     assert found == items[: len(found)]
-    assert is_whole == (cut == text)
-    assert len(found) >= sum(
-        len(before + json.dumps({"scenarios": items[: count + 1]}, indent=indent)) - 2 * (1 + bool(indent)) <= len(cut)
-        for count in range(len(items))
-    )
+    ending = "\n}" if indent else "}"
+    assert is_whole == (len(cut) >= len(text) - len(ending))
+    whole = [json.dumps({"scenarios": items[: count + 1]}, indent=indent) for count in range(len(items))]
+    closing = len("\n ]\n}") if indent else len("]}")
+    assert len(found) == sum(len(before) + len(part) - closing <= len(cut) for part in whole)
 
 
 @given(st.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import polars as pl
 import pytest
 
 from broker.clients import Connection
+from feedmill.llm_runs import produce_llm
 from producers.scenario.llm import journal
+from producers.scenario.llm.agenda import Agenda
 from producers.scenario.llm.client import RetryPolicy
-from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN
+from producers.scenario.llm.conversation import MOST_ASKS
+from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN, Entry, Standing
 from producers.scenario.llm.routing import WRITING_ROLES
 from producers.scenario.llm.rows import broken_rules
 from producers.scenario.llm.run import LlmReport, LlmRun, produce
@@ -35,6 +39,7 @@ MISBEHAVIOUR = [
     endpoint.failing(500),
     endpoint.failing(503),
     endpoint.hangs,
+    endpoint.trickles,
     endpoint.resets,
     endpoint.says_no_json,
     endpoint.breaks_json,
@@ -81,6 +86,21 @@ def totals(report: LlmReport) -> dict[str, tuple[int, int, int]]:
     }
 
 
+def check_resumable_everywhere(entries: list[Entry], cells: dict[str, dict[str, str]]) -> None:
+    """After any of its records a run would ask for all that is open, each id once, and for nothing else."""
+    for length in range(len(entries) + 1):
+        standing = Standing(cells)
+        for entry in entries[:length]:
+            standing.apply(entry)
+        agenda = Agenda({"simple": "s", "complex": "c"}, standing)
+        asked: list[str] = []
+        while question := agenda.next(idle=True):
+            asked += question.asked
+        assert sorted(asked) == sorted(set(cells) - standing.accepted - set(standing.rejected))
+        assert not agenda.has_questions
+        assert max(standing.asks.values(), default=0) <= MOST_ASKS
+
+
 def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for(connection: Connection) -> None:
     run = LlmRun(count=200, seed=5, run="bad-server")
     with serving(badly) as server:
@@ -93,7 +113,7 @@ def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for
     assert (report.open, report.stopped, report.calls_unanswered) == (0, None, 0)
     assert totals(report) == server.totals()
     assert report.retries == sum(server.treated[way] for way in ("too_many_requests", "busy_until_a_date", "fails")) + (
-        server.treated["hangs"] + server.treated["resets"]
+        server.treated["hangs"] + server.treated["trickles"] + server.treated["resets"]
     )
 
     rows = raw_rows(mine, run.run)
@@ -112,6 +132,7 @@ def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for
     assert (intake.frame.height, set(intake.runs)) == (200, {"bad-server"})
     entries = journal.read(mine, run.run)
     assert len(entries) == len(records) == 1 + sum(calls for calls, _, _ in server.totals().values())
+    check_resumable_everywhere(entries, planned)
     assert KEY not in str(records) + str(report) + str(rows.to_dicts()) + repr(mine.settings)
 
 
@@ -153,11 +174,16 @@ def test_calls_are_routed_validated_and_paid_for_by_model(connection: Connection
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(connection: Connection) -> None:
+def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = LlmRun(count=40, seed=2, run="thrifty")
     with serving(lambda call: endpoint.well) as server:
         mine = against(connection, server.url, llm_budget_tokens=3000, llm_concurrency=1)
-        first = produce(mine, run)
+        first = produce_llm(mine, run)
+        told = capsys.readouterr()
+        assert "of 40 scenarios accepted" in told.out
+        assert "run again with --run thrifty" in told.err
         assert first.stopped_by_budget
         assert "3,000 tokens" in (first.stopped or "")
         assert first.accepted + first.open == 40
@@ -181,23 +207,22 @@ def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(connection: Connect
             produce(against(connection, server.url, llm_budget_usd=1.0), run)
 
 
-@pytest.mark.parametrize("validation", [None, "judge"])
-def test_a_killed_run_goes_on_without_asking_again(connection: Connection, validation: str | None) -> None:
+def test_a_killed_run_goes_on_without_asking_again(connection: Connection) -> None:
     """Killed with kill -9 in the middle; only what was in flight then is asked once more."""
     program = (
         "from broker.clients import connect; from schema.settings import load_settings\n"
         "from producers.scenario.llm.run import LlmRun, produce\n"
-        "produce(connect(load_settings()), LlmRun(count=100, seed=3, run='killed'))"
+        "produce(connect(load_settings()), LlmRun(count=60, seed=3, run='killed'))"
     )
     with serving(lambda call: endpoint.breaks_json if call.number == 2 else endpoint.well) as server:
-        mine = against(connection, server.url, llm_model_validation=validation)
+        mine = against(connection, server.url, llm_model_validation="judge")
         assert mine.settings.bootstrap_servers is not None
         child = subprocess.Popen(
             [sys.executable, "-c", program], env=mine.settings.environment(mine.settings.bootstrap_servers)
         )
         try:
             deadline = time.monotonic() + 120
-            while len(server.bills) < 12:
+            while len(server.bills) < 8:
                 assert child.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
@@ -206,11 +231,11 @@ def test_a_killed_run_goes_on_without_asking_again(connection: Connection, valid
             child.wait()
         before = journal.read(mine, "killed")
         had = {name for entry in before for name, verdict in entry.verdicts.items() if verdict in (ACCEPTED, WRITTEN)}
-        assert 0 < len(had) < 100
+        assert 0 < len(had) < 60
         calls_before = len(server.calls)
-        report = produce(mine, LlmRun(count=100, seed=3, run="killed"))
+        report = produce(mine, LlmRun(count=60, seed=3, run="killed"))
 
-    assert (report.accepted, report.rejected, report.open) == (100, {}, 0)
+    assert (report.accepted, report.rejected, report.open) == (60, {}, 0)
     assert report.calls_resumed == len(before) - 1
     again = {name for call in server.calls[calls_before:] if not call.scenes for name in call.asked}
     assert again & had == set()
@@ -225,8 +250,8 @@ def test_a_killed_run_goes_on_without_asking_again(connection: Connection, valid
     assert (billed - told).total() <= mine.settings.llm_concurrency
     assert sum(calls for calls, _, _ in totals(report).values()) == told.total()
     rows = raw_rows(mine, "killed")
-    assert sorted(rows["scenario_id"]) == sorted(f"killed-{number}" for number in range(100))
-    assert rows["validation_score"].null_count() == (0 if validation else 100)
+    assert sorted(rows["scenario_id"]) == sorted(f"killed-{number}" for number in range(60))
+    assert rows["validation_score"].null_count() == 0
     assert {entry.role for entry in before} - {PLAN, "validation"} <= set(WRITING_ROLES)
 
 
@@ -274,10 +299,11 @@ def test_a_call_without_an_answer_costs_its_ids_one_ask_where_others_have_one(co
     assert "answer_missing" in broken_rules(row)[0]
 
 
-def test_cells_may_be_given(connection: Connection) -> None:
+def test_cells_may_be_given(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     cells = list(FAMILY.cells())[5:12] * 2
     with serving(lambda call: endpoint.well) as server:
-        report = produce(against(connection, server.url), LlmRun(cells=cells, run="given"))
+        report = produce_llm(against(connection, server.url), LlmRun(cells=cells, run="given"), as_json=True)
+    assert json.loads(capsys.readouterr().out) == report.as_dict()
     assert (report.requested, report.accepted) == (14, 14)
     rows = raw_rows(connection, "given")
     assert Counter(rows.select(FAMILY.cell_axes).rows()) == Counter(tuple(cell.values()) for cell in cells)
