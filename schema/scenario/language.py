@@ -63,6 +63,7 @@ LEFTOVERS = (
 _LETTER, _CASED, _SPACE, _BROKEN, _VOWEL = 1, 2, 4, 8, 16
 # Beyond the last plane with letters.
 _CLASSED = 0x32400
+_ASCII = 0x80
 
 (
     _VISIBLE,
@@ -167,7 +168,11 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
         visible = letters = letter_bytes = cased = words = plain = voweled = broken = commonest = 0
         at, end = bounds[row], bounds[row + 1]
         while at < end:
-            kind, code, width = _classified(data, at, end, classes)
+            # ASCII is read here, for a call for each byte would cost more than all else.
+            code, width = np.int64(data[np.uint64(at)]), 1
+            kind = classes[np.uint64(code)]
+            if code >= _ASCII:
+                kind, code, width = _classified(data, at, end, classes)
             if not kind & _LETTER:
                 visible += (kind & _SPACE) == 0
                 broken += (kind & _BROKEN) != 0
@@ -187,7 +192,10 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
                 at += width
                 if at >= end:
                     break
-                kind, code, width = _classified(data, at, end, classes)
+                code, width = np.int64(data[np.uint64(at)]), 1
+                kind = classes[np.uint64(code)]
+                if code >= _ASCII:
+                    kind, code, width = _classified(data, at, end, classes)
             words += 1
             letters += length
             letter_bytes += at - start
@@ -248,7 +256,10 @@ def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int
     while at < end:
         hashed, inside = np.uint64(0), False
         while at < end:
-            kind, code, width = _classified(data, at, end, classes)
+            code, width = np.int64(data[np.uint64(at)]), 1
+            kind = classes[np.uint64(code)]
+            if code >= _ASCII:
+                kind, code, width = _classified(data, at, end, classes)
             at += width
             if not kind & _LETTER and not 48 <= code <= 57:
                 break
@@ -262,10 +273,8 @@ def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int
 
 @compiled
 def _classified(data: Array, at: int, end: int, classes: Array) -> Any:
-    """Return (class, code point, bytes that it takes) of the character at `at`; strings in Arrow are UTF-8."""
+    """Return (class, code point, bytes that it takes) of the character at `at`, beyond ASCII; strings are UTF-8."""
     code = np.int64(data[np.uint64(at)])
-    if code < 0x80:
-        return classes[np.uint64(code)], code, 1
     width = 2 if code < 0xE0 else (3 if code < 0xF0 else 4)
     # A text that is cut in the middle of a character is read to its end and no further.
     width = min(width, end - at)

@@ -49,7 +49,14 @@ def _count(data: Array, bounds: Array, old: Array, old_bounds: Array, counts: Ar
         at, end = bounds[row], bounds[row + 1]
         start = at
         length = old_bounds[row + 1] - old_bounds[row]
-        while length > 0 and at + length <= end:
+        if length == 0:
+            continue
+        # Looked at here, for a call costs more than most bytes are worth.
+        lower, upper = _cases(old[old_bounds[row]])
+        while at + length <= end:
+            if data[at] != lower and data[at] != upper:
+                at += 1
+                continue
             found = _stands(data, start, at, end, old, old_bounds[row], length)
             if found == _DOUBTFUL:
                 counts[row] = UNSURE
@@ -75,9 +82,10 @@ def _write(
         start, to = at, written_bounds[row]
         length = old_bounds[row + 1] - old_bounds[row]
         left = max(counts[row], 0)
+        lower, upper = _cases(old[old_bounds[row]]) if left else (np.uint8(0), np.uint8(0))
         while at < end:
             found = _NONE
-            if left > 0 and at + length <= end:
+            if left > 0 and at + length <= end and (data[at] == lower or data[at] == upper):
                 found = _stands(data, start, at, end, old, old_bounds[row], length)
             if found == _NONE:
                 written[to] = data[at]
@@ -122,9 +130,16 @@ def _stands(data: Array, start: int, at: int, end: int, old: Array, old_at: int,
 
 
 @compiled
+def _cases(byte: Any) -> Any:
+    """Return a byte in lower and in upper case, twice the same if it is no ASCII letter."""
+    lower = byte | np.uint8(_CASE_BIT)
+    return (lower, lower ^ np.uint8(_CASE_BIT)) if 97 <= lower <= 122 else (byte, byte)
+
+
+@compiled
 def _folded(byte: Any) -> Any:
     """Return a byte in lower case, if it is an ASCII letter."""
-    return byte | np.uint8(_CASE_BIT) if 65 <= byte <= 90 else byte
+    return np.uint8(byte | np.uint8(_CASE_BIT)) if 65 <= byte <= 90 else np.uint8(byte)
 
 
 @compiled
