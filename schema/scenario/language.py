@@ -179,12 +179,12 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
                 at += width
                 continue
             start, length, hashed, seen = at, 0, np.uint64(0), np.uint8(0)
-            is_ascii = True
+            widest = 1
             while kind & _LETTER:
                 length += 1
                 cased += (kind & _CASED) != 0
                 seen |= kind
-                is_ascii &= code < 128
+                widest = max(widest, width)
                 # Either case of an ASCII letter; what else falls together is little beside the bounds.
                 code |= 32
                 letter_bins[np.uint64(code & (_LETTER_BINS - 1))] += 1
@@ -199,7 +199,7 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
             words += 1
             letters += length
             letter_bytes += at - start
-            if is_ascii and length >= 3:
+            if widest == 1 and length >= 3:
                 plain += 1
                 voweled += (seen & _VOWEL) != 0
             place = (hashed ^ (hashed >> np.uint64(32))) & np.uint64(_WORD_BINS - 1)

@@ -1,0 +1,271 @@
+"""Augmented scenarios: valid, of the same cell and scenario, told of someone else, and determined by their origin."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schema.family import identify
+from schema.scenario import FAMILY
+from streams.augmentation.scenario import augment
+from streams.augmentation.scenario.moves import CAPACITY_STEPS, EFFECT_STEPS, SCORE_STEPS
+from streams.augmentation.scenario.phrases import UNSURE, replaced
+from streams.augmentation.scenario.vocabulary import ANYONE, MEN, RELATIONS, SETTINGS, WOMEN
+from tests import scenarios
+
+KEPT = ("scenario_id", "character_age_band", "complexity_type", "capacity_level", "authenticity_target")
+KEPT += ("qualitative_anchor", "generator", "model", "batch_id", "seed", "chunk")
+TEXTS = ("context", "request", "response")
+PLAIN = scenarios.row(
+    8 * (4 * 2 + 2),
+    character_name="Nadia",
+    character_relation="older sister",
+    setting="the kitchen",
+    context="My older sister Nadia stands in the kitchen; the kettle is on, and the week has been long.",
+    request="Nadia, could you take the dog for the whole weekend? Nadia's garden is so much larger.",
+    response="I can take the dog on Sunday, and not before; on Saturday I need to sleep.",
+)
+
+
+def copies(frame: pl.DataFrame, count: int) -> pl.DataFrame:
+    """Every row `count` times, as the refine stage hands them to an augmentation."""
+    numbered = frame.with_columns(record=pl.int_range(pl.len(), dtype=pl.UInt32))
+    return pl.concat([numbered.with_columns(copy=pl.lit(copy, dtype=pl.UInt32)) for copy in range(count)])
+
+
+def judged(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows as the refine stage derives them; one that breaks a rule fails here."""
+    valid, failures = FAMILY.rules.filter(FAMILY.derive(identify(frame, FAMILY)))
+    assert failures.counts() == {}
+    return valid
+
+
+def augmented(**changes: Any) -> dict[str, Any] | None:
+    """The first copy of the plain row, if it has one."""
+    made = augment(copies(scenarios.frame([{**PLAIN, **changes}]), 1))
+    judged(made)
+    return made.row(0, named=True) if made.height else None
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 100_000), st.integers(1, 40), st.integers(1, 4))
+def test_copies_are_valid_and_stay_in_their_cell(first: int, count: int, number: int) -> None:
+    origins = scenarios.valid_rows(count, first)
+    rows = copies(origins, number)
+    made = augment(rows)
+    assert dict(made.schema) == {**FAMILY.wire, "record": pl.UInt32()}
+    assert made["example_id"].null_count() == made["split"].null_count() == made.height
+    valid = judged(made)
+
+    both = valid.join(
+        rows.unique("record").select("record", *FAMILY.wire), on="record", suffix="_origin", validate="m:1"
+    )
+    assert both.select((pl.col("augmented_from") == pl.col("example_id_origin")).all()).item()
+    # The scenario is the group, and so the split is the origin's.
+    for column in (*KEPT, "split"):
+        assert both[column].eq_missing(both[f"{column}_origin"]).all(), column
+    assert both.select(
+        ((pl.col("effective_capacity") - pl.col("effective_capacity_origin")).abs() < (CAPACITY_STEPS + 0.5) / 10).all()
+        & ((pl.col("authenticity_score") - pl.col("authenticity_score_origin")).abs() < (SCORE_STEPS + 0.5) / 100).all()
+    ).row(0) == (True,)
+    factors = both.explode("capacity_factors")["capacity_factors"].struct.unnest()
+    before = both.explode("capacity_factors_origin")["capacity_factors_origin"].struct.unnest()
+    assert factors["name"].equals(before["name"])
+    assert ((factors["effect"] - before["effect"]).abs() < (EFFECT_STEPS + 0.5) / 10).all()
+    assert (factors["effect"] * before["effect"] > 0).all()
+
+    # No two of one origin are the same example, nor the origin itself.
+    assert not valid["example_id"].is_in(origins["example_id"]).any()
+    assert valid["example_id"].n_unique() == valid.height
+
+
+def test_every_valid_row_has_copies_and_each_part_of_most_is_another() -> None:
+    rows = copies(scenarios.valid_rows(256), 3)
+    made = augment(rows)
+    assert made.height == rows.height
+    both = made.join(rows.unique("record"), on="record", suffix="_origin")
+    for column in ("character_name", "setting", "effective_capacity", "support_needed", "authenticity_score"):
+        assert both.select((pl.col(column) != pl.col(f"{column}_origin")).mean()).item() > 0.7, column
+    assert both.select((pl.col("character_relation") != pl.col("character_relation_origin")).mean()).item() > 0.5
+
+
+def test_a_copy_depends_on_its_row_and_its_number_alone() -> None:
+    rows = copies(scenarios.valid_rows(64), 3)
+    made = augment(rows)
+    shuffled = augment(rows.sample(fraction=1, shuffle=True, seed=1))
+    order = ["record", *TEXTS]
+    assert made.sort(order).equals(shuffled.sort(order))
+    alone = rows.filter((pl.col("record") == 17) & (pl.col("copy") == 2))
+    assert augment(alone).row(0) in made.filter(pl.col("record") == 17).rows()
+
+
+def test_swaps_stand_wherever_the_old_words_stood() -> None:
+    row = augmented()
+    assert row is not None
+    assert row["character_name"] in WOMEN
+    assert row["character_relation"] in {r.name for r in RELATIONS if r.circle == "siblings"} - {"older sister"}
+    assert row["setting"] in SETTINGS[0]
+    for text in TEXTS:
+        back = row[text]
+        for column in ("setting", "character_relation", "character_name"):
+            back = back.replace(row[column], PLAIN[column])
+        assert back == PLAIN[text]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Of nobody in particular.
+        {"character_name": "Ann", "context": "In the kitchen it is Anniversary day, and Ann-Marie is out with Annä."},
+        {"character_relation": "uncle", "context": "In the kitchen Nadia waits; no relation is named here at all."},
+        # Called by another name of kin as well.
+        {"context": "My older sister Nadia stands in the kitchen.", "request": "Mum, could you take the dog, Nadia?"},
+        {"context": "I have an older sister, Nadia, who is in the kitchen with a long list."},
+        {"setting": "the lighthouse", "context": "My older sister Nadia is in the lighthouse, and it is late."},
+        {"setting": "the kitchen", "context": "My older sister Nadia is in THE KITCHEN, and it is rather late."},
+    ],
+)
+def test_what_cannot_be_swapped_safely_is_left(changes: dict[str, Any]) -> None:
+    row = augmented(**changes)
+    origin = {**PLAIN, **changes}
+    assert row is not None
+    left = [name for name in ("character_name", "character_relation", "setting") if row[name] == origin[name]]
+    assert left
+    for name in left:
+        for text in TEXTS:
+            assert len(re.findall(rf"(?i)\b{origin[name]}\b", row[text])) == len(
+                re.findall(rf"(?i)\b{origin[name]}\b", origin[text])
+            )
+
+
+def test_a_name_goes_with_the_gender_that_relation_and_texts_give_away() -> None:
+    neutral = {
+        "character_relation": "flatmate",
+        "character_age_band": "18-25",
+        "context": "My flatmate Yong stands in the kitchen; the kettle is on, and the week has been long.",
+        "character_name": "Yong",
+        "request": "Yong, could you take the dog for the whole weekend? It would help me no end.",
+    }
+    names = {}
+    for told in ("", " She is tired.", " He is tired.", " She is tired, and he is not."):
+        row = augmented(**{**neutral, "context": neutral["context"] + told})
+        assert row is not None
+        names[told] = row["character_name"]
+    assert names[""] in {*WOMEN, *MEN, *ANYONE}
+    assert names[" She is tired."] in WOMEN
+    assert names[" He is tired."] in MEN
+    assert names[" She is tired, and he is not."] == "Yong"
+
+
+def test_a_row_with_nothing_to_swap_has_no_copy() -> None:
+    assert (
+        augmented(
+            character_name="Nadia",
+            setting="the lighthouse",
+            context="Deep in the lighthouse a lamp is being mended, and nobody talks.",
+            request="Could you take the dog for the whole weekend?",
+        )
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"response": "I have about 4.5 in me today, so Sunday it is, and not before."},
+        {"response": "Today I am a four out of ten, so Sunday it is, and not before."},
+    ],
+)
+def test_numbers_that_the_texts_speak_of_stay(changes: dict[str, Any]) -> None:
+    row = augmented(**changes)
+    assert row is not None
+    for column in ("base_capacity", "effective_capacity", "support_needed", "capacity_factors", "calculation_steps"):
+        assert row[column] == PLAIN[column]
+
+
+def test_numbers_finer_than_written_and_effects_beyond_the_scale_stay() -> None:
+    huge = [{"name": "a fall", "effect": -40.0}, {"name": "a rise", "effect": 39.0}]
+    fine = [{"name": "a fall", "effect": -0.96}]
+    for effects, base in ((huge, 6.0), (fine, 5.96)):
+        lines = scenarios.steps(base, [effect["effect"] for effect in effects])
+        if effects is fine:
+            lines = ["5.96 - 0.96 = 5.0", "5.0 + 2.0 = 7.0"]
+        changes = {"capacity_factors": effects, "base_capacity": base, "calculation_steps": lines}
+        row = augmented(effective_capacity=5.0, support_needed=5.0, support_possible=7.0, **changes)
+        assert row is not None
+        assert {name: row[name] for name in changes} == changes
+
+
+def test_what_was_paid_and_validated_was_so_for_the_origin_alone() -> None:
+    row = augmented(
+        generator="llm",
+        model="m",
+        prompt_tokens=10,
+        completion_tokens=20,
+        cost_usd=0.1,
+        validation_model="v",
+        validation_score=0.9,
+    )
+    assert row is not None
+    assert (row["generator"], row["model"]) == ("llm", "m")
+    nulls = ("prompt_tokens", "completion_tokens", "cost_usd", "validation_model", "validation_score")
+    assert all(row[name] is None for name in nulls)
+
+
+def test_no_rows_have_no_copies() -> None:
+    assert augment(copies(scenarios.valid_rows(3), 1)[:0]).height == 0
+
+
+def test_every_swap_has_others_to_be_swapped_for() -> None:
+    assert len({*WOMEN, *MEN, *ANYONE}) == len(WOMEN) + len(MEN) + len(ANYONE)
+    settings_ = [setting for kind in SETTINGS for setting in kind]
+    assert len(set(settings_)) == len(settings_)
+    assert all(setting == setting.lower() and setting.startswith("the ") for setting in settings_)
+    assert len({relation.name for relation in RELATIONS}) == len(RELATIONS)
+
+
+def replace_one(text: str, old: str, new: str) -> tuple[str, int]:
+    texts, counts = replaced(pl.Series([text]), pl.Series([old]), pl.Series([new]))
+    return texts.item(), int(counts[0])
+
+
+ASCII = st.text("abB -_'.,1", max_size=30)
+
+
+@given(ASCII, st.text("abB ", min_size=1, max_size=4), st.text("xyZ", max_size=6))
+def test_phrases_are_replaced_as_a_regular_expression_would(text: str, old: str, new: str) -> None:
+    anywhere = re.compile(rf"(?<![\w-]){re.escape(old)}(?![\w-])", re.IGNORECASE)
+    capital = old[0].upper() + old[1:]
+    found = [match[0] for match in anywhere.finditer(text)]
+    if any(each not in (old, capital) for each in found):
+        assert replace_one(text, old, new) == (text, UNSURE)
+        return
+
+    def written(match: re.Match[str]) -> str:
+        return new if match[0] == old else new[:1].upper() + new[1:]
+
+    assert replace_one(text, old, new) == (anywhere.sub(written, text), len(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("\u201cNadia\u201d, said Nadia\u2014twice", "\u201cVera\u201d, said Vera\u2014twice"),
+        ("Nadia", "Vera"),
+        ("Nadia\u2019s", "Vera\u2019s"),
+        ("NadiaNadia", None),
+        ("é Nadia é", "é Vera é"),
+    ],
+)
+def test_typographic_marks_end_a_word(text: str, result: str | None) -> None:
+    assert replace_one(text, "Nadia", "Vera")[0] == (result or text)
+
+
+@pytest.mark.parametrize("text", ["éNadia", "Nadiaé", "NADIA", "nadia", "Nadia 娜Nadia"])
+def test_a_row_in_doubt_is_left_as_it_is(text: str) -> None:
+    assert replace_one(text, "Nadia", "Vera") == (text, UNSURE)
