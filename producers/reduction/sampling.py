@@ -1,17 +1,19 @@
-"""Initial terms: closed terms of exactly a given size and depth, each with the same probability.
+"""Closed terms of exactly a given class, size and depth, each with the same probability.
 
 A term is written as its preorder tokens, one byte each: `APPLICATION`, `ABSTRACTION`, or `FIRST_INDEX` + index. What is
-drawn for a trace depends on (seed, chunk, trace) alone: each trace has its own SplitMix64 stream.
+drawn for a trace depends on (seed, chunk, trace) alone, for a cell on (seed, number of the row): each has its own
+SplitMix64 stream.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from producers.reduction.counting import count_terms
+from producers.reduction.counting import EVERY, Counts, Grammar, count_terms
 from schema.compiled import compiled
 
 Array = npt.NDArray[Any]
@@ -24,6 +26,28 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _UNIT = 2.0**-53
+# Where the streams of cells begin: apart from those of the traces of the same seed.
+_CELLS = np.uint64(0xD1B54A32D192ED03)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What may be drawn for each of C cells: S shapes in all, none without terms.
+
+    Attributes:
+        grammar: its classes.
+        exact, within: its tables, as `count_terms` returns them.
+        shapes: (S, 3) nodes, depth and class.
+        upto: (S,) the sums of the shapes' weights within their cell.
+        bounds: (C + 1,) cell c has the shapes bounds[c] <= s < bounds[c + 1].
+    """
+
+    grammar: Grammar
+    exact: Counts
+    within: Counts
+    shapes: Array
+    upto: Array
+    bounds: Array
 
 
 def sample_chunks(shapes: Array, seed: int, first_chunk: int, chunks: int, traces: int) -> tuple[Array, Array]:
@@ -32,8 +56,18 @@ def sample_chunks(shapes: Array, seed: int, first_chunk: int, chunks: int, trace
     Chunk c takes row c mod len(shapes) of `shapes`, (depth, smallest size, largest size): its depth exactly, its size
     uniform between the two.
     """
-    exact, within = count_terms(int(shapes[:, 2].max()), int(shapes[:, 0].max()))
-    return _sample_terms(exact, within, shapes, seed, first_chunk, chunks, traces)  # type: ignore[no-any-return]
+    exact, within = count_terms(EVERY, int(shapes[:, 2].max()), int(shapes[:, 0].max()))
+    grammar = EVERY.bodies, EVERY.pairs
+    return _sample_chunks(exact, within, *grammar, shapes, seed, first_chunk, chunks, traces)  # type: ignore[no-any-return]
+
+
+def sample_cells(cells: Cells, chosen: Array, seed: int, first: int) -> tuple[Array, Array]:
+    """Return (tokens, offsets) of a term for each of `chosen` (N,), places of cells; row i has the number `first` + i.
+
+    A shape of the cell is drawn by its weight, then a term of that shape.
+    """
+    tables = cells.exact, cells.within, cells.grammar.bodies, cells.grammar.pairs
+    return _sample_cells(*tables, cells.shapes, cells.upto, cells.bounds, chosen, seed, first)  # type: ignore[no-any-return]
 
 
 @compiled
@@ -51,75 +85,137 @@ def _uniform(state: Array) -> float:
 
 
 @compiled
-def _sample_terms(
-    exact: Array, within: Array, shapes: Array, seed: int, first_chunk: int, chunks: int, traces: int
+def _sample_chunks(
+    exact: Array,
+    within: Array,
+    bodies: Array,
+    pairs: Array,
+    shapes: Array,
+    seed: int,
+    first_chunk: int,
+    chunks: int,
+    traces: int,
 ) -> tuple[Array, Array]:
     """Do what `sample_chunks` does with the tables of `count_terms`."""
     offsets = np.empty(chunks * traces + 1, dtype=np.int64)
     offsets[0] = 0
-    tokens = np.empty(chunks * traces * (exact.shape[2] - 1), dtype=np.uint8)
-    frames = np.empty((exact.shape[2], 4), dtype=np.int64)
+    largest = exact.shape[3] - 1
+    tokens = np.empty(chunks * traces * largest, dtype=np.uint8)
+    frames = np.empty((largest + 1, 5), dtype=np.int64)
     state = np.empty(1, dtype=np.uint64)
     for row in range(chunks * traces):
         chunk = first_chunk + row // traces
         cycle = chunk % shapes.shape[0]
         state[0] = _mix(_mix(_mix(np.uint64(seed) + _GOLDEN) + np.uint64(chunk)) + np.uint64(row % traces))
-        smallest, largest = shapes[cycle, 1], shapes[cycle, 2]
-        size = smallest + int(_uniform(state) * (largest - smallest + 1))
-        offsets[row + 1] = _sample_term(exact, within, size, shapes[cycle, 0], state, frames, tokens, offsets[row])
+        low, high = shapes[cycle, 1], shapes[cycle, 2]
+        frames[0, 0] = low + int(_uniform(state) * (high - low + 1))
+        frames[0, 1], frames[0, 2] = shapes[cycle, 0], 0
+        offsets[row + 1] = _sample_term(exact, within, bodies, pairs, state, frames, tokens, offsets[row])
+    return tokens, offsets
+
+
+@compiled
+def _sample_cells(
+    exact: Array,
+    within: Array,
+    bodies: Array,
+    pairs: Array,
+    shapes: Array,
+    upto: Array,
+    bounds: Array,
+    chosen: Array,
+    seed: int,
+    first: int,
+) -> tuple[Array, Array]:
+    """Do what `sample_cells` does."""
+    offsets = np.empty(chosen.size + 1, dtype=np.int64)
+    offsets[0] = 0
+    largest = exact.shape[3] - 1
+    tokens = np.empty(chosen.size * largest, dtype=np.uint8)
+    frames = np.empty((largest + 1, 5), dtype=np.int64)
+    state = np.empty(1, dtype=np.uint64)
+    for row in range(chosen.size):
+        state[0] = _mix(_mix(np.uint64(seed) + _CELLS) + np.uint64(first + row))
+        low, high = bounds[chosen[row]], bounds[chosen[row] + 1] - 1
+        wanted = _uniform(state) * upto[high]
+        while low < high:
+            middle = (low + high) // 2
+            if upto[middle] > wanted:
+                high = middle
+            else:
+                low = middle + 1
+        frames[0, 0], frames[0, 1], frames[0, 2] = shapes[low, 0], shapes[low, 1], shapes[low, 2]
+        offsets[row + 1] = _sample_term(exact, within, bodies, pairs, state, frames, tokens, offsets[row])
     return tokens, offsets
 
 
 @compiled
 def _sample_term(
-    exact: Array, within: Array, size: int, depth: int, state: Array, frames: Array, tokens: Array, at: int
+    exact: Array, within: Array, bodies: Array, pairs: Array, state: Array, frames: Array, tokens: Array, at: int
 ) -> int:
-    """Write a term of exactly `size` and `depth` to tokens[at:] and return where it ends.
+    """Write a closed term of exactly the shape in frames[0] to tokens[at:] and return where it ends.
 
-    A frame is a subterm still to be drawn: (nodes, depth, bound indices, whether that depth is exact).
+    A frame is a subterm still to be drawn: (nodes, depth, class, bound indices, whether that depth is exact).
     """
-    frames[0, 0], frames[0, 1], frames[0, 2], frames[0, 3] = size, depth, 0, 1
+    frames[0, 3], frames[0, 4] = 0, 1
     level = 0
     while level >= 0:
-        nodes, deepest = frames[level, 0], frames[level, 1]
-        bound, is_exact = frames[level, 2], frames[level, 3]
+        nodes, deepest, name = frames[level, 0], frames[level, 1], frames[level, 2]
+        bound, is_exact = frames[level, 3], frames[level, 4]
         if nodes == 1:
             tokens[at] = FIRST_INDEX + int(_uniform(state) * bound)
             at += 1
             level -= 1
             continue
-        left_over = _uniform(state) * (exact if is_exact else within)[deepest, bound, nodes]
-        left_over -= (exact if is_exact else within)[deepest - 1, bound + 1, nodes - 1]
+        left_over = _uniform(state) * (exact if is_exact else within)[name, deepest, bound, nodes]
+        body = bodies[name]
+        if body >= 0:
+            left_over -= (exact if is_exact else within)[body, deepest - 1, bound + 1, nodes - 1]
         # Rounding can leave something after the last way: it goes to the last way there is.
-        function_size, function_exact, argument_exact = 0, 0, 0
-        if left_over >= 0:
-            same = (exact if is_exact else within)[deepest - 1, bound]
-            shallow = within[deepest - 2 if is_exact and deepest >= 2 else 0, bound]
-            any_depth, exact_depth = within[deepest - 1, bound], exact[deepest - 1, bound]
+        function_size, function_exact, argument_exact, pair = 0, 0, 0, 0
+        for way in range(2):
+            function, argument = pairs[name, way, 0], pairs[name, way, 1]
+            if left_over < 0 or function < 0:
+                break
+            any_depth = within[argument, deepest - 1, bound]
+            if is_exact == 0:
+                same = within[function, deepest - 1, bound]
+                for i in range(1, nodes - 1):
+                    ways = same[i] * any_depth[nodes - 1 - i]
+                    if ways > 0:
+                        function_size, pair = i, way
+                        left_over -= ways
+                        if left_over < 0:
+                            break
+                continue
+            same = exact[function, deepest - 1, bound]
+            shallow = within[function, max(deepest - 2, 0), bound]
+            exact_depth = exact[argument, deepest - 1, bound]
             for i in range(1, nodes - 1):
                 ways = same[i] * any_depth[nodes - 1 - i]
                 if ways > 0:
-                    function_size, function_exact, argument_exact = i, is_exact, 0
+                    function_size, function_exact, argument_exact, pair = i, 1, 0, way
                     left_over -= ways
                     if left_over < 0:
                         break
                 ways = shallow[i] * exact_depth[nodes - 1 - i]
-                if ways > 0 and is_exact and deepest >= 2:
-                    function_size, function_exact, argument_exact = i, 0, 1
+                if ways > 0 and deepest >= 2:
+                    function_size, function_exact, argument_exact, pair = i, 0, 1, way
                     left_over -= ways
                     if left_over < 0:
                         break
         if function_size == 0:
             tokens[at] = ABSTRACTION
             at += 1
-            frames[level, 0], frames[level, 1], frames[level, 2] = nodes - 1, deepest - 1, bound + 1
+            frames[level, 0], frames[level, 1] = nodes - 1, deepest - 1
+            frames[level, 2], frames[level, 3] = body, bound + 1
             continue
         tokens[at] = APPLICATION
         at += 1
         # The argument waits below the function; where only the argument is of the exact depth, the function is lower.
-        frames[level, 0], frames[level, 1], frames[level, 3] = nodes - 1 - function_size, deepest - 1, argument_exact
-        frames[level, 2] = bound
+        frames[level, 0], frames[level, 1] = nodes - 1 - function_size, deepest - 1
+        frames[level, 2], frames[level, 4] = pairs[name, pair, 1], argument_exact
         level += 1
         frames[level, 0], frames[level, 1] = function_size, deepest - 1 - argument_exact
-        frames[level, 2], frames[level, 3] = bound, function_exact
+        frames[level, 2], frames[level, 3], frames[level, 4] = pairs[name, pair, 0], bound, function_exact
     return at

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 
 from producers.reduction.classes import (
     ANY,
+    BY_REDEX,
     CLASSES,
     DEEPEST_REDEX,
     FUNCTION,
     NEUTRAL,
     NORMAL,
-    count_classes,
     reducible,
     spine,
 )
+from producers.reduction.counting import count_terms
 from producers.reduction.filling import DEEPEST, LARGEST_SIZE, fill
 from producers.reduction.recipe import DEFAULT_FUEL, DEFAULT_SIZE_CAP
 from schema.errors import UsageError
@@ -73,7 +74,7 @@ def labels(cells: Sequence[Mapping[str, str]]) -> list[str]:
 
 @pytest.mark.parametrize("bound", [0, 1, 2])
 def test_counts_by_class_are_those_of_an_enumeration(bound: int) -> None:
-    exact, within = count_classes(8, 7)
+    exact, within = count_terms(BY_REDEX, 8, 7)
     for nodes in range(1, 8):
         found: Counter[tuple[int, int]] = Counter()
         for term in plain.terms(nodes, bound):
@@ -86,7 +87,7 @@ def test_counts_by_class_are_those_of_an_enumeration(bound: int) -> None:
 
 
 def test_classes_share_out_all_large_terms() -> None:
-    exact, _ = count_classes(LARGEST_SIZE, DEEPEST)
+    exact, _ = count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)
     # A redex is at least two edges above the deepest index.
     every = exact[ANY, : DEEPEST_REDEX + 3, 0]
     shared = exact[NORMAL] + sum(exact[reducible(depth)] for depth in range(DEEPEST_REDEX + 1))
@@ -95,7 +96,7 @@ def test_classes_share_out_all_large_terms() -> None:
 
 
 def test_sizes_of_closed_terms_are_the_ranges_that_possible_cells_are_known_by() -> None:
-    exact, _ = count_classes(LARGEST_SIZE, DEEPEST)
+    exact, _ = count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)
     for depth in range(DEEPEST + 1):
         for redex_depth in range(-1, DEEPEST_REDEX + 1):
             if redex_depth < 0:
@@ -108,7 +109,7 @@ def test_sizes_of_closed_terms_are_the_ranges_that_possible_cells_are_known_by()
 
 
 def test_a_cell_is_possible_exactly_when_closed_terms_of_it_are_counted() -> None:
-    exact, _ = count_classes(LARGEST_SIZE, DEEPEST)
+    exact, _ = count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)
     few: dict[str, int] = {}
     for cell in FAMILY.cells():
         smallest, largest = band_range(cell["size"], LARGEST_SIZE)

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from producers.reduction.counting import count_terms
+from producers.reduction.counting import EVERY, count_terms
 from producers.reduction.recipe import LARGEST_SIZE, SHAPES
 from producers.reduction.sampling import sample_chunks
 from tests import plain_reducer as plain
@@ -49,7 +49,7 @@ def _term_of(tokens: bytes) -> tuple[plain.Term, bytes]:
 
 @pytest.mark.parametrize("bound", [0, 1, 2, 3])
 def test_counts_are_those_of_an_enumeration(bound: int) -> None:
-    exact, within = count_terms(8, 7)
+    exact, within = (table[0] for table in count_terms(EVERY, 8, 7))
     for nodes in range(1, 8):
         depths = Counter(plain.depth(term) for term in plain.terms(nodes, bound))
         # Beyond depth + bound 7 the tables of that size hold nothing.
@@ -59,7 +59,7 @@ def test_counts_are_those_of_an_enumeration(bound: int) -> None:
 
 
 def test_counts_are_finite_and_every_shape_of_the_cycles_exists() -> None:
-    exact, within = count_terms(LARGEST_SIZE, int(SHAPES[:, 0].max()))
+    exact, within = (table[0] for table in count_terms(EVERY, LARGEST_SIZE, int(SHAPES[:, 0].max())))
     assert np.isfinite(exact).all() and np.isfinite(within).all()
     for depth, smallest, largest in SHAPES:
         assert (exact[depth, 0, smallest : largest + 1] > 0).all()
