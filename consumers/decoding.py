@@ -60,10 +60,9 @@ def _table(
     record: Record, topic: str, kind: Kind, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
 ) -> pa.Table:
     try:
-        headers = ForeignHeaders.parse(record.headers)
-        found = headers.ce_type
+        found = ForeignHeaders.parse(record.headers).ce_type
         if found == kind:
-            return read_table(record.value, columns, _MAX_ROWS, may_be_empty=headers.says_empty)
+            return read_table(record.value, columns, _MAX_ROWS)
     except RecordError as cause:
         raise error(_undecodable(record, topic, cause)) from cause
     wanted = "feedmill.{}.{}.v{}".format(*kind)

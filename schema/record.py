@@ -141,13 +141,15 @@ def _encode(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode(data: bytes, columns: Mapping[str, pl.DataType], max_rows: int) -> pl.DataFrame:
+def decode(
+    data: bytes, columns: Mapping[str, pl.DataType], max_rows: int, *, may_be_empty: bool = False
+) -> pl.DataFrame:
     """Return the frame of a record, with exactly `columns` in order; absent ones are null, unknown ones dropped.
 
     Raises:
         RecordError: as `read_table` and `conform`.
     """
-    return conform(read_table(data, columns, max_rows), columns)
+    return conform(read_table(data, columns, max_rows, may_be_empty=may_be_empty), columns)
 
 
 def read_table(data: bytes, columns: Container[str], max_rows: int, *, may_be_empty: bool = False) -> pa.Table:

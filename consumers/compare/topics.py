@@ -88,7 +88,7 @@ def _rows(record: Record, family: Family) -> Rows:
     if headers.ce_type is not None and headers.ce_type[2] != family.version:
         raise RecordError("unknown_schema_version", f"version {headers.ce_type[2]} of {family.name} is not known here")
     if headers.content_type == ARROW_STREAM:
-        return Rows(decode(record.value, family.wire, _MAX_ROWS))
+        return Rows(decode(record.value, family.wire, _MAX_ROWS, may_be_empty=headers.says_empty))
     # One object may stand on several lines.
     lines = [record.value] if isinstance(parsed(record.value), dict) else record.value.splitlines()
     return read_lines([line for line in lines if line.strip()], family)

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from broker.clients import Connection
+from consumers.compare.sources import source_named
 from feedmill.llm_runs import produce_llm
 from producers.scenario.llm import journal
 from producers.scenario.llm.agenda import Agenda
@@ -129,6 +130,8 @@ def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for
     records = raw_records(mine)
     intake = read_group(records, FAMILY, Limits(record_bytes=10**6, rows=1000, row_bytes=10**6))
     assert intake.dead == []
+    compared = list(source_named(f"topic:{records[0].topic}", lambda: mine).rows(FAMILY))
+    assert sum(len(rows) for rows in compared) == sum(rows.frame.height for rows in compared) == 200
     assert (intake.frame.height, set(intake.runs)) == (200, {"bad-server"})
     entries = journal.read(mine, run.run)
     assert len(entries) == len(records) == 1 + sum(calls for calls, _, _ in server.totals().values())
