@@ -124,7 +124,7 @@ def _reasons(name: str, side: Side) -> Text:
 
 
 def _notes(a: Side, b: Side) -> Iterable[str]:
-    if b["sample_rows"] < b["rows"] or a["sample_rows"] < a["rows"]:
+    if any(side["sample_rows"] < side["rows"] - side["rows_invalid"] for side in (a, b)):
         yield "Diversity and near duplicates are those of a sample of the rows."
     few, many = sorted(max(side["rows"], 1) for side in (a, b))
     if many > _LIKE_SIZES * few:

@@ -7,11 +7,11 @@ canonical content in characters, in runs of eight for both. Memory is bounded, h
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from consumers.compare.measures import SAMPLE_ROWS, mixed, nearest, ngrams, place_keys
+from consumers.compare.measures import SAMPLE_ROWS, nearest, ngrams, place_keys
 from schema.buffers import strings
+from schema.compiled import compiled
 from schema.family import Family
 from schema.shingles import Hashes, Offsets, shingles
 
@@ -25,37 +25,40 @@ class DistinctCount:
     """Counts values and distinct values: exactly up to `capacity` distinct ones, and beyond from a sample of them.
 
     The sample is of the values whose hash ends in `level` zero bits, and a level more is asked for whenever there are
-    too many: "On adaptive sampling" (Flajolet, 1990). Its standard error is about 1.2 / sqrt(capacity).
+    too many: "On adaptive sampling" (Flajolet, 1990). Its standard error is about 1.2 / sqrt(capacity). What is
+    counted does not depend on the order in which the values come.
     """
 
     def __init__(self, capacity: int = _HELD_NGRAMS) -> None:
         self._capacity = capacity
         self._level = 0
-        self._held = np.empty(0, dtype=np.uint64)
+        # At most half full, so that a place is soon found.
+        self._slots = np.zeros(1 << (2 * capacity).bit_length(), dtype=np.uint64)
+        self._held = 0
         self.values = 0
 
     def take(self, values: Hashes) -> None:
         """Count values (S,)."""
         self.values += len(values)
-        # The values may be counts or characters themselves, whose last bits are anything but evenly drawn.
-        held = np.unique(self._sampled(mixed(values)))
-        self._held = np.union1d(self._held, held)
-        while len(self._held) > self._capacity:
-            self._level += 1
-            self._held = self._sampled(self._held)
+        done = 0
+        while done < len(values):
+            done, self._held = _hold(self._slots, values, done, self._level, self._held, self._capacity)
+            while self._held > self._capacity:
+                self._level += 1
+                sampled = (self._slots & np.uint64((1 << self._level) - 1)) == 0
+                kept = self._slots[sampled & (self._slots != 0)]
+                self._slots[:] = 0
+                self._held = _place_all(self._slots, kept)
 
     @property
     def distinct(self) -> int:
         """How many distinct values were counted."""
-        return len(self._held) << self._level
+        return self._held << self._level
 
     @property
     def ratio(self) -> float:
         """Distinct values to all, 0 where there is none."""
         return min(1.0, self.distinct / self.values) if self.values else 0.0
-
-    def _sampled(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        return hashes[hashes & np.uint64((1 << self._level) - 1) == 0] if self._level else hashes
 
 
 class TextTally:
@@ -114,18 +117,65 @@ def byte_runs(texts: pl.Series) -> tuple[Hashes, Offsets]:
     Returns:
         (runs (S,), offsets (N + 1,)): text i has runs[offsets[i]:offsets[i + 1]].
     """
-    data, bounds = strings(texts.rechunk())
-    held = np.concatenate([data[: bounds[-1]], np.zeros(RUN_BYTES - 1, dtype=np.uint8)]).astype(np.uint64)
-    windows = np.zeros(len(held) - RUN_BYTES + 1, dtype=np.uint64)
-    for place in range(RUN_BYTES):
-        windows |= held[place : place + len(windows)] << np.uint64(8 * place)
-    lengths = np.diff(bounds)
-    counts = np.maximum(lengths - RUN_BYTES + 1, 1)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    # Where each run begins: its text's first byte, and one further for each run before it.
-    begins = np.repeat(bounds[:-1] - offsets[:-1], counts) + np.arange(offsets[-1])
-    runs = windows[np.minimum(begins, max(len(windows) - 1, 0))] if len(windows) else np.zeros(len(begins), np.uint64)
-    short = np.flatnonzero(lengths < RUN_BYTES)
-    # What follows a short text is another's.
-    runs[offsets[short]] &= (np.uint64(1) << (8 * lengths[short]).astype(np.uint64)) - np.uint64(1)
+    return _byte_runs(*strings(texts.rechunk()))  # type: ignore[no-any-return]
+
+
+@compiled
+def _byte_runs(data, bounds):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Shift one byte after another through a run."""
+    rows = bounds.size - 1
+    offsets = np.zeros(rows + 1, dtype=np.int64)
+    for row in range(rows):
+        offsets[row + 1] = offsets[row] + max(bounds[row + 1] - bounds[row] - RUN_BYTES + 1, 1)
+    runs = np.empty(offsets[rows], dtype=np.uint64)
+    top = np.uint64(8 * (RUN_BYTES - 1))
+    for row in range(rows):
+        begin, length = bounds[row], bounds[row + 1] - bounds[row]
+        run = np.uint64(0)
+        for place in range(min(length, RUN_BYTES)):
+            run |= np.uint64(data[begin + place]) << np.uint64(8 * place)
+        at = offsets[row]
+        runs[at] = run
+        for place in range(begin + RUN_BYTES, begin + length):
+            run = (run >> np.uint64(8)) | (np.uint64(data[place]) << top)
+            at += 1
+            runs[at] = run
     return runs, offsets
+
+
+@compiled
+def _hold(slots, values, begin, level, held, capacity):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Hold the sampled among values[begin:] until there are too many; return (where it stopped, values held)."""
+    mask = np.uint64((1 << level) - 1)
+    for place in range(begin, values.size):
+        # Characters are anything but evenly drawn: mixed, as `measures.mixed` does, after a step away from 0.
+        value = (values[place] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        value = value ^ (value >> np.uint64(31))
+        if value & mask == 0:
+            held += _place(slots, value)
+            if held > capacity:
+                return place + 1, held
+    return values.size, held
+
+
+@compiled
+def _place_all(slots, values):  # type: ignore[no-untyped-def] # pragma: no cover
+    held = 0
+    for value in values:
+        held += _place(slots, value)
+    return held
+
+
+@compiled
+def _place(slots, value):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Put a hash in its slot, the first free one from where its upper bits say; return 1 where it was not there."""
+    # 0 is a free slot, and the hash of no text.
+    slot = np.int64((value >> np.uint64(20)) & np.uint64(slots.size - 1))
+    while slots[slot] != 0:
+        if slots[slot] == value:
+            return 0
+        slot = (slot + 1) & (slots.size - 1)
+    slots[slot] = value
+    return 1
