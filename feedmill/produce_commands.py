@@ -1,4 +1,4 @@
-"""The commands that fill raw topics: `feedmill produce reduction` and `feedmill ingest`."""
+"""The commands that fill raw topics: `feedmill produce FAMILY` and `feedmill ingest`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from feedmill.following import check_follow_options
 from feedmill.progress import progress
+from feedmill.scenario_commands import scenario_command
 from schema.registry import family_named
 from schema.settings import load_settings
 
@@ -71,6 +72,9 @@ def reduction_command(
         where = f"{connection.settings.namespace}.reduction.raw"
     elapsed_s = time.monotonic() - began
     print(f"{count:,} reductions of run {parameters.run} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
+
+
+app.command("scenario")(scenario_command)
 
 
 def _follow_reductions(seed: int, run: str) -> None:

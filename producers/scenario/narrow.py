@@ -2,11 +2,12 @@
 
 Only to be compared with (`feedmill compare`), never to train on. Scores are 0.82 to 0.95, the type is always the
 baseline, capacity is medium or high, and a handful of sentences makes all texts; so most rows are near duplicates. Each
-row by itself is valid. The cells planned for a run are left out of account.
+row by itself is valid. It covers two cells of 128.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,17 +16,26 @@ import numpy.typing as npt
 import polars as pl
 
 from producers.scenario.composer.engine import Grammar, Slot
-from producers.scenario.numbers import MOST_FACTORS, completed
+from producers.scenario.draws import Draws
+from producers.scenario.numbers import MOST_FACTORS, numbers_of
 from producers.scenario.rows import Origin, rows_of
-from schema.scenario.bands import CAPACITY_LEVELS, COMPLEXITY_TYPES, level_names, target_names
+from schema.scenario import FAMILY
+from schema.scenario.bands import CAPACITY_LEVELS
+
+Array = npt.NDArray[Any]
 
 GENERATOR = "narrow"
 SCORES = (82, 95)  # hundredths
 LEVELS = ("medium", "high")
+TARGET, TYPE = "excellent", "baseline"
 
-_FIRST_LEVEL = level_names().index(LEVELS[0])
-_TARGET = target_names().index("excellent")
-_TYPE = COMPLEXITY_TYPES.index("baseline")
+_CELLS = np.array(
+    [
+        index
+        for index, cell in enumerate(FAMILY.cells())
+        if (cell["authenticity_target"], cell["complexity_type"]) == (TARGET, TYPE) and cell["capacity_level"] in LEVELS
+    ]
+)
 _AGE_BAND = "26-35"
 _FACTORS = ("a busy week", "a short night", "a good breakfast", "a sunny day")
 _FACTOR_SLOTS = [f"factor_{place}" for place in range(MOST_FACTORS)]
@@ -64,22 +74,19 @@ def grammar() -> Grammar:
     )
 
 
-def narrow_rows(cells: npt.NDArray[Any], origin: Origin) -> pl.DataFrame:
-    """Return as many rows as there are cells, whatever these are: identified, in the wire columns."""
+def narrow_cells(seed: int, first: int, rows: int) -> Array:
+    """Return the cell index of rows first..first + rows - 1: one of two, drawn."""
+    drawn: Array = _CELLS[Draws(seed, first, rows).below("cell", len(_CELLS))]
+    return drawn
+
+
+def narrow_rows(cells: Array, origin: Origin) -> pl.DataFrame:
+    """Return one row for each cell index of `narrow_cells`, (N,): identified, in the wire columns."""
     count = len(cells)
     draws = origin.draws(count)
-    level = _FIRST_LEVEL + draws.below("level", len(LEVELS))
-    bounds = np.array([(round(band.low * 10), round(band.high * 10)) for band in CAPACITY_LEVELS])[level]
-    numbers = completed(
-        level,
-        np.full(count, _TARGET),
-        np.full(count, _TYPE),
-        draws.between("effective", bounds[:, 0], bounds[:, 1]),
-        draws.between("score", *SCORES),
-        draws,
-    )
+    numbers = replace(numbers_of(np.asarray(cells, dtype=np.int64), draws), score=draws.between("score", *SCORES))
     compiled = grammar()
-    choice = compiled.chosen(draws, {"anchor": level}, {})
+    choice = compiled.chosen(draws, {"anchor": numbers.level}, {})
     texts = {
         "character_name": compiled.phrases(choice, ["name"]),
         "character_age_band": pl.Series([_AGE_BAND]).new_from_index(0, count),

@@ -83,13 +83,6 @@ def numbers_of(cells: Array, draws: Draws) -> Numbers:
     """Return numbers for cell indices, (N,) row-major over `FAMILY.cells()`; the rows' own are drawn by `draws`."""
     level, target, kind = cells // (_TARGETS * _TYPES), cells // _TYPES % _TARGETS, cells % _TYPES
     effective = draws.between("effective", _LEVEL_LOW[level], _LEVEL_HIGH[level])
-    return completed(
-        level, target, kind, effective, draws.between("score", _SCORE_LOW[target], _SCORE_HIGH[target]), draws
-    )
-
-
-def completed(level: Array, target: Array, kind: Array, effective: Array, score: Array, draws: Draws) -> Numbers:
-    """Return the numbers of rows whose cells, effective capacity (tenths) and score (hundredths) are given."""
     wanted = draws.between("factors", 1, MOST_FACTORS)
     # The less is left, the more has taken from it.
     giving = np.zeros_like(wanted)
@@ -117,7 +110,7 @@ def completed(level: Array, target: Array, kind: Array, effective: Array, score:
         drains=drains,
         gifts=gifts,
         needed=draws.between("needed", bounds[:, 0], bounds[:, 1]),
-        score=score,
+        score=draws.between("score", _SCORE_LOW[target], _SCORE_HIGH[target]),
     )
 
 

@@ -116,6 +116,14 @@ def encoded(run: ScenarioRun, layout: Layout) -> Iterator[Parcel[Block, list[Enc
     return _parcels(run, Records(_frames(run), FAMILY.name, layout))
 
 
+def rows_by_cell(run: ScenarioRun) -> npt.NDArray[np.int64]:
+    """Return how many rows of each cell the run has, (128,), row-major over `FAMILY.cells()`."""
+    counts = np.zeros(sum(1 for _ in FAMILY.cells()), dtype=np.int64)
+    for block in _blocks(run):
+        counts += np.bincount(block.cells, minlength=counts.size)
+    return counts
+
+
 def produce(connection: Connection, run: ScenarioRun, on_progress: Progress | None = None) -> ProduceReport:
     """Generate the run's examples and send them to `scenario.raw`; every one is acknowledged when this returns.
 
@@ -145,13 +153,17 @@ def _frames(run: ScenarioRun) -> Frames:
 def _parcels(run: ScenarioRun, job: Callable[[Block], Parcel[Block, Payload]]) -> Iterator[Parcel[Block, Payload]]:
     """Yield the run's parcels in order."""
     if run.count:
-        with Pool(job, run.workers) as pool:
+        # A process with no block to make would only take its time to start.
+        with Pool(job, min(run.workers, -(-run.count // _BLOCK_ROWS))) as pool:
             yield from pool.results(_blocks(run))
 
 
 def _blocks(run: ScenarioRun) -> Iterator[Block]:
+    from producers.scenario.narrow import narrow_cells
     from producers.scenario.planning import Planner
 
     planner = Planner(run.seed, run.existing)
     for number, first in enumerate(range(0, run.count, _BLOCK_ROWS)):
-        yield Block(number, first, planner.take(min(_BLOCK_ROWS, run.count - first)).astype(np.int16))
+        rows = min(_BLOCK_ROWS, run.count - first)
+        cells = narrow_cells(run.seed, first, rows) if run.backend == "narrow" else planner.take(rows)
+        yield Block(number, first, cells.astype(np.int16))

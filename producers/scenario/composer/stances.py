@@ -238,7 +238,7 @@ CLOSINGS = (
             "{^doing} is what I can offer, and it has a beginning and an end.",
             "You can have {doing} from me, but please find someone else for whatever follows.",
             "I will take on {doing}, and I will say so if it gets too much.",
-            "For {doing} you can rely on me; beyond that I would be guessing.",
+            "Rely on me for {doing}; beyond that I would be guessing.",
             "If {doing} can be done without haste, then yes.",
             "{^doing}, yes; anything on top of it, no.",
             "Let us agree on {doing} and look again afterwards.",

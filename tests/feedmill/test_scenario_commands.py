@@ -1,0 +1,102 @@
+"""`feedmill produce scenario`: what it sends or writes, what it says of it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from broker.clients import Connection
+from broker.topics import extents, topic_name
+from feedmill import scenario_commands
+from feedmill.cli import run
+from producers.scenario.run import ScenarioRun, generate
+from schema.record import RAW
+from schema.scenario import FAMILY
+from streams.coverage.client import Coverage
+from tests.feedmill.conftest import Command
+
+
+def test_a_file_holds_the_run_and_a_table_says_what_it_came_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "a.jsonl"
+    assert run(["produce", "scenario", "--count", "256", "--seed", "3", "--out", str(path)]) == 0
+    rows = pl.concat(generate(ScenarioRun(256, 3)))
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [document["example_id"] for document in written] == [f"{row:016x}" for row in rows["example_id"]]
+    told, noted = capfd.readouterr()
+    assert "256 rows by the composer, 128 of 128 cells covered" in told
+    assert "of the first 256 texts 0 are copies" in told
+    for name, count in rows["capacity_level"].value_counts().rows():
+        assert any(line.split()[-4:-1] == [name, str(count), f"{count / 256:.2%}"] for line in told.splitlines())
+    assert "seed 3" in noted and str(path) in noted
+
+
+def test_json_is_one_object_with_the_counts_of_the_rows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "n.jsonl"
+    arguments = ["--count", "300", "--seed", "4", "--backend", "narrow", "--out", str(path), "--json"]
+    assert run(["produce", "scenario", *arguments]) == 0
+    figures = json.loads(capfd.readouterr().out)
+    rows = pl.concat(generate(ScenarioRun(300, 4, "narrow")))
+    assert (figures["rows"], figures["cells_covered"], figures["cells_total"]) == (300, 2, 128)
+    assert figures["axes"]["capacity_level"] == {
+        name: int((rows["capacity_level"] == name).sum()) for name in FAMILY.axis("capacity_level").bins
+    }
+    assert figures["copies"] == 300 - rows["example_id"].n_unique()
+    assert figures["distinct_4grams"] < 0.1
+
+
+def test_gaps_first_plans_on_what_coverage_counts(
+    called: Command, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = ["|".join(cell.values()) for cell in FAMILY.cells()]
+    gaps = [labels[9], labels[100]]
+
+    class Counted(Coverage):
+        """What a coverage service with two gaps answers."""
+
+        def report(self, family: str) -> dict[str, object]:
+            assert family == FAMILY.name
+            return {"cells": {label: 10 for label in labels if label not in gaps}}
+
+    monkeypatch.setattr("streams.coverage.client.open_coverage", lambda connection: Counted.__new__(Counted))
+    status, told, _ = called("produce", "scenario", "--count", "2", "--seed", "1", "--gaps-first", "--json")
+    assert status == 0
+    figures = json.loads(told)
+    assert figures["cells_covered"] == 2
+    assert figures["to"] == topic_name(connection.settings, FAMILY.name, RAW)
+    sent = extents(connection, figures["to"])
+    assert sum(extent.end - extent.begin for extent in sent.values()) in (1, 2)
+    chosen = {axis: {name for name, rows in bins.items() if rows} for axis, bins in figures["axes"].items()}
+    assert chosen == {axis: {label.split("|")[place] for label in gaps} for place, axis in enumerate(FAMILY.cell_axes)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--count"),
+        (["--count", "5", "--follow"], "--follow"),
+        (["--count", "5", "--gaps-first", "--out", "a.jsonl"], "--gaps-first"),
+        (["--count", "5", "--gaps-first", "--backend", "narrow"], "--gaps-first"),
+        (["--follow", "--backend", "narrow"], "--backend narrow"),
+        (["--count", "5", "--backend", "llm", "--out", "a.jsonl"], "--out"),
+        (["--count", "5", "--backend", "markov"], "markov"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_in_one_line(
+    arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["produce", "scenario", *arguments]) in (1, 2)
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+
+
+def test_the_commands_backends_are_those_of_the_producer_and_a_model() -> None:
+    from producers.scenario.run import BACKENDS
+
+    assert [backend.value for backend in scenario_commands.Backend] == [*BACKENDS, "llm"]
