@@ -8,7 +8,7 @@ catch what is no prose: symbols, one word over and over, keys hit at random. Not
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -31,21 +31,22 @@ MEASURES: dict[str, pl.DataType] = {
     "visible": pl.Int64(),  # characters but spaces
     "letters": pl.Int64(),  # with the marks that letters carry
     "letter_bytes": pl.Int64(),  # in UTF-8: a character of a script with few to a word takes more
-    "cased": pl.Int64(),  # letters of a script that has capitals
+    "cased": pl.Int64(),  # letters of words in a script that has capitals
     "words": pl.Int64(),  # runs of letters
     "commonest_word": pl.Int64(),  # how often it occurs; never too few, and seldom too many
-    "commonest_letter": pl.Int64(),
+    "doubled_letters": pl.Int64(),  # letters that are the one before once more
     "plain_words": pl.Int64(),  # of three or more ASCII letters
     "voweled_words": pl.Int64(),  # those of them with a vowel
     "broken": pl.Int64(),  # replacement characters, control characters, and code points that are none
+    "suspects": pl.Int64(),  # what may begin or be a leftover: brackets, "%", words all in capitals, "lorem"
 }
 
-# English prose, for comparison: letters 0.96 of what is visible, words of 4.3 letters, the commonest 0.07 of them, the
-# commonest letter 0.12 of letters, 0.99 of words with a vowel.
+# English prose, for comparison: letters 0.96 of what is visible, words of 4.3 letters, the commonest 0.07 of them, 0.03
+# of letters doubled, 0.99 of words with a vowel.
 _LEAST_LETTERS = 0.6
 _MEAN_WORD = (1.5, 16.0)
 _MOST_ONE_WORD = 0.3
-_MOST_ONE_LETTER = 0.4
+_MOST_DOUBLED = 0.4
 _LEAST_VOWELED = 0.6
 # A share means something from so many on: "No, no, no." is an answer.
 _WORDS_TO_JUDGE = 8
@@ -53,14 +54,16 @@ _LETTERS_TO_JUDGE = 20
 # Of the words of two texts that are one text said twice.
 _MOST_SHARED = 0.9
 
-# What a template or a draft leaves behind, in any case or in capitals alone.
+# What a template or a draft leaves behind, or a model that speaks of itself; each holds a suspect (`measure`).
 LEFTOVERS = (
     r"[{}]|<[A-Za-z_ ]+>|\[[A-Z_ ]{2,}\]|\[(?:name|insert|your|setting|relation)\b|%[sd]\b|%\("
-    r"|\b(?:TODO|FIXME|TBD)\b|\b(?i:lorem ipsum)\b|\b(?i:as an ai (?:language )?model)\b"
+    r"|\b(?:TODO|FIXME|TBD)\b|\b(?i:lorem ipsum)\b|\b[Aa]s an AI (?:language )?model\b"
 )
 
 # Classes of code points, as bits.
-_LETTER, _CASED, _SPACE, _BROKEN, _VOWEL = 1, 2, 4, 8, 16
+_LETTER, _CASED, _SPACE, _BROKEN, _VOWEL, _CAPITAL, _SIGN = (1 << bit for bit in range(7))
+_OF_CLASS = {"L": _LETTER, "M": _LETTER, "Z": _SPACE}
+_OF_CATEGORY = {"Lu": _CASED | _CAPITAL, "Ll": _CASED, "Lt": _CASED}
 # Beyond the last plane with letters.
 _CLASSED = 0x32400
 _ASCII = 0x80
@@ -72,32 +75,40 @@ _ASCII = 0x80
     _CASED_LETTERS,
     _WORDS,
     _COMMONEST_WORD,
-    _COMMONEST_LETTER,
+    _DOUBLED_LETTERS,
     _PLAIN_WORDS,
     _VOWELED_WORDS,
     _BROKEN_CHARACTERS,
+    _SUSPECTS,
 ) = range(len(MEASURES))
 # Few, for all are cleared for each text; what shares a bin by chance is little beside the bounds.
-_WORD_BINS, _LETTER_BINS = 256, 128
-_PRIME = np.uint64(0x100000001B3)
+_WORD_BINS = 256
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_LOREM = np.uint64(reduce(lambda hashed, letter: hashed * 33 + letter, b"lorem", 0))
 
 
 def facts(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the facts of each row's texts: a frame of `FACTS`, as high as `frame` (wire columns)."""
     measured = {text: measure(frame[text]) for text in TEXTS}
     words = {text: measured[text]["words"] for text in TEXTS}
-    request, response = words["request"], words["response"]
-    # Counting is done; comparing words costs as much again, and is worth it only for texts of about the same length.
-    near = (request - response).abs() * 4 <= request + response
-    repeating = pl.Series(near & (request > 0))
-    places = repeating.arg_true()
+    # Comparing words costs as much again, and what has to share nine in ten has about as many.
+    fewer, more = (
+        pl.Series(extreme(words["request"].to_numpy(), words["response"].to_numpy()))
+        for extreme in (np.minimum, np.maximum)
+    )
+    places = ((fewer > 0) & (fewer >= _MOST_SHARED * more)).arg_true()
+    repeating = pl.Series(np.zeros(frame.height, dtype=np.bool_))
     repeated = repeats(frame["request"].gather(places), frame["response"].gather(places))
-    leftover = pl.any_horizontal(pl.col(text).str.contains(LEFTOVERS) for text in TEXTS).fill_null(False)
+    leftover = pl.Series(np.zeros(frame.height, dtype=np.bool_))
+    suspects = reduce(lambda left, right: left + right, (measured[text]["suspects"] for text in TEXTS)) > 0
+    suspicious = suspects.arg_true()
+    left = pl.any_horizontal(pl.col(text).str.contains(LEFTOVERS) for text in TEXTS).fill_null(False)
+    found = frame.select(pl.col(TEXTS).gather(suspicious)).select(left).to_series()
     columns = [
         *(measured[text].select(sane()).to_series().alias(f"{text}_sane") for text in TEXTS),
         *(measured[text]["letter_bytes"].alias(f"{text}_letter_bytes") for text in TEXTS),
         repeating.scatter(places, repeated).alias("response_repeats"),
-        frame.select(leftover=leftover).to_series(),
+        leftover.scatter(suspicious, found).alias("leftover"),
     ]
     return pl.DataFrame(columns, schema=FACTS)
 
@@ -121,7 +132,7 @@ def sane() -> pl.Expr:
         & (~(enough_words & mostly_cased) | (letters >= _MEAN_WORD[0] * words))
         & (~mostly_cased | (letters <= _MEAN_WORD[1] * words))
         & (~enough_words | (pl.col("commonest_word") <= _MOST_ONE_WORD * words))
-        & ((letters < _LETTERS_TO_JUDGE) | (pl.col("commonest_letter") <= _MOST_ONE_LETTER * letters))
+        & ((letters < _LETTERS_TO_JUDGE) | (pl.col("doubled_letters") <= _MOST_DOUBLED * letters))
         & (
             (pl.col("plain_words") < _WORDS_TO_JUDGE)
             | (pl.col("voweled_words") >= _LEAST_VOWELED * pl.col("plain_words"))
@@ -143,15 +154,15 @@ def repeats(first: pl.Series, second: pl.Series) -> pl.Series:
 @cache
 def _classes() -> Array:
     """The class of every code point below `_CLASSED`, as bits."""
-    bits = {"L": _LETTER, "M": _LETTER, "Z": _SPACE}
     table = np.zeros(_CLASSED, dtype=np.uint8)
     for code in range(_CLASSED):
         category = unicodedata.category(chr(code))
-        table[code] = bits.get(category[0], 0) | (_CASED if category in ("Lu", "Ll", "Lt") else 0)
+        table[code] = _OF_CLASS.get(category[0], 0) | _OF_CATEGORY.get(category, 0)
         if category in ("Cc", "Cn", "Co", "Cs"):
             table[code] = _BROKEN
     table[0xFFFD] = _BROKEN
     table[[ord(letter) for letter in "aeiouyAEIOUY"]] |= _VOWEL
+    table[[ord(sign) for sign in "{}<[%"]] |= _SIGN
     table[[ord(space) for space in "\t\n\r\v\f"]] = _SPACE
     table.setflags(write=False)
     return table
@@ -161,11 +172,9 @@ def _classes() -> Array:
 def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
     """Fill `found` (measures, rows) from the texts data[bounds[i]:bounds[i + 1]]."""
     word_bins = np.zeros(_WORD_BINS, dtype=np.int32)
-    letter_bins = np.zeros(_LETTER_BINS, dtype=np.int32)
     for row in range(bounds.size - 1):
         word_bins[:] = 0
-        letter_bins[:] = 0
-        visible = letters = letter_bytes = cased = words = plain = voweled = broken = commonest = 0
+        visible = letters = letter_bytes = cased = words = plain = voweled = broken = commonest = doubled = suspects = 0
         at, end = bounds[row], bounds[row + 1]
         while at < end:
             # ASCII is read here, for a call for each byte would cost more than all else.
@@ -175,20 +184,24 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
                 kind, code, width = _classified(data, at, end, classes)
             if not kind & _LETTER:
                 visible += (kind & _SPACE) == 0
-                broken += (kind & _BROKEN) != 0
+                if kind & (_BROKEN | _SIGN):
+                    broken += (kind & _BROKEN) != 0
+                    suspects += (kind & _SIGN) != 0
                 at += width
                 continue
-            start, length, hashed, seen = at, 0, np.uint64(0), np.uint8(0)
+            start, length, hashed, before = at, 0, np.uint64(0), np.int64(0)
+            some, every = np.uint8(0), np.uint8(0xFF)
             widest = 1
             while kind & _LETTER:
                 length += 1
-                cased += (kind & _CASED) != 0
-                seen |= kind
+                some |= kind
+                every &= kind
                 widest = max(widest, width)
                 # Either case of an ASCII letter; what else falls together is little beside the bounds.
                 code |= 32
-                letter_bins[np.uint64(code & (_LETTER_BINS - 1))] += 1
-                hashed = (hashed ^ np.uint64(code)) * _PRIME
+                doubled += code == before
+                before = code
+                hashed = (hashed << np.uint64(5)) + hashed + np.uint64(code)
                 at += width
                 if at >= end:
                     break
@@ -201,8 +214,10 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
             letter_bytes += at - start
             if widest == 1 and length >= 3:
                 plain += 1
-                voweled += (seen & _VOWEL) != 0
-            place = (hashed ^ (hashed >> np.uint64(32))) & np.uint64(_WORD_BINS - 1)
+                voweled += (some & _VOWEL) != 0
+            cased += length if every & _CASED else 0
+            suspects += (length > 1 and (every & _CAPITAL) != 0) or hashed == _LOREM
+            place = (hashed * _PRIME) >> np.uint64(56)
             word_bins[place] += 1
             commonest = max(commonest, word_bins[place])
         found[_VISIBLE, row] = visible + letters
@@ -211,10 +226,11 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
         found[_CASED_LETTERS, row] = cased
         found[_WORDS, row] = words
         found[_COMMONEST_WORD, row] = commonest
-        found[_COMMONEST_LETTER, row] = letter_bins.max()
+        found[_DOUBLED_LETTERS, row] = doubled
         found[_PLAIN_WORDS, row] = plain
         found[_VOWELED_WORDS, row] = voweled
         found[_BROKEN_CHARACTERS, row] = broken
+        found[_SUSPECTS, row] = suspects
 
 
 @compiled
@@ -251,7 +267,7 @@ def _repeats(
 
 @compiled
 def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int:
-    """Fill `hashes` with those of the words of data[at:end]; return how many there are. Digits belong to words."""
+    """Fill `hashes` with those of the words of data[at:end]; return how many there are."""
     count = 0
     while at < end:
         hashed, inside = np.uint64(0), False
@@ -261,9 +277,9 @@ def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int
             if code >= _ASCII:
                 kind, code, width = _classified(data, at, end, classes)
             at += width
-            if not kind & _LETTER and not 48 <= code <= 57:
+            if not kind & _LETTER:
                 break
-            hashed = (hashed ^ np.uint64(code + 1)) * _PRIME
+            hashed = (hashed ^ np.uint64(code)) * _PRIME
             inside = True
         if inside:
             hashes[count] = hashed

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.scenario.language import MEASURES, measure, repeats, sane
+from schema.scenario.language import LEFTOVERS, MEASURES, measure, repeats, sane
 from tests.scenarios import valid_rows
 
 PROSE = {
@@ -81,6 +81,16 @@ def test_measures_are_those_of_plain_counting(texts: list[str | None]) -> None:
         plain = [word for word in words if word.isascii() and len(word) >= 3]
         assert row["plain_words"] == len(plain)
         assert row["voweled_words"] == sum(any(letter in "aeiouy" for letter in word) for word in plain)
+
+
+PIECES = ["{", "}}", "<name>", "[NAME]", "[insert", "%s", "%(", "TODO", "FIXME", "TBD", "Lorem ipsum", "LOREM IPSUM"]
+PIECES += ["as an AI language model", "As an AI model", "lorem", "AI", "to do", "é", " ", "_", "1", "Todo", "\n"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join))
+def test_whatever_holds_a_leftover_is_suspected(text: str) -> None:
+    texts = pl.Series([text])
+    assert measure(texts)["suspects"].item() > 0 or not texts.str.contains(LEFTOVERS).item()
 
 
 def test_measures_of_a_slice_are_those_of_its_texts() -> None:

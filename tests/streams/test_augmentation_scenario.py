@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from producers.scenario.run import ScenarioRun, generate
 from schema.family import identify
 from schema.scenario import FAMILY
 from streams.augmentation.scenario import augment
@@ -92,6 +93,19 @@ def test_every_valid_row_has_copies_and_each_part_of_most_is_another() -> None:
     for column in ("character_name", "setting", "effective_capacity", "support_needed", "authenticity_score"):
         assert both.select((pl.col(column) != pl.col(f"{column}_origin")).mean()).item() > 0.7, column
     assert both.select((pl.col("character_relation") != pl.col("character_relation_origin")).mean()).item() > 0.5
+
+
+def test_copies_of_composed_rows_are_valid_too() -> None:
+    origins = pl.concat(generate(ScenarioRun(count=512, seed=11)))
+    rows = copies(origins, 2)
+    made = augment(rows)
+    assert made.height == rows.height
+    valid = judged(made)
+    assert valid["example_id"].n_unique() == valid.height
+    assert not valid["example_id"].is_in(origins["example_id"]).any()
+    for column in FAMILY.cell_axes:
+        before = valid.join(origins, left_on="augmented_from", right_on="example_id", suffix="_origin")
+        assert before[column].equals(before[f"{column}_origin"].alias(column))
 
 
 def test_a_copy_depends_on_its_row_and_its_number_alone() -> None:

@@ -106,6 +106,7 @@ SETTINGS = (
     ),
     (
         *("the corner café", "the library", "the launderette", "the cinema foyer", "the swimming pool lobby"),
+        *("the foyer of the baths",),
         *("the church hall", "the rehearsal room", "the market hall", "the shared kitchen", "the bakery queue"),
         *("the bike shed", "the stairwell", "the museum shop", "the sports hall"),
     ),
