@@ -131,9 +131,9 @@ def rejected(connection: Connection, family: Family = FAMILY) -> tuple[pl.DataFr
     return pl.concat(rows), letters
 
 
-def entries(connection: Connection) -> pl.DataFrame:
+def entries(connection: Connection, family: Family = FAMILY) -> pl.DataFrame:
     """All ledger entries."""
-    frames = [decode(record.value, ledger.COLUMNS, 10**6) for record in records(connection, LEDGER)]
+    frames = [decode(record.value, ledger.COLUMNS, 10**6) for record in records(connection, LEDGER, family)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=ledger.COLUMNS)
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streams.augmentation
+from broker.clients import Connection
 from schema.errors import ConfigError, RefineError
 from schema.family import partition_of
 from schema.record import encode, encode_parts, to_table
@@ -25,6 +26,7 @@ from streams.refine.chain import judge
 from streams.refine.intake import Limits, RawRecord, read_group
 from streams.refine.outbound import Group, outbound
 from streams.refine.state import State
+from streams.worker import run_worker
 from tests import reductions, scenarios
 
 LARGEST = 900_000
@@ -165,6 +167,12 @@ def test_a_setting_for_what_cannot_be_augmented_is_told_at_once(monkeypatch: pyt
     check_augment(load_settings(augment={"reduction": 0}))
     with pytest.raises(ConfigError, match="reduction has no augmentation"):
         augment_of("reduction")
+
+
+def test_a_worker_does_not_start_with_such_a_setting() -> None:
+    connection = Connection(load_settings(augment={"poetry": 1}), "127.0.0.1:1")
+    with pytest.raises(ConfigError, match="is no family"):
+        run_worker(connection, [FAMILY], lambda totals: None)
 
 
 def test_every_record_of_a_transaction_has_an_id_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a worker remembers outlives it: gates and near duplicates after `kill -9`, against one pass over raw."""
+"""What a worker remembers outlives it: gates, texts and augmentation after `kill -9`, against one pass over raw."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from broker.clients import Connection
 from broker.topics import committed_positions, ensure_topics, topic_name
 from producers.sink import send_frames
-from schema.record import RAW
+from schema.record import RAW, decode
 from schema.scenario import FAMILY
 from schema.settings import Settings
 from streams.positions import position_group
+from streams.refine.augmenting import copies_of
 from streams.refine.chain import Verdicts, judge
 from streams.refine.intake import Limits, RawRecord, read_group
 from streams.refine.state import State
@@ -28,9 +29,8 @@ FROM_ROW = 50
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Small records and groups, so that a worker is killed between many transactions."""
-    return settings.model_copy(
-        update={"partitions": PARTITIONS, "rows_per_record": 20, "refine_group_records": 2, "gate_from_rows": FROM_ROW}
-    )
+    changed = {"partitions": PARTITIONS, "rows_per_record": 20, "refine_group_records": 2, "gate_from_rows": FROM_ROW}
+    return settings.model_copy(update={**changed, "augment": {FAMILY.name: 0.3}})
 
 
 def mixed(first: int, count: int) -> pl.DataFrame:
@@ -89,3 +89,20 @@ def test_a_killed_workers_gates_and_texts_are_remembered_by_the_next(connection:
     why = ("example_id", "reasons")
     assert sorted(rejected.select(why).rows()) == sorted(told.select(why).rows())
     assert {"quota_excellent_share", "near_duplicate", "duplicate"} == set(rejected["reasons"].explode())
+    check_augmented(connection, clean)
+
+
+def check_augmented(connection: Connection, clean: pl.DataFrame) -> None:
+    """Hold augmentation to account: each clean original once, nothing else, and in the split of its origin."""
+    raw = pl.concat([decode(read.value, FAMILY.wire, 10**6) for read in workers.records(connection, RAW, FAMILY)])
+    made = raw.filter(pl.col("augmented_from").is_not_null())
+    assert workers.entries(connection, FAMILY)["rows_augmented"].sum() == made.height > 0
+    originals = clean.filter(pl.col("augmented_from").is_null())
+    copied = originals.filter(pl.Series(copies_of(originals["example_id"].to_numpy(), 0.3) > 0))
+    # What it can make nothing of, an augmentation leaves out.
+    assert set(made["augmented_from"]) <= set(copied["example_id"])
+    assert made["augmented_from"].is_unique().all()
+    assert made.height > 0.5 * copied.height
+    of_origin = made.join(clean, left_on="augmented_from", right_on="example_id", suffix="_of_origin")
+    assert of_origin.height == made.height
+    assert of_origin.filter(pl.col("split") != pl.col("split_of_origin")).is_empty()
