@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from feedmill.progress import progress
-from schema.errors import ConfigError
+from schema.errors import ConfigError, ProducerError
 
 if TYPE_CHECKING:
     from broker.clients import Connection
+    from producers.follow import Send
     from producers.scenario.llm.run import LlmReport, LlmRun
+    from schema.settings import Settings
 
 UNKNOWN = "unknown"
 
@@ -44,13 +47,53 @@ def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, q
     with progress("asking", run.count, quiet=quiet) as advance:
         report = produce(connection, run, advance)
     if report.stopped is not None:
-        again = f"run again with --run {report.run} to go on with the {report.open:,} that are open"
-        print(f"stopped: {report.stopped}, then {again}", file=sys.stderr, flush=True)
+        again = f"--run {report.run} --seed {report.seed} --count {report.requested}"
+        line = f"stopped: {report.stopped}, then run again with {again} for the {report.open:,} that are open"
+        print(line, file=sys.stderr, flush=True)
     if as_json:
         print(json.dumps(report.as_dict()))
     elif not quiet:
         Console().print(report_tables(report))
     return report
+
+
+def llm_sender(connection: Connection, run: str, seed: int) -> Send:
+    """Return what asks models for one scenario for each cell, for a producer that follows requests.
+
+    Each batch is a run of its own, named after its first number; the budgets are those of all batches together.
+
+    The function returned raises ProducerError once a budget is spent, and what `producers.scenario.llm.run.produce`
+    raises.
+    """
+    require_openai()
+    from producers.scenario.llm.run import LlmRun, produce
+
+    left = [connection]
+
+    def send(cells: Sequence[Mapping[str, str]], first: int) -> None:
+        batch = LlmRun(cells=cells, seed=seed, run=f"{run}-{first}")
+        report = produce(left[0], batch, is_new=True)
+        if report.stopped is not None and any(totals["calls_without_usage"] for totals in report.models.values()):
+            raise ProducerError(report.stopped)
+        if report.stopped is not None:
+            raise ProducerError(
+                f"the budget of run {run} is spent: raise FEEDMILL_LLM_BUDGET_TOKENS or FEEDMILL_LLM_BUDGET_USD, then "
+                "follow again"
+            )
+        left[0] = replace(left[0], settings=_less(left[0].settings, report))
+
+    return send
+
+
+def _less(settings: Settings, report: LlmReport) -> Settings:
+    """Return `settings` with the budgets that `report` leaves."""
+    # What is spent, and more, leaves a budget of 0 or less, under which no call starts.
+    left: dict[str, Any] = {}
+    if settings.llm_budget_tokens is not None:
+        left["llm_budget_tokens"] = settings.llm_budget_tokens - report.tokens
+    if settings.llm_budget_usd is not None and report.cost_usd is not None:
+        left["llm_budget_usd"] = settings.llm_budget_usd - report.cost_usd
+    return settings.model_copy(update=left)
 
 
 def report_tables(report: LlmReport) -> RenderableType:

@@ -35,6 +35,8 @@ _TELLING_CHARACTERS = 6
 # In a text that a model wrote only a whole key does, and one so short is no secret ("none", "ollama").
 _SECRET_CHARACTERS = 16
 _TOLD_CHARACTERS = 200
+# More than any call takes, and few enough for their sum to be an Int64.
+_MOST_TOKENS = 10**12
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class ModelClient:
     `url` is the endpoint's, as it may be shown.
 
     Raises:
-        ConfigError: the key cannot be sent.
+        ConfigError: the key cannot be sent, or the URL is none.
     """
 
     def __init__(self, settings: Settings, policy: RetryPolicy, seed: int) -> None:
@@ -90,7 +92,7 @@ class ModelClient:
         if not (self._key.isascii() and self._key.isprintable()):
             raise ConfigError("the key holds characters that no HTTP header can: correct FEEDMILL_LLM_API_KEY")
         self._settings = settings
-        self.url = _without_credentials(settings.llm_base_url)
+        self.url = _shown(settings.llm_base_url)
         self._policy = policy
         self._random = np.random.default_rng(seed)
         # A server that asks one call to wait asks all of them to.
@@ -218,8 +220,21 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     return max(0.0, seconds) if np.isfinite(seconds) else None
 
 
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
+def _shown(url: str) -> str:
+    """Return an endpoint's URL as it may be shown, without credentials.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        is_endpoint = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_endpoint = False
+    if not is_endpoint:
+        raise ConfigError(
+            "the endpoint's URL is none: give one such as http://127.0.0.1:11434/v1 in FEEDMILL_LLM_BASE_URL"
+        )
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
@@ -234,4 +249,4 @@ def _first(values: list[Any] | None) -> Any:
 
 def _tokens(usage: Any, name: str) -> int | None:
     value = _part(usage, name, int)
-    return value if value is not None and not isinstance(value, bool) and value >= 0 else None
+    return value if value is not None and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None

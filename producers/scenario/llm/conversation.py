@@ -142,10 +142,14 @@ class Conversation:
         await self._count_silent()
         return True
 
+    @property
+    def _again(self) -> str:
+        return f"--run {self._run} --seed {self._seed} to go on"
+
     def _unreachable(self, url: str) -> EndpointError:
         return EndpointError(
             f"{url} gives no answer ({self._silence}): start the server or correct FEEDMILL_LLM_BASE_URL, then run "
-            f"again with --run {self._run} to go on"
+            f"again with {self._again}"
         )
 
     async def _count_silent(self) -> None:
@@ -170,7 +174,7 @@ class Conversation:
             if alone:
                 self._error = self._error or EndpointError(
                     f"model {question.model} saw only the end of a prompt for one scenario: raise the context of its "
-                    f"server (Ollama: num_ctx), then run again with --run {self._run} to go on"
+                    f"server (Ollama: num_ctx), then run again with {self._again}"
                 )
             self._agenda.singles.extend(question.asked)
             return
@@ -260,8 +264,8 @@ class Conversation:
         )
 
     def _is_truncated(self, question: Question, reply: Reply) -> bool:
-        validating = question.role == VALIDATION
-        return self._watch.is_truncated(question.model, validating, question.messages, reply.usage.prompt_tokens)
+        alike = question.role != VALIDATION
+        return self._watch.is_truncated(question.model, question.messages, reply.usage.prompt_tokens, alike=alike)
 
     def _common(self, question: Question) -> Row:
         return {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.scenario.llm.client import retry_after_s
+from producers.scenario.llm.client import ModelClient, RetryPolicy, retry_after_s
 from producers.scenario.llm.context import ContextWatch
 from producers.scenario.llm.meter import Meter, Usage
 from producers.scenario.llm.routing import models
@@ -115,11 +115,37 @@ def test_retry_after_is_read_in_both_its_forms(value: str | None, seconds: float
 def test_a_prompt_that_took_too_few_tokens_was_not_seen_whole() -> None:
     watch = ContextWatch()
     prompt = [{"role": "system", "content": "x" * 800}, {"role": "user", "content": "y" * 800}]
-    assert not watch.is_truncated("m", False, prompt, None)
-    assert watch.is_truncated("m", False, prompt, 199)
-    assert not watch.is_truncated("m", False, prompt, 200)
-    # Once it is known how dense this model's prompts are, less is enough to tell; of another model it says nothing.
-    assert not watch.is_truncated("m", False, prompt, 400)
-    assert watch.is_truncated("m", False, prompt, 260)
-    assert not watch.is_truncated("another", False, prompt, 260)
-    assert not watch.is_truncated("m", True, prompt, 260)
+    assert not watch.is_truncated("m", prompt, None, alike=True)
+    assert watch.is_truncated("m", prompt, 199, alike=True)
+    assert not watch.is_truncated("m", prompt, 200, alike=True)
+    # Once it is known how dense this model's prompts are, less is enough to tell; of others it says nothing.
+    assert not watch.is_truncated("m", prompt, 400, alike=True)
+    assert watch.is_truncated("m", prompt, 260, alike=True)
+    assert not watch.is_truncated("another", prompt, 260, alike=True)
+    assert not watch.is_truncated("m", prompt, 260, alike=False)
+    assert not watch.is_truncated("m", prompt, 1600, alike=False)
+    assert not watch.is_truncated("m", prompt, 300, alike=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"llm_base_url": "::::"},
+        {"llm_base_url": "http://[::1"},
+        {"llm_base_url": "ftp://host/v1"},
+        {"llm_base_url": "localhost:11434/v1"},
+        {"llm_base_url": "http://127.0.0.1:99999/v1"},
+        {"llm_base_url": ""},
+        {"llm_api_key": "not ascii: \xe9\xe8"},
+        {"llm_api_key": "two\nlines"},
+    ],
+)
+def test_an_endpoint_that_cannot_be_asked_is_refused_at_once(settings: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="FEEDMILL_LLM_") as told:
+        ModelClient(load_settings(**settings), RetryPolicy(), 1)
+    assert settings.get("llm_api_key", "-" * 9) not in str(told.value)
+
+
+def test_credentials_in_the_url_are_not_shown() -> None:
+    settings = load_settings(llm_base_url="https://me:hidden@host:8443/v1?key=hidden")
+    assert ModelClient(settings, RetryPolicy(), 1).url == "https://host:8443/v1"

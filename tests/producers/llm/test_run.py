@@ -15,7 +15,7 @@ import pytest
 
 from broker.clients import Connection
 from consumers.compare.sources import source_named
-from feedmill.llm_runs import produce_llm
+from feedmill.llm_runs import llm_sender, produce_llm
 from producers.scenario.llm import journal
 from producers.scenario.llm.agenda import Agenda
 from producers.scenario.llm.client import RetryPolicy
@@ -186,7 +186,7 @@ def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(
         first = produce_llm(mine, run)
         told = capsys.readouterr()
         assert "of 40 scenarios accepted" in told.out
-        assert "run again with --run thrifty" in told.err
+        assert "run again with --run thrifty --seed 2 --count 40" in told.err
         assert first.stopped_by_budget
         assert "3,000 tokens" in (first.stopped or "")
         assert first.accepted + first.open == 40
@@ -310,6 +310,20 @@ def test_cells_may_be_given(connection: Connection, capsys: pytest.CaptureFixtur
     assert (report.requested, report.accepted) == (14, 14)
     rows = raw_rows(connection, "given")
     assert Counter(rows.select(FAMILY.cell_axes).rows()) == Counter(tuple(cell.values()) for cell in cells)
+
+
+def test_batches_of_cells_share_one_budget(connection: Connection) -> None:
+    cells = list(FAMILY.cells())[5:12]
+    with serving(lambda call: endpoint.well) as server:
+        first = produce(against(connection, server.url), LlmRun(cells=cells, run="alone"), is_new=True)
+        send = llm_sender(against(connection, server.url, llm_budget_tokens=first.tokens * 3 // 2), "filling", 1)
+        send(cells, 0)
+        with pytest.raises(ProducerError, match="FEEDMILL_LLM_BUDGET_TOKENS"):
+            for number in (7, 14):
+                send(cells, number)
+    assert Counter(raw_rows(connection, "filling-0").select(FAMILY.cell_axes).rows()) == Counter(
+        tuple(cell.values()) for cell in cells
+    )
 
 
 def test_a_run_without_a_key_sends_none_of_the_environment_s(
