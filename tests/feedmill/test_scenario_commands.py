@@ -9,14 +9,16 @@ import polars as pl
 import pytest
 
 from broker.clients import Connection
-from broker.topics import extents, topic_name
+from broker.topics import ensure_topics, extents, topic_name
 from feedmill import scenario_commands
 from feedmill.cli import run
 from producers.scenario.run import ScenarioRun, generate
-from schema.record import RAW
+from schema import ledger
+from schema.family import CELL_AXIS, cell_label
+from schema.record import LEDGER, RAW, Envelope, encode
 from schema.scenario import FAMILY
-from streams.coverage.client import Coverage
 from tests.feedmill.conftest import Command
+from tests.streams.ledgers import entry, frame
 
 
 def test_a_file_holds_the_run_and_a_table_says_what_it_came_to(
@@ -50,29 +52,24 @@ def test_json_is_one_object_with_the_counts_of_the_rows(tmp_path: Path, capfd: p
     assert figures["distinct_4grams"] < 0.1
 
 
-def test_gaps_first_plans_on_what_coverage_counts(
-    called: Command, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels = ["|".join(cell.values()) for cell in FAMILY.cells()]
+def test_gaps_first_plans_on_what_coverage_counts(called: Command, connection: Connection) -> None:
+    labels = [cell_label(cell) for cell in FAMILY.cells()]
     gaps = [labels[9], labels[100]]
+    counted = [{"axis": CELL_AXIS, "bin": label, "rows": 10} for label in labels if label not in gaps]
+    topic = topic_name(connection.settings, FAMILY.name, LEDGER)
+    ensure_topics(connection, [FAMILY.name])
+    producer = connection.producer()
+    headers = Envelope(FAMILY.name, LEDGER, ledger.VERSION, "r", 0, 0, 1).headers()
+    producer.send(topic, encode(frame([entry(coverage=counted)])), partition=0, headers=headers).get(timeout=30)
+    producer.close()
 
-    class Counted(Coverage):
-        """What a coverage service with two gaps answers."""
-
-        def report(self, family: str) -> dict[str, object]:
-            assert family == FAMILY.name
-            return {"cells": {label: 10 for label in labels if label not in gaps}}
-
-    monkeypatch.setattr("streams.coverage.client.open_coverage", lambda connection: Counted.__new__(Counted))
     status, told, _ = called("produce", "scenario", "--count", "2", "--seed", "1", "--gaps-first", "--json")
     assert status == 0
     figures = json.loads(told)
-    assert figures["cells_covered"] == 2
     assert figures["to"] == topic_name(connection.settings, FAMILY.name, RAW)
-    sent = extents(connection, figures["to"])
-    assert sum(extent.end - extent.begin for extent in sent.values()) in (1, 2)
     chosen = {axis: {name for name, rows in bins.items() if rows} for axis, bins in figures["axes"].items()}
     assert chosen == {axis: {label.split("|")[place] for label in gaps} for place, axis in enumerate(FAMILY.cell_axes)}
+    assert sum(extent.end - extent.begin for extent in extents(connection, figures["to"]).values()) in (1, 2)
 
 
 @pytest.mark.parametrize(
