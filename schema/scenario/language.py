@@ -191,12 +191,10 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
                 continue
             start, length, hashed, before = at, 0, np.uint64(0), np.int64(0)
             some, every = np.uint8(0), np.uint8(0xFF)
-            widest = 1
             while kind & _LETTER:
                 length += 1
                 some |= kind
                 every &= kind
-                widest = max(widest, width)
                 # Either case of an ASCII letter; what else falls together is little beside the bounds.
                 code |= 32
                 doubled += code == before
@@ -212,7 +210,7 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
             words += 1
             letters += length
             letter_bytes += at - start
-            if widest == 1 and length >= 3:
+            if at - start == length and length >= 3:
                 plain += 1
                 voweled += (some & _VOWEL) != 0
             cased += length if every & _CASED else 0

@@ -32,6 +32,8 @@ PLAIN = scenarios.row(
     response="I can take the dog on Sunday, and not before; on Saturday I need to sleep.",
 )
 
+FACTORS = PLAIN["capacity_factors"]
+
 
 def copies(frame: pl.DataFrame, count: int) -> pl.DataFrame:
     """Every row `count` times, as the refine stage hands them to an augmentation."""
@@ -141,6 +143,7 @@ def test_swaps_stand_wherever_the_old_words_stood() -> None:
         {"context": "My older sister Nadia stands in the kitchen.", "request": "Mum, could you take the dog, Nadia?"},
         {"context": "I have an older sister, Nadia, who is in the kitchen with a long list."},
         {"setting": "the lighthouse", "context": "My older sister Nadia is in the lighthouse, and it is late."},
+        {"capacity_factors": [{"name": "what Nadia said", "effect": FACTORS[0]["effect"]}, *FACTORS[1:]]},
         {"setting": "the kitchen", "context": "My older sister Nadia is in THE KITCHEN, and it is rather late."},
     ],
 )

@@ -35,26 +35,33 @@ def swapped(rows: pl.DataFrame) -> pl.DataFrame:
     """Return `rows` with name, relation and setting swapped, each where that is safe.
 
     A swap is not, and is left, where the phrase is in none of the texts (the setting: not in the context), or in doubt
-    in one (`phrases.replaced`); where the new one is in a text already; for a name, where the texts leave its gender
+    in one (`phrases.replaced`), or in the name of a factor or a label of the calculation, which say what they say of the
+    origin; where the new one is in a text already; for a name, where the texts leave its gender
     open between two; for a relation, where the texts speak of kin or office in other words too, or with "a" or "an",
     which would have to agree; for a setting, where its kind is not known.
     """
+    factors = pl.col("capacity_factors").list.eval(pl.element().struct.field("name")).list.join("\n")
+    lines = pl.col("calculation_steps").list.join("\n")
+    asides = rows.select(pl.concat_str(factors, lines, separator="\n")).to_series()
     made = rows
     for column, others in (
         ("character_name", _other_names(rows)),
         ("character_relation", _other_relations(rows)),
         ("setting", _other_settings(rows)),
     ):
-        made = _swapped(made, column, others)
+        made = _swapped(made, column, others, asides)
     return made
 
 
-def _swapped(rows: pl.DataFrame, column: str, swaps: pl.Series) -> pl.DataFrame:
-    """Return `rows` with `swaps` (null: leave as it is) for `column`, there and in the texts, where that is safe."""
+def _swapped(rows: pl.DataFrame, column: str, swaps: pl.Series, asides: pl.Series) -> pl.DataFrame:
+    """Return `rows` with `swaps` (null: leave as it is) for `column`, there and in the texts, where that is safe.
+
+    It is not where `asides`, which are no prose to be rewritten, speak of it.
+    """
     new = swaps.fill_null("")
     written, counts = zip(*(replaced(rows[text], rows[column], new) for text in TEXTS), strict=True)
     total = np.sum(counts, axis=0)
-    sure = (np.min(counts, axis=0) >= 0) & (total > 0)
+    sure = (np.min(counts, axis=0) >= 0) & (total > 0) & (replaced(asides, rows[column], new)[1] == 0)
     if column == "setting":
         sure &= counts[0] > 0
     if column == "character_relation":

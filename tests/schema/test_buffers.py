@@ -1,0 +1,59 @@
+"""Strings and lists as flat buffers: whatever was sliced, filtered or null, each stands where its bounds say."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.buffers import lists, strings
+
+TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=8)
+# What is done to a series before it is read, each leaving another memory layout.
+CUTS = st.sampled_from(["whole", "slice", "filter", "chunks"])
+
+
+def cut(series: pl.Series, how: str) -> pl.Series:
+    if how == "slice":
+        return series[1:-1]
+    if how == "filter":
+        return series.filter(pl.Series([place % 2 == 0 for place in range(len(series))], dtype=pl.Boolean))
+    return pl.concat([series, series], rechunk=False) if how == "chunks" else series
+
+
+@given(TEXTS, CUTS)
+def test_a_text_is_the_bytes_between_its_bounds(texts: list[str | None], how: str) -> None:
+    series = cut(pl.Series(texts, dtype=pl.String), how)
+    data, bounds = strings(series)
+    read = [bytes(data[start:end]).decode() for start, end in pairwise(bounds)]
+    assert read == [text or "" for text in series.to_list()]
+    assert data.size > 0
+    assert not data.flags.writeable
+    assert not bounds.flags.writeable
+
+
+@given(st.lists(st.one_of(st.none(), TEXTS), max_size=8), CUTS)
+def test_a_list_is_the_items_between_its_bounds(values: list[list[str | None] | None], how: str) -> None:
+    series = cut(pl.Series(values, dtype=pl.List(pl.String)), how)
+    bounds, items = lists(series)
+    held = items.to_pylist()
+    read = [held[start:end] for start, end in pairwise(bounds)]
+    assert read == [value or [] for value in series.to_list()]
+    assert not bounds.flags.writeable
+
+
+def test_what_lies_under_a_null_list_is_not_read() -> None:
+    series = pl.Series([["a"], ["b", "c"], ["d"]])
+    hidden = pl.select(pl.when(pl.Series([True, False, True])).then(series)).to_series()
+    bounds, items = lists(hidden)
+    assert (bounds.tolist(), items.to_pylist()) == ([0, 1, 1, 2], ["a", "d"])
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(TypeError, match="must be strings"):
+        strings(pl.Series([1]))
+    with pytest.raises(TypeError, match="must be lists"):
+        lists(pl.Series(["a"]))
