@@ -60,7 +60,7 @@ def scenario_command(
     seed = fresh_seed() if seed is None else seed
     print(f"seed {seed}", file=sys.stderr, flush=True)
     if follow or count is None:
-        _follow_scenarios(seed, run, as_json=as_json)
+        _follow_scenarios(backend, seed, run, as_json=as_json)
         return
     connection = None if out is not None else _connected()
     existing = _existing(connection) if gaps_first and connection is not None else None
@@ -79,8 +79,8 @@ def _check_backend(backend: Backend, out: Path | None, *, follow: bool, gaps_fir
     """Raise UsageError for options that make no sense together."""
     if gaps_first and (follow or out is not None or backend is Backend.narrow):
         raise UsageError("--gaps-first plans a run into the topic: leave out --follow, --out and --backend narrow")
-    if follow and backend is not Backend.composer:
-        raise UsageError(f"--follow fills cells with the composer: leave out --backend {backend.value}")
+    if follow and backend is Backend.narrow:
+        raise UsageError("the narrow baseline makes one kind of row, not what is asked for: leave out --backend narrow")
     if out is not None and backend is Backend.llm:
         raise UsageError("a model's answers go to the topic, where none that is paid for is lost: leave out --out")
 
@@ -127,10 +127,20 @@ def _produce(run: ScenarioRun, connection: Connection | None, out: Path | None, 
     Console().print(summary_table(figures))
 
 
-def _follow_scenarios(seed: int, run: str, *, as_json: bool) -> None:
+def _follow_scenarios(backend: Backend, seed: int, run: str, *, as_json: bool) -> None:
     from feedmill.following import Following, follow_requests, sender
-    from producers.scenario.filling import fill
 
     connection, family = _connected(), family_named(FAMILY)
-    plan = Following(run or f"scenario-fill-{seed:x}", seed, connection.settings.rows_per_record)
-    follow_requests(connection, family, sender(connection, family, fill, plan), plan, as_json=as_json)
+    if backend is Backend.llm:
+        from feedmill.llm_runs import llm_sender
+        from producers.scenario.llm.prompts import SCENARIOS_PER_CALL
+
+        # As many as are written at a time: what is asked for too much is paid for.
+        plan = Following(run or f"llm-fill-{seed:x}", seed, SCENARIOS_PER_CALL * connection.settings.llm_concurrency)
+        send = llm_sender(connection, plan.run, seed)
+    else:
+        from producers.scenario.filling import fill
+
+        plan = Following(run or f"scenario-fill-{seed:x}", seed, connection.settings.rows_per_record)
+        send = sender(connection, family, fill, plan)
+    follow_requests(connection, family, send, plan, as_json=as_json)
