@@ -34,11 +34,11 @@ TEXTS = ("context", "request", "response")
 def swapped(rows: pl.DataFrame) -> pl.DataFrame:
     """Return `rows` with name, relation and setting swapped, each where that is safe.
 
-    A swap is not, and is left, where the phrase is in none of the texts (the setting: not in the context), or in doubt
-    in one (`phrases.replaced`), or in the name of a factor or a label of the calculation, which say what they say of the
-    origin; where the new one is in a text already; for a name, where the texts leave its gender
-    open between two; for a relation, where the texts speak of kin or office in other words too, or with "a" or "an",
-    which would have to agree; for a setting, where its kind is not known.
+    A swap is left undone where the phrase is in none of the texts (the setting: not in the context), or in doubt in one
+    (`phrases.replaced`); where a factor's name or a label of the calculation speaks of it, which are not rewritten;
+    where the new phrase is in a text already; for a name, where the texts leave its gender open between two; for a
+    relation, where the texts speak of kin or office in other words too, or with "a" or "an", which would have to agree;
+    for a setting, where its kind is not known.
     """
     factors = pl.col("capacity_factors").list.eval(pl.element().struct.field("name")).list.join("\n")
     lines = pl.col("calculation_steps").list.join("\n")
