@@ -20,7 +20,7 @@ from rich.table import Table
 
 from feedmill.progress import progress
 from feedmill.train_commands import require_torch
-from schema.registry import family_named
+from schema.registry import FAMILIES, family_named
 from schema.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from feedmill.services import Service
 
 FAMILY = "reduction"
+SCENARIO = "scenario"
 # About one generated term in ten is known already, from another trace; what is left is over 200,000.
 _COUNT = 250_000
+_SCENARIOS = 2_000
 _TRAIN_STEPS = 500
 _TRAIN_LIMIT_S = 60.0
 _BATCH_ROWS = 32
@@ -64,7 +66,10 @@ def demo_command(
     console = Console()
     with _broker(settings, console) as connection, _services(settings, connection) as services:
         paces = _fill(connection, services, count, seed, console)
-        report = _coverage(connection, console)
+        paces.append(_close_gaps(connection, console))
+        report = _coverage(connection, FAMILY, console)
+        paces.append(_scenarios(connection, services, seed, console))
+        _coverage(connection, SCENARIO, console)
         replayed, pace = _replay(connection)
         paces.append(pace)
         trained, pace = _train(connection, steps, settings.data_dir / "demo" / "span-predictor")
@@ -94,7 +99,7 @@ def _services(settings: Settings, connection: Connection) -> Iterator[list[Servi
     from broker.topics import ensure_topics
     from feedmill.services import running
 
-    ensure_topics(connection, [FAMILY])
+    ensure_topics(connection, FAMILIES)
     with running(settings, connection.servers) as services:
         yield services
 
@@ -113,7 +118,7 @@ def _fill(
     with progress("generate", count) as advance:
         produce(connection, run, advance)
     generated_s = time.monotonic() - began
-    _drain(connection, services)
+    _drain(connection, services, FAMILY)
     refined_s = time.monotonic() - began
     rows = _rows_in(connection) - before
     return [
@@ -129,7 +134,42 @@ def _rows_in(connection: Connection) -> int:
         return int(coverage.report(FAMILY)["rows_in"])
 
 
-def _drain(connection: Connection, services: list[Service]) -> None:
+def _close_gaps(connection: Connection, console: Console) -> Pace:
+    """Make terms for the cells that random generation did not come by, until coverage asks for no more."""
+    from feedmill.following import Following, sender
+    from producers.follow import FollowProgress, follow
+    from producers.reduction.filling import fill
+    from producers.reduction.recipe import fresh_seed
+
+    family, drawn = family_named(FAMILY), fresh_seed()
+    plan = Following(f"demo-gaps-{drawn:x}", drawn, connection.settings.rows_per_record)
+    began = time.monotonic()
+    most = [1]
+    with progress("close gaps", 1.0) as advance:
+
+        def show(now: FollowProgress) -> None:
+            most[0] = max(most[0], now.open_cells)
+            advance(1 - now.open_cells / most[0], f"{now.open_cells} cells open")
+
+        done = follow(connection, family, sender(connection, family, fill, plan), plan.batch_rows, show)
+    console.print(f"gaps: {done.rows_sent:,} terms made for the cells that chance had left empty")
+    return Pace("close gaps (asked for, made, counted)", done.rows_sent, "examples/s", time.monotonic() - began)
+
+
+def _scenarios(connection: Connection, services: list[Service], seed: int | None, console: Console) -> Pace:
+    """Compose scenarios for all cells, in their shares, and wait until they are refined and folded."""
+    from producers.scenario.run import ScenarioRun, fresh_seed, produce
+
+    run = ScenarioRun(count=_SCENARIOS, seed=fresh_seed() if seed is None else seed)
+    console.print(f"composing {_SCENARIOS:,} scenarios, seed {run.seed}")
+    began = time.monotonic()
+    with progress("compose", _SCENARIOS) as advance:
+        produce(connection, run, advance)
+    _drain(connection, services, SCENARIO)
+    return Pace("scenarios to coverage", _SCENARIOS, "examples/s", time.monotonic() - began)
+
+
+def _drain(connection: Connection, services: list[Service], family: str) -> None:
     from streams.drain import DrainProgress, drain
 
     most = [1]
@@ -141,18 +181,18 @@ def _drain(connection: Connection, services: list[Service]) -> None:
             most[0] = max(most[0], left.offsets_left)
             advance(1 - left.offsets_left / most[0], f"{left.offsets_left:,} offsets left")
 
-        drain(connection, FAMILY, _DRAIN_TIMEOUT_S, show)
+        drain(connection, family, _DRAIN_TIMEOUT_S, show)
 
 
-def _coverage(connection: Connection, console: Console) -> dict[str, Any]:
+def _coverage(connection: Connection, name: str, console: Console) -> dict[str, Any]:
     from feedmill.coverage_tables import coverage_line, quotas_table
     from feedmill.heatmap import heatmap
     from streams.coverage.client import open_coverage
 
     with open_coverage(connection) as coverage:
-        report = coverage.report(FAMILY)
+        report = coverage.report(name)
     console.print()
-    console.print(heatmap(family_named(FAMILY), report["cells"]))
+    console.print(heatmap(family_named(name), report["cells"]))
     console.print(coverage_line(report))
     console.print(quotas_table(report))
     return report
@@ -233,6 +273,7 @@ def _close(
         ("feedmill up", "keep the services running, then in another terminal:"),
         ("feedmill watch", "see the topics move"),
         ("feedmill produce reduction --count 1000000", "feed them"),
+        ("feedmill produce scenario --follow", "make what coverage misses, and no more"),
         (f"feedmill coverage report {FAMILY}", "all axes, cells, quotas and gaps"),
         (f"feedmill replay {FAMILY} --where \"split = 'test'\" --out test.jsonl", "a batch replay"),
         ("feedmill train reduction --steps 1000", "a longer training run"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,11 @@ from tests.feedmill.conftest import Command
 def test_the_demo_shows_every_stage(called: Command, connection: Connection) -> None:
     status, out, err = called("demo", "--count", "6000", "--steps", "3", "--seed", "21")
     assert status == 0, err
-    assert "6,000 rows in = " in out
-    assert "possible cells covered" in out
+    made = re.search(r"gaps: ([\d,]+) terms made", out)
+    assert made
+    assert f"{6000 + int(made[1].replace(',', '')):,} rows in = " in out
+    assert "455 of 455 possible cells covered" in out
+    assert "128 of 128 possible cells covered" in out
     assert "held-out terms" in out
     assert "in 3 steps" in out
     assert "Try next" in out
