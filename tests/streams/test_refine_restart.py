@@ -64,14 +64,15 @@ def test_a_killed_workers_gates_and_texts_are_remembered_by_the_next(connection:
     ensure_topics(connection, [FAMILY.name])
     topic, group = topic_name(settings, FAMILY.name, RAW), position_group(settings, FAMILY.name)
     log = tmp_path / "worker.log"
-    send_frames(connection, FAMILY, "before", [mixed(0, 900)])
+    send_frames(connection, FAMILY, "before", [mixed(0, 500)])
     process = workers.spawn(settings, log)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(committed_positions(connection, group, topic)) < PARTITIONS:
         assert time.monotonic() < deadline, log.read_text()
+        assert process.poll() is None, log.read_text()
         time.sleep(0.01)
     workers.kill(process)
-    send_frames(connection, FAMILY, "after", [mixed(450, 900)])
+    send_frames(connection, FAMILY, "after", [mixed(250, 500)])
     with workers.worker(settings, log) as process:
         workers.wait_until_refined(connection, process, log, FAMILY)
 
