@@ -33,20 +33,25 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
     """Refine `rows` reductions with one worker on one core and return the figures."""
     with ground("reduction", partitions=1) as connection:
         produce(connection, ReductionRun(count=rows, seed=1, workers=os.cpu_count() or 1))
-        with on_cores({max(os.sched_getaffinity(0))} if hasattr(os, "sched_getaffinity") else None):
-            worker = start(connection.settings, connection.servers, "worker", ["worker"])
-        watched = Watched(worker.process.pid)
-        try:
-            deadline = time.monotonic() + _LIMIT_S
-            while _is_waiting(connection):
-                worker.check()
-                if time.monotonic() > deadline:
-                    raise ServiceError(f"not refined in {_LIMIT_S:.0f} s: {worker.last_words()}")
-                time.sleep(_LOOK_INTERVAL_S)
-        finally:
-            watched.stop()
-            worker.stop()
-        stamps = _ledger(connection)
+        return refine_raw(connection, "reduction", rows)
+
+
+def refine_raw(connection: Connection, family: str, rows: int) -> dict[str, Any]:
+    """Refine the `rows` rows in the one partition of raw with one worker on one core and return the figures."""
+    with on_cores({max(os.sched_getaffinity(0))} if hasattr(os, "sched_getaffinity") else None):
+        worker = start(connection.settings, connection.servers, "worker", ["worker"])
+    watched = Watched(worker.process.pid)
+    try:
+        deadline = time.monotonic() + _LIMIT_S
+        while _is_waiting(connection, family):
+            worker.check()
+            if time.monotonic() > deadline:
+                raise ServiceError(f"not refined in {_LIMIT_S:.0f} s: {worker.last_words()}")
+            time.sleep(_LOOK_INTERVAL_S)
+    finally:
+        watched.stop()
+        worker.stop()
+    stamps = _ledger(connection, family)
     elapsed_s = (stamps[-1][0] - stamps[0][0]) / 1000
     counted = sum(rows_in for _, rows_in in stamps[1:])
     return {
@@ -61,15 +66,15 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
     }
 
 
-def _is_waiting(connection: Connection) -> bool:
-    topic = topic_name(connection.settings, "reduction", RAW)
-    positions = committed_positions(connection, position_group(connection.settings, "reduction"), topic)
+def _is_waiting(connection: Connection, family: str) -> bool:
+    topic = topic_name(connection.settings, family, RAW)
+    positions = committed_positions(connection, position_group(connection.settings, family), topic)
     return any(has_records(connection, topic, {0: positions.get(0, 0)}).values())
 
 
-def _ledger(connection: Connection) -> list[tuple[int, int]]:
+def _ledger(connection: Connection, family: str) -> list[tuple[int, int]]:
     """(time stamp in ms, rows in) of every ledger record, in order."""
-    topic = topic_name(connection.settings, "reduction", LEDGER)
+    topic = topic_name(connection.settings, family, LEDGER)
     end = extents(connection, topic)[0].end
     consumer = connection.consumer()
     partition = TopicPartition(topic, 0)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from schema.errors import ConfigError, UsageError
 
-NAMES = ("generate", "refine", "pipeline", "feed")
+NAMES = ("generate", "refine", "pipeline", "feed", "scenario")
 _VARIANTS = ("topic_order",)
 _TABLED = {"name", "rate", "unit", "elapsed_s", "rows", "peers", "peers_missing", *_VARIANTS}
 
