@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from schema.buffers import lists, strings
 from schema.compiled import compiled
-from schema.scenario.bands import MOST_FACTORS, POINT_TOLERANCE, STRETCH, SUM_TOLERANCE
+from schema.scenario.bands import LARGEST_CAPACITY, MOST_FACTORS, POINT_TOLERANCE, STRETCH, SUM_TOLERANCE
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +33,7 @@ FACTS: dict[str, pl.DataType] = {
     "factors_named": pl.Boolean(),
     "factors_distinct": pl.Boolean(),
     "factors_felt": pl.Boolean(),
+    "factors_within_scale": pl.Boolean(),
     "effects_sum": pl.Float64(),
     "calculation_readable": pl.Boolean(),
     "calculation_right": pl.Boolean(),
@@ -49,7 +50,7 @@ READINGS: dict[str, pl.DataType] = {
 # What a calculation is grounded in; the first three as numbers.
 _GROUNDS = ("base_capacity", "effective_capacity", "support_possible", "capacity_factors", "calculation_steps")
 
-_NAMED, _DISTINCT, _FELT, _READABLE, _RIGHT, _GROUNDED = range(6)
+_NAMED, _DISTINCT, _FELT, _WITHIN, _READABLE, _RIGHT, _GROUNDED = range(7)
 _START, _LEFT, _RESULT, _DECIMALS = range(4)
 
 _PLUS, _MINUS, _TIMES, _OVER, _EQUALS, _COLON, _POINT, _SPACE, _TAB = b"+-*/=:. \t"
@@ -74,7 +75,8 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the facts of each row's factors and calculation: a frame of `FACTS`, as high as `frame` (wire columns).
 
     - `factors_named`: every factor's name has a visible character; `factors_distinct`: no two are the same;
-      `factors_felt`: every effect, to one decimal, is more than 0; `effects_sum`: the sum, in points.
+      `factors_felt`: every effect, to one decimal, is more than 0; `factors_within_scale`: none is more than the whole
+      scale; `effects_sum`: their sum, in points.
     - `calculation_readable`: every line has a reading; `calculation_right`: in every line that has one, both sides
       agree; `calculation_grounded`: the first line starts from the base capacity, every effect and the stretch beyond
       the capacity stand as terms of the lines (each as often as it is stated), and the effective capacity and the
@@ -89,14 +91,14 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
     line_bounds, lines = lists(frame["calculation_steps"])
     data, bounds = strings(_large(lines))
     stated = frame.select(_GROUNDS[:3]).to_numpy(order="c")
-    flags = np.zeros((6, frame.height), dtype=np.bool_)
+    flags = np.zeros((7, frame.height), dtype=np.bool_)
     sums = np.zeros(frame.height)
     _reckon(
         (data, bounds, line_bounds),
         (name_data, name_bounds, np.asarray(effects.fill_null(0.0)), factor_bounds),
         np.ascontiguousarray(stated, dtype=np.float64),
         _allowance(np.arange(_MOST_DIGITS + 1)),
-        (POINT_TOLERANCE, STRETCH, MOST_FACTORS),
+        (POINT_TOLERANCE, STRETCH, MOST_FACTORS, LARGEST_CAPACITY),
         flags,
         sums,
     )
@@ -106,6 +108,7 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
             "factors_named": flags[_NAMED],
             "factors_distinct": flags[_DISTINCT],
             "factors_felt": flags[_FELT],
+            "factors_within_scale": flags[_WITHIN],
             "effects_sum": pl.Series(sums).set(frame["capacity_factors"].is_null(), None),
             "calculation_readable": flags[_READABLE],
             "calculation_right": flags[_RIGHT],
@@ -135,11 +138,11 @@ def _read_lines(data: Array, bounds: Array, found: Array, readable: Array) -> No
 
 @compiled
 def _reckon(lines: Any, factors: Any, stated: Array, allowances: Array, limits: Any, flags: Array, sums: Array) -> None:
-    """Fill `flags` (6, rows) and `sums` (rows); `stated` (rows, 3): base and effective capacity, support possible.
+    """Fill `flags` (7, rows) and `sums` (rows); `stated` (rows, 3): base and effective capacity, support possible.
 
     What other files hold comes as arguments, for the cache of compiled code would not see them change.
     """
-    tolerance, stretch, most_factors = limits
+    tolerance, stretch, most_factors, largest = limits
     data, bounds, line_bounds = lines
     _, _, effects, factor_bounds = factors
     found = np.empty(4)
@@ -149,11 +152,13 @@ def _reckon(lines: Any, factors: Any, stated: Array, allowances: Array, limits: 
         base, effective, possible = stated[row]
         first, last = factor_bounds[row], factor_bounds[row + 1]
         flags[_NAMED, row], flags[_DISTINCT, row] = _names(factors, first, last, most_factors)
-        felt = True
+        felt = within = True
         for factor in range(first, last):
             sums[row] += effects[factor]
             felt &= abs(effects[factor]) >= tolerance
+            within &= abs(effects[factor]) < largest + tolerance
         flags[_FELT, row] = felt
+        flags[_WITHIN, row] = within
 
         readable = right = True
         starts = reaches = possibly = False

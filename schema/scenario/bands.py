@@ -58,6 +58,8 @@ COMPLEXITY_TYPES = (
 # No share is asked of the types, so they are kept even.
 TYPE_SHARE = 1 / len(COMPLEXITY_TYPES)
 
+# Capacities are 0 to this; an effect takes or gives no more than all of it.
+LARGEST_CAPACITY = 10.0
 # Points that a character can give beyond the effective capacity.
 STRETCH = 2.0
 # What one moment is reckoned from; names of more are not compared with one another.

@@ -16,6 +16,7 @@ from schema.scenario.bands import (
     AUTHENTICITY_TARGETS,
     CAPACITY_LEVELS,
     COMPLEXITY_TYPES,
+    LARGEST_CAPACITY,
     MOST_FACTORS,
     POINT_TOLERANCE,
     STRETCH,
@@ -37,7 +38,6 @@ ANSWER_FAULTS = (
 )
 # Generators whose texts no model wrote.
 MODEL_FREE = ("composer", "narrow")
-LARGEST_CAPACITY = 10.0
 
 # In bytes of letters, which come to about as much in a script of few letters to a word as in one of many.
 _SHORTEST = {"context": 20, "request": 6, "response": 6}
@@ -118,6 +118,7 @@ class Scenario(Example):
     factors_named = dy.Bool(nullable=False)
     factors_distinct = dy.Bool(nullable=False)
     factors_felt = dy.Bool(nullable=False)
+    factors_within_scale = dy.Bool(nullable=False)
     effects_sum = dy.Float64(nullable=True, allow_inf=True, allow_nan=True)
     calculation_readable = dy.Bool(nullable=False)
     calculation_right = dy.Bool(nullable=False)
@@ -209,6 +210,11 @@ class Scenario(Example):
     def factor_without_effect(cls) -> pl.Expr:
         """Every factor's effect is, to one decimal, more than 0."""
         return pl.col("factors_felt")
+
+    @dy.rule()
+    def factor_effect_out_of_range(cls) -> pl.Expr:
+        """No effect takes or gives more than the 10 points that there are."""
+        return pl.col("factors_within_scale")
 
     @dy.rule()
     def grounding_sum_mismatch(cls) -> pl.Expr:

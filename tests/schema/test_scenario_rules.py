@@ -106,6 +106,12 @@ BREAKS: dict[str, list[dict[str, Any]]] = {
             "calculation_steps": ["6.0 - 1.0 + 0.0 = 5.0", "5.0 + 2.0 = 7.0"],
         }
     ],
+    "factor_effect_out_of_range": [
+        {
+            "capacity_factors": [{"name": "poor sleep", "effect": -12.0}, {"name": "a kind word", "effect": 11.0}],
+            "calculation_steps": ["6.0 - 12.0 + 11.0 = 5.0", "5.0 + 2.0 = 7.0"],
+        }
+    ],
     "grounding_sum_mismatch": [
         {
             "capacity_factors": [{"name": "poor sleep", "effect": -1.5}],

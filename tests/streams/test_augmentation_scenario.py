@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from producers.scenario.run import ScenarioRun, generate
 from schema.family import identify
 from schema.scenario import FAMILY
+from schema.scenario.bands import MOST_FACTORS
 from streams.augmentation.scenario import augment
 from streams.augmentation.scenario.moves import CAPACITY_STEPS, EFFECT_STEPS, SCORE_STEPS
 from streams.augmentation.scenario.phrases import UNSURE, replaced
@@ -205,17 +206,29 @@ def test_numbers_that_the_texts_speak_of_stay(changes: dict[str, Any]) -> None:
         assert row[column] == PLAIN[column]
 
 
-def test_numbers_finer_than_written_and_effects_beyond_the_scale_stay() -> None:
-    huge = [{"name": "a fall", "effect": -40.0}, {"name": "a rise", "effect": 39.0}]
-    fine = [{"name": "a fall", "effect": -0.96}]
-    for effects, base in ((huge, 6.0), (fine, 5.96)):
-        lines = scenarios.steps(base, [effect["effect"] for effect in effects])
-        if effects is fine:
-            lines = ["5.96 - 0.96 = 5.0", "5.0 + 2.0 = 7.0"]
-        changes = {"capacity_factors": effects, "base_capacity": base, "calculation_steps": lines}
-        row = augmented(effective_capacity=5.0, support_needed=5.0, support_possible=7.0, **changes)
-        assert row is not None
-        assert {name: row[name] for name in changes} == changes
+def test_numbers_finer_than_written_stay() -> None:
+    changes = {
+        "capacity_factors": [{"name": "a fall", "effect": -0.96}],
+        "base_capacity": 5.96,
+        "calculation_steps": ["5.96 - 0.96 = 5.0", "5.0 + 2.0 = 7.0"],
+    }
+    row = augmented(effective_capacity=5.0, support_needed=5.0, support_possible=7.0, **changes)
+    assert row is not None
+    assert {name: row[name] for name in changes} == changes
+
+
+def test_the_most_and_the_largest_effects_there_can_be_are_moved() -> None:
+    effects = [10.0 if place % 2 else -10.0 for place in range(MOST_FACTORS)]
+    row = augmented(
+        capacity_factors=[{"name": f"swing {place}", "effect": effect} for place, effect in enumerate(effects)],
+        base_capacity=5.0,
+        effective_capacity=5.0,
+        support_needed=5.0,
+        support_possible=7.0,
+        calculation_steps=scenarios.steps(5.0, effects),
+    )
+    assert row is not None
+    assert len(row["calculation_steps"]) == MOST_FACTORS + 1
 
 
 def test_what_was_paid_and_validated_was_so_for_the_origin_alone() -> None:

@@ -14,6 +14,7 @@ from schema.buffers import lists
 from schema.scenario.bands import (
     AUTHENTICITY_TARGETS,
     CAPACITY_LEVELS,
+    LARGEST_CAPACITY,
     MOST_FACTORS,
     STRETCH,
     SUM_TOLERANCE,
@@ -30,7 +31,6 @@ _TEXTS = ("context", "request", "response")
 CAPACITY_STEPS, EFFECT_STEPS, SUPPORT_STEPS, SCORE_STEPS = 5, 2, 3, 4
 # Where a text speaks of points, its numbers are not to be moved; in Rust's regular expressions.
 _POINTS = r"(?i)\d\.\d|/ ?10\b|\bout of (?:10|ten)\b|\bpoints?\b"
-_MOST_EFFECT_TENTHS, _MOST_CAPACITY_TENTHS = 100, 100
 
 
 def moved(rows: pl.DataFrame) -> pl.DataFrame:
@@ -42,12 +42,11 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
     points = rows.select("base_capacity", "effective_capacity", "support_needed").to_numpy() * 10
     _, effective, needed = np.rint(points).astype(np.int64).T
     exact_effects = np.asarray(effects)[bounds[0] : bounds[-1]] * 10
-    old_effects = np.rint(np.clip(exact_effects, -1e6, 1e6)).astype(np.int64)
+    old_effects = np.rint(exact_effects).astype(np.int64)
 
-    # Only what is written to one decimal, and small enough to be written, is moved.
-    fine = (np.abs(points - np.rint(points)) > SUM_TOLERANCE).any(axis=1) | (counts > MOST_FACTORS)
-    odd = (np.abs(exact_effects - old_effects) > SUM_TOLERANCE) | (np.abs(old_effects) > _MOST_EFFECT_TENTHS)
-    fine |= np.bincount(owner, odd, rows.height) > 0
+    # Only what is written to one decimal is moved.
+    fine = (np.abs(points - np.rint(points)) > SUM_TOLERANCE).any(axis=1)
+    fine |= np.bincount(owner, np.abs(exact_effects - old_effects) > SUM_TOLERANCE, rows.height) > 0
     spoken = rows.select(pl.any_horizontal(pl.col(text).str.contains(_POINTS) for text in _TEXTS)).to_series()
     movable = ~fine & ~spoken.to_numpy()
 
@@ -58,7 +57,8 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
     low, high = _LEVEL_TENTHS[level].T
     reached = np.clip(effective + draws.step(rows, draws.CAPACITY, CAPACITY_STEPS), low, high)
     place = np.arange(len(owner)) - np.repeat(bounds[:-1] - bounds[0], counts)
-    shifted = old_effects + draws.step(rows, draws.EFFECT + place, EFFECT_STEPS, owner)
+    step = draws.step(rows, draws.EFFECT + place, EFFECT_STEPS, owner)
+    shifted = np.clip(old_effects + step, -_SCALE_TENTHS, _SCALE_TENTHS)
     new_effects = np.where(np.sign(shifted) == np.sign(old_effects), shifted, np.sign(old_effects))
     # Where the effects so moved ask for a base that there is not, they stay; where even that is not enough, all does.
     keeps_effects = ~_is_base(reached - np.bincount(owner, new_effects, rows.height))
@@ -128,7 +128,7 @@ def _listed(items: pa.Array, lengths: Array) -> pl.Series:
 
 
 def _is_base(tenths: Array) -> Array:
-    return (tenths >= 0) & (tenths <= _MOST_CAPACITY_TENTHS)
+    return (tenths >= 0) & (tenths <= _SCALE_TENTHS)
 
 
 def _in_steps(low: float, high: float, steps: int) -> tuple[int, int]:
@@ -136,9 +136,9 @@ def _in_steps(low: float, high: float, steps: int) -> tuple[int, int]:
     return int(np.ceil(low * steps - SUM_TOLERANCE)), int(np.floor(high * steps + SUM_TOLERANCE))
 
 
-_STRETCH_TENTHS = round(STRETCH * 10)
+_SCALE_TENTHS, _STRETCH_TENTHS = round(LARGEST_CAPACITY * 10), round(STRETCH * 10)
 # The base, all factors' effects, and the stretch.
-_WRITABLE = _MOST_CAPACITY_TENTHS + MOST_FACTORS * (_MOST_EFFECT_TENTHS + EFFECT_STEPS) + _STRETCH_TENTHS
+_WRITABLE = _SCALE_TENTHS + MOST_FACTORS * _SCALE_TENTHS + _STRETCH_TENTHS
 _LEVEL_TENTHS = np.array([_in_steps(band.low, band.high, 10) for band in CAPACITY_LEVELS])
 # The upper bound belongs to the next target, but for the last.
 _SCORE_HUNDREDTHS = np.array([_in_steps(band.low, band.high, 100) for band in AUTHENTICITY_TARGETS])
@@ -146,7 +146,7 @@ _SCORE_HUNDREDTHS[:-1, 1] -= 1
 # (target, effective capacity in tenths) -> the least and the most support needed.
 _SUPPORT_TENTHS = np.array(
     [
-        [_in_steps(*support_bounds(name, tenths / 10), 10) for tenths in range(_MOST_CAPACITY_TENTHS + 1)]
+        [_in_steps(*support_bounds(name, tenths / 10), 10) for tenths in range(_SCALE_TENTHS + 1)]
         for name in target_names()
     ]
 )
