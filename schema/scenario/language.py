@@ -37,7 +37,7 @@ MEASURES: dict[str, pl.DataType] = {
     "doubled_letters": pl.Int64(),  # letters that are the one before once more
     "plain_words": pl.Int64(),  # of three or more ASCII letters
     "voweled_words": pl.Int64(),  # those of them with a vowel
-    "broken": pl.Int64(),  # replacement characters, control characters, and code points that are none
+    "broken": pl.Int64(),  # characters that stand for none: replacement, control, private use
     "suspects": pl.Int64(),  # what may begin or be a leftover: brackets, "%", words all in capitals, "lorem"
 }
 
@@ -45,8 +45,9 @@ MEASURES: dict[str, pl.DataType] = {
 # of letters doubled, 0.99 of words with a vowel.
 _LEAST_LETTERS = 0.6
 _MEAN_WORD = (1.5, 16.0)
-_MOST_ONE_WORD = 0.3
-_MOST_DOUBLED = 0.4
+# Beside three more: "No, no, no, please, I cannot."
+_MOST_ONE_WORD, _SAID_FREELY = 0.3, 3
+_MOST_DOUBLED = 0.5
 _LEAST_VOWELED = 0.6
 # A share means something from so many on: "No, no, no." is an answer.
 _WORDS_TO_JUDGE = 8
@@ -131,7 +132,7 @@ def sane() -> pl.Expr:
         & (letters >= _LEAST_LETTERS * pl.col("visible"))
         & (~(enough_words & mostly_cased) | (letters >= _MEAN_WORD[0] * words))
         & (~mostly_cased | (letters <= _MEAN_WORD[1] * words))
-        & (~enough_words | (pl.col("commonest_word") <= _MOST_ONE_WORD * words))
+        & (~enough_words | (pl.col("commonest_word") <= _MOST_ONE_WORD * words + _SAID_FREELY))
         & ((letters < _LETTERS_TO_JUDGE) | (pl.col("doubled_letters") <= _MOST_DOUBLED * letters))
         & (
             (pl.col("plain_words") < _WORDS_TO_JUDGE)
@@ -158,7 +159,8 @@ def _classes() -> Array:
     for code in range(_CLASSED):
         category = unicodedata.category(chr(code))
         table[code] = _OF_CLASS.get(category[0], 0) | _OF_CATEGORY.get(category, 0)
-        if category in ("Cc", "Cn", "Co", "Cs"):
+        # Not those that no character has yet: which they are depends on the version of Unicode.
+        if category in ("Cc", "Co") or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE:
             table[code] = _BROKEN
     table[0xFFFD] = _BROKEN
     table[[ord(letter) for letter in "aeiouyAEIOUY"]] |= _VOWEL

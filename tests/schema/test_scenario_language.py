@@ -31,6 +31,8 @@ PROSE = {
     "Korean": "오늘은 너무 피곤하지만 한 시간 정도는 같이 병원에 가 줄 수 있어요.",
     "with numbers": "At 6:30 I have the 14 bus to catch, so I can give you 20 minutes, and 45 more on Friday.",
     "short": "No, no, no.",
+    "insistent": "No, no, no, please, I really cannot.",
+    "with a new emoji": "I am shaking \U0001fae8 but I will be there at six, I promise \U0001fa77.",
 }
 NO_PROSE = {
     "one word": "help " * 12,
