@@ -56,7 +56,7 @@ def augmented(**changes: Any) -> dict[str, Any] | None:
     return made.row(0, named=True) if made.height else None
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(st.integers(0, 100_000), st.integers(1, 40), st.integers(1, 4))
 def test_copies_are_valid_and_stay_in_their_cell(first: int, count: int, number: int) -> None:
     origins = scenarios.valid_rows(count, first)
