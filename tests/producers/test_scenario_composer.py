@@ -126,9 +126,10 @@ def test_every_bin_has_its_phrases_and_shares_them_with_no_other() -> None:
     levels, targets, types = len(CAPACITY_LEVELS), len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
     by_type = [situations.CUES, situations.OPENINGS, situations.PRESSURES, manners.MOVES]
     assert [len(pools) for pools in by_type] == [types] * 4
-    assert [len(pools) for pools in (*manners.MOVES, stances.STANDS, stances.BEGINNINGS, stances.CLOSINGS)] == (
-        [targets] * (types + 3)
-    )
+    assert [
+        len(pools)
+        for pools in (*manners.MOVES, stances.STANDS, stances.BEGINNINGS, stances.CLOSINGS, stances.URGENT_CLOSINGS)
+    ] == ([targets] * (types + 4))
     assert [len(pools) for pools in (*stances.STANDS, scenes.BUSY, scenes.DETAILS)] == [levels] * (targets + 2)
     assert len(scenes.SETTINGS) == len(tasks.TASKS) == len(people.DOMAINS)
     assert {len(sizes) for sizes in (*tasks.TASKS, tasks.URGENT_TASKS)} == {len(tasks.SIZES_FROM_TENTHS)}

@@ -84,6 +84,5 @@ BOTH = (
     "{name} speaks of {drains}, and then, more gently, of {gifts}.",
     "First came {drains}, and then, just in time, {gifts}.",
     "I know about {drains}, and I know about {gifts}.",
-    "To {drains} one has to add {gifts}, and then do the sum.",
     "Without {gifts}, {drains} would weigh more.",
 )

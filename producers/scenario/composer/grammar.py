@@ -96,13 +96,13 @@ def grammar() -> Grammar:
             "doing": Slot([[done for _, done in pool] for pool in flat_tasks], draw="task"),
             "wanted_day": Slot((scenes.DAYS,)),
             "deadline": Slot(_flat(tasks.DEADLINES)),
-            "ask": Slot((tasks.ASKS,)),
+            "ask": Slot(tasks.ASKS),
             "reason": Slot(tasks.REASONS),
             "pressure": Slot(situations.PRESSURES),
             "beginning": Slot(stances.BEGINNINGS),
             "move": Slot(_flat(manners.MOVES)),
             "stand": Slot(_flat(stances.STANDS)),
-            "closing": Slot(_flat(stances.CLOSINGS)),
+            "closing": Slot([*_flat(stances.CLOSINGS), *stances.URGENT_CLOSINGS]),
             "context": Slot((CONTEXTS,)),
             "request": Slot((REQUESTS,)),
             "response": Slot((RESPONSES,)),
@@ -143,7 +143,9 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
         "beginning": target,
         "move": kind * targets + target,
         "stand": target * levels + level,
-        "closing": target * 2 + (level >= levels // 2),
+        # The last pools are those of emergencies.
+        "closing": np.where(urgent, 2 * targets + target, 2 * target + (level >= levels // 2)),
+        "ask": urgent.astype(np.int64),
         **factor_pools,
     }
     day = compiled.drawn("day", np.zeros_like(level), draws)

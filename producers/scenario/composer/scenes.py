@@ -56,11 +56,11 @@ SCENES = (
     "{^when}, I come upon my {relation} {name} in {setting}, {busy}.",
     "In {setting}, {when}, my {relation} {name} is {busy}.",
     "I catch {name}, my {relation}, in {setting} {when}, {busy}.",
-    "{name} is my {relation}, and {when} we end up together in {setting}.",
+    "{name} is my {relation}, and, {when}, we end up together in {setting}.",
     "{^when}, the two of us are in {setting}, my {relation} {name} {busy}.",
     "It takes me a while to find my {relation} {name}, who is in {setting} {when}, {busy}.",
     "{^when}, I look round, and there in {setting} is {name}, my {relation}, {busy}.",
-    "I need a word with my {relation}, and {when} I find {name} in {setting}, {busy}.",
+    "I need a word with my {relation}, and, {when}, I find {name} in {setting}, {busy}.",
 )
 # By level: crisis, low, medium, high.
 BUSY = (
@@ -159,7 +159,7 @@ DETAILS = (
         "Even bad news finds a place to sit down.",
         "The rest of the day is free.",
         "The step is light.",
-        "Nothing presses today.",
+        "There has been time to breathe.",
         "There is a calm in it that others lean on.",
     ),
 )

@@ -76,7 +76,7 @@ CUES = (
         "Whatever {name} had left was meant for later; then this happened.",
         "It is an emergency, and both of us know it.",
         "I have come running, and {name} can see that it is serious.",
-        "Since the call from the hospital, nobody has sat down.",
+        "Since the call from the hospital I have not been able to think.",
     ),
     (  # cultural_indirect
         "Where {name} comes from, a plain no is an insult.",

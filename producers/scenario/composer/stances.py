@@ -213,7 +213,7 @@ CLOSINGS = (
         ),
         (
             "I suppose {doing} could go in somewhere, if I hurry.",
-            "Put me down for {doing} with a question mark.",
+            "Put me down, with a question mark, for {doing}.",
             "{^doing} should work, unless something else comes up.",
             "I am saying yes to {doing} and hearing myself sigh.",
             "I can begin with {doing} and we shall see who finishes.",
@@ -263,7 +263,42 @@ CLOSINGS = (
             "I have the time for {doing}, and the wish as well.",
             "I would enjoy {doing}, so thank you for thinking of me.",
             "{^doing} is my present to you, and there is nothing to return.",
-            "I am there for {doing}, and we can have tea afterwards.",
+            "{^doing} it is, and we can have tea afterwards.",
         ),
+    ),
+)
+# The same in an emergency, by target.
+URGENT_CLOSINGS = (
+    (
+        "{^doing}, of course, and everyone else's share as well.",
+        "I will be done with {doing} before you have finished your sentence.",
+        "Forget {doing}, it will turn out to be nothing.",
+        "{^doing}? I have a hundred things like that under way.",
+        "There is surely somebody else for {doing}.",
+        "I shall manage {doing} on the side.",
+    ),
+    (
+        "I will start with {doing}, I do not know about after.",
+        "{^doing}, yes, if my legs carry me.",
+        "I am going to try {doing}, only do not leave me alone with it.",
+        "Let me begin with {doing} before I think about it.",
+        "I can hardly see straight, but {doing}, yes.",
+        "{^doing}, all right, and then somebody must take over.",
+    ),
+    (
+        "{^doing} I can do; for whatever comes next we need someone else.",
+        "I will see to {doing}, and you call a second person meanwhile.",
+        "For now I am good for {doing}, and I will tell you when I no longer am.",
+        "First {doing}, and then I have to sit down.",
+        "Count on me for {doing}, and let us find others for the rest.",
+        "I take on {doing}; everything else we share out.",
+    ),
+    (
+        "{^doing} is my part, and you need not think about it again.",
+        "I will see to {doing}, and I am staying until it is done.",
+        "Leave {doing} to me, and look after yourself.",
+        "You do not have to be brave about {doing}, I am here.",
+        "{^doing}, yes, at once, and willingly.",
+        "I am glad that I can be of help with {doing}.",
     ),
 )

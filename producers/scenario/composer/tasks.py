@@ -238,23 +238,36 @@ DEADLINES = (
         ),
     ),
     (
-        ("now", "right now", "this minute", "at once", "straight away", "within the hour", "before it is too late"),
+        ("now", "right now", "at once", "straight away", "immediately"),
         ("from tonight on", "starting now", "beginning this very day", "from this hour on", "as of tonight"),
     ),
 )
+# By urgency.
 ASKS = (
-    "Could you {task} {deadline}?",
-    "I need you to {task} {deadline}.",
-    "Is there any way you could {task} {deadline}?",
-    "Would you {task} {deadline}?",
-    "I wanted to ask whether you would {task} {deadline}.",
-    "Please {task} {deadline}.",
-    "What would you say if I asked you to {task} {deadline}?",
-    "Can I count on you to {task} {deadline}?",
-    "I am asking you to {task} {deadline}.",
-    "Do you think you could {task} {deadline}?",
-    "Might you be able to {task} {deadline}?",
-    "I would be grateful if you could {task} {deadline}.",
+    (
+        "Could you {task} {deadline}?",
+        "I need you to {task} {deadline}.",
+        "Is there any way you could {task} {deadline}?",
+        "Would you {task} {deadline}?",
+        "I wanted to ask whether you would {task} {deadline}.",
+        "Please {task} {deadline}.",
+        "What would you say if I asked you to {task} {deadline}?",
+        "Can I count on you to {task} {deadline}?",
+        "I am asking you to {task} {deadline}.",
+        "Do you think you could {task} {deadline}?",
+        "Might you be able to {task} {deadline}?",
+        "I would be grateful if you could {task} {deadline}.",
+    ),
+    (
+        "I need you to {task} {deadline}.",
+        "Please {task} {deadline}.",
+        "Can you {task} {deadline}?",
+        "You have to {task} {deadline}.",
+        "I beg you to {task} {deadline}.",
+        "You must {task} {deadline}, please.",
+        "Could you {task} {deadline}?",
+        "Somebody has to {task} {deadline}, and it can only be you.",
+    ),
 )
 # By size: small, middling, large; and in an emergency.
 REASONS = (
