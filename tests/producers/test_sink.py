@@ -115,6 +115,11 @@ def test_a_partitions_rows_are_cut_evenly() -> None:
     assert max(heights) - min(heights) < len(heights)
 
 
+def test_rows_that_know_no_chunk_count_as_that_of_their_block() -> None:
+    frame = next(generate(RUN)).with_columns(chunk=pl.lit(None, dtype=FAMILY.columns["chunk"]))
+    assert {record.chunk for record in encode_block(frame, FAMILY, LAYOUT, block=5)} == {5}
+
+
 def test_small_frames_are_gathered_into_whole_records(connection: Connection) -> None:
     frame = pl.concat(generate(replace(RUN, count=20_000)))
     report = send_frames(connection, FAMILY, "small", frame.iter_slices(7))
