@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 # What a local server, which wants no key, is given instead.
 _NO_KEY = "none"
-# Answers that another try may better; any other error is told at once.
+# Answers that another try may better.
 _RETRIED = frozenset({408, 409, 425, 429})
+# Answers that may be to one question alone: too long a prompt, a filter that takes offence.
+_REFUSED = frozenset({400, 413, 422})
 # In an error, a piece of the key this long gives it away; a shorter one occurs in ordinary words.
 _TELLING_CHARACTERS = 6
 # In a text that a model wrote only a whole key does, and one so short is no secret ("none", "ollama").
@@ -63,16 +65,17 @@ class Reply:
 
 
 class UnansweredError(Exception):
-    """No try of a call was answered; `reason` is that of the last one."""
+    """No try of a call was answered; `reason` is that of the last one. `refused`: the server will not take it."""
 
-    def __init__(self, reason: str, tries: int) -> None:
+    def __init__(self, reason: str, tries: int, *, refused: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.tries = tries
+        self.refused = refused
 
 
 class EndpointError(ProducerError):
-    """The endpoint refuses what no further try can mend."""
+    """The endpoint refuses what neither another try nor another question can mend."""
 
 
 class ModelClient:
@@ -116,8 +119,8 @@ class ModelClient:
         """Return the model's answer, which was asked to follow the JSON schema.
 
         Raises:
-            UnansweredError: no try was answered within the policy.
-            EndpointError: the endpoint refuses the key, the model or the question.
+            UnansweredError: no try was answered within the policy, or the endpoint refuses this question.
+            EndpointError: the endpoint refuses the key or the model.
         """
         import openai
 
@@ -132,9 +135,11 @@ class ModelClient:
             except openai.APIConnectionError as error:
                 reason = f"no connection ({type(error.__cause__ or error).__name__})"
             except openai.APIStatusError as error:
+                reason = f"HTTP {error.status_code}"
+                if error.status_code in _REFUSED:
+                    raise UnansweredError(reason + self._told(error), number, refused=True) from None
                 if error.status_code not in _RETRIED and error.status_code < 500:
                     raise self._refusal(error, model) from None
-                reason = f"HTTP {error.status_code}"
                 asked_s = retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC))
                 if asked_s is not None:
                     wait_s = min(asked_s, self._policy.longest_wait_s)
@@ -189,13 +194,19 @@ class ModelClient:
         return wait_s * float(self._random.uniform(0.5, 1.0))
 
     def _refusal(self, error: openai.APIStatusError, model: str) -> EndpointError:
-        status, url = error.status_code, self.url
+        status = error.status_code
         if status in (401, 403):
-            return EndpointError(f"{url} refuses the key (HTTP {status}): correct FEEDMILL_LLM_API_KEY")
-        told = " ".join(error.response.text.split())[:_TOLD_CHARACTERS]
-        said = f": {told}" if told and not self._gives_away(error.response.text) else ""
-        mend = "pull it there, or name another in FEEDMILL_LLM_MODEL_..." if status == 404 else "see its documentation"
-        return EndpointError(f"{url} refuses a question to model {model!r} (HTTP {status}{said}): {mend}")
+            return EndpointError(f"{self.url} refuses the key (HTTP {status}): correct FEEDMILL_LLM_API_KEY")
+        return EndpointError(
+            f"{self.url} refuses a question to model {model!r} (HTTP {status}{self._told(error)}): pull the model "
+            "there, name another in FEEDMILL_LLM_MODEL_..., or correct FEEDMILL_LLM_BASE_URL"
+        )
+
+    def _told(self, error: openai.APIStatusError) -> str:
+        """Return what the server says of an error, in a line, where nothing of the key stands in it."""
+        text = error.response.text
+        line = " ".join(text.split())[:_TOLD_CHARACTERS]
+        return f": {line}" if line and not self._gives_away(text) else ""
 
     def _gives_away(self, text: str) -> bool:
         """Whether a piece of the key stands in `text`."""

@@ -60,9 +60,8 @@ class Conversation:
         self._policy = policy
         self._agenda = Agenda(models, standing)
         self._watch = ContextWatch()
-        # Calls without an answer since the last one that had one, and why the latest has none.
-        self._silent: list[Question] = []
-        self._silence = ""
+        # Calls without an answer since the last one that had one.
+        self._silent: list[tuple[Question, UnansweredError]] = []
         self._heard = False
         self._spent: str | None = None
         self._error: EndpointError | None = None
@@ -120,8 +119,7 @@ class Conversation:
         if isinstance(outcome, EndpointError):
             self._error = self._error or outcome
         elif isinstance(outcome, UnansweredError):
-            self._silent.append(question)
-            self._silence = outcome.reason
+            self._silent.append((question, outcome))
             if len(self._silent) >= max(_FEWEST_SILENT_CALLS, self._settings.llm_concurrency):
                 self._error = self._error or self._unreachable(url)
         else:
@@ -147,10 +145,12 @@ class Conversation:
         return f"--run {self._run} --seed {self._seed} to go on"
 
     def _unreachable(self, url: str) -> EndpointError:
-        return EndpointError(
-            f"{url} gives no answer ({self._silence}): start the server or correct FEEDMILL_LLM_BASE_URL, then run "
-            f"again with {self._again}"
-        )
+        _, latest = self._silent[-1]
+        if latest.refused:
+            line = f"{url} refuses the questions ({latest.reason}): choose models that answer with JSON schemas"
+        else:
+            line = f"{url} gives no answer ({latest.reason}): start the server or correct FEEDMILL_LLM_BASE_URL"
+        return EndpointError(f"{line}, then run again with {self._again}")
 
     async def _count_silent(self) -> None:
         """Count the calls without an answer, for there is a server: the fault is with them.
@@ -158,12 +158,13 @@ class Conversation:
         Until an answer has come they are not counted, so that a server that is away costs no id its asks.
         """
         silent, self._silent = self._silent, []
-        for question in silent:
+        for question, why in silent:
+            entry = self._entry(question, why)
             if question.role == VALIDATION:
-                await self._send_scored(question, {}, self._entry(question, None))
+                await self._send_scored(question, {}, entry)
             else:
-                faults = dict.fromkeys(question.asked, answers.MISSING)
-                await self._send_written(question, answers.Judged(faults=faults), self._entry(question, None))
+                faults = dict.fromkeys(question.asked, answers.REFUSED if why.refused else answers.MISSING)
+                await self._send_written(question, answers.Judged(faults=faults), entry)
 
     async def _settle_scenarios(self, question: Question, reply: Reply) -> None:
         entry = self._entry(question, reply)
@@ -189,13 +190,8 @@ class Conversation:
 
     async def _send_written(self, question: Question, judged: answers.Judged, entry: Entry) -> None:
         """Send what a writing call came to: accepted rows, and for each id given up the row that says so."""
-        shares = dict(
-            zip(
-                question.asked,
-                Usage(entry.prompt_tokens, entry.completion_tokens).shares(len(question.asked)),
-                strict=True,
-            )
-        )
+        usage = Usage(entry.prompt_tokens, entry.completion_tokens)
+        shares = dict(zip(question.asked, usage.shares(len(question.asked)), strict=True))
         rejected = [name for name in judged.faults if self._standing.asks[name] + 1 >= MOST_ASKS]
         faulty = {
             name: judged.refused.get(
@@ -247,16 +243,16 @@ class Conversation:
         await asyncio.to_thread(self._sender.send, entry, rows)
         self._standing.apply(entry)
 
-    def _entry(self, question: Question, reply: Reply | None) -> Entry:
-        """Return what stands of a call whatever it came to; without a reply, of one that was given up."""
-        usage = reply.usage if reply is not None else Usage()
+    def _entry(self, question: Question, outcome: Reply | UnansweredError) -> Entry:
+        """Return what stands of a call whatever was made of its answer."""
+        usage = outcome.usage if isinstance(outcome, Reply) else Usage()
         return Entry(
             call=question.call,
             role=question.role,
             model=question.model,
             asked=list(question.asked),
-            answered=reply is not None,
-            tries=reply.tries if reply is not None else self._policy.tries,
+            answered=isinstance(outcome, Reply),
+            tries=outcome.tries,
             attempt=1 + max(self._standing.asks[name] for name in question.asked),
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,

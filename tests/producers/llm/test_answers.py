@@ -9,10 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.scenario.llm import answers
-from producers.scenario.llm.answers import Judged, judge, objects_in, read, scores_in
+from producers.scenario.llm.answers import (
+    CUT_OFF,
+    DUPLICATED,
+    MALFORMED,
+    MISSING,
+    REFUSED,
+    WRONG_CELL,
+    Judged,
+    judge,
+    objects_in,
+    read,
+    scores_in,
+)
 from producers.scenario.llm.rows import broken_rules, to_frame
 from schema.scenario import FAMILY
+from schema.scenario.rules import ANSWER_FAULTS
 from tests.producers.llm.server import GRID, ModelServer, well
 
 COMMON = {"generator": "llm", "model": "m", "seed": 1, "chunk": 1}
@@ -130,13 +142,17 @@ def test_an_answer_of_another_shape_is_malformed(change: dict[str, Any]) -> None
     assert set(result.accepted) == {"r-1", "r-2"}
 
 
+def test_every_fault_is_a_reason_that_the_rules_know() -> None:
+    assert {MISSING, MALFORMED, DUPLICATED, WRONG_CELL, CUT_OFF, REFUSED} == set(ANSWER_FAULTS)
+
+
 def test_what_is_missing_says_why() -> None:
     asked = ["a", "b"]
-    assert read('{"scenarios": []}', asked).faults == dict.fromkeys(asked, answers.MISSING)
-    assert read("no.", asked).faults == dict.fromkeys(asked, answers.MALFORMED)
-    assert read("", asked, refused=True).faults == dict.fromkeys(asked, answers.REFUSED)
-    assert read('{"scenarios": [{"id": "a"', asked, cut_off=True).faults == dict.fromkeys(asked, answers.CUT_OFF)
-    assert read("[" * 100_000, asked).faults == dict.fromkeys(asked, answers.MALFORMED)
+    assert read('{"scenarios": []}', asked).faults == dict.fromkeys(asked, MISSING)
+    assert read("no.", asked).faults == dict.fromkeys(asked, MALFORMED)
+    assert read("", asked, refused=True).faults == dict.fromkeys(asked, REFUSED)
+    assert read('{"scenarios": [{"id": "a"', asked, cut_off=True).faults == dict.fromkeys(asked, CUT_OFF)
+    assert read("[" * 100_000, asked).faults == dict.fromkeys(asked, MALFORMED)
 
 
 ITEMS = st.lists(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -27,7 +28,7 @@ from producers.scenario.llm.run import LlmReport, LlmRun, produce
 from schema.errors import ConfigError, ProducerError, UsageError
 from schema.scenario import FAMILY
 from schema.settings import Settings
-from streams.refine.intake import Limits, read_group
+from tests.integration.workers import clean, rejected, wait_until_refined, worker
 from tests.producers.llm import server as endpoint
 from tests.producers.llm.raw import raw_records, raw_rows
 from tests.producers.llm.server import Behaviour, Call, serving
@@ -61,8 +62,8 @@ MISBEHAVIOUR = [
 ]
 
 
-# Each way of misbehaving twice at most, so that the test is short; every other request is treated well.
-_BAD_REQUESTS = 4 * len(MISBEHAVIOUR)
+# Each way of misbehaving once, so that the test is short; every other request is treated well.
+_BAD_REQUESTS = 2 * len(MISBEHAVIOUR)
 
 
 def against(connection: Connection, url: str, **settings: object) -> Connection:
@@ -76,7 +77,7 @@ def badly(call: Call) -> Behaviour:
     """Every way to misbehave, in turn."""
     if call.number % 2 or call.number >= _BAD_REQUESTS:
         return endpoint.well
-    return MISBEHAVIOUR[call.number // 2 % len(MISBEHAVIOUR)]
+    return MISBEHAVIOUR[call.number // 2]
 
 
 def totals(report: LlmReport) -> dict[str, tuple[int, int, int]]:
@@ -102,7 +103,9 @@ def check_resumable_everywhere(entries: list[Entry], cells: dict[str, dict[str, 
         assert max(standing.asks.values(), default=0) <= MOST_ASKS
 
 
-def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for(connection: Connection) -> None:
+def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for(
+    connection: Connection, tmp_path: Path
+) -> None:
     run = LlmRun(count=200, seed=5, run="bad-server")
     with serving(badly) as server:
         mine = against(connection, server.url, llm_timeout_s=2.0)
@@ -128,15 +131,30 @@ def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for
         assert (row["generator"], row["seed"]) == ("llm", 5)
 
     records = raw_records(mine)
-    intake = read_group(records, FAMILY, Limits(record_bytes=10**6, rows=1000, row_bytes=10**6))
-    assert intake.dead == []
     compared = list(source_named(f"topic:{records[0].topic}", lambda: mine).rows(FAMILY))
     assert sum(len(rows) for rows in compared) == sum(rows.frame.height for rows in compared) == 200
-    assert (intake.frame.height, set(intake.runs)) == (200, {"bad-server"})
     entries = journal.read(mine, run.run)
     assert len(entries) == len(records) == 1 + sum(calls for calls, _, _ in server.totals().values())
     check_resumable_everywhere(entries, planned)
     assert KEY not in str(records) + str(report) + str(rows.to_dicts()) + repr(mine.settings)
+
+    # All of them end in clean or in rejected, and those that were given up with the reason reported.
+    log = tmp_path / "worker.log"
+    with worker(connection.settings, log) as process:
+        wait_until_refined(connection, process, log, FAMILY)
+    refused, letters = rejected(connection, FAMILY)
+    assert letters == []
+    ids = [*clean(connection, FAMILY)["scenario_id"], *refused["scenario_id"]]
+    assert sorted(ids) == sorted(planned)
+    reasons = dict(refused.select("scenario_id", "reasons").iter_rows())
+    given_up = [entry.verdicts[name] for entry in entries for name in entry.rejected]
+    assert Counter(given_up) == report.rejected
+    for entry in entries:
+        for name in entry.rejected:
+            assert set(entry.verdicts[name].split(",")) <= set(reasons.pop(name))
+    assert {reason for found in reasons.values() for reason in found} <= {gate.name for gate in FAMILY.gates} | {
+        "near_duplicate"
+    }
 
 
 def test_calls_are_routed_validated_and_paid_for_by_model(connection: Connection) -> None:
@@ -264,6 +282,7 @@ def test_an_endpoint_that_cannot_serve_is_told_in_a_line_without_the_key(
     ways: list[tuple[Behaviour, str]] = [
         (endpoint.failing(401), r"refuses the key \(HTTP 401\): correct FEEDMILL_LLM_API_KEY"),
         (endpoint.failing(404), r"refuses a question to model 'llama3\.[12]' \(HTTP 404\)"),
+        (endpoint.failing(400), r"refuses the questions \(HTTP 400\): choose models"),
         (endpoint.failing(500), r"gives no answer \(HTTP 500\): start the server or correct FEEDMILL_LLM_BASE_URL"),
         (endpoint.resets, r"gives no answer \(no connection"),
         (endpoint.hangs, r"gives no answer \(no answer within 0\.3 s\)"),
@@ -287,19 +306,22 @@ def test_an_endpoint_that_cannot_serve_is_told_in_a_line_without_the_key(
     assert KEY not in caplog.text
 
 
-def test_a_call_without_an_answer_costs_its_ids_one_ask_where_others_have_one(connection: Connection) -> None:
+@pytest.mark.parametrize(("status", "fault"), [(503, "answer_missing"), (400, "answer_refused")])
+def test_a_question_that_alone_has_no_answer_costs_its_ids_one_ask(
+    status: int, fault: str, connection: Connection
+) -> None:
     def script(call: Call) -> Behaviour:
-        return endpoint.failing(503) if "deaf-1" in call.asked else endpoint.well
+        return endpoint.failing(status) if "deaf-1" in call.asked else endpoint.well
 
     with serving(script) as server:
         mine = against(connection, server.url)
         report = produce(mine, LlmRun(count=20, seed=4, run="deaf"), policy=dataclasses.replace(QUICK, tries=2))
-    assert report.rejected == {"answer_missing": 1}
+    assert report.rejected == {fault: 1}
     assert (report.accepted, report.open, report.calls_unanswered) == (19, 0, 3)
     assert totals(report) == server.totals()
     row = raw_rows(mine, "deaf").filter(pl.col("scenario_id") == "deaf-1")
-    assert row.select("answer_fault", "context", "prompt_tokens").row(0) == ("answer_missing", None, None)
-    assert "answer_missing" in broken_rules(row)[0]
+    assert row.select("answer_fault", "context", "prompt_tokens").row(0) == (fault, None, None)
+    assert fault in broken_rules(row)[0]
 
 
 def test_cells_may_be_given(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
