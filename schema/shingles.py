@@ -16,6 +16,19 @@ from schema.compiled import compiled
 
 WORDS = 3
 
+# FNV-1a.
+_BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+_SEPARATOR = np.uint8(0)
+
+
+def _letters() -> npt.NDArray[np.uint8]:
+    """Return what each byte is read as: a letter or a digit in lower case, a part of another character, or nothing."""
+    text = bytes(byte if byte >= 128 or chr(byte).isalnum() else 0 for byte in range(256))
+    return np.frombuffer(text.lower(), dtype=np.uint8)
+
+
+_LETTERS = _letters()
+
 Hashes = npt.NDArray[np.uint64]
 Offsets = npt.NDArray[np.int64]
 
@@ -36,12 +49,9 @@ def shingles(texts: pl.Series) -> tuple[Hashes, Offsets]:
 
 def smallest(texts: pl.Series) -> pl.Series:
     """Return the smallest shingle hash of each text (UInt64; null for null)."""
-    hashes, offsets = shingles(texts)
-    found = np.zeros(len(texts), dtype=np.uint64)
-    filled = np.diff(offsets) > 0
-    if filled.any():
-        found[filled] = np.minimum.reduceat(hashes, offsets[:-1][filled])
-    return pl.Series(texts.name, found).set(pl.Series(~filled), None)
+    data, bounds = _buffers(texts)
+    absent = texts.is_null()
+    return pl.Series(texts.name, _smallest(data, bounds, absent.to_numpy())).set(absent, None)
 
 
 def _buffers(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], Offsets]:
@@ -57,54 +67,74 @@ def _buffers(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], Offsets]:
 
 @compiled
 def _shingles(data, bounds, absent):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Two passes over one buffer: a text of B bytes has at most B // 2 + 1 words, and no more shingles than that."""
     rows = bounds.size - 1
     offsets = np.zeros(rows + 1, dtype=np.int64)
-    total = 0
+    most = np.int64(0)
     for row in range(rows):
-        total += (bounds[row + 1] - bounds[row]) // 2 + 1
-    hashes = np.empty(total, dtype=np.uint64)
-    prime, mixer = np.uint64(0x100000001B3), np.uint64(0x9E3779B97F4A7C15)
-    at = 0
+        most += _most_shingles(bounds, row)
+    hashes = np.empty(most, dtype=np.uint64)
     for row in range(rows):
-        offsets[row] = at
-        if absent[row]:
-            continue
-        words = 0
-        first = second = third = np.uint64(0)
-        word = np.uint64(0xCBF29CE484222325)
-        inside = False
-        for place in range(bounds[row], bounds[row + 1] + 1):
-            letter = np.uint8(32)
-            if place < bounds[row + 1]:
-                letter = data[place]
-            if 65 <= letter <= 90:
-                letter = np.uint8(letter + 32)
-            if (97 <= letter <= 122) or (48 <= letter <= 57) or letter >= 128:
-                word = (word ^ np.uint64(letter)) * prime
-                inside = True
-            elif inside:
-                first, second, third = second, third, word
-                words += 1
-                word = np.uint64(0xCBF29CE484222325)
-                inside = False
-                if words >= 3:
-                    hashes[at] = _mixed(first, second, third, mixer)
-                    at += 1
-        if words < 3:
-            hashes[at] = _mixed(first, second, third, mixer)
-            at += 1
-    offsets[rows] = at
-    return hashes[:at].copy(), offsets
+        begin = offsets[row]
+        count = 0 if absent[row] else _shingles_of(data, bounds[row], bounds[row + 1], hashes[begin:])
+        offsets[row + 1] = begin + count
+    return hashes[: offsets[rows]].copy(), offsets
 
 
 @compiled
-def _mixed(first, second, third, mixer):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Three word hashes as one (each step the finaliser of splitmix64, so that the smallest is drawn evenly)."""
-    value = np.uint64(0)
-    for part in (first, second, third):
-        value = (value ^ part) + mixer
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        value = value ^ (value >> np.uint64(31))
-    return value
+def _smallest(data, bounds, absent):  # type: ignore[no-untyped-def] # pragma: no cover
+    rows = bounds.size - 1
+    found = np.zeros(rows, dtype=np.uint64)
+    most = np.int64(1)
+    for row in range(rows):
+        most = max(most, _most_shingles(bounds, row))
+    # One text's hashes, which stay in the fastest memory.
+    hashes = np.empty(most, dtype=np.uint64)
+    for row in range(rows):
+        if not absent[row]:
+            count = _shingles_of(data, bounds[row], bounds[row + 1], hashes)
+            found[row] = hashes[:count].min()
+    return found
+
+
+@compiled
+def _most_shingles(bounds, row):  # type: ignore[no-untyped-def] # pragma: no cover
+    """A text of B bytes has at most (B + 1) // 2 words, and no more shingles than that, but for the empty text."""
+    return (bounds[row + 1] - bounds[row]) // 2 + 1
+
+
+@compiled
+def _shingles_of(data, begin, end, hashes):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Write the hashes of one text's shingles and return how many there are.
+
+    A word is hashed by FNV-1a; three of them, each times an odd factor, are summed and finished as in splitmix64, so
+    that the smallest is drawn evenly.
+    """
+    first = second = third = np.uint64(0)
+    word = _BASIS
+    count, words = 0, 0
+    inside = False
+    for place in range(begin, end + 1):
+        letter = _LETTERS[data[place]] if place < end else _SEPARATOR
+        if letter != _SEPARATOR:
+            word = (word ^ np.uint64(letter)) * _PRIME
+            inside = True
+        elif inside:
+            first, second, third = second, third, word
+            word, inside = _BASIS, False
+            words += 1
+            if words >= 3:
+                hashes[count] = _mixed(first, second, third)
+                count += 1
+    if words < 3:
+        hashes[count] = _mixed(first, second, third)
+        count += 1
+    return count
+
+
+@compiled
+def _mixed(first, second, third):  # type: ignore[no-untyped-def] # pragma: no cover
+    value = first * np.uint64(0xD6E8FEB86659FD93) + second * np.uint64(0xA0761D6478BD642F)
+    value += third * np.uint64(0xE7037ED1A0B428DB) + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

@@ -16,7 +16,7 @@ probability 1 - (1 - J ** width) ** bands; and then agree in enough slots, or no
 
 Of the rows in one bucket only the latest 256 are looked at, so among very many texts that are alike and not near an old
 one may be missed. At this threshold the index takes 264 bytes for each row that it has room for, and its room doubles
-when it is full. A row of 375 bytes of text costs about 7 us: 2 for its shingles, 2 for its sketch, 3 to look it up.
+when it is full. A row of 740 bytes of text costs some 12 us, most of them for its shingles and its sketch.
 """
 
 from __future__ import annotations

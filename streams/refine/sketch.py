@@ -28,6 +28,8 @@ _WIDEST_BAND = 32
 # What two slots agree in by chance: a byte is kept of each.
 _CHANCE = 1 / 256
 _SEED = 20_240
+# The shingles of so many texts stay in the cache between their making and their use.
+_ROWS_AT_ONCE = 512
 
 
 class Sketches(NamedTuple):
@@ -81,11 +83,16 @@ def sketches(rows: pl.DataFrame, family: Family) -> Sketches:
     if family.text is None:
         raise ValueError(f"rows of {family.name} have no text to sketch")
     found = rows.select(_text=family.text, _group=family.group, _copied=pl.col("augmented_from").is_not_null())
-    hashes, offsets = shingles(found["_text"])
+    slots, worded = np.empty((rows.height, SLOTS), dtype=np.uint8), np.empty(rows.height, dtype=np.bool_)
+    for start in range(0, rows.height, _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        hashes, offsets = shingles(found["_text"][part])
+        worded[part] = np.diff(offsets) > 0
+        _sketch(hashes, offsets, _FACTORS, slots[part])
     groups = found.select(plh.col("_group").nchash.xxh3_64().fill_null(0)).to_series()
     return Sketches(
-        _sketch(hashes, offsets, _FACTORS),
-        np.diff(offsets) > 0,
+        slots,
+        worded,
         groups.to_numpy(writable=True),
         found["_copied"].to_numpy(writable=True),
     )
@@ -107,13 +114,12 @@ _FACTORS = _factors()
 
 
 @compiled
-def _sketch(hashes, offsets, factors):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The lowest byte of the smallest hash, by hash function; a text without shingles keeps 255 everywhere.
+def _sketch(hashes, offsets, factors, kept):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Set kept[i, f] to the lowest byte of the smallest hash of text i by function f; 255 where it has no shingles.
 
     The arithmetic is of 32 bits, so that a vector unit does eight functions at once.
     """
     rows, slots = offsets.size - 1, factors.size
-    kept = np.empty((rows, slots), dtype=np.uint8)
     smallest = np.empty(slots, dtype=np.uint32)
     for row in range(rows):
         smallest[:] = np.uint32(0xFFFFFFFF)
@@ -125,4 +131,3 @@ def _sketch(hashes, offsets, factors):  # type: ignore[no-untyped-def] # pragma:
                 smallest[slot] = min(smallest[slot], value)
         for slot in range(slots):
             kept[row, slot] = np.uint8(smallest[slot])
-    return kept
