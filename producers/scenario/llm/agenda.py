@@ -92,7 +92,8 @@ class Agenda:
 
     def _writing(self, asked: tuple[str, ...]) -> Question:
         cells = {name: self._standing.cells[name] for name in asked}
-        return self._question(self._role(asked[0]), asked, prompts.writing(cells), prompts.writing_schema(cells))
+        messages = prompts.writing(cells, self._standing.faults)
+        return self._question(self._role(asked[0]), asked, messages, prompts.writing_schema(cells))
 
     def _validating(self) -> Question:
         count = min(len(self.unscored), prompts.SCENARIOS_PER_CALL)

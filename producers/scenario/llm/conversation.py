@@ -14,7 +14,7 @@ from producers.scenario.llm import answers
 from producers.scenario.llm.agenda import Agenda, Question
 from producers.scenario.llm.client import EndpointError, ModelClient, Reply, RetryPolicy, UnansweredError
 from producers.scenario.llm.context import ContextWatch
-from producers.scenario.llm.journal import ACCEPTED, RELEASE, WRITTEN, Entry, Standing
+from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, RELEASE, WRITTEN, Entry, Standing
 from producers.scenario.llm.meter import Usage
 from producers.scenario.llm.routing import VALIDATION
 from producers.scenario.llm.rows import Row
@@ -25,8 +25,6 @@ from schema.settings import Settings
 MOST_ASKS = 3
 # This many calls in a row without an answer, or as many as go at once: nobody is there.
 _FEWEST_SILENT_CALLS = 3
-# Why the ids of a call whose prompt was cut off have no answer; it is never the last word on them.
-CONTEXT_TRUNCATED = "context_truncated"
 # The finish reason of an answer that ran out of room.
 CUT_OFF_REASON = "length"
 

@@ -30,6 +30,8 @@ CALL_HEADER = "feedmill-call"
 PLAN, RELEASE = "plan", "release"
 # Verdicts that are no fault: the row stands in this record, or waits in `answers` to be validated.
 ACCEPTED, WRITTEN = "accepted", "written"
+# Why the ids of a call whose prompt was cut off have no answer; it is never the last word on them.
+CONTEXT_TRUNCATED = "context_truncated"
 
 _POLL_MS = 500
 
@@ -122,6 +124,7 @@ class Standing:
         asks: how often each id was asked for.
         waiting: rows that were written and wait to be validated.
         accepted: ids whose row is on the topic; `rejected` has the reason of each id given up.
+        faults: what was wrong with the last answer of each id that had one which was not taken.
         texts: example ids of accepted and waiting rows.
     """
 
@@ -131,6 +134,7 @@ class Standing:
         self.waiting: dict[str, Row] = {}
         self.accepted: set[str] = set()
         self.rejected: dict[str, str] = {}
+        self.faults: dict[str, str] = {}
         self.texts: set[int] = set()
         self.meter = Meter()
         self.next_call = 1
@@ -155,8 +159,11 @@ class Standing:
                 self.waiting.pop(name, None)
             elif verdict == WRITTEN:
                 self.waiting[name] = entry.answers[name]
-            elif name in entry.rejected:
-                self.rejected[name] = verdict
+            else:
+                if entry.answered and verdict != CONTEXT_TRUNCATED:
+                    self.faults[name] = verdict
+                if name in entry.rejected:
+                    self.rejected[name] = verdict
         if entry.model is None:
             return
         if entry.answered:

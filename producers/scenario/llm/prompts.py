@@ -21,7 +21,7 @@ SCENARIOS_PER_CALL = 5
 
 RULES = (
     "Write short scenes in which a character is asked for support: one for each line of the list, under its id. "
-    f"Numbers are points out of 10. A character at X/10 can provide up to (X+{STRETCH:g})/10.\n"
+    f"Capacities are points, 0 to 10. A character at X/10 can provide up to (X+{STRETCH:g})/10.\n"
     "capacity_factors: 1 to 4, each a name and a signed effect with one decimal, never 0. base_capacity plus all "
     "effects is the effective capacity C, inside the line's range.\n"
     "support_needed: one decimal, inside the line's range.\n"
@@ -69,9 +69,15 @@ def estimated_tokens(text: str) -> int:
     return -(-len(text) * 2 // int(_CHARACTERS_PER_TOKEN * 2))
 
 
-def writing(asked: Mapping[str, Cell]) -> list[Message]:
-    """Return the messages that ask for scenarios; `asked` is {id: {axis: bin}}."""
-    lines = "\n".join(_line(name, cell) for name, cell in asked.items())
+def writing(asked: Mapping[str, Cell], faults: Mapping[str, str]) -> list[Message]:
+    """Return the messages that ask for scenarios.
+
+    `asked` is {id: {axis: bin}}; `faults` says what was wrong with the last answer of an id that had one.
+    """
+    lines = "\n".join(
+        _line(name, cell) + (f"; wrong last time: {faults[name]}" if name in faults else "")
+        for name, cell in asked.items()
+    )
     return [{"role": "system", "content": RULES}, {"role": "user", "content": lines}]
 
 

@@ -25,7 +25,7 @@ def test_the_instructions_take_at_most_300_tokens() -> None:
 
 def test_the_line_of_a_cell_holds_its_bounds() -> None:
     for cell in CELLS:
-        (system, user) = writing({"run-1": cell})
+        (system, user) = writing({"run-1": cell}, {})
         assert (system["role"], user["role"]) == ("system", "user")
         line = user["content"]
         level = next(band for band in CAPACITY_LEVELS if band.name == cell["capacity_level"])
@@ -39,6 +39,13 @@ def test_the_line_of_a_cell_holds_its_bounds() -> None:
             assert asked == pytest.approx(support_bounds(target.name, capacity))
         assert f"score {target.low:.2f}-" in line
         assert f"type {cell['complexity_type']} (" in line
+
+
+def test_an_id_that_is_asked_for_again_is_told_what_was_wrong() -> None:
+    asked = {"r-1": CELLS[3], "r-2": CELLS[4]}
+    first, second = writing(asked, {"r-2": "calculation_wrong"})[1]["content"].splitlines()
+    assert "wrong" not in first
+    assert second.endswith("; wrong last time: calculation_wrong")
 
 
 def test_the_schema_closes_every_object_and_allows_what_the_cells_allow() -> None:
