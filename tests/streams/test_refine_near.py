@@ -1,6 +1,9 @@
-"""Near duplicates: against exact similarity, against datasketch, and against the formulas that the docstrings give."""
+"""Near duplicates: against exact similarity, against two libraries, and against the formulas of the docstrings."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -8,6 +11,7 @@ import pytest
 from datasketch import MinHash
 from hypothesis import given
 from hypothesis import strategies as st
+from rensa import RMinHash
 
 from schema.family import identify
 from schema.reduction import FAMILY as REDUCTION
@@ -69,17 +73,24 @@ def agreement(left: list[str], right: list[str]) -> np.ndarray:
     return ((one == other).mean(axis=1) - 1 / 256) / (1 - 1 / 256)
 
 
+def of_datasketch(text: str) -> MinHash:
+    made = MinHash(num_perm=SLOTS, hashfunc=lambda value: value)
+    made.update_batch([int(value & np.uint64(0xFFFFFFFF)) for value in shingles(pl.Series([text]))[0]])
+    return made
+
+
+def of_rensa(text: str) -> RMinHash:
+    made = RMinHash(num_perm=SLOTS, seed=1)
+    made.update([str(value) for value in shingles(pl.Series([text]))[0]])
+    return made
+
+
+@pytest.mark.parametrize("library", [of_datasketch, of_rensa])
 @pytest.mark.parametrize("replaced", [2, 5, 10, 25, 60])
-def test_sketches_tell_similarity_as_well_as_those_of_datasketch(replaced: int) -> None:
+def test_sketches_tell_similarity_as_well_as_those_of_libraries(replaced: int, library: Callable[[str], Any]) -> None:
     left, right, similarity = pairs(200, replaced, seed=replaced)
     ours = agreement(left, right)
-
-    def minhash(text: str) -> MinHash:
-        made = MinHash(num_perm=SLOTS, hashfunc=lambda value: value)
-        made.update_batch([int(value & np.uint64(0xFFFFFFFF)) for value in shingles(pl.Series([text]))[0]])
-        return made
-
-    theirs = np.array([minhash(a).jaccard(minhash(b)) for a, b in zip(left, right, strict=True)])
+    theirs = np.array([library(a).jaccard(library(b)) for a, b in zip(left, right, strict=True)])
     deviation = np.sqrt(similarity * (1 - similarity) / SLOTS)
     for found in (ours, theirs):
         assert abs(found.mean() - similarity) < 4 * deviation / np.sqrt(len(left))
