@@ -73,6 +73,27 @@ def test_two_files_stand_side_by_side_without_a_broker(alone: Command, files: tu
     assert "--rows" not in out
 
 
+def test_the_composer_covers_what_the_narrow_baseline_does_not(alone: Command, tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{backend}.jsonl") for backend in ("narrow", "composer")]
+    for path in paths:
+        backend = Path(path).stem
+        status, _, _ = alone(
+            *("produce", "scenario", "--backend", backend, "--count", "300", "--seed", "3"),
+            *("--workers", "1", "--out", path),
+        )
+        assert status == 0
+    status, out, _ = alone("compare", *paths, "--json")
+    assert status == 0
+    told = json.loads(out)
+    axes = {side: told[side]["axes"] for side in ("a", "b")}
+    assert [axes[side]["authenticity_target"]["covered"] for side in axes] == [1, 4]
+    assert [axes[side]["complexity_type"]["covered"] for side in axes] == [1, 8]
+    assert told["b"]["cells"]["covered"] == 128
+    assert told["a"]["rows_invalid"] == told["b"]["rows_invalid"] == 0
+    better = {line["measure"]: line["better"] for line in told["differences"]}
+    assert better["diversity"] == better["distinct_ngrams"] == better["cells.balance"] == "b"
+
+
 def test_json_is_one_object_with_both_sides_and_their_differences(alone: Command, files: tuple[str, str]) -> None:
     status, out, err = alone("compare", *files, "--json")
     assert (status, err) == (0, "")
