@@ -61,8 +61,8 @@ def test_no_two_of_2000_texts_are_near_duplicates(rows: pl.DataFrame) -> None:
     assert distinct_ngrams(texts) > 0.25
 
 
-def test_no_two_of_50000_texts_are_the_same() -> None:
-    assert composed(50_000, 11)["example_id"].n_unique() == 50_000
+def test_no_two_of_100000_texts_are_the_same() -> None:
+    assert composed(100_000, 11)["example_id"].n_unique() == 100_000
 
 
 def test_a_text_names_who_and_where_and_what_weighs(rows: pl.DataFrame) -> None:
