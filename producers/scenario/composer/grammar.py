@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from producers.scenario.composer import factors, manners, people, scenes, situations, stances, tasks
+from producers.scenario.composer import asking, factors, manners, people, scenes, situations, stances, tasks
 from producers.scenario.composer.engine import Grammar, Slot
 from producers.scenario.draws import Draws
 from producers.scenario.numbers import MOST_FACTORS, Numbers
@@ -95,9 +95,9 @@ def grammar() -> Grammar:
             "task": Slot([[asked for asked, _ in pool] for pool in flat_tasks]),
             "doing": Slot([[done for _, done in pool] for pool in flat_tasks], draw="task"),
             "wanted_day": Slot((scenes.DAYS,)),
-            "deadline": Slot(_flat(tasks.DEADLINES)),
-            "ask": Slot(tasks.ASKS),
-            "reason": Slot(tasks.REASONS),
+            "deadline": Slot(_flat(asking.DEADLINES)),
+            "ask": Slot(asking.ASKS),
+            "reason": Slot(asking.REASONS),
             "pressure": Slot(situations.PRESSURES),
             "beginning": Slot(stances.BEGINNINGS),
             "move": Slot(_flat(manners.MOVES)),
@@ -138,7 +138,7 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
         "task": task,
         "doing": task,
         "deadline": 2 * urgent + (size >= _LONG_SIZE),
-        "reason": np.where(urgent, len(tasks.REASONS) - 1, _REASON_OF_SIZE[size]),
+        "reason": np.where(urgent, len(asking.REASONS) - 1, _REASON_OF_SIZE[size]),
         "pressure": kind,
         "beginning": target,
         "move": kind * targets + target,
