@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from schema.errors import RefineError
 from schema.family import Family, identify, partition_of
 from streams.augmentation import augment_of
-from streams.refine.intake import row_bytes
+from streams.refine.row_size import row_bytes
 
 # Copies made at once; more only take memory.
 _MOST_AT_ONCE = 65_536

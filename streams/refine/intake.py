@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from polars.datatypes import DataTypeClass
 
 from schema.errors import RecordError
 from schema.family import ENVELOPE, Family
 from schema.record import ARROW_STREAM, JSON, RAW, ForeignHeaders, Headers, arrow_schema, conform, read_table
 from schema.registry import FAMILIES
+from streams.refine.row_size import instance, lengths, row_bytes
 
 _INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
     pl.Int32: (-(2**31), 2**31 - 1),
@@ -30,9 +30,6 @@ _INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
     pl.UInt32: (0, 2**32 - 1),
     pl.UInt64: (0, 2**64 - 1),
 }
-
-# What a number takes in a list.
-_FIXED_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -136,8 +133,8 @@ def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Fam
 
     A small record can hold a large row, compressed; one that no record of ours could carry on is answered for whole.
     """
-    lengths = _lengths(family)
-    longest = intake.frame.select(length.max() for length in lengths)
+    each = lengths(family)
+    longest = intake.frame.select(length.max() for length in each)
     if not intake.frame.height or longest.sum_horizontal().item() <= limit:
         return
     widest = intake.frame.group_by("record", maintain_order=True).agg(row_bytes(family).max().alias("bytes"))
@@ -145,30 +142,6 @@ def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Fam
         message = f"a row holds {found} bytes of text, over {limit}"
         intake.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b""))
         intake.frame = intake.frame.filter(pl.col("record") != index)
-
-
-def row_bytes(family: Family) -> pl.Expr:
-    """Return how many bytes of text, and of what is in lists, a row holds."""
-    return pl.sum_horizontal(_lengths(family))
-
-
-def _lengths(family: Family) -> list[pl.Expr]:
-    """Return the bytes of each column that has no fixed size, one expression each, named as its column."""
-    return [
-        _length(pl.col(name), dtype).fill_null(0)
-        for name, dtype in family.wire.items()
-        if isinstance(dtype, pl.String | pl.List)
-    ]
-
-
-def _length(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.String):
-        return value.str.len_bytes().cast(pl.Int64)
-    if isinstance(dtype, pl.List):
-        return value.list.eval(_length(pl.element(), _instance(dtype.inner))).list.sum()
-    if isinstance(dtype, pl.Struct):
-        return pl.sum_horizontal(_length(value.struct.field(part.name), _instance(part.dtype)) for part in dtype.fields)
-    return pl.when(value.is_null()).then(0).otherwise(_FIXED_BYTES).cast(pl.Int64)
 
 
 @lru_cache
@@ -285,21 +258,16 @@ def _checked(name: str, value: Any, dtype: pl.DataType) -> Any:
         fits = isinstance(value, bool)
     elif isinstance(dtype, pl.List):
         fits = isinstance(value, list)
-        value = [_checked(name, item, _instance(dtype.inner)) for item in value] if fits else value
+        value = [_checked(name, item, instance(dtype.inner)) for item in value] if fits else value
     elif isinstance(dtype, pl.Struct):
         fits = isinstance(value, dict)
         if fits:
-            value = {part.name: _checked(name, value.get(part.name), _instance(part.dtype)) for part in dtype.fields}
+            value = {part.name: _checked(name, value.get(part.name), instance(part.dtype)) for part in dtype.fields}
     else:
         raise TypeError(f"no JSON form for a column of {dtype}")
     if not fits:
         raise RecordError("wrong_type", f"{name} is a JSON {type(value).__name__}, which {dtype} does not hold")
     return value
-
-
-def _instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
-    """Return `dtype` as an instance: Polars lets inner types be named by their class."""
-    return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
 def _is_unicode(text: str) -> bool:
