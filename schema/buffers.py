@@ -1,4 +1,4 @@
-"""Strings and lists of a frame as the flat buffers that compiled code reads."""
+"""Strings and lists of a frame as the flat buffers that compiled code reads, and buffers as columns again."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def strings(texts: pl.Series | pa.LargeStringArray) -> tuple[Array, Array]:
     array = texts.to_arrow(compat_level=pl.CompatLevel.oldest()) if isinstance(texts, pl.Series) else texts
     if not isinstance(array, pa.LargeStringArray):
         raise TypeError(f"texts must be strings, not {array.type}")
+    if array.null_count:
+        # What lies under a null is whatever stood there.
+        array = array.fill_null("")
     _, bounds, data = array.buffers()
     return (
         _read_only(data if data is not None and data.size else b"\0", np.uint8),
@@ -42,12 +45,24 @@ def lists(values: pl.Series) -> tuple[Array, pa.Array]:
     bounds = _read_only(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     if not array.null_count:
         return bounds, array.values
-    # What lies under a null is whatever stood there.
     valid = np.asarray(array.is_valid())
     lengths = np.diff(bounds)
     inside = array.values.slice(bounds[0], bounds[-1] - bounds[0]).filter(pa.array(np.repeat(valid, lengths)))
     held = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(valid, lengths, 0))])
     return _read_only(held, np.int64), inside
+
+
+def strings_of(data: Array, bounds: Array) -> pl.Series:
+    """Return the texts data[bounds[i]:bounds[i + 1]] (UTF-8; uint8 and int64) as a series, which keeps the buffers."""
+    array = pa.LargeStringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(data))
+    return pl.Series(array, dtype=pl.String)
+
+
+def lists_of(items: pl.Series | pa.Array, lengths: Array) -> pl.Series:
+    """Return items as lists, one after another, of those lengths (N,)."""
+    bounds = pa.array(np.concatenate([[0], np.cumsum(lengths)]), type=pa.int64())
+    array = items.to_arrow() if isinstance(items, pl.Series) else items
+    return pl.Series(pa.LargeListArray.from_arrays(bounds, array))
 
 
 def _read_only(buffer: object, dtype: type[np.generic]) -> Array:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
+from schema.buffers import strings
 from schema.compiled import compiled
 
 WORDS = 3
@@ -42,27 +42,13 @@ def shingles(texts: pl.Series) -> tuple[Hashes, Offsets]:
     Returns:
         (hashes (S,), offsets (N + 1,)): text i has hashes[offsets[i]:offsets[i + 1]].
     """
-    data, bounds = _buffers(texts)
-    hashes, offsets = _shingles(data, bounds, texts.is_null().to_numpy())
-    return hashes, offsets
+    return _shingles(*strings(texts), texts.is_null().to_numpy())  # type: ignore[no-any-return]
 
 
 def smallest(texts: pl.Series) -> pl.Series:
     """Return the smallest shingle hash of each text (UInt64; null for null)."""
-    data, bounds = _buffers(texts)
     absent = texts.is_null()
-    return pl.Series(texts.name, _smallest(data, bounds, absent.to_numpy())).set(absent, None)
-
-
-def _buffers(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], Offsets]:
-    """Return (bytes, bounds): text i is bytes[bounds[i]:bounds[i + 1]]."""
-    array = texts.cast(pl.String).rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
-    if not len(array):
-        return np.frombuffer(b"", dtype=np.uint8), np.zeros(1, dtype=np.int64)
-    _, bounds, data = array.buffers()
-    within = np.frombuffer(bounds, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    # All texts empty or null: Arrow need not give a buffer then.
-    return np.frombuffer(b"" if data is None else data, dtype=np.uint8), within.copy()
+    return pl.Series(texts.name, _smallest(*strings(texts), absent.to_numpy())).set(absent, None)
 
 
 @compiled

@@ -117,7 +117,7 @@ def byte_runs(texts: pl.Series) -> tuple[Hashes, Offsets]:
     Returns:
         (runs (S,), offsets (N + 1,)): text i has runs[offsets[i]:offsets[i + 1]].
     """
-    return _byte_runs(*strings(texts.rechunk()))  # type: ignore[no-any-return]
+    return _byte_runs(*strings(texts))  # type: ignore[no-any-return]
 
 
 @compiled

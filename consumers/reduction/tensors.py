@@ -18,6 +18,7 @@ from consumers.batches import Batch, Position, Stamp
 from consumers.reduction.form import ALPHABET, BOS, EOS, PAD, SPECIAL_TOKENS, VOCABULARY_SIZE
 from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
 from consumers.tensor_form import Indices
+from schema.buffers import strings
 from schema.compiled import compiled
 from schema.errors import FeedError
 
@@ -58,17 +59,14 @@ class ReductionBatch(Batch):
 
 
 def flat_characters(terms: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the terms' bytes, end to end (N,) uint8, and where each term starts, with the end of all (R + 1,) int64.
+    """Return the terms as (bytes, offsets) (`schema.buffers.strings`).
 
     Raises:
         FeedError: a term is null.
     """
     if terms.null_count():
         raise FeedError("a clean reduction row has no term: only the refine stage may write that topic")
-    array = terms.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    _, offset_buffer, data_buffer = array.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    return np.frombuffer(data_buffer or b"", dtype=np.uint8), offsets
+    return strings(terms)
 
 
 def pad_terms(

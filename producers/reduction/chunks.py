@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from producers.reduction.recipe import CYCLES, RECIPE, SHAPES, TRACES_PER_CHUNK, ReductionRun
 from producers.reduction.reducing import OUTCOME, REDEX, STEP, STEPS_TOTAL, TRACE, reduce_terms
 from producers.reduction.rendering import DEPTH, GLYPHS, REDEX_DEPTH, SPAN_END, SPAN_START, render_terms
 from producers.reduction.sampling import sample_chunks
+from schema.buffers import strings_of
 from schema.family import identify
 from schema.reduction import FAMILY
 from schema.reduction.columns import COLUMNS, OUTCOMES
@@ -38,7 +38,7 @@ def make_chunks(run: ReductionRun, first: int, chunks: int) -> pl.DataFrame:
     cycle = (chunk % CYCLES).astype(np.int32)
     frame = pl.DataFrame(
         {
-            "term": strings(text, text_offsets),
+            "term": strings_of(text, text_offsets),
             "step_k": table[:, STEP],
             "steps_total": table[:, STEPS_TOTAL],
             "trace_id": _trace_ids(run.seed, first, chunks).gather(trace),
@@ -59,12 +59,6 @@ def make_chunks(run: ReductionRun, first: int, chunks: int) -> pl.DataFrame:
         schema=COLUMNS,
     )
     return identify(frame, FAMILY).select(*FAMILY.wire)
-
-
-def strings(data: Array, offsets: Array) -> pl.Series:
-    """Return the texts data[offsets[i]:offsets[i + 1]] (UTF-8 bytes) as a series."""
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pl.Series(pl.from_arrow(pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)))
 
 
 def _trace_ids(seed: int, first: int, chunks: int) -> pl.Series:

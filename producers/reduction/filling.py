@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from producers.reduction.chunks import strings
 from producers.reduction.classes import BY_REDEX, DEEPEST_REDEX, NORMAL, reducible
 from producers.reduction.counting import count_terms
 from producers.reduction.recipe import DEFAULT_FUEL, DEFAULT_SIZE_CAP
 from producers.reduction.reducing import OUTCOME, REDEX, STEP, STEPS_TOTAL, reduce_terms
 from producers.reduction.rendering import DEPTH, GLYPHS, REDEX_DEPTH, SPAN_END, SPAN_START, render_terms
 from producers.reduction.sampling import Cells, sample_cells
+from schema.buffers import strings_of
 from schema.errors import UsageError
 from schema.family import cell_label, identify
 from schema.reduction import FAMILY
@@ -76,7 +76,7 @@ def fill(cells: Sequence[Mapping[str, str]], seed: int, first: int) -> pl.DataFr
     number = np.arange(first, first + count, dtype=np.int64)
     frame = pl.DataFrame(
         {
-            "term": strings(text, text_offsets),
+            "term": strings_of(text, text_offsets),
             "step_k": np.zeros(count, dtype=np.int32),
             "steps_total": table[:, STEPS_TOTAL],
             "trace_id": pl.select(pl.format("fill-{}-{}", pl.lit(f"{seed:x}"), pl.Series(number))).to_series(),

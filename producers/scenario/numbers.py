@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from producers.scenario.draws import Draws
+from schema.buffers import lists_of
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, STRETCH, support_bounds
 
 Array = npt.NDArray[Any]
@@ -136,8 +136,8 @@ def points(tenths: Array) -> pl.Series:
 def factor_list(names: pl.Series, numbers: Numbers) -> pl.Series:
     """Return `capacity_factors`, a list a row; `names` are those of all rows' factors, one row after another."""
     effects = numbers.effects[numbers.effects != 0] / 10
-    factors = pl.DataFrame({"name": names, "effect": effects}).to_struct().to_arrow()
-    return _lists(factors, numbers.drains + numbers.gifts)
+    factors = pl.DataFrame({"name": names, "effect": effects}).to_struct()
+    return lists_of(factors, numbers.drains + numbers.gifts)
 
 
 def calculation(numbers: Numbers) -> pl.Series:
@@ -156,9 +156,4 @@ def calculation(numbers: Numbers) -> pl.Series:
             _WRITTEN.gather(after[stands]),
         )
     ).to_series()
-    return _lists(lines.to_arrow(), numbers.drains + numbers.gifts + 1)
-
-
-def _lists(values: pa.Array, lengths: Array) -> pl.Series:
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets, type=pa.int64()), values))
+    return lists_of(lines, numbers.drains + numbers.gifts + 1)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
+from schema.buffers import strings, strings_of
 from schema.compiled import compiled
-from schema.reduction.text import INDICES, characters
+from schema.reduction.text import INDICES
 
 Array = npt.NDArray[Any]
 
@@ -67,12 +67,11 @@ def contract(terms: pl.Series, spans: npt.NDArray[np.int64], size_cap: int) -> C
     """
     if spans.shape != (len(terms), 2):
         raise ValueError(f"{len(terms)} terms need spans of shape ({len(terms)}, 2), not {spans.shape}")
-    data, offsets = characters(terms)
+    data, offsets = strings(terms)
     # A copy, so that compiled code always meets one kind of array.
     places = np.array(spans, dtype=np.int64, order="C")
     text, text_offsets, verdicts = _contract_terms(data, offsets, places, size_cap, _INDEX_OF, _GLYPHS)
-    buffers = [None, pa.py_buffer(text_offsets), pa.py_buffer(text)]
-    written = pl.Series(terms.name, pl.from_arrow(pa.Array.from_buffers(pa.large_string(), len(terms), buffers)))
+    written = strings_of(text, text_offsets).alias(terms.name)
     return Contractions(written.set(pl.Series(verdicts != CONTRACTED), None), verdicts)
 
 

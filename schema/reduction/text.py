@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
+from schema.buffers import strings
 from schema.compiled import compiled
 
 Array = npt.NDArray[Any]
@@ -63,7 +63,7 @@ def facts(terms: pl.Series) -> pl.DataFrame:
     has zeros and null. Takes about 1.2 us for a term of 250 characters, and 9 bytes of memory per character of the
     longest term.
     """
-    data, offsets = characters(terms)
+    data, offsets = strings(terms)
     found = np.zeros((6, len(terms)), dtype=np.int32)
     well_formed = np.zeros(len(terms), dtype=np.bool_)
     _read_terms(data, offsets, _ENDS_NO_ITEM, found, well_formed)
@@ -82,29 +82,6 @@ def facts(terms: pl.Series) -> pl.DataFrame:
         },
         schema=FACTS,
     )
-
-
-def characters(terms: pl.Series) -> tuple[Array, Array]:
-    """Return the terms (Utf8) as (bytes, offsets): term i is bytes[offsets[i]:offsets[i + 1]].
-
-    Both are read-only views: uint8, never empty, and int64, one more than there are terms.
-
-    Raises:
-        TypeError: the terms are no strings.
-    """
-    array = terms.to_arrow(compat_level=pl.CompatLevel.oldest())
-    if not isinstance(array, pa.LargeStringArray):
-        raise TypeError(f"terms must be strings, not {terms.dtype}")
-    _, offset_buffer, data_buffer = array.buffers()
-    offsets = _read_only(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
-    data = _read_only(data_buffer if data_buffer is not None and data_buffer.size else b"\0", np.uint8)
-    return data, offsets
-
-
-def _read_only(buffer: object, dtype: type[np.generic]) -> Array:
-    view = np.frombuffer(buffer, dtype=dtype)  # type: ignore[call-overload]
-    view.setflags(write=False)
-    return view  # type: ignore[no-any-return]
 
 
 @compiled

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schema import ledger
+from schema.buffers import lists_of
 from schema.family import CELL_AXIS, Family, cell_label
 from streams.refine.chain import Verdicts
 from streams.refine.intake import Intake, RawRecord
@@ -120,10 +121,8 @@ def _coverage(clean: pl.DataFrame, family: Family, count: int) -> pl.Series:
 
     hit = np.flatnonzero(flat)
     of_record, label = hit // total_bins, hit % total_bins
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(of_record, minlength=count))])
     structs = pa.StructArray.from_arrays(
         [axis_names.take(pa.array(label)), bin_names.take(pa.array(label)), pa.array(flat[hit])],
         names=["axis", "bin", "rows"],
     )
-    listed = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), structs)
-    return pl.Series(listed)
+    return lists_of(structs, np.bincount(of_record, minlength=count))

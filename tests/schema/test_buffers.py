@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.buffers import lists, strings
+from schema.buffers import lists, lists_of, strings, strings_of
 
 TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=8)
 # What is done to a series before it is read, each leaving another memory layout.
-CUTS = st.sampled_from(["whole", "slice", "filter", "chunks"])
+CUTS = st.sampled_from(["whole", "slice", "filter", "chunks", "hide"])
 
 
 def cut(series: pl.Series, how: str) -> pl.Series:
@@ -21,6 +22,9 @@ def cut(series: pl.Series, how: str) -> pl.Series:
         return series[1:-1]
     if how == "filter":
         return series.filter(pl.Series([place % 2 == 0 for place in range(len(series))], dtype=pl.Boolean))
+    if how == "hide":
+        shown = pl.Series([place % 2 == 0 for place in range(len(series))], dtype=pl.Boolean)
+        return pl.select(pl.when(shown).then(series)).to_series()
     return pl.concat([series, series], rechunk=False) if how == "chunks" else series
 
 
@@ -45,11 +49,27 @@ def test_a_list_is_the_items_between_its_bounds(values: list[list[str | None] | 
     assert not bounds.flags.writeable
 
 
-def test_what_lies_under_a_null_list_is_not_read() -> None:
-    series = pl.Series([["a"], ["b", "c"], ["d"]])
-    hidden = pl.select(pl.when(pl.Series([True, False, True])).then(series)).to_series()
-    bounds, items = lists(hidden)
+def test_what_lies_under_a_null_is_not_read() -> None:
+    data, bounds = strings(cut(pl.Series(["a text", "one of more than twelve bytes", "b"]), "hide"))
+    assert (bounds.tolist(), bytes(data)) == ([0, 6, 6, 7], b"a textb")
+    bounds, items = lists(cut(pl.Series([["a"], ["b", "c"], ["d"]]), "hide"))
     assert (bounds.tolist(), items.to_pylist()) == ([0, 1, 1, 2], ["a", "d"])
+
+
+@given(st.lists(st.text(max_size=20), max_size=8), CUTS)
+def test_texts_written_as_buffers_are_read_again(texts: list[str], how: str) -> None:
+    series = cut(pl.Series(texts, dtype=pl.String), how)
+    written = strings_of(*strings(series))
+    assert written.to_list() == series.fill_null("").to_list()
+    assert written.dtype == pl.String
+
+
+@given(st.lists(TEXTS, max_size=8))
+def test_items_are_listed_by_their_lengths(values: list[list[str | None]]) -> None:
+    items = pl.Series([item for value in values for item in value], dtype=pl.String)
+    lengths = np.array([len(value) for value in values], dtype=np.int64)
+    for given_as in (items, items.to_arrow()):
+        assert lists_of(given_as, lengths).to_list() == values
 
 
 def test_other_types_are_refused() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from producers.scenario.draws import Draws
+from schema.buffers import strings_of
 from schema.compiled import compiled
 
 Array = npt.NDArray[Any]
@@ -128,9 +128,7 @@ class Grammar:
         data, offsets = _write(
             self._tokens_array, self._bounds, self._text, self._text_bounds, choice, self._columns[slot]
         )
-        return pl.Series(
-            pa.LargeStringArray.from_buffers(len(choice), pa.py_buffer(offsets), pa.py_buffer(data)), dtype=pl.String
-        )
+        return strings_of(data, offsets)
 
 
 @compiled

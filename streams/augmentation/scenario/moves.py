@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from schema.buffers import lists
+from schema.buffers import lists, lists_of
 from schema.scenario.bands import (
     AUTHENTICITY_TARGETS,
     CAPACITY_LEVELS,
@@ -83,7 +83,7 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
         "support_needed": pl.Series(support / 10),
         "support_possible": pl.Series((reached + _STRETCH_TENTHS) / 10),
         "authenticity_score": pl.Series(score / 100),
-        "capacity_factors": _listed(items, counts),
+        "capacity_factors": lists_of(items, counts),
         "calculation_steps": _calculation(started, new_effects, counts),
     }
     return rows.with_columns(
@@ -108,7 +108,7 @@ def _calculation(base: Array, effects: Array, counts: Array) -> pl.Series:
             _written(after),
         )
     ).to_series()
-    return _listed(lines.to_arrow(), lengths)
+    return lists_of(lines, lengths)
 
 
 def _written(tenths: Array) -> pl.Series:
@@ -119,12 +119,6 @@ def _written(tenths: Array) -> pl.Series:
 @cache
 def _numerals() -> pl.Series:
     return pl.Series([f"{tenths / 10:.1f}" for tenths in range(-_WRITABLE, _WRITABLE + 1)])
-
-
-def _listed(items: pa.Array, lengths: Array) -> pl.Series:
-    """Return items as lists of those lengths."""
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), type=pa.int64())
-    return pl.Series(pa.LargeListArray.from_arrays(offsets, items))
 
 
 def _is_base(tenths: Array) -> Array:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
-from schema.buffers import strings
+from schema.buffers import strings, strings_of
 from schema.compiled import compiled
 
 Array = npt.NDArray[Any]
@@ -39,8 +38,7 @@ def replaced(texts: pl.Series, old: pl.Series, new: pl.Series) -> tuple[pl.Serie
     np.cumsum(np.diff(data[1]) + growth, out=bounds[1:])
     written = np.empty(bounds[-1], dtype=np.uint8)
     _write(*data, *old_data, *new_data, counts, bounds, written)
-    array = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(bounds), pa.py_buffer(written))
-    return pl.Series(texts.name, array, dtype=pl.String), counts
+    return strings_of(written, bounds).alias(texts.name), counts
 
 
 @compiled
