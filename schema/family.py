@@ -15,6 +15,7 @@ from typing import Any
 import dataframely as dy
 import polars as pl
 import polars_hash as plh
+from polars.datatypes import DataTypeClass
 
 from schema.axes import Axis, Quota
 
@@ -109,6 +110,11 @@ class Family:
         """Yield every cell as {axis: bin}, in row-major order of `cell_axes`."""
         for bins in product(*(self.axis(name).bins for name in self.cell_axes)):
             yield dict(zip(self.cell_axes, bins, strict=True))
+
+
+def instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
+    """Return `dtype` as an instance: Polars lets inner types be named by their class."""
+    return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
 def cell_label(cell: Mapping[str, str]) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from consumers.compare.rows import ROWS_AT_ONCE, Rows, families_with, parsed, read_lines
+from consumers.compare.rows import ROWS_AT_ONCE, Rows, families_with, rows_of_lines
 from consumers.replay.formats import ending
 from schema.errors import RecordError, UsageError
 from schema.family import Family
+from schema.json_rows import document
 from schema.record import conform
 from schema.registry import FAMILIES
 
@@ -47,9 +48,11 @@ class FileSource:
             if self._ending != ".jsonl":
                 return families_with(self._schema().names)
             with self._path.open("rb") as stream:
-                first = parsed(next((line for line in stream if line.strip()), b""))
-        if not isinstance(first, dict):
-            raise UsageError(f"{self._path} begins with no JSON object: give a file of JSON lines")
+                line = next((line for line in stream if line.strip()), b"")
+        try:
+            first = document(line)
+        except RecordError as error:
+            raise UsageError(f"{self._path} begins with no JSON object: give a file of JSON lines") from error
         return [name for name in FAMILIES if name in families_with(FAMILIES[name].flatten(first))]
 
     def rows(self, family: Family) -> Iterator[Rows]:
@@ -63,7 +66,7 @@ class FileSource:
                 with self._path.open("rb") as stream:
                     lines = (line for line in stream if line.strip())
                     while some := list(islice(lines, ROWS_AT_ONCE)):
-                        yield read_lines(some, family)
+                        yield rows_of_lines(some, family)
             else:
                 for batch in self._batches([name for name in self._schema().names if name in family.wire]):
                     yield Rows(conform(pa.Table.from_batches([batch]), family.wire))

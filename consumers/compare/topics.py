@@ -9,11 +9,12 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.topics import extents
-from consumers.compare.rows import ROWS_AT_ONCE, Rows, parsed, read_lines
+from consumers.compare.rows import ROWS_AT_ONCE, Rows, rows_of_lines
 from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import order_of
 from schema.errors import RecordError, ReplayError
 from schema.family import Family
+from schema.json_rows import lines_of
 from schema.record import ARROW_STREAM, ForeignHeaders, decode
 
 # Offsets read of a partition before the next has its turn, so that the first rows of a topic are of all of them.
@@ -89,6 +90,4 @@ def _rows(record: Record, family: Family) -> Rows:
         raise RecordError("unknown_schema_version", f"version {headers.ce_type[2]} of {family.name} is not known here")
     if headers.content_type == ARROW_STREAM:
         return Rows(decode(record.value, family.wire, _MAX_ROWS, may_be_empty=headers.says_empty))
-    # One object may stand on several lines.
-    lines = [record.value] if isinstance(parsed(record.value), dict) else record.value.splitlines()
-    return read_lines([line for line in lines if line.strip()], family)
+    return rows_of_lines(lines_of(record.value), family)

@@ -7,29 +7,21 @@ read is one dead letter holding its original bytes. Nothing here raises for what
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from schema.errors import RecordError
-from schema.family import ENVELOPE, Family
+from schema.family import Family
+from schema.json_rows import lines_of, read_lines
 from schema.record import ARROW_STREAM, JSON, RAW, ForeignHeaders, Headers, arrow_schema, conform, read_table
 from schema.registry import FAMILIES
-from streams.refine.row_size import instance, lengths, row_bytes
-
-_INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
-    pl.Int32: (-(2**31), 2**31 - 1),
-    pl.Int64: (-(2**63), 2**63 - 1),
-    pl.UInt32: (0, 2**32 - 1),
-    pl.UInt64: (0, 2**64 - 1),
-}
+from streams.refine.row_size import lengths, row_bytes
 
 
 @dataclass(frozen=True)
@@ -159,7 +151,7 @@ def _read(
         table = read_table(value, family.wire, limits.rows, may_be_empty=headers.says_empty)
         return (table if table.schema.equals(_own_form(family)) else conform(table, family.wire)), []
     if headers.content_type in (JSON, "application/x-ndjson"):
-        return read_json(value, family, limits.rows)
+        return _read_json(value, family, limits.rows)
     raise RecordError("unknown_content_type", f"content-type {headers.content_type[:80]!r} is neither Arrow nor JSON")
 
 
@@ -177,7 +169,7 @@ def _check_type(headers: ForeignHeaders, family: Family) -> None:
         )
 
 
-def read_json(value: bytes, family: Family, max_rows: int) -> tuple[pl.DataFrame, list[DeadLetter]]:
+def _read_json(value: bytes, family: Family, max_rows: int) -> tuple[pl.DataFrame, list[DeadLetter]]:
     """Return (rows, dead letters with record index 0) of one JSON object or of NDJSON lines.
 
     Raises:
@@ -186,94 +178,10 @@ def read_json(value: bytes, family: Family, max_rows: int) -> tuple[pl.DataFrame
     """
     if not value.strip():
         raise RecordError("empty_record", "the record has no bytes")
-    lines = [line for line in value.splitlines() if line.strip()]
+    lines = lines_of(value)
     if len(lines) > max_rows:
         raise RecordError("too_many_rows", f"over {max_rows} lines in one record: send smaller ones")
-    dtypes = family.wire
-    rows: list[dict[str, Any]] = []
-    dead: list[DeadLetter] = []
-    if len(lines) > 1 and _is_one_object(value):
-        lines = [value]
-    for line in lines:
-        try:
-            rows.append(_row(line, family, dtypes))
-        except RecordError as error:
-            dead.append(DeadLetter(0, error.reason, str(error), line))
-    if not rows:
-        raise RecordError(dead[0].reason, str(dead[0].message))
-    columns = {name: [row[name] for row in rows] for name in dtypes}
-    return pl.DataFrame(columns, schema=dtypes), dead
-
-
-def _is_one_object(value: bytes) -> bool:
-    """Whether the whole value is one (pretty-printed) JSON object rather than lines."""
-    try:
-        return isinstance(_parse(value), dict)
-    except RecordError:
-        return False
-
-
-def _parse(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RecordError("not_json", f"not JSON: {str(error)[:200]}") from error
-
-
-def _row(line: bytes, family: Family, dtypes: Mapping[str, pl.DataType]) -> dict[str, Any]:
-    document = _parse(line)
-    if not isinstance(document, dict):
-        raise RecordError("not_an_object", f"a JSON {type(document).__name__} where an object is needed")
-    flat = family.flatten(document)
-    # The envelope's columns are computed here, whatever a producer says of them; only the origin is the producer's.
-    origin = flat.get("augmented_from")
-    flat.update(dict.fromkeys(ENVELOPE), augmented_from=_hex_id(origin))
-    return {name: _checked(name, flat.get(name), dtype) for name, dtype in dtypes.items()}
-
-
-def _hex_id(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and len(value) == 16:
-        try:
-            return int(value, 16)
-        except ValueError:
-            pass
-    raise RecordError("wrong_type", "augmented_from is not an example_id of 16 hex digits")
-
-
-def _checked(name: str, value: Any, dtype: pl.DataType) -> Any:
-    """Return `value` if `dtype` can hold it as it is; a number is never read from a text, nor a text from a number."""
-    if value is None:
-        return None
-    if isinstance(dtype, pl.String):
-        fits = isinstance(value, str) and _is_unicode(value)
-    elif dtype.is_integer():
-        low, high = _INT_LIMITS[type(dtype)]
-        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-    elif dtype.is_float():
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-        value = float(value) if fits else value
-    elif isinstance(dtype, pl.Boolean):
-        fits = isinstance(value, bool)
-    elif isinstance(dtype, pl.List):
-        fits = isinstance(value, list)
-        value = [_checked(name, item, instance(dtype.inner)) for item in value] if fits else value
-    elif isinstance(dtype, pl.Struct):
-        fits = isinstance(value, dict)
-        if fits:
-            value = {part.name: _checked(name, value.get(part.name), instance(part.dtype)) for part in dtype.fields}
-    else:
-        raise TypeError(f"no JSON form for a column of {dtype}")
-    if not fits:
-        raise RecordError("wrong_type", f"{name} is a JSON {type(value).__name__}, which {dtype} does not hold")
-    return value
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether `text` has no lone surrogate, which JSON can escape and UTF-8 cannot hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    rows, others = read_lines(lines, family)
+    if rows.is_empty():
+        raise RecordError(others[0].reason, others[0].message)
+    return rows, [DeadLetter(0, other.reason, other.message, other.line) for other in others]

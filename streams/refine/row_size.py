@@ -6,9 +6,8 @@ What one record of ours could not carry is refused on its way in, and never made
 from __future__ import annotations
 
 import polars as pl
-from polars.datatypes import DataTypeClass
 
-from schema.family import Family
+from schema.family import Family, instance
 
 # What a number takes in a list.
 _FIXED_BYTES = 8
@@ -36,8 +35,3 @@ def _length(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Struct):
         return pl.sum_horizontal(_length(value.struct.field(part.name), instance(part.dtype)) for part in dtype.fields)
     return pl.when(value.is_null()).then(0).otherwise(_FIXED_BYTES).cast(pl.Int64)
-
-
-def instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
-    """Return `dtype` as an instance: Polars lets inner types be named by their class."""
-    return dtype if isinstance(dtype, pl.DataType) else dtype()

@@ -20,26 +20,22 @@ from broker.clients import Connection
 from consumers.compare.comparison import compare, differences
 from consumers.compare.files import FileSource
 from consumers.compare.measures import distinct_ngrams, diversity
-from consumers.compare.rows import Rows, read_lines
+from consumers.compare.rows import Rows, rows_of_lines
 from consumers.compare.sources import common_family, source_named
 from consumers.compare.tally import Tally, balance
 from consumers.compare.texts import RUN_BYTES, DistinctCount, TextTally, byte_runs
 from consumers.replay.formats import open_writer
-from schema.errors import RecordError, UnknownFamilyError, UsageError
+from schema.errors import UnknownFamilyError, UsageError
 from schema.family import Family
 from schema.json_form import json_lines
 from schema.reduction import FAMILY as REDUCTION
 from schema.registry import FAMILIES
 from schema.scenario import FAMILY as SCENARIO
-from streams.refine.intake import read_json
 from tests import reductions, scenarios
 
 NEAR = 0.8
 CELLS = list(SCENARIO.cells())
 SAMPLES = {"reduction": reductions.valid(60), "scenario": scenarios.valid_rows(60)}
-# What a foreign producer may put anywhere.
-scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e9, 1e9) | st.text(max_size=4)
-values = scalars | st.just(float("nan")) | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=3), scalars)
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 
 
@@ -220,34 +216,13 @@ def test_a_file_of_any_format_tells_what_its_rows_tell(family: Family, ending: s
 def test_lines_that_are_no_rows_are_counted_by_reason() -> None:
     good = json_lines(SAMPLES["scenario"][:3], SCENARIO).splitlines()
     mistyped = json.dumps({**json.loads(good[0]), "authenticity_score": "high"}).encode()
-    rows = read_lines([*good, b"{", b"[1]", mistyped, b"7"], SCENARIO)
+    rows = rows_of_lines([*good, b"{", b"[1]", mistyped, b"7"], SCENARIO)
     assert rows.frame.height == 3
     assert rows.refused == {"not_json": 1, "not_an_object": 2, "wrong_type": 1}
     tally = Tally(SCENARIO, NEAR)
     tally.take(rows)
     assert (tally.report()["rows"], tally.report()["rows_invalid"]) == (7, 4)
     assert [len(rows.head(count)) for count in (0, 2, 5, 9)] == [0, 2, 5, 7]
-
-
-@families
-@hypothesis_settings(max_examples=6000)
-@given(data=st.data())
-def test_a_line_is_a_row_where_the_refine_stage_takes_it_for_one(family: Family, data: st.DataObject) -> None:
-    line = json_lines(SAMPLES[family.name][:1], family)
-    document = json.loads(line)
-    place = document
-    while isinstance(place[key := data.draw(st.sampled_from(sorted(place)))], dict) and data.draw(st.booleans()):
-        place = place[key]
-    place[key] = data.draw(values)
-    changed = json.dumps(document).encode()
-    found = read_lines([changed], family)
-    try:
-        wanted, _ = read_json(changed, family, 1)
-    except RecordError as error:
-        assert (found.frame.height, found.refused) == (0, {error.reason: 1})
-    else:
-        assert not found.refused
-        assert found.frame.select(family.columns.keys()).equals(wanted.select(family.columns.keys()))
 
 
 def test_a_limit_reads_the_first_rows_of_each_side(tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""Lines of JSON as rows of a family: which are rows, and why the others are none.
+
+A line is a row where it is an object each of whose values its column can hold as it is: a number is never read from a
+text, nor a text from a number. What is absent is null, what has no column is left out. This is the way back from
+`schema.json_form`, but for ids and splits: they follow from the content, whatever a line says of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from schema.buffers import lists_of
+from schema.errors import RecordError
+from schema.family import Family, instance
+
+# The one column of the envelope that the content does not tell.
+_ORIGIN = "augmented_from"
+_LARGEST_FLOAT = 1e300
+_INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
+    pl.Int32: (-(2**31), 2**31 - 1),
+    pl.Int64: (-(2**63), 2**63 - 1),
+    pl.UInt32: (0, 2**32 - 1),
+    pl.UInt64: (0, 2**64 - 1),
+}
+
+# Gives a value, not null, as its column holds it; raises RecordError where it cannot.
+_Reader = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class NoRow:
+    """A line that is no row, with the reason code and a sentence for people."""
+
+    line: bytes
+    reason: str
+    message: str
+
+
+def lines_of(value: bytes) -> list[bytes]:
+    """Return the lines that are not blank; all of `value` as one where it is one object on several lines."""
+    lines = [line for line in value.splitlines() if line.strip()]
+    if len(lines) > 1:
+        try:
+            document(value)
+        except RecordError:
+            return lines
+        return [value]
+    return lines
+
+
+def document(line: bytes) -> dict[str, Any]:
+    """Return the object that a line holds.
+
+    Raises:
+        RecordError: `not_json` or `not_an_object`.
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordError("not_json", f"not JSON: {str(error)[:200]}") from error
+    if not isinstance(found, dict):
+        raise RecordError("not_an_object", f"a JSON {type(found).__name__} where an object is needed")
+    return found
+
+
+def read_lines(lines: Sequence[bytes], family: Family) -> tuple[pl.DataFrame, list[NoRow]]:
+    """Return (rows of the family's wire columns, in order; the lines that are none, in order).
+
+    Their reasons are `not_json`, `not_an_object` and `wrong_type`.
+    """
+    readers = _readers(family)
+    rows: list[list[Any]] = []
+    others: list[NoRow] = []
+    for line in lines:
+        try:
+            flat = family.flatten(document(line))
+            rows.append([None if (value := flat.get(name)) is None else read(value) for name, read in readers.items()])
+        except RecordError as error:
+            others.append(NoRow(line, error.reason, str(error)))
+    columns = {
+        name: _series([row[place] for row in rows], dtype) for place, (name, dtype) in enumerate(family.wire.items())
+    }
+    return pl.DataFrame(columns), others
+
+
+@lru_cache
+def _readers(family: Family) -> dict[str, _Reader]:
+    """Return how to read the values of each column on the wire."""
+    own = {name: _reader(name, dtype) for name, dtype in family.columns.items()}
+    return {**own, **dict.fromkeys(ENVELOPE, _computed), _ORIGIN: _id}
+
+
+def _series(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    """Return read values as a column; all items of its lists at once, for Polars would make a series of each list."""
+    if not isinstance(dtype, pl.List):
+        return pl.Series(values, dtype=dtype)
+    items = [item for value in values if value is not None for item in value]
+    lengths = np.array([0 if value is None else len(value) for value in values], dtype=np.int64)
+    held = pl.Series([value is not None for value in values], dtype=pl.Boolean)
+    return pl.select(pl.when(held).then(lists_of(_series(items, instance(dtype.inner)), lengths))).to_series()
+
+
+def _reader(name: str, dtype: pl.DataType) -> _Reader:
+    """Return how to read values of a column, or of what is in it."""
+    if isinstance(dtype, pl.List):
+        item = _reader(name, instance(dtype.inner))
+
+        def read_list(value: Any) -> Any:
+            if not isinstance(value, list):
+                raise _wrong(name, value, dtype)
+            return [None if each is None else item(each) for each in value]
+
+        return read_list
+    if isinstance(dtype, pl.Struct):
+        parts = [(part.name, _reader(name, instance(part.dtype))) for part in dtype.fields]
+
+        def read_struct(value: Any) -> Any:
+            if not isinstance(value, dict):
+                raise _wrong(name, value, dtype)
+            return {part: None if (each := value.get(part)) is None else read(each) for part, read in parts}
+
+        return read_struct
+    fits = _judge(dtype)
+
+    def read_value(value: Any) -> Any:
+        if not fits(value):
+            raise _wrong(name, value, dtype)
+        return value
+
+    return read_value
+
+
+def _judge(dtype: pl.DataType) -> Callable[[Any], bool]:
+    """Return what tells whether a value is one that a column of `dtype` can hold; JSON's own types are meant exactly.
+
+    Raises:
+        TypeError: there is no JSON form for such a column.
+    """
+    if isinstance(dtype, pl.String):
+        return lambda value: type(value) is str and (value.isascii() or _is_unicode(value))
+    if isinstance(dtype, pl.Boolean):
+        return lambda value: type(value) is bool
+    if dtype.is_integer():
+        low, high = _INT_LIMITS[type(dtype)]
+        return lambda value: type(value) is int and low <= value <= high
+    if dtype.is_float():
+        return lambda value: type(value) in (float, int) and abs(value) < _LARGEST_FLOAT
+    raise TypeError(f"no JSON form for a column of {dtype}")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` has no lone surrogate, which JSON can escape and UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _computed(value: Any) -> None:
+    """Read nothing, whatever a line says."""
+
+
+def _id(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch("[0-9a-fA-F]{16}", value):
+        return int(value, 16)
+    raise RecordError("wrong_type", f"{_ORIGIN} is not an example_id of 16 hex digits")
+
+
+def _wrong(name: str, value: Any, dtype: pl.DataType) -> RecordError:
+    return RecordError("wrong_type", f"{name} is a JSON {type(value).__name__}, which {dtype} does not hold")

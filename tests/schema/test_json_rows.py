@@ -1,0 +1,96 @@
+"""Lines of JSON: a line that is taken for a row says what the row says, and no other is taken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from math import isclose
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.family import Family
+from schema.json_form import json_lines
+from schema.json_rows import lines_of, read_lines
+from schema.registry import FAMILIES
+from tests import reductions, scenarios
+
+SAMPLES = {"reduction": reductions.valid(20), "scenario": scenarios.valid_rows(20)}
+families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+# What a foreign producer may put anywhere.
+scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e9, 1e9) | st.text(max_size=4)
+values = scalars | st.just(float("nan")) | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=3), scalars)
+GOOD = ("7", 7, 7.5, True, [], {"x": 1})
+
+
+def same(written: Any, said: Any) -> bool:
+    """Whether a row says what its line said, in the same types; what is absent is null."""
+    if isinstance(written, dict) and isinstance(said, dict):
+        return all(same(value, said.get(name)) for name, value in written.items())
+    if isinstance(written, list) and isinstance(said, list):
+        return len(written) == len(said) and all(map(same, written, said))
+    if isinstance(written, float) and type(said) in (float, int):
+        return isclose(written, said, rel_tol=1e-6, abs_tol=1e-30)
+    return type(written) is type(said) and bool(written == said)
+
+
+@families
+def test_lines_come_back_as_they_went(family: Family) -> None:
+    frame = SAMPLES[family.name]
+    rows, others = read_lines(json_lines(frame, family).splitlines(), family)
+    assert others == []
+    assert rows.select(*family.columns, "augmented_from").equals(frame.select(*family.columns, "augmented_from"))
+    assert rows.schema == frame.schema == read_lines([], family)[0].schema
+    assert rows["example_id"].null_count() == rows["split"].null_count() == frame.height
+
+
+@families
+@given(data=st.data())
+def test_a_row_says_what_its_line_says(family: Family, data: st.DataObject) -> None:
+    said = json.loads(json_lines(SAMPLES[family.name][:1], family))
+    place = said
+    while isinstance(place[key := data.draw(st.sampled_from(sorted(place)))], dict) and data.draw(st.booleans()):
+        place = place[key]
+    place[key] = data.draw(values)
+    line = json.dumps(said).encode()
+    rows, others = read_lines([line], family)
+    assert rows.height + len(others) == 1
+    if others:
+        assert (others[0].line, others[0].reason) == (line, "wrong_type")
+    else:
+        assert same(rows.select(family.columns.keys()).row(0, named=True), family.flatten(said))
+
+
+@families
+def test_every_column_refuses_values_of_other_types(family: Family) -> None:
+    bare = replace(family, flatten=lambda document: document)
+    for name, dtype in family.columns.items():
+        taken = {type(good) for good in GOOD if read_lines([json.dumps({name: good}).encode()], bare)[0].height}
+        inside = getattr(dtype, "inner", None)
+        if inside is not None:
+            assert taken == {list}, name
+            _, others = read_lines([json.dumps({name: [True]}).encode()], bare)
+            assert [other.reason for other in others] == ["wrong_type"]
+        else:
+            assert taken == ({str} if dtype == pl.String else {int} if dtype.is_integer() else {int, float}), name
+
+
+@pytest.mark.parametrize("origin", ["0x12345678901234", " 234567890123456", "1234", 17, "+234567890123456"])
+def test_an_origin_is_sixteen_hex_digits(origin: object) -> None:
+    family = FAMILIES["reduction"]
+    said = json.loads(json_lines(SAMPLES["reduction"][:1], family))
+    rows, _ = read_lines([json.dumps({**said, "augmented_from": "00000000000000fF"}).encode()], family)
+    assert rows["augmented_from"].to_list() == [255]
+    _, others = read_lines([json.dumps({**said, "augmented_from": origin}).encode()], family)
+    assert [other.reason for other in others] == ["wrong_type"]
+
+
+def test_an_object_may_stand_on_several_lines() -> None:
+    lines = [b'{"a": 1}', b"", b'{"a": 2}']
+    assert lines_of(b"\n".join(lines)) == [lines[0], lines[2]]
+    written = json.dumps({"a": 1, "b": 2}, indent=1).encode()
+    assert lines_of(written) == [written]
+    assert lines_of(b" \n ") == []
