@@ -19,7 +19,7 @@ import polars as pl
 
 from schema.buffers import lists_of
 from schema.errors import RecordError
-from schema.family import Family, instance
+from schema.family import ENVELOPE, Family, instance
 
 # The one column of the envelope that the content does not tell.
 _ORIGIN = "augmented_from"
