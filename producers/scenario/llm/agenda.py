@@ -54,11 +54,14 @@ class Agenda:
         for name in standing.open:
             if standing.asks[name]:
                 self.singles.append(name)
-            else:
-                fresh[self._role(name)].append(name)
-        size = prompts.SCENARIOS_PER_CALL
-        for names in fresh.values():
-            self._groups.extend(tuple(names[at : at + size]) for at in range(0, len(names), size))
+                continue
+            names = fresh[self._role(name)]
+            names.append(name)
+            # In the order of the plan, so that a run that a budget ends early is not of one role's types only.
+            if len(names) == prompts.SCENARIOS_PER_CALL:
+                self._groups.append(tuple(names))
+                names.clear()
+        self._groups.extend(tuple(names) for names in fresh.values() if names)
 
     @property
     def validates(self) -> bool:

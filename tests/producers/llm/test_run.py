@@ -206,6 +206,7 @@ def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(
         assert "of 40 scenarios accepted" in told.out
         assert "run again with --run thrifty --seed 2 --count 40" in told.err
         assert first.stopped_by_budget
+        assert set(first.roles) == set(WRITING_ROLES)
         assert "3,000 tokens" in (first.stopped or "")
         assert first.accepted + first.open == 40
         last = server.bills[-1]
