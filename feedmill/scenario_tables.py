@@ -67,9 +67,9 @@ def summary_table(figures: Mapping[str, Any]) -> RenderableType:
             shares = f"{rows / figures['rows']:.2%}", f"{_TARGETS[axis][name]:.2%}"
             table.add_row("" if place else axis, name, f"{rows:,}", *shares)
     lines = (
-        f"{figures['rows']:,} rows by the {figures['backend']}, "
+        f"{figures['rows']:,} rows of backend {figures['backend']}, "
         f"{figures['cells_covered']} of {figures['cells_total']} cells covered",
-        f"of the first {figures['sample_rows']:,} texts {figures['copies']:,} are copies; "
-        f"distinct 4-gram ratio {figures['distinct_4grams']:.3f}, diversity {figures['diversity']:.3f}",
+        f"of the first {figures['sample_rows']:,} texts: {figures['copies']:,} copies, "
+        f"distinct 4-grams {figures['distinct_4grams']:.3f}, diversity {figures['diversity']:.3f}",
     )
     return Group(Text("\n".join(lines)), table)

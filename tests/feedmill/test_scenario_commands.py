@@ -31,8 +31,8 @@ def test_a_file_holds_the_run_and_a_table_says_what_it_came_to(
     written = [json.loads(line) for line in path.read_text().splitlines()]
     assert [document["example_id"] for document in written] == [f"{row:016x}" for row in rows["example_id"]]
     told, noted = capfd.readouterr()
-    assert "256 rows by the composer, 128 of 128 cells covered" in told
-    assert "of the first 256 texts 0 are copies" in told
+    assert "256 rows of backend composer, 128 of 128 cells covered" in told
+    assert "of the first 256 texts: 0 copies" in told
     for name, count in rows["capacity_level"].value_counts().rows():
         assert any(line.split()[-4:-1] == [name, str(count), f"{count / 256:.2%}"] for line in told.splitlines())
     assert "seed 3" in noted and str(path) in noted
