@@ -49,7 +49,7 @@ finally:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kill-rows", type=int, default=250_000, help="Rows under which workers are killed.")
+    parser.addoption("--kill-rows", type=int, default=120_000, help="Rows under which workers are killed.")
 
 
 @pytest.fixture(scope="session")
