@@ -176,4 +176,5 @@ def _id(value: Any) -> int:
 
 
 def _wrong(name: str, value: Any, dtype: pl.DataType) -> RecordError:
-    return RecordError("wrong_type", f"{name} is a JSON {type(value).__name__}, which {dtype} does not hold")
+    told = str(value)[:24] if type(value) in (int, float) else f"a JSON {type(value).__name__}"
+    return RecordError("wrong_type", f"{name} is {told}, which {dtype} does not hold")

@@ -94,3 +94,17 @@ def test_an_object_may_stand_on_several_lines() -> None:
     written = json.dumps({"a": 1, "b": 2}, indent=1).encode()
     assert lines_of(written) == [written]
     assert lines_of(b" \n ") == []
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('{"base_capacity": NaN}', "base_capacity is nan, which Float64 does not hold"),
+        ('{"prompt_tokens": 1.5}', "prompt_tokens is 1.5, which Int64 does not hold"),
+        ('{"seed": 1' + 400 * "0" + "}", "seed is 1" + 23 * "0" + ", which Int64 does not hold"),
+        ('{"setting": true}', "setting is a JSON bool, which String does not hold"),
+    ],
+)
+def test_a_line_that_is_no_row_says_which_value_is_wrong(said: str, told: str) -> None:
+    _, others = read_lines([said.encode()], FAMILIES["scenario"])
+    assert told in others[0].message
