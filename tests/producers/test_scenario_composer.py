@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.compare.measures import distinct_ngrams, diversity, nearest
-from producers.scenario.composer import factors, manners, people, scenes, situations, stances, tasks
+from producers.scenario.composer import factors, manners, scenes, situations, stances, tasks
 from producers.scenario.composer.composing import compose
 from producers.scenario.composer.engine import Grammar, Slot
 from producers.scenario.composer.grammar import grammar
 from producers.scenario.draws import Draws
 from producers.scenario.planning import plan
 from producers.scenario.rows import Origin
-from schema.scenario import FAMILY, TEXT
+from schema.scenario import FAMILY, TEXT, vocabulary
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES
 from schema.settings import Settings
 from schema.shingles import shingles
@@ -131,7 +131,7 @@ def test_every_bin_has_its_phrases_and_shares_them_with_no_other() -> None:
         for pools in (*manners.MOVES, stances.STANDS, stances.BEGINNINGS, stances.CLOSINGS, stances.URGENT_CLOSINGS)
     ] == ([targets] * (types + 4))
     assert [len(pools) for pools in (*stances.STANDS, scenes.BUSY, scenes.DETAILS)] == [levels] * (targets + 2)
-    assert len(scenes.SETTINGS) == len(tasks.TASKS) == len(people.DOMAINS)
+    assert len(scenes.SETTINGS) == len(tasks.TASKS) == len(vocabulary.DOMAINS)
     assert {len(sizes) for sizes in (*tasks.TASKS, tasks.URGENT_TASKS)} == {len(tasks.SIZES_FROM_TENTHS)}
     moves = [set(pool) for group in manners.MOVES for pool in group]
     stands = [set(pool) for group in stances.STANDS for pool in group]
@@ -142,13 +142,13 @@ def test_every_bin_has_its_phrases_and_shares_them_with_no_other() -> None:
 
 
 def test_relations_fit_names_and_ages(rows: pl.DataFrame) -> None:
-    known = {relation.name: relation for relation in people.RELATIONS}
+    known = {relation.name: relation for relation in vocabulary.RELATIONS}
+    names = (vocabulary.WOMEN, vocabulary.MEN, vocabulary.WOMEN + vocabulary.MEN)
     assert set(rows["character_relation"]) == set(known)
     for name, relation, age_band in rows.select("character_name", "character_relation", "character_age_band").rows():
-        gender = known[relation].gender
-        assert name in ((people.WOMEN, people.MEN)[gender] if gender != people.EITHER else people.WOMEN + people.MEN)
+        assert name in names[known[relation].gender]
         assert age_band in known[relation].age_bands
-    assert not set(people.WOMEN) & set(people.MEN)
+    assert not set(vocabulary.WOMEN) & set(vocabulary.MEN)
 
 
 def test_nobody_can_take_it_for_a_models_text(rows: pl.DataFrame) -> None:

@@ -14,10 +14,11 @@ from producers.scenario.run import ScenarioRun, generate
 from schema.family import identify
 from schema.scenario import FAMILY
 from schema.scenario.bands import MOST_FACTORS
+from schema.scenario.vocabulary import MEN, WOMEN
 from streams.augmentation.scenario import augment
 from streams.augmentation.scenario.moves import CAPACITY_STEPS, EFFECT_STEPS, SCORE_STEPS
 from streams.augmentation.scenario.phrases import UNSURE, replaced
-from streams.augmentation.scenario.vocabulary import ANYONE, MEN, RELATIONS, SETTINGS, WOMEN
+from streams.augmentation.scenario.vocabulary import ANYONE, RELATIONS, SETTINGS
 from tests import scenarios
 
 KEPT = ("scenario_id", "character_age_band", "complexity_type", "capacity_level", "authenticity_target")

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import polars as pl
 
 from producers.scenario.composer.grammar import choices, grammar
-from producers.scenario.composer.people import RELATIONS
 from producers.scenario.numbers import MOST_FACTORS, numbers_of
 from producers.scenario.rows import Origin, rows_of
+from schema.scenario.vocabulary import RELATIONS
 
 GENERATOR = "composer"
 _AGE_BANDS = [band for relation in RELATIONS for band in relation.age_bands]

@@ -7,10 +7,11 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from producers.scenario.composer import asking, factors, manners, people, scenes, situations, stances, tasks
+from producers.scenario.composer import asking, factors, manners, scenes, situations, stances, tasks
 from producers.scenario.composer.engine import Grammar, Slot
 from producers.scenario.draws import Draws
 from producers.scenario.numbers import MOST_FACTORS, Numbers
+from schema.scenario import vocabulary
 from schema.scenario.bands import CAPACITY_LEVELS, COMPLEXITY_TYPES
 
 Array = npt.NDArray[np.int64]
@@ -46,8 +47,8 @@ _LONG_SIZE = 3
 _REASON_OF_SIZE = np.array([0, 1, 1, 2, 2])
 _GENDERS = 2
 
-_RELATION_GENDER = np.array([relation.gender for relation in people.RELATIONS])
-_RELATION_DOMAIN = np.array([relation.domain for relation in people.RELATIONS])
+_RELATION_GENDER = np.array([relation.gender for relation in vocabulary.RELATIONS])
+_RELATION_DOMAIN = np.array([relation.domain for relation in vocabulary.RELATIONS])
 
 
 def _listed(first: int, count: int) -> str:
@@ -67,8 +68,8 @@ def grammar() -> Grammar:
     counts = range(MOST_FACTORS + 1)
     return Grammar(
         {
-            "name": Slot((people.WOMEN, people.MEN)),
-            "relation": Slot(([relation.name for relation in people.RELATIONS],)),
+            "name": Slot((vocabulary.WOMEN, vocabulary.MEN)),
+            "relation": Slot(([relation.name for relation in vocabulary.RELATIONS],)),
             "setting": Slot(scenes.SETTINGS),
             "day": Slot((scenes.DAYS,)),
             "part": Slot((scenes.PARTS,)),
@@ -114,14 +115,14 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
     """Return (choice, relation) for rows of those numbers: of `Grammar.chosen`, and the index in `RELATIONS`."""
     compiled = grammar()
     level, target, kind = numbers.level, numbers.target, numbers.kind
-    relation = draws.below("relation", len(people.RELATIONS))
+    relation = draws.below("relation", len(vocabulary.RELATIONS))
     gender = _RELATION_GENDER[relation]
-    gender = np.where(gender == people.EITHER, draws.below("gender", _GENDERS), gender)
+    gender = np.where(gender == vocabulary.EITHER, draws.below("gender", _GENDERS), gender)
     domain = _RELATION_DOMAIN[relation]
     size = np.searchsorted(tasks.SIZES_FROM_TENTHS, numbers.needed, side="right") - 1
     urgent = kind == _EMERGENCY
     # The last group of tasks is that of emergencies.
-    task = np.where(urgent, len(people.DOMAINS), domain) * len(tasks.SIZES_FROM_TENTHS) + size
+    task = np.where(urgent, len(vocabulary.DOMAINS), domain) * len(tasks.SIZES_FROM_TENTHS) + size
     factor_pools, factor_choices = _distinct_factors(numbers, draws)
     levels, targets = len(CAPACITY_LEVELS), len(stances.BEGINNINGS)
     pools = {

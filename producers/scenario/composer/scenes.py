@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-# By domain: family, friends, work.
-SETTINGS = (
-    (
-        *("the kitchen", "the hospital corridor", "the back garden", "the laundry room", "the old nursery"),
-        *("the parked car", "the front hall", "the living room", "the attic", "the greenhouse", "the garage"),
-        *("the spare bedroom", "the waiting room of the clinic", "the bakery queue", "the allotment", "the stairwell"),
-        *("the church hall", "the supermarket car park", "the small dining room", "the cellar"),
-    ),
-    (
-        *("the corner café", "the community garden", "the launderette", "the park", "the stairwell", "the bike shed"),
-        *(
-            "the library",
-            "the shared kitchen",
-            "the courtyard",
-            "the foyer of the baths",
-            "the tram",
-            "the pub garden",
-        ),
-        *("the rehearsal room", "the bus shelter", "the market hall", "the lift", "the playground", "the flea market"),
-        *("the cinema foyer", "the train carriage"),
-    ),
-    (
-        *("the staff room", "the loading bay", "the open-plan office", "the meeting room", "the print shop"),
-        *("the canteen", "the archive", "the server room", "the workshop", "the hotel lobby", "the ward office"),
-        *("the back office", "the site cabin", "the lift to the fourth floor", "the stockroom", "the break room"),
-        *("the lecture hall", "the post room", "the empty showroom", "the car park behind the office"),
-    ),
-)
+from schema.scenario import vocabulary
+
+# By domain.
+SETTINGS = tuple(tuple(setting.name for setting in domain) for domain in vocabulary.SETTINGS)
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 PARTS = ("morning", "afternoon", "evening")
 WEATHERS = (

@@ -10,21 +10,10 @@ import numpy.typing as npt
 import polars as pl
 
 from schema.scenario.columns import AGE_BANDS
+from schema.scenario.vocabulary import EITHER, MAN, MEN, WOMAN, WOMEN
 from streams.augmentation.scenario import draws
 from streams.augmentation.scenario.phrases import replaced
-from streams.augmentation.scenario.vocabulary import (
-    ANYONE,
-    EITHER,
-    HERS,
-    HIS,
-    KIN,
-    MAN,
-    MEN,
-    RELATIONS,
-    SETTINGS,
-    WOMAN,
-    WOMEN,
-)
+from streams.augmentation.scenario.vocabulary import ANYONE, HERS, HIS, KIN, RELATIONS, SETTINGS
 
 Array = npt.NDArray[Any]
 
