@@ -50,10 +50,15 @@ def watch_command(
 
     connection = connect(load_settings(), start=False)
     flows: dict[str, Flow] = {}
+    console = Console()
     if once:
-        Console().print(_look(connection, flows))
+        console.print(_look(connection, flows))
         return
-    with Live(_look(connection, flows), refresh_per_second=4) as live:
+    # In a pipe or a log there is no place to draw anew: one look after another.
+    while not console.is_terminal:
+        console.print(_look(connection, flows))
+        time.sleep(interval)
+    with Live(_look(connection, flows), console=console, refresh_per_second=4) as live:
         while True:
             time.sleep(interval)
             live.update(_look(connection, flows))
