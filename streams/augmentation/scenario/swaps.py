@@ -89,7 +89,12 @@ def _other_names(rows: pl.DataFrame) -> pl.Series:
     gender = relation.to_numpy()
     for otherwise in (known.to_numpy(), told):
         gender = np.where(gender == EITHER, otherwise, gender)
-    place = draws.turned(rows, draws.NAME, size[gender])
+    at = rows["character_name"].replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int64).to_numpy()
+    within = at - start[gender]
+    listed = (at >= 0) & (within >= 0) & (within < size[gender])
+    turn = draws.turned(rows, draws.NAME, size[gender] - listed)
+    # From the one that it is, round to any but itself.
+    place = np.where(listed, (within + 1 + turn) % size[gender], turn)
     return pl.Series(names).gather(start[gender] + place).set(pl.Series(gender < 0), None)
 
 
