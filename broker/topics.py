@@ -40,6 +40,8 @@ FETCH_WAIT_MS = 10
 PEEK_BYTES = 64 * 1024
 # One partition's markers; a consumer whose broker has gone away would wait for ever.
 PEEK_TIMEOUT_S = 60.0
+# The smallest that Kafka takes: some thousand records.
+REQUESTS_SEGMENT_BYTES = 1024 * 1024
 
 Result = TypeVar("Result")
 
@@ -68,15 +70,24 @@ def topic_limits(settings: Settings, stage: str) -> dict[str, str]:
     limit_bytes = {RAW: raw_limit_bytes(settings), REJECTED: rejected_limit_bytes(settings)}.get(
         stage, settings.record_max_bytes + HEADER_ROOM_BYTES
     )
-    return {
+    limits = {
         "max.message.bytes": str(limit_bytes),
         # As sent: micro-batches come compressed.
         "compression.type": "producer",
         # A service for data loses none of it unasked, whatever the cluster's default.
         "retention.ms": "-1",
         "retention.bytes": "-1",
-        "cleanup.policy": "compact" if stage == REQUESTS else "delete",
+        "cleanup.policy": "delete",
     }
+    if stage == REQUESTS:
+        # Its readers begin at its beginning. Only what is no longer written to is compacted: by default that is 1 GB,
+        # or a week, of some hundred bytes a time.
+        limits |= {
+            "cleanup.policy": "compact",
+            "segment.bytes": str(REQUESTS_SEGMENT_BYTES),
+            "min.cleanable.dirty.ratio": "0.2",
+        }
+    return limits
 
 
 def ensure_topics(connection: Connection, families: Iterable[str]) -> None:
@@ -149,6 +160,18 @@ def extents(connection: Connection, topic: str) -> dict[int, Extent]:
             dict.fromkeys(partitions, OffsetSpec.LATEST), isolation_level=IsolationLevel.READ_COMMITTED
         )
     return {found.partition: Extent(begins[found].offset, ends[found].offset) for found in partitions}
+
+
+def write_offsets(connection: Connection, topic: str) -> dict[int, int]:
+    """Return the offset that the next record of each partition of `topic` will get, open transactions regarded.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
+    with _admin(connection) as admin:
+        asked = dict.fromkeys(_partitions(admin, topic), OffsetSpec.LATEST)
+        ends = admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+    return {found.partition: ends[found].offset for found in asked}
 
 
 def topic_id(connection: Connection, topic: str) -> str:

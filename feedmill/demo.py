@@ -136,7 +136,7 @@ def _rows_in(connection: Connection) -> int:
 
 def _close_gaps(connection: Connection, console: Console) -> Pace:
     """Make terms for the cells that random generation did not come by, until coverage asks for no more."""
-    from feedmill.following import Following, sender
+    from feedmill.following import Following, maker
     from producers.follow import FollowProgress, follow
     from producers.reduction.filling import fill
     from producers.reduction.recipe import fresh_seed
@@ -151,7 +151,7 @@ def _close_gaps(connection: Connection, console: Console) -> Pace:
             most[0] = max(most[0], now.open_cells)
             advance(1 - now.open_cells / most[0], f"{now.open_cells} cells open")
 
-        done = follow(connection, family, sender(connection, family, fill, plan), plan.batch_rows, show)
+        done = follow(connection, family, maker(connection, family, fill, plan), plan.batch_rows, show)
     console.print(f"gaps: {done.rows_sent:,} terms made for the cells that chance had left empty")
     return Pace("close gaps (asked for, made, counted)", done.rows_sent, "examples/s", time.monotonic() - began)
 

@@ -13,8 +13,8 @@ import polars as pl
 
 from broker.clients import Connection
 from feedmill.progress import Advance, progress
-from producers.follow import Cell, FollowProgress, Send, follow
-from producers.sink import send_frames
+from producers.follow import Cell, FollowProgress, Make, Send, follow
+from producers.sink import RecordSender, encode_block, raw_layout
 from schema.errors import UsageError
 from schema.family import Family
 
@@ -43,16 +43,24 @@ def check_follow_options(count: int | None, out: object, follows: bool) -> None:
         raise UsageError("say how many examples with --count, or --follow what coverage asks for")
 
 
-def sender(connection: Connection, family: Family, fill: Fill, plan: Following) -> Send:
-    """Return what sends one filled row for each cell, from this process."""
+def maker(connection: Connection, family: Family, fill: Fill, plan: Following) -> Make:
+    """Return what makes one filled row for each cell, in this process, ready to be sent."""
 
-    def send(cells: Sequence[Cell], first: int) -> None:
-        send_frames(connection, family, plan.run, [fill(cells, plan.seed, first)], seed=plan.seed)
+    def make(cells: Sequence[Cell], first: int) -> Send:
+        layout = raw_layout(connection, family)
+        records = encode_block(fill(cells, plan.seed, first), family, layout, first)
 
-    return send
+        def send() -> None:
+            with RecordSender(connection, family, plan.run) as sender:
+                for record in records:
+                    sender.send_record(record)
+
+        return send
+
+    return make
 
 
-def follow_requests(connection: Connection, family: Family, send: Send, plan: Following, *, as_json: bool) -> None:
+def follow_requests(connection: Connection, family: Family, make: Make, plan: Following, *, as_json: bool) -> None:
     """Follow the requests of `family` until there are none, and say what was done.
 
     Raises:
@@ -70,7 +78,7 @@ def follow_requests(connection: Connection, family: Family, send: Send, plan: Fo
                 total, advance = shown[0]
                 advance(max(0, total - now.rows_missing), f"{now.open_cells} cells open, {now.rows_sent:,} rows sent")
 
-        done = follow(connection, family, send, plan.batch_rows, show)
+        done = follow(connection, family, make, plan.batch_rows, show)
     elapsed_s = time.monotonic() - began
     if as_json:
         figures = {"family": family.name, "run": plan.run, "seed": plan.seed, "rows": done.rows_sent}

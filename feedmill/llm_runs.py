@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from schema.errors import ConfigError, ProducerError
 
 if TYPE_CHECKING:
     from broker.clients import Connection
-    from producers.follow import Send
     from producers.scenario.llm.run import LlmReport, LlmRun
     from schema.settings import Settings
 
@@ -57,7 +56,7 @@ def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, q
     return report
 
 
-def llm_sender(connection: Connection, run: str, seed: int) -> Send:
+def llm_sender(connection: Connection, run: str, seed: int) -> Callable[[Sequence[Mapping[str, str]], int], None]:
     """Return what asks models for one scenario for each cell, for a producer that follows requests.
 
     Each batch is a run of its own, named after its first number; the budgets are those of all batches together.

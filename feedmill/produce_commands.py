@@ -79,13 +79,13 @@ app.command("scenario")(scenario_command)
 
 def _follow_reductions(seed: int, run: str) -> None:
     from broker.clients import connect
-    from feedmill.following import Following, follow_requests, sender
+    from feedmill.following import Following, follow_requests, maker
     from producers.reduction.filling import fill
 
     print(f"seed {seed}", file=sys.stderr, flush=True)
     connection, family = connect(load_settings()), family_named("reduction")
     plan = Following(run or f"reduction-fill-{seed:x}", seed, connection.settings.rows_per_record)
-    follow_requests(connection, family, sender(connection, family, fill, plan), plan, as_json=False)
+    follow_requests(connection, family, maker(connection, family, fill, plan), plan, as_json=False)
 
 
 def ingest_command(

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
+    from producers.follow import Make
     from producers.scenario.run import ScenarioRun
 
 FAMILY = "scenario"
@@ -128,7 +130,7 @@ def _produce(run: ScenarioRun, connection: Connection | None, out: Path | None, 
 
 
 def _follow_scenarios(backend: Backend, seed: int, run: str, *, as_json: bool) -> None:
-    from feedmill.following import Following, follow_requests, sender
+    from feedmill.following import Following, follow_requests, maker
 
     connection, family = _connected(), family_named(FAMILY)
     if backend is Backend.llm:
@@ -137,10 +139,12 @@ def _follow_scenarios(backend: Backend, seed: int, run: str, *, as_json: bool) -
 
         # As many as are written at a time: what is asked for too much is paid for.
         plan = Following(run or f"llm-fill-{seed:x}", seed, SCENARIOS_PER_CALL * connection.settings.llm_concurrency)
-        send = llm_sender(connection, plan.run, seed)
+        write = llm_sender(connection, plan.run, seed)
+        # Asked for, and paid for, only when it is to be sent.
+        make: Make = lambda cells, first: partial(write, cells, first)  # noqa: E731 - the type is the point
     else:
         from producers.scenario.filling import fill
 
         plan = Following(run or f"scenario-fill-{seed:x}", seed, connection.settings.rows_per_record)
-        send = sender(connection, family, fill, plan)
-    follow_requests(connection, family, send, plan, as_json=as_json)
+        make = maker(connection, family, fill, plan)
+    follow_requests(connection, family, make, plan, as_json=as_json)

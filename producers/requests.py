@@ -12,44 +12,70 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
 
 from broker.clients import Connection
-from broker.topics import partition_count, topic_name
+from broker.topics import extents, topic_name
 from schema.errors import RecordError
 from schema.family import Family
 from schema.record import REQUESTS
-from schema.requests import ACCOUNTED, Request, decode_accounted, decode_request
+from schema.requests import ACCOUNTED, Account, Request, decode_account, decode_request
 
 log = logging.getLogger(__name__)
 
 _JOIN_MS = 100
+_STAY_MS = 10
+_METADATA_MS = 5000
+# A batch may be what a language model writes, and a producer that is at one keeps its cells: newcomers wait for it.
+_BATCH_LIMIT_MS = 60 * 60 * 1000
 
 
 @dataclass
 class _Page:
-    """One partition of the topic, as read so far."""
+    """One partition of the topic, as read so far: its requests, its account, and the end it had when last looked at."""
 
+    end: int
     open: dict[str, Request] = field(default_factory=dict)
-    accounted: dict[int, int] | None = None
+    account: Account | None = None
 
 
 class RequestBoard:
     """The requests of a family; a context."""
 
     def __init__(self, connection: Connection, family: Family) -> None:
+        self._connection = connection
         self._family = family
         self._topic = topic_name(connection.settings, family.name, REQUESTS)
-        self._pages = [_Page() for _ in range(partition_count(connection, self._topic))]
+        self._pages: list[_Page] = []
         self._consumer = connection.consumer(auto_offset_reset="earliest")
-        partitions = [TopicPartition(self._topic, partition) for partition in range(len(self._pages))]
-        self._consumer.assign(partitions)
-        self._consumer.seek_to_beginning(*partitions)
+        try:
+            self.look()
+        except BaseException:
+            self._consumer.close()
+            raise
 
     def __enter__(self) -> RequestBoard:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
+
+    def look(self) -> None:
+        """Take up partitions that were added; from now on, what stands on the topic now has to be read to be `known`.
+
+        Raises:
+            BrokerError: the broker cannot be reached.
+        """
+        found = extents(self._connection, self._topic)
+        for number, page in enumerate(self._pages):
+            page.end = found[number].end
+        starts = self.positions | {number: found[number].begin for number in range(len(self._pages), len(found))}
+        if len(starts) > len(self._pages):
+            self._pages += [_Page(found[number].end) for number in range(len(self._pages), len(found))]
+            self._consumer.assign([TopicPartition(self._topic, number) for number in starts])
+            for number, offset in starts.items():
+                self._consumer.seek(TopicPartition(self._topic, number), offset)
 
     def read(self, wait_s: float) -> bool:
         """Take in what is new, waiting up to `wait_s` for a first record; return whether there was any."""
@@ -63,7 +89,7 @@ class RequestBoard:
         label = (key or b"").decode("utf-8", "replace")
         try:
             if label == ACCOUNTED:
-                page.accounted = None if value is None else decode_accounted(value)
+                page.account = None if value is None else decode_account(value)
             elif value is None:
                 page.open.pop(label, None)
             else:
@@ -79,18 +105,27 @@ class RequestBoard:
 
     @property
     def known(self) -> bool:
-        """Whether every partition has been published to."""
-        return all(page.accounted is not None for page in self._pages)
+        """Whether every partition has been published to, and read as far as it reached at the last look."""
+        if any(page.account is None for page in self._pages):
+            return False
+        positions = self.positions
+        return all(positions[partition] >= page.end for partition, page in enumerate(self._pages))
 
     @property
-    def accounted(self) -> dict[int, int]:
-        """{raw partition: the offset below which all rows are in the requests of every partition}."""
-        accounts = [page.accounted or {} for page in self._pages]
-        return {partition: min(one.get(partition, 0) for one in accounts) for partition in set().union(*accounts)}
+    def account(self) -> Account:
+        """What the requests of every partition take into account."""
+        accounts = [page.account or Account({}) for page in self._pages]
+        partitions = set().union(*(account.raw for account in accounts))
+        return Account(
+            {partition: min(account.raw.get(partition, 0) for account in accounts) for partition in partitions},
+            max(account.moved for account in accounts),
+        )
 
     def requests(self, partitions: Iterable[int] | None = None) -> list[Request]:
         """Return the open requests of these partitions of the topic, or of all: largest deficit first."""
-        pages = self._pages if partitions is None else [self._pages[partition] for partition in partitions]
+        numbers = range(len(self._pages)) if partitions is None else partitions
+        # A partition that the group knows of may be new to this board.
+        pages = [self._pages[number] for number in numbers if number < len(self._pages)]
         found = [request for page in pages for request in page.open.values()]
         return sorted(found, key=lambda request: (-request.deficit, request.label))
 
@@ -105,13 +140,18 @@ class Shares(ConsumerRebalanceListener):  # type: ignore[misc]
         settings = connection.settings
         self.partitions: frozenset[int] = frozenset()
         self.changes = 0
+        self._topic = topic_name(settings, family.name, REQUESTS)
+        self._session_ms = int(settings.session_timeout_s * 1000)
         self._consumer = connection.consumer(
             group_id=f"{settings.namespace}.{family.name}.producers",
             auto_offset_reset="earliest",
-            session_timeout_ms=int(settings.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 3),
+            session_timeout_ms=self._session_ms,
+            heartbeat_interval_ms=self._session_ms // 3,
+            max_poll_interval_ms=_BATCH_LIMIT_MS,
+            # The group's leader learns so of partitions: a topic it knows nothing of is shared out as if it had none.
+            metadata_max_age_ms=_METADATA_MS,
         )
-        self._consumer.subscribe([topic_name(settings, family.name, REQUESTS)], listener=self)
+        self._consumer.subscribe([self._topic], listener=self)
 
     def __enter__(self) -> Shares:
         return self
@@ -124,7 +164,19 @@ class Shares(ConsumerRebalanceListener):  # type: ignore[misc]
         # Nothing is read here: the board reads.
         self._consumer.pause(*self._consumer.assignment())
         # A client that is given no time never joins.
-        self._consumer.poll(timeout_ms=_JOIN_MS)
+        self._consumer.poll(timeout_ms=_STAY_MS if self.partitions else _JOIN_MS)
+
+    def hold(self) -> bool:
+        """Ask the group whether the partitions are still this producer's; it may have slept through its session."""
+        changes = self.changes
+        # The group takes commits from its present members alone; what is committed is read by nobody.
+        asked = {TopicPartition(self._topic, partition): OffsetAndMetadata(0, "", -1) for partition in self.partitions}
+        try:
+            self._consumer.commit(asked, timeout_ms=self._session_ms)
+        except KafkaError as error:
+            log.info("partitions of %s are no longer held: %s", self._topic, error)
+            return False
+        return bool(asked) and changes == self.changes
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let go of what the group takes back."""

@@ -2,7 +2,8 @@
 
 A compacted topic. One key per cell, the cell's label: its value says what is missing, and a tombstone that nothing is.
 In each partition the key `accounted` says up to which offset of each raw partition the requests before it have taken
-rows into account; whoever sends rows waits until theirs are, before it sends more for the same cell.
+rows into account, and how many rows were written to raw anew by then; whoever sends rows waits until theirs are
+accounted for, before it sends more for the same cell.
 """
 
 from __future__ import annotations
@@ -35,19 +36,39 @@ class Request:
         return json.dumps(asdict(self)).encode()
 
 
-def encode_accounted(offsets: Mapping[int, int]) -> bytes:
-    """Return the value that says the raw offsets below these, by partition, are taken into account."""
-    return json.dumps({"raw": {str(partition): offset for partition, offset in sorted(offsets.items())}}).encode()
+@dataclass(frozen=True)
+class Account:
+    """How far coverage has counted.
+
+    Attributes:
+        raw: {raw partition: the offset below which all records are taken into account}.
+        moved: rows that refining, so far, wrote to raw anew (rerouted or augmented): those of records below `raw` stand
+            there already, and are counted only where they stand now.
+    """
+
+    raw: Mapping[int, int]
+    moved: int = 0
+
+    def encode(self) -> bytes:
+        """Return the value of its record."""
+        offsets = {str(partition): offset for partition, offset in sorted(self.raw.items())}
+        return json.dumps({"raw": offsets, "moved": self.moved}).encode()
+
+    def reaches(self, other: Account) -> bool:
+        """Whether all that `other` takes into account is in this one too."""
+        return all(self.raw.get(partition, 0) >= offset for partition, offset in other.raw.items())
 
 
-def decode_accounted(value: bytes) -> dict[int, int]:
-    """Return {raw partition: next offset to account for}.
+def decode_account(value: bytes) -> Account:
+    """Return the account in a record's value.
 
     Raises:
         RecordError: `malformed_request`.
     """
     try:
-        return {int(partition): int(offset) for partition, offset in json.loads(value)["raw"].items()}
+        said = json.loads(value)
+        offsets = {int(partition): int(offset) for partition, offset in said["raw"].items()}
+        return Account(offsets, int(said.get("moved", 0)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError("malformed_request", f"not an account of raw offsets: {error}") from error
 

@@ -28,6 +28,8 @@ from streams.coverage.store import REBUILD_HINT, Advance, CoverageStore
 _RECORDS_PER_FOLD = 1000
 # Folding costs about 20 ms however little there is, so a live fold waits for some more.
 _FOLD_INTERVAL_S = 0.5
+# The partitions of one family commit within some milliseconds of each other: producers that follow wait for them all.
+_GATHER_S = 0.05
 # Raised partition counts are noticed within this.
 _PARTITIONS_CHECK_S = 5.0
 _STALL_S = 30.0
@@ -64,8 +66,10 @@ class LedgerFold:
         """Close the consumer; the store is the caller's."""
         self._consumer.close()
 
-    def step(self, wait_s: float) -> int:
-        """Fold what there is, waiting up to `wait_s` for a first record; return the number of ledger records folded.
+    def step(self, wait_s: float, gather_s: float = 0.0) -> int:
+        """Fold what there is, waiting up to `wait_s` for a first record and then `gather_s` for more; return how many.
+
+        What is counted are ledger records.
 
         Raises:
             CoverageError: a record is not a ledger record, or its offsets are gone; nothing of this step was folded.
@@ -75,10 +79,12 @@ class LedgerFold:
         starts = self._positions
         entries: dict[str, list[pl.DataFrame]] = {}
         folded = 0
+        until = 0.0
         while folded < _RECORDS_PER_FOLD:
-            polled = self._poll(0.0 if folded else wait_s)
+            polled = self._poll(max(0.0, until - time.monotonic()) if folded else wait_s)
             if not polled:
                 break
+            until = until or time.monotonic() + gather_s
             for partition, records in polled.items():
                 family = self._topics[partition.topic]
                 entries.setdefault(family, []).extend(self._decoded(family, record) for record in records)
@@ -122,7 +128,7 @@ class LedgerFold:
             CoverageError: as `step`.
         """
         while not stop.is_set():
-            folded = self.step(wait_s=_FOLD_INTERVAL_S)
+            folded = self.step(wait_s=_FOLD_INTERVAL_S, gather_s=_GATHER_S)
             on_step(folded)
             if folded < _RECORDS_PER_FOLD:
                 stop.wait(_FOLD_INTERVAL_S)

@@ -2,25 +2,28 @@
 
 One publisher at a time: the coverage service, in the thread that folds. Cells are spread over the topic's partitions by
 their number, so that producers who share the partitions share the cells. A cell is published when its deficit changes,
-a filled one as a tombstone; after the cells, each partition is told how far raw is accounted for, in that order.
+a filled one as a tombstone; after the cells, each partition is told how far raw is accounted for, in that order. Only
+where that falls, for the ledger is folded anew, it is told first: what then follows counts less than was known before.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from broker.clients import Connection
-from broker.topics import extents, partition_count, topic_name
-from schema.errors import BrokerError
+from broker.topics import Extent, extents, partition_count, topic_name
+from schema.errors import BrokerError, RecordError
 from schema.family import Family, cell_label
 from schema.record import REQUESTS
-from schema.requests import ACCOUNTED, Request, encode_accounted
+from schema.requests import ACCOUNTED, Account, Request, decode_account
 from streams.coverage.report import cell_deficits
 from streams.coverage.store import CoverageStore
 
@@ -28,10 +31,18 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 500
 _FLUSH_S = 10.0
-_READ_S = 30.0
+# Nothing came for so long: what came in between is not for nothing.
+_STALL_S = 30.0
+# Raised partition counts are noticed within this.
+_PARTITIONS_CHECK_S = 5.0
 
-# What a partition of the topic holds: {key: value}.
-_Held = dict[str, bytes]
+
+@dataclass
+class _Page:
+    """One partition of the topic: what it holds as {key: value}, and the offset that is to be written next."""
+
+    held: dict[str, bytes]
+    end: int
 
 
 class RequestPublisher:
@@ -45,81 +56,135 @@ class RequestPublisher:
         self._families = families
         self._connection = connection
         self._topics = {name: topic_name(connection.settings, name, REQUESTS) for name in families}
-        self._held: dict[str, list[_Held]] = {}
+        self._pages: dict[str, list[_Page]] = {}
+        # As of which positions in the ledger each family was published.
+        self._published: dict[str, Mapping[int, int]] = {}
+        self._checked_at = 0.0
         self._producer = connection.producer()
         self.behind = True
+        self._is_alone = True
 
     def close(self) -> None:
         """Close the producer."""
         self._producer.close(timeout=_FLUSH_S)
 
+    @property
+    def due(self) -> bool:
+        """Whether to publish though nothing was folded: it failed before, or partitions may have been added."""
+        return self.behind or time.monotonic() - self._checked_at > _PARTITIONS_CHECK_S
+
     def publish(self) -> None:
         """Publish what has changed since the last time."""
         try:
-            for family in self._families.values():
-                self._publish(family)
+            if self.due:
+                self._look_for_partitions()
+            positions = self._store.positions()
+            for name, family in self._families.items():
+                at = {partition: end for (folded, partition), end in positions.items() if folded == name}
+                if name not in self._pages or self._published.get(name) != at:
+                    self._publish(family)
+                    self._published[name] = at
         except (KafkaError, BrokerError) as error:
             log.warning("requests are not published for now: %s", error)
             # What of it arrived is not known: the topic is read again.
-            self._held.clear()
+            self._pages.clear()
             self.behind = True
         else:
             self.behind = False
 
+    def _look_for_partitions(self) -> None:
+        self._checked_at = time.monotonic()
+        for name, pages in list(self._pages.items()):
+            if partition_count(self._connection, self._topics[name]) != len(pages):
+                # A producer that knows the topic does not hear of more partitions for some minutes.
+                old, self._producer = self._producer, self._connection.producer()
+                old.close(timeout=_FLUSH_S)
+                del self._pages[name]
+
     def _publish(self, family: Family) -> None:
         topic = self._topics[family.name]
-        held = self._held.get(family.name)
-        if held is None:
-            held = [{} for _ in range(partition_count(self._connection, topic))]
-            for partition, key, value in _latest(self._connection, topic):
-                held[partition][key] = value
-        wanted = self._wanted(family, len(held))
+        pages = self._pages.get(family.name)
+        if pages is None:
+            pages = self._pages[family.name] = _read(self._connection, topic)
+        wanted = self._wanted(family, len(pages))
+        if not _worth_publishing([page.held for page in pages], wanted):
+            return
         sent = [
-            self._producer.send(topic, new.get(key), key=key.encode(), partition=partition)
-            for partition, (old, new) in enumerate(zip(held, wanted, strict=True))
-            # The account comes last: what stands before it is as of it.
-            for key in sorted(old.keys() | new.keys(), key=lambda key: (key == ACCOUNTED, key))
-            if old.get(key) != new.get(key)
+            (page, self._producer.send(topic, new.get(key), key=key.encode(), partition=partition))
+            for partition, (page, new) in enumerate(zip(pages, wanted, strict=True))
+            for key in _changes(page.held, new)
         ]
         self._producer.flush(timeout=_FLUSH_S)
-        for future in sent:
-            future.get(timeout=_FLUSH_S)
-        self._held[family.name] = wanted
+        is_alone = True
+        for page, future in sent:
+            offset = future.get(timeout=_FLUSH_S).offset
+            is_alone &= offset == page.end
+            page.end = offset + 1
+        for page, new in zip(pages, wanted, strict=True):
+            page.held = new
+        if not is_alone:
+            # What they wrote may be other than what is wanted, and is not known here: the topic is read again.
+            del self._pages[family.name]
+            if self._is_alone:
+                log.error("somebody else writes to %s: a namespace wants one coverage service, stop the other", topic)
+            self._is_alone = False
 
-    def _wanted(self, family: Family, partitions: int) -> list[_Held]:
+    def _wanted(self, family: Family, partitions: int) -> list[dict[str, bytes]]:
         """Return what each partition should hold."""
         counts = self._store.counts(family.name)
-        account = encode_accounted(counts.accounted)
-        wanted: list[_Held] = [{ACCOUNTED: account} for _ in range(partitions)]
-        places = {cell_label(cell): number % partitions for number, cell in enumerate(family.cells())}
+        account = Account(counts.accounted, counts.totals["rows_rerouted"] + counts.totals["rows_augmented"]).encode()
+        wanted = [{ACCOUNTED: account} for _ in range(partitions)]
+        numbers = _numbers(family)
         for cell, count, deficit in cell_deficits(family, counts):
             request = Request(cell, count, deficit)
-            wanted[places[request.label]][request.label] = request.encode()
+            wanted[numbers[request.label] % partitions][request.label] = request.encode()
         return wanted
 
 
-def _latest(connection: Connection, topic: str) -> Iterator[tuple[int, str, bytes]]:
-    """Yield (partition, key, value) of what stands on the topic now, the latest of each key last; no tombstones."""
-    found: dict[tuple[int, str], bytes] = {}
-    ends = {
-        TopicPartition(topic, partition): extent.end
-        for partition, extent in extents(connection, topic).items()
-        if extent.end > extent.begin
-    }
+@lru_cache
+def _numbers(family: Family) -> dict[str, int]:
+    return {cell_label(cell): number for number, cell in enumerate(family.cells())}
+
+
+def _worth_publishing(held: list[dict[str, bytes]], wanted: list[dict[str, bytes]]) -> bool:
+    """Whether cells change, or somebody may wait for an account: nobody does where nothing is open."""
+    return any(old.keys() != new.keys() for old, new in zip(held, wanted, strict=True)) or any(
+        len(new) > 1 for new in wanted
+    )
+
+
+def _changes(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:
+    """Return the keys whose values change, in the order in which to publish them."""
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key != ACCOUNTED)
+    if old.get(ACCOUNTED) == new[ACCOUNTED]:
+        return changed
+    try:
+        falls = ACCOUNTED in old and not decode_account(new[ACCOUNTED]).reaches(decode_account(old[ACCOUNTED]))
+    except RecordError:
+        falls = True
+    # Last, for what stands before it is as of it; unless that would, for a moment, stand before more than it counts.
+    return [ACCOUNTED, *changed] if falls else [*changed, ACCOUNTED]
+
+
+def _read(connection: Connection, topic: str) -> list[_Page]:
+    """Return what stands on the topic now, by partition."""
+    found: dict[int, Extent] = extents(connection, topic)
+    pages = [_Page({}, found[partition].end) for partition in sorted(found)]
+    ends = {TopicPartition(topic, number): page.end for number, page in enumerate(pages)}
     with closing(connection.consumer()) as consumer:
-        if ends:
-            consumer.assign(list(ends))
-            consumer.seek_to_beginning(*ends)
-        deadline = time.monotonic() + _READ_S
+        consumer.assign(list(ends))
+        for partition in ends:
+            consumer.seek(partition, found[partition.partition].begin)
+        moved_at = time.monotonic()
         while any(consumer.position(partition) < end for partition, end in ends.items()):
-            if time.monotonic() > deadline:
-                raise BrokerError(f"{topic} could not be read for {_READ_S:.0f} s: see `feedmill doctor`")
+            if time.monotonic() - moved_at > _STALL_S:
+                raise BrokerError(f"{topic} could not be read for {_STALL_S:.0f} s: see `feedmill doctor`")
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                moved_at = time.monotonic()
                 for record in records:
-                    place = record.partition, (record.key or b"").decode("utf-8", "replace")
+                    key = (record.key or b"").decode("utf-8", "replace")
                     if record.value is None:
-                        found.pop(place, None)
+                        pages[record.partition].held.pop(key, None)
                     else:
-                        found[place] = record.value
-    for (partition, key), value in found.items():
-        yield partition, key, value
+                        pages[record.partition].held[key] = record.value
+    return pages

@@ -77,7 +77,7 @@ async def _serve(
     failures: list[BaseException] = []
 
     def publish(folded: int) -> None:
-        if folded or publisher.behind:
+        if folded or publisher.due:
             publisher.publish()
 
     def run_fold() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schema.errors import ConfigError, RecordError
 from schema.registry import FAMILIES, families_under
-from schema.requests import Request, decode_accounted, decode_request, encode_accounted
+from schema.requests import Account, Request, decode_account, decode_request
 from schema.scenario import FAMILY
 from schema.settings import load_settings
 
@@ -24,9 +24,9 @@ def test_a_request_survives_its_record(cell: dict[str, str], count: int, deficit
     assert request.label == "|".join(cell.values())
 
 
-@given(st.dictionaries(st.integers(0, 1023), st.integers(0, 2**62)))
-def test_an_account_survives_its_record(offsets: dict[int, int]) -> None:
-    assert decode_accounted(encode_accounted(offsets)) == offsets
+@given(st.dictionaries(st.integers(0, 1023), st.integers(0, 2**62)), st.integers(0, 2**62))
+def test_an_account_survives_its_record(offsets: dict[int, int], moved: int) -> None:
+    assert decode_account(Account(offsets, moved).encode()) == Account(offsets, moved)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_is_no_request_is_refused(value: bytes) -> None:
 @pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"raw": 3}', b'{"raw": {"a": 1}}'])
 def test_what_is_no_account_is_refused(value: bytes) -> None:
     with pytest.raises(RecordError):
-        decode_accounted(value)
+        decode_account(value)
 
 
 def test_settings_raise_the_minimum_of_a_family_and_of_no_other() -> None:

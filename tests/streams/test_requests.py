@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from kafka.admin import MemberToRemove
 
 from broker.clients import Connection
-from broker.topics import extents, topic_name
+from broker.topics import ensure_topics, extents, topic_name
 from producers.requests import RequestBoard, Shares
 from schema.family import cell_label
 from schema.record import REQUESTS
 from schema.registry import FAMILIES
+from schema.requests import ACCOUNTED, Account
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import coverage_folder
-from streams.coverage.requests import RequestPublisher
+from streams.coverage.requests import RequestPublisher, _changes, _worth_publishing
 from streams.coverage.store import CoverageStore
 from tests.streams.ledgers import FAMILY, LedgerWriter, entry
 
@@ -65,7 +67,7 @@ def test_deficits_are_published_as_they_change_and_read_as_they_stand(connection
     publish(connection, fold)
     with read(connection) as board:
         assert board.known
-        assert board.accounted == {}
+        assert board.account == Account({})
         assert sorted(request.label for request in board.requests()) == sorted(POSSIBLE)
         assert {request.deficit for request in board.requests()} == {FAMILY.cell_minimum}
 
@@ -76,7 +78,7 @@ def test_deficits_are_published_as_they_change_and_read_as_they_stand(connection
         publish(connection, fold)
         read_on(board, connection)
         assert sorted(request.label for request in board.requests()) == sorted(set(POSSIBLE) - {POSSIBLE[5]})
-        assert board.accounted == {2: 42}
+        assert board.account == Account({2: 42})
         # The cells of the partitions are all cells, each once.
         shared = [request.label for partition in ends(connection) for request in board.requests([partition])]
         assert sorted(shared) == sorted(set(POSSIBLE) - {POSSIBLE[5]})
@@ -108,17 +110,98 @@ def test_junk_and_keys_of_another_day_do_not_last(connection: Connection, fold: 
 def test_producers_share_the_partitions_and_take_over_what_one_leaves(connection: Connection, fold: LedgerFold) -> None:
     with Shares(connection, FAMILY) as first:
         with Shares(connection, FAMILY) as second:
-            for _ in range(100):
+            deadline = time.monotonic() + 60
+            while not len(first.partitions) == len(second.partitions) == 2:
+                assert time.monotonic() < deadline
                 first.stay()
                 second.stay()
-                if len(first.partitions) == len(second.partitions) == 2:
-                    break
             assert first.partitions | second.partitions == set(ends(connection))
             assert not first.partitions & second.partitions
         changes = first.changes
-        for _ in range(100):
+        while len(first.partitions) < 4:
+            assert time.monotonic() < deadline + 60
             first.stay()
-            if len(first.partitions) == 4:
-                break
         assert first.partitions == set(ends(connection))
         assert first.changes > changes
+
+
+def test_a_producer_that_the_group_has_put_out_is_told_so(connection: Connection) -> None:
+    ensure_topics(connection, [FAMILY.name])
+    with Shares(connection, FAMILY) as shares, closing(connection.admin()) as admin:
+        assert not shares.hold()
+        joined(shares)
+        assert shares.hold()
+        group = f"{connection.settings.namespace}.{FAMILY.name}.producers"
+        member = shares._consumer.group_metadata().member_id
+        admin.remove_group_members(group, [MemberToRemove(member_id=member)])
+        # It still takes the cells for its own, as one does that slept.
+        assert shares.partitions
+        assert not shares.hold()
+        joined(shares)
+        assert shares.hold()
+
+
+def joined(shares: Shares) -> None:
+    changes, deadline = shares.changes, time.monotonic() + 60
+    while not shares.partitions or shares.changes == changes:
+        assert time.monotonic() < deadline
+        shares.stay()
+
+
+def test_partitions_that_are_added_are_published_to_and_read(connection: Connection, fold: LedgerFold) -> None:
+    fold.to_end()
+    topic = topic_name(connection.settings, FAMILY.name, REQUESTS)
+    with closing(RequestPublisher(connection, fold._store, FAMILIES)) as publisher, read(connection) as board:
+        publisher.publish()
+        read_on(board, connection)
+        with closing(connection.admin()) as admin:
+            admin.create_partitions({topic: 6})
+        while len(ends(connection)) < 6:
+            time.sleep(0.1)
+        # Nobody takes four of six for all there is.
+        board.look()
+        assert not board.known
+        publisher._checked_at = 0.0
+        assert publisher.due
+        publisher.publish()
+        board.look()
+        read_on(board, connection)
+        assert board.known
+        assert sorted(request.label for request in board.requests()) == sorted(POSSIBLE)
+        assert board.requests([5])
+
+
+def test_what_another_publisher_overwrites_is_set_right(
+    connection: Connection, fold: LedgerFold, caplog: pytest.LogCaptureFixture
+) -> None:
+    fold.to_end()
+    topic = topic_name(connection.settings, FAMILY.name, REQUESTS)
+    with closing(RequestPublisher(connection, fold._store, FAMILIES)) as publisher, read(connection) as board:
+        publisher.publish()
+        with closing(connection.producer()) as producer:
+            for partition in ends(connection):
+                producer.send(topic, None, key=POSSIBLE[3].encode(), partition=partition).get(timeout=30)
+        for offset in range(2):
+            LedgerWriter(connection).write_last([entry(offset)])
+            fold.to_end()
+            publisher.publish()
+        read_on(board, connection)
+        assert sorted(request.label for request in board.requests()) == sorted(POSSIBLE)
+    assert "one coverage service" in caplog.text
+
+
+def test_the_account_comes_after_its_cells_unless_it_falls() -> None:
+    old = {"a": b"1", "b": b"2", ACCOUNTED: Account({0: 7, 1: 7}).encode()}
+    higher, lower = Account({0: 9, 1: 7}).encode(), Account({0: 9, 1: 6}).encode()
+    assert _changes(old, {"a": b"1", "c": b"3", ACCOUNTED: higher}) == ["b", "c", ACCOUNTED]
+    assert _changes(old, {"a": b"1", "c": b"3", ACCOUNTED: lower}) == [ACCOUNTED, "b", "c"]
+    assert _changes({**old, ACCOUNTED: b"nonsense"}, old) == [ACCOUNTED]
+    assert _changes(old, old) == []
+
+
+def test_where_nothing_is_open_accounts_are_for_nobody() -> None:
+    held = [{ACCOUNTED: b"1"}, {ACCOUNTED: b"1"}]
+    assert not _worth_publishing(held, [{ACCOUNTED: b"2"}, {ACCOUNTED: b"2"}])
+    assert _worth_publishing(held, [{ACCOUNTED: b"2"}, {ACCOUNTED: b"2", "a": b"x"}])
+    assert _worth_publishing([{ACCOUNTED: b"1"}, {ACCOUNTED: b"1", "a": b"x"}], held)
+    assert _worth_publishing([{}, {}], held)
