@@ -140,7 +140,7 @@ class Conversation:
 
     @property
     def _again(self) -> str:
-        return f"--run {self._run} --seed {self._seed} to go on"
+        return f"--run {self._run} --seed {self._seed} --count {len(self._standing.cells)} to go on"
 
     def _unreachable(self, url: str) -> EndpointError:
         _, latest = self._silent[-1]

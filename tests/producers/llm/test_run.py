@@ -285,7 +285,10 @@ def test_an_endpoint_that_cannot_serve_is_told_in_a_line_without_the_key(
         (endpoint.failing(404), r"refuses a question to model 'llama3\.[12]' \(HTTP 404\)"),
         (endpoint.failing(400), r"refuses the questions \(HTTP 400\): choose models"),
         (endpoint.failing(500), r"gives no answer \(HTTP 500\): start the server or correct FEEDMILL_LLM_BASE_URL"),
-        (endpoint.resets, r"gives no answer \(no connection"),
+        (
+            endpoint.resets,
+            r"gives no answer \(no connection.*, then run again with --run way-4 --seed 0 --count 20 to go on",
+        ),
         (endpoint.hangs, r"gives no answer \(no answer within 0\.3 s\)"),
         (endpoint.sees_the_end_only, r"raise the context of its server \(Ollama: num_ctx\)"),
     ]
