@@ -51,6 +51,7 @@ class Family:
         version: of the column layout; the N of `feedmill.<family>.<stage>.v<N>`.
         columns: the family's own columns on the wire, by name; `ENVELOPE` columns come on top.
         rules: the dataframely schema; the names of its rules are the reason codes.
+        decisive: names of rules beside which no other is told, for a row that breaks one is none at all.
         derive: adds the columns that `rules` compares with and that are not on the wire (recomputed facts).
         axes: coverage axes over a derived, valid frame.
         cell_axes: names of the axes whose full cross product makes the cells.
@@ -81,6 +82,7 @@ class Family:
     group: pl.Expr
     route: pl.Expr = field(default_factory=lambda: pl.col("example_id"))
     text: pl.Expr | None = None
+    decisive: tuple[str, ...] = ()
     flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
 

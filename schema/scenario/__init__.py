@@ -13,7 +13,7 @@ from schema.family import Family
 from schema.routing import smallest_shingle
 from schema.scenario.columns import COLUMNS, flatten, nest
 from schema.scenario.coverage import AXES, CELL_AXES, QUOTAS
-from schema.scenario.rules import Scenario, derive
+from schema.scenario.rules import ANSWER_FAULTS, Scenario, derive
 
 TEXT = pl.concat_str("context", "request", "response", separator="\n")
 
@@ -22,6 +22,8 @@ FAMILY = Family(
     version=1,
     columns=COLUMNS,
     rules=Scenario,
+    # A model's answer that could not be taken has no columns to find fault with.
+    decisive=(*ANSWER_FAULTS, "answer_fault_unknown"),
     derive=derive,
     axes=AXES,
     cell_axes=CELL_AXES,

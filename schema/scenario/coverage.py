@@ -16,12 +16,14 @@ SCORE_BINS = tuple(f"{low:.2f}-{high:.2f}" for low, high in pairwise(SCORE_EDGES
 
 # The order of the cell axes is that of the store's `parameter_coverage`.
 CELL_AXES = ("capacity_level", "authenticity_target", "complexity_type")
+_OWN_GENERATORS = ("composer", "narrow", "llm")
+_generator = labelled("generator", pl.col("generator"), _OWN_GENERATORS)
 AXES: tuple[Axis, ...] = (
     labelled("capacity_level", pl.col("capacity_level"), level_names()),
     labelled("authenticity_target", pl.col("authenticity_target"), target_names()),
     labelled("complexity_type", pl.col("complexity_type"), COMPLEXITY_TYPES),
     banded("authenticity_score", pl.col("authenticity_score"), SCORE_EDGES[1:-1], SCORE_BINS),
-    labelled("generator", pl.col("generator"), ("composer", "narrow", "llm")),
+    Axis("generator", (*_OWN_GENERATORS, "other"), _generator.code.fill_null(len(_OWN_GENERATORS))),
 )
 
 _MINIMA: Mapping[str, Mapping[str, int]] = {

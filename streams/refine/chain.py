@@ -6,6 +6,7 @@ let in (so that a duplicate uses up no quota); augmentation comes last, of what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -41,7 +42,7 @@ def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, 
 
     # Both halves keep the order of arrival.
     valid, failures = family.rules.filter(family.derive(frame.select(wire)))
-    broken = _with_reasons(failures.details(), frame.columns).select([*wire, "reasons"])
+    broken = _with_reasons(failures.details(), frame.columns, family.decisive).select([*wire, "reasons"])
 
     verdicts = pl.Series(state.admit(valid))
     is_refused = verdicts > 0
@@ -59,8 +60,20 @@ def _reasons_of(verdicts: pl.Series, state: State) -> pl.Series:
     return verdicts.replace_strict(codes, list(state.reasons), return_dtype=pl.String).reshape((-1, 1)).arr.to_list()
 
 
-def _with_reasons(details: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Return failed rows with `reasons`: the names of the rules that dataframely found broken."""
+def _with_reasons(details: pl.DataFrame, columns: list[str], decisive: Sequence[str]) -> pl.DataFrame:
+    """Return failed rows with `reasons`: the names of the rules that dataframely found broken.
+
+    Where one of them is `decisive`, only such are told.
+    """
     verdicts = [name for name, dtype in details.schema.items() if isinstance(dtype, pl.Enum) and name not in columns]
-    broken = [pl.when(pl.col(name) == "invalid").then(pl.lit(name)) for name in verdicts]
-    return details.with_columns(reasons=pl.concat_list(broken).list.drop_nulls())
+    every = _broken(verdicts)
+    if decisive:
+        deciding = _broken([name for name in verdicts if name in decisive])
+        every = pl.when(deciding.list.len() > 0).then(deciding).otherwise(every)
+    return details.with_columns(reasons=every)
+
+
+def _broken(verdicts: Sequence[str]) -> pl.Expr:
+    return pl.concat_list(
+        [pl.when(pl.col(name) == "invalid").then(pl.lit(name)) for name in verdicts]
+    ).list.drop_nulls()

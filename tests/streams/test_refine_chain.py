@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.reduction import FAMILY
+from schema.scenario import FAMILY as SCENARIO
 from schema.settings import load_settings
 from streams.refine.chain import Verdicts, judge
 from streams.refine.state import State
-from tests import reductions
+from tests import reductions, scenarios
 
 
 def remembering_nothing() -> State:
@@ -133,3 +134,13 @@ def test_every_row_gets_exactly_one_verdict(kinds: list[tuple[int, str]], partit
     assert sorted(judged_rows["record"].to_list()) == list(range(len(rows)))
     assert verdicts.clean["example_id"].is_unique().all()
     assert all(verdicts.rejected["reasons"].list.len() > 0)
+
+
+def test_an_answer_that_could_not_be_taken_is_told_as_that_and_as_nothing_else() -> None:
+    answer = {"scenario_id": "r-1", "generator": "llm", "model": "m", "answer_fault": "answer_refused"}
+    bare = {"scenario_id": "r-2", "generator": "llm", "model": "m"}
+    rows = scenarios.frame([answer, bare]).with_columns(record=pl.lit(0, dtype=pl.UInt32))
+    verdicts = judge(rows, SCENARIO, 0, 1, State.empty(SCENARIO, load_settings()))
+    told = dict(verdicts.rejected.select("scenario_id", "reasons").iter_rows())
+    assert told["r-1"] == ["answer_refused"]
+    assert "request|nullability" in told["r-2"]
