@@ -82,7 +82,7 @@ def follow_requests(connection: Connection, family: Family, make: Make, plan: Fo
     elapsed_s = time.monotonic() - began
     if as_json:
         figures = {"family": family.name, "run": plan.run, "seed": plan.seed, "rows": done.rows_sent}
-        print(json.dumps({**figures, "rounds": done.rounds, "open_cells": done.open_cells, "elapsed_s": elapsed_s}))
+        print(json.dumps({**figures, "rounds": done.rounds, "open_cells": done.open_cells, "elapsed_s": round(elapsed_s, 3)}))
     else:
         line = f"no gap is open: {done.rows_sent:,} rows of run {plan.run} in {done.rounds} rounds, {elapsed_s:.1f} s"
         print(line, file=sys.stderr)
