@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import polars as pl
@@ -46,16 +46,19 @@ def check_follow_options(count: int | None, out: object, follows: bool) -> None:
 def maker(connection: Connection, family: Family, fill: Fill, plan: Following) -> Make:
     """Return what makes one filled row for each cell, in this process, ready to be sent."""
 
-    def make(cells: Sequence[Cell], first: int) -> Send:
+    @contextmanager
+    def make(cells: Sequence[Cell], first: int) -> Iterator[Send]:
         layout = raw_layout(connection, family)
         records = encode_block(fill(cells, plan.seed, first), family, layout, first)
+        with RecordSender(connection, family, plan.run) as sender:
+            sender.get_ready()
 
-        def send() -> None:
-            with RecordSender(connection, family, plan.run) as sender:
+            def send() -> None:
                 for record in records:
                     sender.send_record(record)
+                sender.flush()
 
-        return send
+            yield send
 
     return make
 
@@ -82,7 +85,11 @@ def follow_requests(connection: Connection, family: Family, make: Make, plan: Fo
     elapsed_s = time.monotonic() - began
     if as_json:
         figures = {"family": family.name, "run": plan.run, "seed": plan.seed, "rows": done.rows_sent}
-        print(json.dumps({**figures, "rounds": done.rounds, "open_cells": done.open_cells, "elapsed_s": round(elapsed_s, 3)}))
+        print(
+            json.dumps(
+                {**figures, "rounds": done.rounds, "open_cells": done.open_cells, "elapsed_s": round(elapsed_s, 3)}
+            )
+        )
     else:
         line = f"no gap is open: {done.rows_sent:,} rows of run {plan.run} in {done.rounds} rounds, {elapsed_s:.1f} s"
         print(line, file=sys.stderr)

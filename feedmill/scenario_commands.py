@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -141,7 +142,7 @@ def _follow_scenarios(backend: Backend, seed: int, run: str, *, as_json: bool) -
         plan = Following(run or f"llm-fill-{seed:x}", seed, SCENARIOS_PER_CALL * connection.settings.llm_concurrency)
         write = llm_sender(connection, plan.run, seed)
         # Asked for, and paid for, only when it is to be sent.
-        make: Make = lambda cells, first: partial(write, cells, first)  # noqa: E731 - the type is the point
+        make: Make = lambda cells, first: nullcontext(partial(write, cells, first))  # noqa: E731 - the type is the point
     else:
         from producers.scenario.filling import fill
 

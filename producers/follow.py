@@ -21,6 +21,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from broker.clients import Connection
@@ -42,8 +43,8 @@ _MOVES = 3
 Cell = Mapping[str, str]
 # Sends rows; all are acknowledged when it returns.
 Send = Callable[[], None]
-# Makes one row for each cell, numbered from the second argument on, and returns what sends them.
-Make = Callable[[Sequence[Cell], int], Send]
+# Makes one row for each cell, numbered from the second argument on; a context in which what it gives can send them.
+Make = Callable[[Sequence[Cell], int], AbstractContextManager[Send]]
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,13 @@ class Follower:
                 break
         # Mixed, so that no share gate sees one bin of an axis after another.
         random.Random(self._rounds).shuffle(cells)  # noqa: S311 - an order, not a secret
-        send = self._make(cells, self._rows)
-        # 4.
-        if self._shares.hold():
-            send()
-            self._asked |= asked
-            self._rows += len(cells)
-            self._rounds += 1
+        with self._make(cells, self._rows) as send:
+            # 4.
+            if self._shares.hold():
+                send()
+                self._asked |= asked
+                self._rows += len(cells)
+                self._rounds += 1
         # Whoever holds the cells now, raw has to be looked at before anything else is sent.
         self._due, self._moves = None, _MOVES
 

@@ -136,6 +136,17 @@ class RecordSender:
             with suppress(KafkaError):
                 self._producer.close(timeout=ABANDON_TIMEOUT_S)
 
+    def get_ready(self) -> None:
+        """Connect, and learn of the topic, now rather than with the first record.
+
+        Raises:
+            DeliveryError: the topic is not there.
+        """
+        try:
+            self._producer.partitions_for(self._topic)
+        except KafkaError as error:
+            raise self._refused(None, error) from error
+
     def send_record(self, record: EncodedRecord) -> None:
         """Send one micro-batch; waits while too much is unacknowledged.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -65,7 +66,8 @@ class Rows:
     made: list[int] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
 
-    def make(self, cells: Sequence[Cell], first: int) -> Send:
+    @contextmanager
+    def make(self, cells: Sequence[Cell], first: int) -> Iterator[Send]:
         self.made.append(len(cells))
 
         def send() -> None:
@@ -73,7 +75,7 @@ class Rows:
             for cell in cells if self.counts else ():
                 self.said.missing[CELLS.index(dict(cell))] -= 1
 
-        return send
+        yield send
 
 
 @pytest.fixture
