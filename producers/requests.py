@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.errors import KafkaError
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from broker.clients import Connection
 from broker.topics import extents, topic_name
@@ -24,7 +24,7 @@ from schema.requests import ACCOUNTED, Account, Request, decode_account, decode_
 
 log = logging.getLogger(__name__)
 
-_JOIN_MS = 100
+_JOIN_MS = 500
 _STAY_MS = 10
 _METADATA_MS = 5000
 # A batch may be what a language model writes, and a producer that is at one keeps its cells: newcomers wait for it.
@@ -163,8 +163,16 @@ class Shares(ConsumerRebalanceListener):  # type: ignore[misc]
         """Take part in what the group decides; to be called often."""
         # Nothing is read here: the board reads.
         self._consumer.pause(*self._consumer.assignment())
-        # A client that is given no time never joins.
-        self._consumer.poll(timeout_ms=_STAY_MS if self.partitions else _JOIN_MS)
+        # A join that is not over when its poll ends is begun again: a client that is given no time never joins.
+        self._consumer.poll(timeout_ms=_STAY_MS if self._is_stable else _JOIN_MS)
+        if not self._is_stable:
+            # The client forgets, between two polls, a join that it began because partitions were added: neither in the
+            # group nor on its way into it, it would have no part in it for ever.
+            self._consumer._coordinator.request_rejoin()
+
+    @property
+    def _is_stable(self) -> bool:
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     def hold(self) -> bool:
         """Ask the group whether the partitions are still this producer's; it may have slept through its session."""

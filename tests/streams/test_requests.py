@@ -151,9 +151,14 @@ def joined(shares: Shares) -> None:
 def test_partitions_that_are_added_are_published_to_and_read(connection: Connection, fold: LedgerFold) -> None:
     fold.to_end()
     topic = topic_name(connection.settings, FAMILY.name, REQUESTS)
-    with closing(RequestPublisher(connection, fold._store, FAMILIES)) as publisher, read(connection) as board:
+    with (
+        closing(RequestPublisher(connection, fold._store, FAMILIES)) as publisher,
+        read(connection) as board,
+        Shares(connection, FAMILY) as shares,
+    ):
         publisher.publish()
         read_on(board, connection)
+        joined(shares)
         with closing(connection.admin()) as admin:
             admin.create_partitions({topic: 6})
         while len(ends(connection)) < 6:
@@ -169,6 +174,9 @@ def test_partitions_that_are_added_are_published_to_and_read(connection: Connect
         assert board.known
         assert sorted(request.label for request in board.requests()) == sorted(POSSIBLE)
         assert board.requests([5])
+        while len(shares.partitions) < 6:
+            joined(shares)
+        assert shares.hold()
 
 
 def test_what_another_publisher_overwrites_is_set_right(
