@@ -1,4 +1,4 @@
-"""`feedmill demo`: the whole service once, on real data, in about two minutes on two cores.
+"""`feedmill demo`: the whole service once, on real data, in a few minutes on two cores.
 
 Each step is one function that shows its progress and returns what the closing tables need. The broker and the services
 that the demo starts end with it, also by Ctrl-C; the data stay, and a later demo adds to them.
