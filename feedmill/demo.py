@@ -108,8 +108,9 @@ def _fill(
     connection: Connection, services: list[Service], count: int, seed: int | None, console: Console
 ) -> list[Pace]:
     """Generate `count` examples into raw, and wait until all are refined and folded."""
-    from producers.reduction.recipe import ReductionRun, fresh_seed
+    from producers.reduction.recipe import ReductionRun
     from producers.reduction.run import produce
+    from producers.seeds import fresh_seed
 
     run = ReductionRun(count=count, seed=fresh_seed() if seed is None else seed, workers=os.cpu_count() or 1)
     console.print(f"generating {count:,} reductions, seed {run.seed}")
@@ -139,7 +140,7 @@ def _close_gaps(connection: Connection, console: Console) -> Pace:
     from feedmill.following import Following, maker
     from producers.follow import FollowProgress, follow
     from producers.reduction.filling import fill
-    from producers.reduction.recipe import fresh_seed
+    from producers.seeds import fresh_seed
 
     family, drawn = family_named(FAMILY), fresh_seed()
     plan = Following(f"demo-gaps-{drawn:x}", drawn, connection.settings.rows_per_record)
@@ -158,7 +159,8 @@ def _close_gaps(connection: Connection, console: Console) -> Pace:
 
 def _scenarios(connection: Connection, services: list[Service], seed: int | None, console: Console) -> Pace:
     """Compose scenarios for all cells, in their shares, and wait until they are refined and folded."""
-    from producers.scenario.run import ScenarioRun, fresh_seed, produce
+    from producers.scenario.run import ScenarioRun, produce
+    from producers.seeds import fresh_seed
 
     run = ScenarioRun(count=_SCENARIOS, seed=fresh_seed() if seed is None else seed)
     console.print(f"composing {_SCENARIOS:,} scenarios, seed {run.seed}")

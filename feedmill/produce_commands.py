@@ -41,7 +41,8 @@ def reduction_command(
 ) -> None:
     """Generate reduction examples: lambda-terms and the span that normal order reduces next."""
     from producers.reduction import run as producing
-    from producers.reduction.recipe import ReductionRun, fresh_seed
+    from producers.reduction.recipe import ReductionRun
+    from producers.seeds import fresh_seed
 
     check_follow_options(count, out, follow)
     if follow or count is None:

@@ -56,7 +56,8 @@ def scenario_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Generate scenarios: moments that ask of a character what they can, or cannot, give."""
-    from producers.scenario.run import ScenarioRun, fresh_seed
+    from producers.scenario.run import ScenarioRun
+    from producers.seeds import fresh_seed
 
     check_follow_options(count, out, follow)
     _check_backend(backend, out, follow=follow, gaps_first=gaps_first)

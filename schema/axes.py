@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -83,3 +83,13 @@ class Quota:
         hit = [index for index, count in enumerate(counts) if count]
         # Rounded, for the difference of two edges is no exact decimal.
         return max(0.0, round(self.edges[hit[-1]] - self.edges[hit[0] + 1], 9)) if hit else 0.0
+
+
+def verdicts(quotas: Sequence[Quota], bins: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    """Return [{name, kind, axis, bins, target, actual, ok}] of these quotas, for counts {axis: {bin: rows}}."""
+    told = []
+    for quota in quotas:
+        actual, ok = quota.verdict(bins.get(quota.axis, {}))
+        declared = {"name": quota.name, "kind": quota.kind, "axis": quota.axis, "bins": list(quota.bins)}
+        told.append({**declared, "target": quota.target, "actual": actual, "ok": ok})
+    return told

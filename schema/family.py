@@ -7,12 +7,14 @@ that a file written with `--out` and a topic agree.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import dataframely as dy
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import polars_hash as plh
 from polars.datatypes import DataTypeClass
@@ -117,6 +119,23 @@ class Family:
 def instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
     """Return `dtype` as an instance: Polars lets inner types be named by their class."""
     return dtype if isinstance(dtype, pl.DataType) else dtype()
+
+
+def axis_codes(frame: pl.DataFrame, axes: Iterable[Axis]) -> pl.DataFrame:
+    """Return the bin of each row of a derived frame on each of these axes (Int64, -1 where it is not counted)."""
+    return frame.select(axis.code.cast(pl.Int64).fill_null(-1).alias(axis.name) for axis in axes)
+
+
+def cell_codes(codes: pl.DataFrame, family: Family) -> npt.NDArray[np.int64]:
+    """Return the number of each row's cell, row-major as `Family.cells`, for codes as `axis_codes` gives them.
+
+    A row outside one of the cell axes is in no cell: -1.
+    """
+    cell = np.zeros(codes.height, dtype=np.int64)
+    for name in family.cell_axes:
+        code = codes[name].to_numpy()
+        cell = np.where((cell < 0) | (code < 0), -1, cell * len(family.axis(name).bins) + code)
+    return cell
 
 
 def cell_label(cell: Mapping[str, str]) -> str:

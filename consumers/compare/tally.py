@@ -12,7 +12,8 @@ import polars as pl
 
 from consumers.compare.rows import Rows
 from consumers.compare.texts import TextTally
-from schema.family import Family, cell_label, identify
+from schema.axes import verdicts
+from schema.family import Family, axis_codes, cell_codes, cell_label, identify
 
 # Where a row came from is no property of it.
 _PROVENANCE = ("seed", "chunk")
@@ -59,15 +60,10 @@ class Tally:
 
     def _measure(self, valid: pl.DataFrame) -> None:
         family = self._family
-        codes = valid.select(axis.code.cast(pl.Int64).fill_null(-1).alias(axis.name) for axis in family.axes)
+        codes = axis_codes(valid, family.axes)
         for name, counts in self._counts.items():
             counts += _histogram(codes[name].to_numpy(), len(counts))
-        cell = np.zeros(valid.height, dtype=np.int64)
-        for name in family.cell_axes:
-            code = codes[name].to_numpy()
-            # Row-major, as `Family.cells`; a row outside one of the axes is in no cell.
-            cell = np.where((cell < 0) | (code < 0), -1, cell * len(family.axis(name).bins) + code)
-        self._cells += _histogram(cell, len(self._cells))
+        self._cells += _histogram(cell_codes(codes, family), len(self._cells))
         for name, found in self._numbers.items():
             found.take(valid[name])
         self._ids.append(valid["example_id"].to_numpy())
@@ -89,7 +85,10 @@ class Tally:
             quotas: [{name, kind, axis, bins, target, actual, ok}], as declared; quotas_met: how many are.
         """
         rows, diversity, near = self._texts.likeness()
-        quotas = self._quotas()
+        bins = {
+            axis.name: dict(zip(axis.bins, self._counts[axis.name].tolist(), strict=True)) for axis in self._family.axes
+        }
+        quotas = verdicts(self._family.quotas, bins)
         ids = np.concatenate([np.empty(0, dtype=np.uint64), *self._ids])
         return {
             "rows": self.rows,
@@ -119,24 +118,6 @@ class Tally:
             "balance": balance(self._cells[possible]),
             "rows": {cell_label(cell): int(rows) for cell, rows in zip(declared, self._cells, strict=True) if rows},
         }
-
-    def _quotas(self) -> list[dict[str, Any]]:
-        verdicts = []
-        for quota in self._family.quotas:
-            bins = self._family.axis(quota.axis).bins
-            actual, ok = quota.verdict(dict(zip(bins, self._counts[quota.axis].tolist(), strict=True)))
-            verdicts.append(
-                {
-                    "name": quota.name,
-                    "kind": quota.kind,
-                    "axis": quota.axis,
-                    "bins": list(quota.bins),
-                    "target": quota.target,
-                    "actual": actual,
-                    "ok": ok,
-                }
-            )
-        return verdicts
 
 
 def balance(counts: npt.NDArray[np.int64]) -> float:

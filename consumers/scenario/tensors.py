@@ -20,6 +20,7 @@ from consumers.tensor_form import Indices
 from schema.buffers import strings
 from schema.compiled import compiled
 from schema.errors import FeedError
+from schema.family import axis_codes, cell_codes
 from schema.scenario import FAMILY
 
 # Of a row's numbers, in the order in which a window holds them.
@@ -74,7 +75,7 @@ class EncodedScenarios:
         # Row by row, so that a batch's rows are picked at once.
         self._amounts = rows.select(pl.col(_AMOUNTS).cast(pl.Float32)).to_numpy(order="c")
         self._numbers = np.empty((rows.height, 1 + len(_LINEAGE)), dtype=np.int64)
-        self._numbers[:, 0] = _cells(rows)
+        self._numbers[:, 0] = cell_codes(axis_codes(rows, map(FAMILY.axis, FAMILY.cell_axes)), FAMILY)
         for index, name in enumerate(_LINEAGE, 1):
             column = rows[name].to_numpy()
             self._numbers[:, index] = column.view(np.int64) if column.dtype == np.uint64 else column
@@ -114,15 +115,6 @@ def decode_tokens(tokens: torch.Tensor) -> tuple[str, str, str]:
         for begin, stop in ((0, first), (first, second), (second, end))
     )
     return context, request, response
-
-
-def _cells(rows: pl.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the index of each row's cell (N,), -1 where it is in none."""
-    cell = pl.lit(0, dtype=pl.Int64)
-    for name in FAMILY.cell_axes:
-        axis = FAMILY.axis(name)
-        cell = cell * len(axis.bins) + axis.code.cast(pl.Int64)
-    return rows.select(cell.fill_null(-1).alias("cell"))["cell"].to_numpy()
 
 
 @compiled

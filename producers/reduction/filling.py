@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from producers.reduction.classes import BY_REDEX, DEEPEST_REDEX, NORMAL, reducible
-from producers.reduction.counting import count_terms
+from producers.reduction.counting import Counts, count_terms
 from producers.reduction.recipe import DEFAULT_FUEL, DEFAULT_SIZE_CAP
 from producers.reduction.reducing import OUTCOME, REDEX, STEP, STEPS_TOTAL, reduce_terms
 from producers.reduction.rendering import DEPTH, GLYPHS, REDEX_DEPTH, SPAN_END, SPAN_START, render_terms
@@ -99,6 +99,26 @@ def fill(cells: Sequence[Mapping[str, str]], seed: int, first: int) -> pl.DataFr
     return identify(frame, FAMILY).select(*FAMILY.wire)
 
 
+def counts_in(cell: Mapping[str, str], exact: Counts) -> tuple[Counts, list[int], int, int]:
+    """Return how many closed terms a cell holds, by (class, depth, size), and which those of index 0 are.
+
+    Args:
+        cell: {axis: bin}.
+        exact: of `count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)`.
+
+    Returns:
+        (counts, the class of each index, the first depth, the first size).
+    """
+    smallest, largest = band_range(cell["size"], LARGEST_SIZE)
+    shallowest, deepest = band_range(cell["depth_band"], DEEPEST)
+    if cell["redex_depth"] == "none":
+        classes = [NORMAL]
+    else:
+        nearest, farthest = band_range(cell["redex_depth"], DEEPEST_REDEX)
+        classes = [reducible(depth) for depth in range(nearest, farthest + 1)]
+    return exact[classes, shallowest : deepest + 1, 0, smallest : largest + 1], classes, shallowest, smallest
+
+
 @cache
 def _cells() -> tuple[Cells, dict[str, int]]:
     """Return what may be drawn for every cell that has any terms, and each such cell's place by label.
@@ -109,14 +129,7 @@ def _cells() -> tuple[Cells, dict[str, int]]:
     shapes, upto, bounds = [np.empty((0, 3), dtype=np.int64)], [np.empty(0)], [0]
     place: dict[str, int] = {}
     for cell in FAMILY.cells():
-        smallest, largest = band_range(cell["size"], LARGEST_SIZE)
-        shallowest, deepest = band_range(cell["depth_band"], DEEPEST)
-        if cell["redex_depth"] == "none":
-            classes = [NORMAL]
-        else:
-            nearest, farthest = band_range(cell["redex_depth"], DEEPEST_REDEX)
-            classes = [reducible(depth) for depth in range(nearest, farthest + 1)]
-        counts = exact[classes, shallowest : deepest + 1, 0, smallest : largest + 1]
+        counts, classes, shallowest, smallest = counts_in(cell, exact)
         name, depth, nodes = np.nonzero(counts)
         if name.size == 0:
             continue

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
 import numpy as np
 
+from producers.seeds import check_seed
 from schema.errors import UsageError
 
 # (depth, smallest size, largest size) of the initial terms of a chunk, by chunk number mod 10. In the first two cycles
@@ -43,13 +43,6 @@ DEFAULT_SIZE_CAP = 600
 # A trace is held whole while its examples are chosen, one byte a node; where all steps are examples, a chunk is.
 _TRACE_LIMIT_BYTES = 1 << 30
 _TRACE_LIMIT_ALL_STEPS_BYTES = 1 << 26
-_SEED_BITS = 53
-_SEED_LIMIT = 1 << 63
-
-
-def fresh_seed() -> int:
-    """Return a seed drawn by the operating system; every JSON reader holds it exactly."""
-    return secrets.randbits(_SEED_BITS)
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,7 @@ class ReductionRun:
         for name, low in (("count", 0), ("workers", 1), ("fuel", 1), ("size_cap", LARGEST_SIZE)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}: give {low} or more")
-        if not 0 <= self.seed < _SEED_LIMIT:
-            raise UsageError(f"seed is {self.seed}: give one from 0 to 2^63 - 1")
+        check_seed(self.seed)
         limit = _TRACE_LIMIT_ALL_STEPS_BYTES if self.all_steps else _TRACE_LIMIT_BYTES
         if self.fuel * self.size_cap > limit:
             raise UsageError(

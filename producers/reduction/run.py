@@ -17,11 +17,11 @@ import polars as pl
 from broker.clients import Connection
 from producers.blocks import Lines, Parcel, Records, send_parcels, write_parcels
 from producers.pool import Pool
-from producers.reduction.recipe import EXAMPLES_PER_TRACE, ReductionRun, fresh_seed
+from producers.reduction.recipe import EXAMPLES_PER_TRACE, ReductionRun
 from producers.sink import EncodedRecord, Layout, ProduceReport, Progress, raw_layout
 from schema.reduction import FAMILY
 
-__all__ = ["ReductionRun", "encoded", "fresh_seed", "generate", "produce", "write_jsonl"]
+__all__ = ["ReductionRun", "encoded", "generate", "produce", "write_jsonl"]
 
 # Some 22,000 rows: a few whole records for each of several partitions, and ten megabytes.
 _BLOCK_CHUNKS = 200

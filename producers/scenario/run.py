@@ -5,7 +5,6 @@ A block is a fixed number of rows, and carries its cells: so neither rows nor re
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import polars as pl
 from broker.clients import Connection
 from producers.blocks import Lines, Parcel, Records, send_parcels, write_parcels
 from producers.pool import Pool
+from producers.seeds import check_seed
 from producers.sink import EncodedRecord, Layout, ProduceReport, Progress, raw_layout
 from schema.errors import UsageError
 from schema.scenario import FAMILY
@@ -26,15 +26,8 @@ from schema.scenario import FAMILY
 BACKENDS = ("composer", "narrow")
 # A few whole records for each of several partitions, and ten megabytes.
 _BLOCK_ROWS = 8192
-_SEED_BITS = 53
-_SEED_LIMIT = 1 << 63
 
 Payload = TypeVar("Payload")
-
-
-def fresh_seed() -> int:
-    """Return a seed drawn by the operating system; every JSON reader holds it exactly."""
-    return secrets.randbits(_SEED_BITS)
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,7 @@ class ScenarioRun:
         for name, low in (("count", 0), ("workers", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}: give {low} or more")
-        if not 0 <= self.seed < _SEED_LIMIT:
-            raise UsageError(f"seed is {self.seed}: give one from 0 to 2^63 - 1")
+        check_seed(self.seed)
         if self.backend not in BACKENDS:
             raise UsageError(f"no backend is named {self.backend!r}: give one of {', '.join(BACKENDS)}")
         if not self.run:

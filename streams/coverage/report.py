@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
+from schema.axes import verdicts
 from schema.family import CELL_AXIS, Family, cell_label
 from streams.coverage.entries import COUNTS
 from streams.coverage.store import Counts
@@ -52,7 +53,7 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
         "cells_covered": len(covered),
         "avg_per_cell": sum(covered.values()) / len(declared) if declared else 0.0,
         "gaps_to_fill": gaps(family, counts),
-        "quotas": _verdicts(family, counts),
+        "quotas": verdicts(family.quotas, counts.bins),
         "first_generated": _iso(first),
         "last_generated": _iso(last),
         "rows_per_minute": {_iso(start): rows for start, rows, _ in counts.minutes[-_MINUTES_REPORTED:]},
@@ -90,24 +91,6 @@ def _marginal(declared: tuple[str, ...], counted: Mapping[str, int]) -> dict[str
     return {name: counted.get(name, 0) for name in declared} | {
         name: rows for name, rows in counted.items() if name not in declared
     }
-
-
-def _verdicts(family: Family, counts: Counts) -> list[dict[str, Any]]:
-    verdicts = []
-    for quota in family.quotas:
-        actual, ok = quota.verdict(counts.bins.get(quota.axis, {}))
-        verdicts.append(
-            {
-                "name": quota.name,
-                "kind": quota.kind,
-                "axis": quota.axis,
-                "bins": list(quota.bins),
-                "target": quota.target,
-                "actual": actual,
-                "ok": ok,
-            }
-        )
-    return verdicts
 
 
 def _iso(time_ms: int | None) -> str | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from schema import ledger
 from schema.buffers import lists_of
-from schema.family import CELL_AXIS, Family, cell_label
+from schema.family import CELL_AXIS, Family, axis_codes, cell_codes, cell_label
 from streams.refine.chain import Verdicts
 from streams.refine.intake import Intake, RawRecord
 
@@ -102,22 +102,16 @@ def _coverage(clean: pl.DataFrame, family: Family, count: int) -> pl.Series:
     axis_names, bin_names, starts = _labels(family)
     total_bins = len(bin_names)
     record = clean["record"].to_numpy().astype(np.int64)
-    codes = clean.select([axis.code.cast(pl.Int64).fill_null(-1).alias(axis.name) for axis in family.axes])
+    codes = axis_codes(clean, family.axes)
     flat = np.zeros(count * total_bins, dtype=np.int64)
 
     def tally(start: int, code: NDArray[np.int64]) -> None:
         counted = code >= 0
         flat[:] += np.bincount(record[counted] * total_bins + start + code[counted], minlength=flat.size)
 
-    cell = np.zeros(clean.height, dtype=np.int64)
     for axis in family.axes:
-        code = codes[axis.name].to_numpy()
-        tally(starts[axis.name], code)
-    for name in family.cell_axes:
-        code = codes[name].to_numpy()
-        # Row-major, as `Family.cells`; a row outside one of the axes is in no cell.
-        cell = np.where((cell < 0) | (code < 0), -1, cell * len(family.axis(name).bins) + code)
-    tally(starts[CELL_AXIS], cell)
+        tally(starts[axis.name], codes[axis.name].to_numpy())
+    tally(starts[CELL_AXIS], cell_codes(codes, family))
 
     hit = np.flatnonzero(flat)
     of_record, label = hit // total_bins, hit % total_bins

@@ -24,12 +24,12 @@ from producers.reduction.classes import (
     spine,
 )
 from producers.reduction.counting import count_terms
-from producers.reduction.filling import DEEPEST, LARGEST_SIZE, fill
+from producers.reduction.filling import DEEPEST, LARGEST_SIZE, counts_in, fill
 from producers.reduction.recipe import DEFAULT_FUEL, DEFAULT_SIZE_CAP
 from schema.errors import UsageError
 from schema.family import cell_label
 from schema.reduction import FAMILY
-from schema.reduction.coverage import FEW_TERMS, band_range
+from schema.reduction.coverage import FEW_TERMS
 from tests import plain_reducer as plain
 
 POSSIBLE = [cell for cell in FAMILY.cells() if FAMILY.cell_possible(cell)]
@@ -112,14 +112,7 @@ def test_a_cell_is_possible_exactly_when_closed_terms_of_it_are_counted() -> Non
     exact, _ = count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)
     few: dict[str, int] = {}
     for cell in FAMILY.cells():
-        smallest, largest = band_range(cell["size"], LARGEST_SIZE)
-        shallowest, deepest = band_range(cell["depth_band"], DEEPEST)
-        if cell["redex_depth"] == "none":
-            classes = [NORMAL]
-        else:
-            nearest, farthest = band_range(cell["redex_depth"], DEEPEST_REDEX)
-            classes = [reducible(depth) for depth in range(nearest, farthest + 1)]
-        counted = exact[classes, shallowest : deepest + 1, 0, smallest : largest + 1].sum()
+        counted = counts_in(cell, exact)[0].sum()
         assert FAMILY.cell_possible(cell) == (counted > 0), cell
         if 0 < counted < 1e6:
             few[cell_label(cell)] = int(counted)

@@ -18,7 +18,7 @@ from broker.clients import Connection
 from broker.topics import topic_name
 from producers.scenario.filling import fill
 from producers.scenario.narrow import LEVELS, SCORES, TARGET, TYPE
-from producers.scenario.run import ScenarioRun, fresh_seed, generate, produce, rows_by_cell, write_jsonl
+from producers.scenario.run import ScenarioRun, generate, produce, rows_by_cell, write_jsonl
 from schema.errors import UsageError
 from schema.family import identify, partition_of
 from schema.record import RAW, decode
@@ -178,9 +178,3 @@ def test_the_narrow_baseline_is_valid_and_narrow() -> None:
 def test_values_out_of_range_are_refused_with_what_to_give(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="give"):
         replace(RUN, **values)
-
-
-def test_a_fresh_seed_is_drawn_each_time_and_fits_53_bits() -> None:
-    seeds = {fresh_seed() for _ in range(50)}
-    assert len(seeds) == 50
-    assert all(0 <= seed < 2**53 for seed in seeds)

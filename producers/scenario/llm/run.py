@@ -22,6 +22,7 @@ from producers.scenario.llm.conversation import Conversation
 from producers.scenario.llm.journal import PLAN, Entry, Standing
 from producers.scenario.llm.routing import WRITING_ROLES, models
 from producers.scenario.llm.sending import CallSender
+from producers.seeds import check_seed
 from schema.errors import UsageError
 from schema.scenario import FAMILY
 
@@ -29,7 +30,6 @@ Cell = Mapping[str, str]
 # Called with the scenarios that are settled so far, and a note on what they took.
 OnProgress = Callable[[int, str], None]
 
-_SEED_LIMIT = 1 << 63
 # It stands in every id, which a model must repeat.
 _RUN_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -60,8 +60,7 @@ class LlmRun:
             object.__setattr__(self, "count", len(self.cells))
         if self.count < 0:
             raise UsageError(f"count is {self.count}: give 0 or more")
-        if not 0 <= self.seed < _SEED_LIMIT:
-            raise UsageError(f"seed is {self.seed}: give one from 0 to 2^63 - 1")
+        check_seed(self.seed)
         if not self.run:
             object.__setattr__(self, "run", f"llm-{self.seed:x}")
         if not _RUN_NAME.fullmatch(self.run):
