@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import ensure_topics, topic_name
+from broker.topics import ensure_topics, topic_name, undecided
 from schema import ledger
 from schema.family import cell_label
 from schema.record import LEDGER, Envelope, encode
@@ -86,6 +87,7 @@ class LedgerWriter:
 
     def __init__(self, connection: Connection) -> None:
         ensure_topics(connection, [FAMILY.name])
+        self.connection = connection
         self.topic = topic_name(connection.settings, FAMILY.name, LEDGER)
         self.producer = connection.producer(transactional_id=f"test-{uuid.uuid4().hex}")
         self.producer.init_transactions()
@@ -104,6 +106,10 @@ class LedgerWriter:
             self.producer.abort_transaction()
         else:
             self.producer.commit_transaction()
+        # A transaction is over for its producer before its marker is written, which readers wait for.
+        deadline = time.monotonic() + 30
+        while undecided(self.connection, self.topic):
+            assert time.monotonic() < deadline
 
     def write_last(self, entries: Iterable[dict[str, Any]]) -> None:
         """One transaction, and no more."""
