@@ -2,7 +2,8 @@
 
 `encode` and `decode` are inverse; `decode` trusts nothing: any bytes give either a frame of the asked-for columns or a
 `RecordError` with a stable reason code, so that a poisoned record ends in `rejected` and not in a crashed worker.
-Headers follow CloudEvents binary mode; ours begin `feedmill-`.
+Headers follow CloudEvents binary mode; ours begin `feedmill-`. Records that came from a file also say which lines of it
+they hold (`feedmill-source-file`, `feedmill-lines`): see `schema.source_lines`.
 """
 
 from __future__ import annotations
