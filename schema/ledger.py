@@ -1,8 +1,15 @@
 """The ledger: one entry per raw record, and what coverage folds.
 
-A ledger record is a micro-batch of entries. For every entry rows_in = rows_clean + rows_rejected + rows_rerouted;
-`coverage` counts the clean rows per axis and bin (the cells are the pseudo-axis `cell`), `reasons` the broken rules
-(a row that breaks two rules counts under both).
+A ledger record is a micro-batch of entries. `coverage` counts the clean rows per axis and bin (the cells are the
+pseudo-axis `cell`), `reasons` the broken rules (a row that breaks two rules counts under both).
+
+`source_topic_id` is the id that Kafka gave the raw topic: a raw topic that was deleted and created again has another
+id, and its offsets begin again. It is null in entries of older versions, which speak of the topic that exists.
+
+`rows_lost` is null or 0 in an ordinary entry. A greater one marks offsets that retention removed from raw before they
+were refined. Such an entry stands for the `rows_lost` offsets that end with `source_offset`. Each counts as one row in
+and one row lost, with the reason `lost_to_retention`. So for every entry
+rows_in = rows_clean + rows_rejected + rows_rerouted + rows_lost.
 """
 
 from __future__ import annotations
@@ -11,8 +18,13 @@ import polars as pl
 
 VERSION = 1
 
+# Reasons that only the refine stage itself gives.
+LOST_TO_RETENTION = "lost_to_retention"
+SKIPPED = "skipped"
+
 COLUMNS: dict[str, pl.DataType] = {
     "source_partition": pl.Int32(),
+    "source_topic_id": pl.String(),
     "source_offset": pl.Int64(),
     "source_time": pl.Datetime("ms", "UTC"),
     "run": pl.String(),
@@ -22,6 +34,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "rows_rejected": pl.Int64(),
     "rows_rerouted": pl.Int64(),
     "rows_augmented": pl.Int64(),
+    "rows_lost": pl.Int64(),
     "reasons": pl.List(pl.Struct({"reason": pl.String(), "rows": pl.Int64()})),
     "coverage": pl.List(pl.Struct({"axis": pl.String(), "bin": pl.String(), "rows": pl.Int64()})),
 }

@@ -38,6 +38,8 @@ def entries(
     return pl.DataFrame(
         {
             "source_partition": [record.partition for record in records],
+            # The owner of the partition, which knows the topic's id, fills it in.
+            "source_topic_id": None,
             "source_offset": [record.offset for record in records],
             "source_time": pl.Series([record.time_ms for record in records], dtype=pl.Int64).cast(
                 ledger.COLUMNS["source_time"]
@@ -49,6 +51,7 @@ def entries(
             "rows_rejected": rejected,
             "rows_rerouted": rerouted,
             "rows_augmented": augmented,
+            "rows_lost": 0,
             "reasons": _reasons(intake, verdicts, count),
             "coverage": _coverage(verdicts.clean, family, count),
         },
