@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     record_max_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
     # Raw takes what a foreign producer oversizes, so that it is seen and answered for.
     raw_record_max_bytes: Annotated[int, Field(ge=1024)] = 8 * MIB
-    raw_record_max_rows: Annotated[int, Field(ge=1)] = 1_000_000
+    raw_record_max_rows: Annotated[int, Field(ge=1)] = 100_000
+    # A raw record whose rows would take more memory is refused before it is decoded: a few kB can declare gigabytes.
+    record_max_decoded_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
 
     # Refine: many records to a transaction, for each commit costs a round trip to disk
     refine_group_records: Annotated[int, Field(ge=1)] = 60

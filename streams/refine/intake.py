@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from schema.decoded_size import row_width
 from schema.errors import RecordError
 from schema.family import Family
 from schema.json_rows import lines_of, read_lines
@@ -38,11 +39,19 @@ class RawRecord:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one raw record may hold: its bytes as sent, its rows, and the bytes of text in one row."""
+    """What one raw record may hold.
+
+    Attributes:
+        record_bytes: its bytes as sent.
+        rows: its rows.
+        row_bytes: the bytes of text in one row.
+        decoded_bytes: the memory that its rows take once decoded.
+    """
 
     record_bytes: int
     rows: int
     row_bytes: int
+    decoded_bytes: int
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,12 @@ def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Fam
 
 
 @lru_cache
+def least_row_bytes(family: Family) -> int:
+    """Return the bytes of memory that any row of a family takes at least, however empty it is."""
+    return row_width(family.wire.values())
+
+
+@lru_cache
 def _own_form(family: Family) -> pa.Schema:
     return arrow_schema(family.wire)
 
@@ -148,10 +163,17 @@ def _read(
         raise RecordError("record_too_large", f"{len(value)} bytes, over {limits.record_bytes}: send smaller records")
     _check_type(headers, family)
     if headers.content_type == ARROW_STREAM:
-        table = read_table(value, family.wire, limits.rows, may_be_empty=headers.says_empty)
+        table = read_table(
+            value,
+            family.wire,
+            limits.rows,
+            may_be_empty=headers.says_empty,
+            max_bytes=limits.decoded_bytes,
+            row_bytes=least_row_bytes(family),
+        )
         return (table if table.schema.equals(_own_form(family)) else conform(table, family.wire)), []
     if headers.content_type in (JSON, "application/x-ndjson"):
-        return _read_json(value, family, limits.rows)
+        return _read_json(value, family, limits)
     raise RecordError("unknown_content_type", f"content-type {headers.content_type[:80]!r} is neither Arrow nor JSON")
 
 
@@ -169,18 +191,21 @@ def _check_type(headers: ForeignHeaders, family: Family) -> None:
         )
 
 
-def _read_json(value: bytes, family: Family, max_rows: int) -> tuple[pl.DataFrame, list[DeadLetter]]:
+def _read_json(value: bytes, family: Family, limits: Limits) -> tuple[pl.DataFrame, list[DeadLetter]]:
     """Return (rows, dead letters with record index 0) of one JSON object or of NDJSON lines.
 
     Raises:
         RecordError: no line of it can be read (`empty_record`, `not_json`, `not_an_object`, `wrong_type`), or it has
-            more than `max_rows` lines (`too_many_rows`).
+            too many lines (`too_many_rows`, `too_many_bytes`).
     """
     if not value.strip():
         raise RecordError("empty_record", "the record has no bytes")
     lines = lines_of(value)
-    if len(lines) > max_rows:
-        raise RecordError("too_many_rows", f"over {max_rows} lines in one record: send smaller ones")
+    if len(lines) > limits.rows:
+        raise RecordError("too_many_rows", f"{len(lines)} lines in one record, over {limits.rows}: send smaller ones")
+    size = len(lines) * least_row_bytes(family)
+    if size > limits.decoded_bytes:
+        raise RecordError("too_many_bytes", f"{size} bytes once read, over {limits.decoded_bytes}: send fewer lines")
     rows, others = read_lines(lines, family)
     if rows.is_empty():
         raise RecordError(others[0].reason, others[0].message)

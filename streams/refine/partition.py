@@ -74,6 +74,7 @@ class PartitionRefiner:
         self._limits = Limits(
             record_bytes=settings.record_max_bytes,
             rows=settings.raw_record_max_rows,
+            decoded_bytes=settings.record_max_decoded_bytes,
             row_bytes=int(settings.record_max_bytes * _ROW_SHARE),
         )
         self._raw = TopicPartition(topic_name(settings, family.name, RAW), partition)

@@ -14,7 +14,7 @@ from schema.reduction import FAMILY
 from streams.refine.intake import Intake, Limits, RawRecord, read_group
 from tests import reductions
 
-LIMITS = Limits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000)
+LIMITS = Limits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=4_000_000)
 ARROW = Envelope("reduction", "raw", 1, "r", 4, 0, 1).headers()
 JSON_TYPE = [("content-type", b"application/json")]
 DOCUMENT = {
@@ -86,6 +86,8 @@ def test_columns_are_read_by_name_and_absent_ones_are_null() -> None:
         (encode(reductions.valid(2)), with_type("com.example.thing"), "malformed_ce_type"),
         (b"x" * 1_000_001, ARROW, "record_too_large"),
         (encode(reductions.valid(1).with_columns(recipe=pl.lit("x" * 950_000))), ARROW, "row_too_large"),
+        (encode(pl.DataFrame({"term": ["x" * 100_000] * 50})), ARROW, "too_many_bytes"),
+        (encode(pl.DataFrame({"term": [None] * 10_001})), ARROW, "too_many_rows"),
     ],
 )
 def test_each_kind_of_bad_record_has_its_reason(

@@ -53,7 +53,7 @@ def in_one_pass(connection: Connection) -> dict[int, Verdicts]:
             for read in raw
             if read.partition == partition
         ]
-        frame = read_group(records, FAMILY, Limits(10**6, 10**6, 10**6)).frame
+        frame = read_group(records, FAMILY, Limits(10**6, 10**6, 10**6, 10**8)).frame
         state = State.empty(FAMILY, connection.settings)
         found[partition] = judge(frame, FAMILY, partition, PARTITIONS, state)
     return found
