@@ -5,7 +5,6 @@ Takes settings; gives a `Connection`, whose factories make `kafka-python` client
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from kafka.net.compat import KafkaNetClient
 
 from broker import embedded, probe
 from broker.artifacts import Progress
+from broker.diagnosis import why_refused
+from broker.security import security_options
 from schema.errors import BrokerUnavailableError, ConfigError
 from schema.settings import Settings
 
@@ -27,6 +28,8 @@ LINGER_MS = 5
 BATCH_BYTES = 128 * 1024
 
 PROBE_INTERVAL_S = 0.1
+# Asking why a server lets nobody in: little beside `broker_timeout_s`, for both together must stay under 10 s.
+SECURITY_CHECK_S = 3.0
 
 Client = TypeVar("Client")
 
@@ -111,7 +114,7 @@ class Connection:
         return {
             "bootstrap_servers": self.servers,
             "client_id": self.settings.client_id,
-            **_security(self.settings),
+            **security_options(self.settings),
         }
 
     def _client(self, factory: Callable[..., Client], own: dict[str, Any]) -> Client:
@@ -123,7 +126,7 @@ class Connection:
             "bootstrap_servers": [server],
             "bootstrap_timeout_ms": int(left_s * 1000),
             "client_id": settings.client_id,
-            **_security(settings),
+            **security_options(settings),
             **own,
         }
         made: list[KafkaNetClient] = []
@@ -156,14 +159,32 @@ class Connection:
                 raise self._unavailable(None)
             time.sleep(PROBE_INTERVAL_S)
 
+    def check_security(self) -> None:
+        """Ask the first server that listens whether it lets in a client with these settings.
+
+        A client that fails a TLS handshake tries again until its time is over, and leaves sockets behind.
+
+        Raises:
+            BrokerUnavailableError: it does not; the line names the setting to change.
+            ConfigError: this client's certificate, or its key, cannot be loaded.
+        """
+        deadline = time.monotonic() + SECURITY_CHECK_S
+        for server in self.servers.split(","):
+            host, port = _address(server)
+            if time.monotonic() < deadline and probe.listens(host, port, SECURITY_CHECK_S / 3):
+                reason = why_refused(self.settings, host, port)
+                if reason is not None:
+                    raise BrokerUnavailableError(f"{server}: {reason}")
+                return
+
     def _unavailable(self, error: BaseException | None) -> BrokerUnavailableError:
-        if error is not None and self.settings.security_protocol != "PLAINTEXT":
-            # A broker that refuses credentials hangs up, which a client may not tell from a broker that went away.
-            return BrokerUnavailableError(
-                f"{self.servers} listens but lets no client in ({type(error).__name__}): check the credentials, "
-                "FEEDMILL_SECURITY_PROTOCOL and the other FEEDMILL_SASL_... and FEEDMILL_SSL_... settings"
-            )
         cause = f" ({type(error).__name__})" if error else ""
+        if error is not None and self.settings.security_protocol.startswith("SASL"):
+            # A broker that refuses credentials closes the connection, which looks like a broker that went away.
+            return BrokerUnavailableError(
+                f"{self.servers} listens but lets no client in{cause}: check the credentials, FEEDMILL_SASL_USERNAME "
+                "and FEEDMILL_SASL_PASSWORD"
+            )
         return BrokerUnavailableError(
             f"no Kafka answers at {self.servers}{cause}: start it, correct FEEDMILL_BOOTSTRAP_SERVERS, "
             "or unset that to use the embedded broker"
@@ -180,6 +201,7 @@ def connect(settings: Settings, *, start: bool = True, on_progress: Progress | N
     """
     if settings.bootstrap_servers is not None:
         connection = Connection(settings, ",".join(part.strip() for part in settings.bootstrap_servers.split(",")))
+        connection.check_security()
         connection.admin().close()
         return connection
     status = embedded.start(settings, on_progress=on_progress) if start else embedded.status(settings)
@@ -193,34 +215,3 @@ def _address(server: str) -> tuple[str, int]:
     if not host or not port.isdecimal():
         raise ConfigError(f"bootstrap server {server!r} is not host:port: correct FEEDMILL_BOOTSTRAP_SERVERS")
     return host.strip("[]"), int(port)
-
-
-def _security(settings: Settings) -> dict[str, Any]:
-    """Return what every client is told of security; kafka-python and aiokafka name these options alike."""
-    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
-    if settings.security_protocol.startswith("SASL"):
-        options.update(_sasl(settings))
-    if settings.security_protocol.endswith("SSL"):
-        options["ssl_context"] = _ssl_context(settings)
-    return options
-
-
-def _sasl(settings: Settings) -> dict[str, Any]:
-    assert settings.sasl_password is not None  # noqa: S101  settings are validated whole
-    return {
-        "sasl_mechanism": settings.sasl_mechanism,
-        "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": settings.sasl_password.get_secret_value(),
-    }
-
-
-def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ssl_cafile)
-        if settings.ssl_certfile is not None:
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(
-            f"certificates cannot be loaded ({error}): correct FEEDMILL_SSL_CAFILE, _CERTFILE, _KEYFILE"
-        ) from error
-    return context

@@ -1,16 +1,23 @@
-"""Whether a Kafka answers at an address (one ApiVersions request over a plain socket), or anything at all.
+"""What listens at an address: anything at all, a Kafka, a TLS port; asked over a plain socket.
 
 Cheap enough to poll while a broker starts, and without a client library's retries and log lines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import struct
 
 API_VERSIONS = 18
 CORRELATION_ID = 0x46454544
 ANSWER_TIMEOUT_S = 2.0
+# Answers that are asked for here are a few hundred bytes; a foreign server may claim any length.
+_ANSWER_MAX_BYTES = 64 * 1024
+# The first byte of a TLS record: an alert, or a part of the handshake. The second is the major version.
+_TLS_RECORDS = (0x15, 0x16)
+_TLS_MAJOR_VERSION = 3
 
 
 def listens(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
@@ -23,22 +30,57 @@ def listens(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
 
 
 def answers(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
-    """Return whether a Kafka broker at `host:port` answers an ApiVersions request (version 0) without an error.
-
-    The request: int16 api key, int16 version, int32 correlation id, nullable string client id (null); framed, as the
-    answer is, by an int32 length. The answer begins with the correlation id and an int16 error code.
-    """
-    request = struct.pack(">hhih", API_VERSIONS, 0, CORRELATION_ID, -1)
+    """Return whether a Kafka broker at `host:port` answers an ApiVersions request (version 0) without an error."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            head = b""
-            while len(head) < 10:
-                more = connection.recv(10 - len(head))
-                if not more:
-                    return False
-                head += more
+            answer = ask(connection, API_VERSIONS, 0)
     except OSError:
         return False
-    _, correlation_id, error_code = struct.unpack(">iih", head)
-    return bool(correlation_id == CORRELATION_ID and error_code == 0)
+    return answer[:2] == b"\0\0"
+
+
+def ask(connection: socket.socket, api_key: int, version: int, body: bytes = b"") -> bytes:
+    """Send one Kafka request and return the answer's body, which begins after the correlation id.
+
+    The request: int16 api key, int16 version, int32 correlation id, nullable string client id (null), then `body`;
+    framed, as the answer is, by an int32 length.
+
+    Raises:
+        OSError: the connection broke or timed out, or the answer is not Kafka's.
+    """
+    request = struct.pack(">hhih", api_key, version, CORRELATION_ID, -1) + body
+    connection.sendall(struct.pack(">i", len(request)) + request)
+    size, correlation_id = struct.unpack(">ii", _receive(connection, 8))
+    if correlation_id != CORRELATION_ID or not 6 <= size <= _ANSWER_MAX_BYTES:
+        raise ConnectionError("the answer is not Kafka's")
+    return _receive(connection, size - 4)
+
+
+def speaks_tls(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
+    """Return whether the server at `host:port` answers a TLS greeting by a TLS record, be it a refusal."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    greeting = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        greeting.do_handshake()
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            connection.sendall(outgoing.read())
+            kind, major_version = _receive(connection, 2)
+    except OSError:
+        return False
+    return kind in _TLS_RECORDS and major_version == _TLS_MAJOR_VERSION
+
+
+def _receive(connection: socket.socket, count: int) -> bytes:
+    """Return exactly `count` bytes.
+
+    Raises:
+        OSError: the connection broke or timed out before that.
+    """
+    received = b""
+    while len(received) < count:
+        more = connection.recv(count - len(received))
+        if not more:
+            raise ConnectionError("the connection was closed")
+        received += more
+    return received

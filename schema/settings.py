@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
+    ssl_key_password: SecretStr | None = None
     client_id: str = "feedmill"
     broker_port: Annotated[int, Field(ge=1, le=65535)] = 9092
     broker_heap_mb: Annotated[int, Field(ge=256)] = 512
@@ -132,6 +133,9 @@ class Settings(BaseSettings):
 def _as_text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, Path):
+        # The child may run in another folder.
+        return str(value.absolute())
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 

@@ -24,6 +24,7 @@ from schema.family import Family
 from schema.record import RAW
 from schema.settings import Settings
 from streams.augmentation import check_augment
+from streams.faust_credentials import faust_credentials
 from streams.faust_transport import PositionedTransport, broker_url
 from streams.refine.intake import RawRecord
 from streams.refine.partition import Progress
@@ -138,6 +139,8 @@ class RefineWorker:
         app = faust.App(
             f"{self._settings.namespace}-refine",
             broker=broker_url(self._connection.servers),
+            broker_credentials=faust_credentials(self._settings),
+            broker_client_id=self._settings.client_id,
             store="memory://",
             datadir=self._settings.data_dir / "faust",
             web_enabled=False,

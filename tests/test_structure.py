@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_every_module_says_what_it_is_for(package: str) -> None:
 def test_no_installed_distribution_takes_the_name_of_a_package() -> None:
     names = {distribution.metadata["Name"].lower() for distribution in distributions()}
     assert names & (set(PACKAGES) - {"feedmill"}) == set()
+
+
+@pytest.mark.parametrize("name", ["aiokafka", "faust-streaming", "kafka-python"])
+def test_library_whose_private_parts_are_used_is_pinned_and_installed_as_pinned(name: str) -> None:
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (pinned,) = [line for line in lines if re.split(r"[\[=<>~! ;]", line)[0] == name]
+    exact = re.fullmatch(rf"{name}(?:\[[\w,]+\])?==(\d+(?:\.\d+)*)", pinned)
+    assert exact, f"{pinned}: another version may lack what is used of its private parts"
+    assert version(name) == exact[1]
+    for lock in ("requirements.lock", "requirements-bench.lock"):
+        assert re.search(
+            rf"^{name}(?:\[[\w,]+\])?=={re.escape(exact[1])}( |$)", (ROOT / lock).read_text(), re.MULTILINE
+        )
 
 
 def test_core_dependencies_pull_no_torch() -> None:
