@@ -23,7 +23,8 @@ from schema.family import ENVELOPE, Family, instance
 
 # The one column of the envelope that the content does not tell.
 _ORIGIN = "augmented_from"
-_LARGEST_FLOAT = 1e300
+# What each kind of float column holds as a finite number.
+_FLOAT_LIMITS: Mapping[type[pl.DataType], float] = {pl.Float32: 3.4e38, pl.Float64: 1e300}
 _INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
     pl.Int32: (-(2**31), 2**31 - 1),
     pl.Int64: (-(2**63), 2**63 - 1),
@@ -37,11 +38,12 @@ _Reader = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class NoRow:
-    """A line that is no row, with the reason code and a sentence for people."""
+    """A line that is no row, with the reason code, a sentence for people, and its index among the lines read."""
 
     line: bytes
     reason: str
     message: str
+    index: int = 0
 
 
 def lines_of(value: bytes) -> list[bytes]:
@@ -79,12 +81,12 @@ def read_lines(lines: Sequence[bytes], family: Family) -> tuple[pl.DataFrame, li
     readers = _readers(family)
     rows: list[list[Any]] = []
     others: list[NoRow] = []
-    for line in lines:
+    for index, line in enumerate(lines):
         try:
             flat = family.flatten(document(line))
             rows.append([None if (value := flat.get(name)) is None else read(value) for name, read in readers.items()])
         except RecordError as error:
-            others.append(NoRow(line, error.reason, str(error)))
+            others.append(NoRow(line, error.reason, str(error), index))
     columns = {
         name: _series([row[place] for row in rows], dtype) for place, (name, dtype) in enumerate(family.wire.items())
     }
@@ -129,6 +131,15 @@ def _reader(name: str, dtype: pl.DataType) -> _Reader:
 
         return read_struct
     fits = _judge(dtype)
+    if dtype.is_float():
+
+        def read_float(value: Any) -> Any:
+            if not fits(value):
+                raise _wrong(name, value, dtype)
+            # An integer of any size is a number of JSON, too, and Polars takes integers of 64 bits only.
+            return float(value)
+
+        return read_float
 
     def read_value(value: Any) -> Any:
         if not fits(value):
@@ -152,7 +163,8 @@ def _judge(dtype: pl.DataType) -> Callable[[Any], bool]:
         low, high = _INT_LIMITS[type(dtype)]
         return lambda value: type(value) is int and low <= value <= high
     if dtype.is_float():
-        return lambda value: type(value) in (float, int) and abs(value) < _LARGEST_FLOAT
+        largest = _FLOAT_LIMITS[type(dtype)]
+        return lambda value: type(value) in (float, int) and abs(value) < largest
     raise TypeError(f"no JSON form for a column of {dtype}")
 
 

@@ -22,6 +22,9 @@ VERSION = 1
 LOST_TO_RETENTION = "lost_to_retention"
 SKIPPED = "skipped"
 
+# The end of the year 9999, in ms since the epoch: what a date can be written for everywhere.
+LATEST_TIME_MS = 253_402_300_799_999
+
 COLUMNS: dict[str, pl.DataType] = {
     "source_partition": pl.Int32(),
     "source_topic_id": pl.String(),
@@ -38,3 +41,11 @@ COLUMNS: dict[str, pl.DataType] = {
     "reasons": pl.List(pl.Struct({"reason": pl.String(), "rows": pl.Int64()})),
     "coverage": pl.List(pl.Struct({"axis": pl.String(), "bin": pl.String(), "rows": pl.Int64()})),
 }
+
+
+def sound_time_ms(time_ms: int | None) -> int | None:
+    """Return a record's timestamp (ms since the epoch), or None where it is no date between 1970 and 9999.
+
+    A timestamp is a claim of the sender's: Kafka takes -1 for none, and older brokers take nanoseconds or -2^62.
+    """
+    return time_ms if time_ms is not None and 0 <= time_ms <= LATEST_TIME_MS else None

@@ -229,6 +229,7 @@ def _raw_records(events: Sequence[EventT]) -> list[RawRecord]:
             time_ms=int(event.message.timestamp * 1000),
             value=event.message.value,
             headers=list(event.message.headers or ()),
+            key=event.message.key,
         )
         for event in events
     ]

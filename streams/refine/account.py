@@ -1,8 +1,8 @@
 """Accounting: verdicts -> ledger entries, exactly one per raw record.
 
 Counting is a histogram per axis over (record, bin) on flat arrays; what leaves here is the sparse list of the bins
-that were hit. For each entry rows_in = rows_clean + rows_rejected + rows_rerouted, a dead letter being one row in and
-one rejected.
+that were hit. For each entry rows_in = rows_clean + rows_rejected + rows_rerouted. A dead letter counts for as many
+rows in, and as many rejected, as it has lines (`DeadLetter.rows`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def entries(
     `augmented` counts, per record, the rows that augmentation sent to raw.
     """
     count = len(records)
-    dead = _per_record(np.array([letter.record for letter in intake.dead], dtype=np.int64), count)
+    dead = np.zeros(count, dtype=np.int64)
+    for letter in intake.dead:
+        dead[letter.record] += letter.rows
     clean = _per_record(verdicts.clean["record"].to_numpy(), count)
     rejected = _per_record(verdicts.rejected["record"].to_numpy(), count) + dead
     rerouted = _per_record(verdicts.rerouted["record"].to_numpy(), count)
@@ -41,7 +43,7 @@ def entries(
             # The owner of the partition, which knows the topic's id, fills it in.
             "source_topic_id": None,
             "source_offset": [record.offset for record in records],
-            "source_time": pl.Series([record.time_ms for record in records], dtype=pl.Int64).cast(
+            "source_time": pl.Series([ledger.sound_time_ms(record.time_ms) for record in records], dtype=pl.Int64).cast(
                 ledger.COLUMNS["source_time"]
             ),
             "run": intake.runs,
@@ -64,15 +66,20 @@ def _per_record(indices: NDArray[np.generic], count: int) -> NDArray[np.int64]:
 
 
 def _reasons(intake: Intake, verdicts: Verdicts, count: int) -> pl.Series:
-    broken = verdicts.rejected.select("record", "reasons").explode("reasons", empty_as_null=False)
+    broken = (
+        verdicts.rejected.select("record", "reasons")
+        .explode("reasons", empty_as_null=False)
+        .with_columns(rows=pl.lit(1, dtype=pl.Int64))
+    )
     dead = pl.DataFrame(
-        {"record": [d.record for d in intake.dead], "reasons": [d.reason for d in intake.dead]},
-        schema={"record": pl.UInt32, "reasons": pl.String},
+        [(letter.record, letter.reason, letter.rows) for letter in intake.dead],
+        schema={"record": pl.UInt32, "reasons": pl.String, "rows": pl.Int64},
+        orient="row",
     )
     counted = (
         pl.concat([broken, dead])
         .group_by("record", pl.col("reasons").alias("reason"), maintain_order=True)
-        .agg(rows=pl.len().cast(pl.Int64))
+        .agg(pl.col("rows").sum())
         .group_by("record", maintain_order=True)
         .agg(pl.struct("reason", "rows").alias("reasons"))
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from schema.family import Family, identify, partition_of
+from streams.refine.sources import sourced
 from streams.refine.state import State
 
 
@@ -20,7 +21,8 @@ class Verdicts:
     """What became of the rows of one group; each row stands in exactly one frame, in order of arrival.
 
     All three have the wire columns and `record`. `clean` also has the family's derived columns, for accounting;
-    `rejected` also has `reasons` (List(String), rule names); `rerouted` also has `partition` (Int32).
+    `rejected` also has `reasons` (List(String), rule names); `rerouted` also has `partition` (Int32). The last two have
+    `source_file` and `source_line` where the frame that was judged has them.
     """
 
     clean: pl.DataFrame
@@ -34,6 +36,11 @@ def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, 
     `state` remembers what went to clean.
     """
     wire = [*family.wire, "record"]
+    origins = None
+    if names := sourced(frame):
+        # The rules know no such columns: rows are judged by number, and get them back at the end.
+        origins = frame.select("record", *names)
+        frame = frame.drop(names).with_columns(record=pl.int_range(frame.height, dtype=pl.UInt32, eager=True))
     frame = identify(frame, family).with_columns(partition_of(family, partitions))
     elsewhere = (frame["partition"] != partition).fill_null(False)
     rerouted = frame.filter(elsewhere).select([*wire, "partition"])
@@ -51,7 +58,19 @@ def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, 
     rejected = pl.concat([broken, refused])
     if broken.height and refused.height:
         rejected = rejected.sort("record", maintain_order=True)
-    return Verdicts(clean=valid.filter(~is_refused), rejected=rejected, rerouted=rerouted)
+    clean = valid.filter(~is_refused)
+    if origins is None:
+        return Verdicts(clean=clean, rejected=rejected, rerouted=rerouted)
+    return Verdicts(
+        clean=clean.with_columns(origins["record"].gather(clean["record"])),
+        rejected=_numbered(rejected, origins),
+        rerouted=_numbered(rerouted, origins),
+    )
+
+
+def _numbered(frame: pl.DataFrame, origins: pl.DataFrame) -> pl.DataFrame:
+    """Return rows whose `record` is their number in `origins` with the record and source columns of `origins`."""
+    return frame.with_columns(origins[frame["record"]])
 
 
 def _reasons_of(verdicts: pl.Series, state: State) -> pl.Series:

@@ -1,8 +1,10 @@
 """Intake: the bytes of raw records -> one frame of rows, and dead letters for what cannot become rows.
 
 Arrow micro-batches are read as they are. JSON (one object, or NDJSON) is judged line by line: each line that is an
-object of the family's types becomes a row, each other line a dead letter of its own. A record of which nothing can be
-read is one dead letter holding its original bytes. Nothing here raises for what a producer may have sent.
+object of the family's types becomes a row. The other lines of a record share a dead letter for each reason, which
+counts as many rows as it has lines. A record that cannot be read as lines at all is one dead letter of one row, with
+its original bytes. Numbers that are not finite, or out of their column's range, become null in Arrow micro-batches.
+Nothing here raises for what a producer may have sent.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ import pyarrow as pa
 from schema.decoded_size import row_width
 from schema.errors import RecordError
 from schema.family import Family
-from schema.json_rows import lines_of, read_lines
+from schema.json_rows import NoRow, lines_of, read_lines
 from schema.record import ARROW_STREAM, JSON, RAW, ForeignHeaders, Headers, arrow_schema, conform, read_table
 from schema.registry import FAMILIES
+from schema.source_lines import RANGES_MAX
+from streams.refine.numbers import finite
 from streams.refine.row_size import lengths, row_bytes
+from streams.refine.sources import SOURCE_COLUMNS, UNKNOWN, Source, with_sources
 
 
 @dataclass(frozen=True)
 class RawRecord:
-    """One record of a raw topic as fetched; `time_ms` is the broker's timestamp, milliseconds since the epoch."""
+    """One record of a raw topic as fetched; `time_ms` is its timestamp, milliseconds since the epoch, as claimed."""
 
     topic: str
     partition: int
@@ -35,6 +40,7 @@ class RawRecord:
     time_ms: int
     value: bytes | None
     headers: Headers = ()
+    key: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,22 @@ class Limits:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Bytes that could not become rows: one row of the accounts, with the reason it counts under."""
+    """Bytes of one raw record that could not become rows, all for one reason.
 
-    record: int  # index of its raw record in the group
+    Attributes:
+        record: the index of its raw record in the group.
+        reason, message: the reason code that its rows count under, and a sentence for people.
+        value: the original bytes; lines are joined by newlines.
+        rows: how many rows of the accounts it is.
+        lines: the numbers of its lines in the sender's file, where they are known.
+    """
+
+    record: int
     reason: str
     message: str
     value: bytes
+    rows: int = 1
+    lines: Sequence[int] | None = None
 
 
 @dataclass
@@ -69,7 +85,8 @@ class Intake:
     """A group of raw records, read.
 
     Attributes:
-        frame: all rows in order; column `record` (UInt32) is the index of the row's raw record in the group.
+        frame: all rows in order; column `record` (UInt32) is the index of the row's raw record in the group. Where a
+            record says which lines of a file it holds, there are `source_file` and `source_line`, too.
         dead: what could not be read.
         runs, chunks: what each record's headers say of its producer run, by record index.
     """
@@ -85,33 +102,32 @@ def read_group(records: Sequence[RawRecord], family: Family, limits: Limits) -> 
     result = Intake(pl.DataFrame())
     pieces: list[_Piece] = []
     for index, record in enumerate(records):
+        run, chunk = None, None
         try:
             headers = ForeignHeaders.parse(record.headers)
-            result.runs.append(headers.run)
-            result.chunks.append(headers.chunk)
-        except RecordError as error:
-            result.runs.append(None)
-            result.chunks.append(None)
-            result.dead.append(DeadLetter(index, error.reason, str(error), record.value or b""))
-            continue
-        try:
-            rows, dead = _read(record.value or b"", headers, family, limits)
+            run, chunk = headers.run, headers.chunk
+            piece = _read(index, record.value or b"", headers, family, limits)
         except RecordError as error:
             result.dead.append(DeadLetter(index, error.reason, str(error), record.value or b""))
-            continue
-        pieces.append(_Piece(index, rows))
-        result.dead.extend(DeadLetter(index, letter.reason, letter.message, letter.value) for letter in dead)
-    result.frame = _joined(pieces, family)
+        else:
+            result.dead.extend(piece.dead)
+            if len(piece.rows):
+                pieces.append(piece)
+        result.runs.append(run)
+        result.chunks.append(chunk)
+    result.frame = finite(_joined(pieces, family), family)
     _refuse_large_rows(result, records, family, limits.row_bytes)
     return result
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """The rows of one raw record: an Arrow table as it came where that is in the family's own form, else a frame."""
+    """The rows of one raw record: an Arrow table where that has the family's own form, else a frame."""
 
     record: int
     rows: pa.Table | pl.DataFrame
+    source: Source = UNKNOWN
+    dead: Sequence[DeadLetter] = ()
 
 
 def _joined(pieces: Sequence[_Piece], family: Family) -> pl.DataFrame:
@@ -126,22 +142,27 @@ def _joined(pieces: Sequence[_Piece], family: Family) -> pl.DataFrame:
         heights = [len(piece.rows) for piece in neighbours]
         record = np.repeat(np.array([piece.record for piece in neighbours], dtype=np.uint32), heights)
         frames.append(frame.with_columns(record=pl.Series(record)))
-    return pl.concat(frames)
+    return with_sources(pl.concat(frames), [(len(piece.rows), piece.source) for piece in pieces])
 
 
 def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Family, limit: int) -> None:
-    """Turn records that hold a row with more than `limit` bytes of text into dead letters.
+    """Turn records that hold a row with more than `limit` bytes of text into dead letters, which count all their rows.
 
-    A small record can hold a large row, compressed; one that no record of ours could carry on is answered for whole.
+    A small record can hold a large row, compressed, that no record of ours could carry on.
     """
     each = lengths(family)
     longest = intake.frame.select(length.max() for length in each)
     if not intake.frame.height or longest.sum_horizontal().item() <= limit:
         return
-    widest = intake.frame.group_by("record", maintain_order=True).agg(row_bytes(family).max().alias("bytes"))
-    for index, found in widest.filter(pl.col("bytes") > limit).iter_rows():
+    widest = intake.frame.group_by("record", maintain_order=True).agg(
+        row_bytes(family).max().alias("bytes"), pl.len().alias("rows")
+    )
+    for index, found, rows in widest.filter(pl.col("bytes") > limit).iter_rows():
         message = f"a row holds {found} bytes of text, over {limit}"
-        intake.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b""))
+        # Lines that are no rows have letters already; this letter holds them, too, and counts them.
+        rows += sum(letter.rows for letter in intake.dead if letter.record == index)
+        intake.dead = [letter for letter in intake.dead if letter.record != index]
+        intake.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b"", rows))
         intake.frame = intake.frame.filter(pl.col("record") != index)
 
 
@@ -156,25 +177,43 @@ def _own_form(family: Family) -> pa.Schema:
     return arrow_schema(family.wire)
 
 
-def _read(
-    value: bytes, headers: ForeignHeaders, family: Family, limits: Limits
-) -> tuple[pa.Table | pl.DataFrame, list[DeadLetter]]:
+def _read(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: Limits) -> _Piece:
+    """Read one raw record.
+
+    Raises:
+        RecordError: nothing of it can be read.
+    """
     if len(value) > limits.record_bytes:
         raise RecordError("record_too_large", f"{len(value)} bytes, over {limits.record_bytes}: send smaller records")
     _check_type(headers, family)
     if headers.content_type == ARROW_STREAM:
-        table = read_table(
-            value,
-            family.wire,
-            limits.rows,
-            may_be_empty=headers.says_empty,
-            max_bytes=limits.decoded_bytes,
-            row_bytes=least_row_bytes(family),
-        )
-        return (table if table.schema.equals(_own_form(family)) else conform(table, family.wire)), []
+        return _read_arrow(index, value, headers, family, limits)
     if headers.content_type in (JSON, "application/x-ndjson"):
-        return _read_json(value, family, limits)
+        return _read_json(index, value, headers, family, limits)
     raise RecordError("unknown_content_type", f"content-type {headers.content_type[:80]!r} is neither Arrow nor JSON")
+
+
+def _read_arrow(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: Limits) -> _Piece:
+    table = read_table(
+        value,
+        _read_columns(family),
+        limits.rows,
+        may_be_empty=headers.says_empty,
+        max_bytes=limits.decoded_bytes,
+        row_bytes=least_row_bytes(family),
+    )
+    source = Source.of_headers(headers, table.num_rows)
+    names = table.schema.names
+    if any(name in names for name in SOURCE_COLUMNS):
+        source = Source.of_columns(table) or source
+        table = table.drop_columns([name for name in SOURCE_COLUMNS if name in names])
+    rows = table if table.schema.equals(_own_form(family)) else conform(table, family.wire, strict=False)
+    return _Piece(index, rows, source)
+
+
+@lru_cache
+def _read_columns(family: Family) -> dict[str, pl.DataType]:
+    return {**family.wire, **SOURCE_COLUMNS}
 
 
 def _check_type(headers: ForeignHeaders, family: Family) -> None:
@@ -191,22 +230,62 @@ def _check_type(headers: ForeignHeaders, family: Family) -> None:
         )
 
 
-def _read_json(value: bytes, family: Family, limits: Limits) -> tuple[pl.DataFrame, list[DeadLetter]]:
-    """Return (rows, dead letters with record index 0) of one JSON object or of NDJSON lines.
+def _read_json(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: Limits) -> _Piece:
+    """Read one JSON object, or NDJSON lines.
 
     Raises:
-        RecordError: no line of it can be read (`empty_record`, `not_json`, `not_an_object`, `wrong_type`), or it has
-            too many lines (`too_many_rows`, `too_many_bytes`).
+        RecordError: it has no lines (`empty_record`), or is not text (`not_json`), or is JSON of another kind
+            (`not_an_object`).
     """
     if not value.strip():
         raise RecordError("empty_record", "the record has no bytes")
     lines = lines_of(value)
-    if len(lines) > limits.rows:
-        raise RecordError("too_many_rows", f"{len(lines)} lines in one record, over {limits.rows}: send smaller ones")
-    size = len(lines) * least_row_bytes(family)
-    if size > limits.decoded_bytes:
-        raise RecordError("too_many_bytes", f"{size} bytes once read, over {limits.decoded_bytes}: send fewer lines")
+    source = Source.of_headers(headers, len(lines))
+    fault = _too_many(len(lines), family, limits)
+    if fault is not None:
+        letter = DeadLetter(index, fault.reason, str(fault), value, len(lines))
+        return _Piece(index, pl.DataFrame(schema=family.wire), dead=[letter])
     rows, others = read_lines(lines, family)
-    if rows.is_empty():
-        raise RecordError(others[0].reason, others[0].message)
-    return rows, [DeadLetter(0, other.reason, other.message, other.line) for other in others]
+    if rows.is_empty() and all(other.reason == "not_json" for other in others) and not _is_text(value):
+        raise RecordError("not_json", f"neither JSON nor text in UTF-8: {others[0].message}")
+    dead = _letters(index, value, others, len(lines), source)
+    return _Piece(index, rows, source.without([other.index for other in others]), dead)
+
+
+def _too_many(lines: int, family: Family, limits: Limits) -> RecordError | None:
+    if lines > limits.rows:
+        return RecordError("too_many_rows", f"{lines} lines in one record, over {limits.rows}: send smaller ones")
+    size = lines * least_row_bytes(family)
+    if size > limits.decoded_bytes:
+        return RecordError("too_many_bytes", f"{size} bytes once read, over {limits.decoded_bytes}: send fewer lines")
+    return None
+
+
+def _letters(index: int, value: bytes, others: Sequence[NoRow], lines: int, source: Source) -> list[DeadLetter]:
+    """Return the dead letters of the lines of one record that are no rows: one for each reason, in order.
+
+    A letter whose line numbers would not fit into its header is cut in several.
+    """
+    by_reason: dict[str, list[NoRow]] = {}
+    for other in others:
+        by_reason.setdefault(other.reason, []).append(other)
+    letters = []
+    for reason, found in by_reason.items():
+        if len(found) == lines:
+            letters.append(DeadLetter(index, reason, found[0].message, value, lines, source.lines))
+            continue
+        most = len(found) if source.lines is None else RANGES_MAX
+        for begin in range(0, len(found), most):
+            part = found[begin : begin + most]
+            numbers = None if source.lines is None else [source.lines[other.index] for other in part]
+            joined = b"\n".join(other.line for other in part)
+            letters.append(DeadLetter(index, reason, part[0].message, joined, len(part), numbers))
+    return letters
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

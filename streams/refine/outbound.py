@@ -16,25 +16,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schema import ledger
+from schema.dead_letter import Refusal, letter_headers
 from schema.family import Family
 from schema.record import CLEAN, LEDGER, RAW, REJECTED, Envelope, encode_parts, to_table
 from schema.settings import Settings
 from streams.refine.chain import Verdicts
 from streams.refine.intake import DeadLetter, Intake, RawRecord
-
-# Foreign headers are handed on with a dead letter up to this size, so that they cannot push it over the topic's limit.
-_FOREIGN_HEADER_BYTES = 16 * 1024
-_LETTER_MESSAGE_CHARS = 500
+from streams.refine.sources import SOURCE_COLUMNS, sourced
 
 
 @dataclass(frozen=True)
 class OutRecord:
-    """A record to send: stage of the family's topic, partition, bytes and headers."""
+    """A record to send: stage of the family's topic, partition, bytes, headers, and a key if it has one."""
 
     stage: str
     partition: int
     value: bytes
     headers: list[tuple[str, bytes]]
+    key: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,11 @@ def outbound(
         packed = clean.slice(rows.start, rows.stop - rows.start)
         yield from _encoded(group, CLEAN, CLEAN, home, (first, last), packed, settings)
     if verdicts.rejected.height:
+        known = verdicts.rejected.columns
         offsets = np.array([record.offset for record in group.records], dtype=np.int64)
         rejected = verdicts.rejected.with_columns(
-            source_offset=pl.Series(offsets[verdicts.rejected["record"].to_numpy()])
+            source_offset=pl.Series(offsets[verdicts.rejected["record"].to_numpy()]),
+            **{name: pl.lit(None, dtype) for name, dtype in SOURCE_COLUMNS.items() if name not in known},
         )
         span = _span(rejected)
         yield from _encoded(group, REJECTED, REJECTED, home, span, to_table(rejected.drop("record")), settings)
@@ -89,7 +90,8 @@ def outbound(
         yield _dead_letter(letter, group.records[letter.record])
     for what, added in (("rerouted", verdicts.rerouted), ("augmented", augmented)):
         for (partition,), piece in added.partition_by("partition", as_dict=True, maintain_order=True).items():
-            yield from _encoded(group, what, RAW, int(partition), _span(piece), to_table(piece.select(wire)), settings)
+            table = to_table(piece.select(*wire, *sourced(piece)))
+            yield from _encoded(group, what, RAW, int(partition), _span(piece), table, settings)
     yield from _encoded(group, LEDGER, LEDGER, home, (0, len(group.records) - 1), to_table(entries), settings)
 
 
@@ -122,18 +124,15 @@ def _encoded(
 
 
 def _dead_letter(letter: DeadLetter, record: RawRecord) -> OutRecord:
-    """The original bytes, with Kafka Connect's header names, so that existing dead-letter tools can read it."""
-    kept = [(name, value) for name, value in record.headers if value is not None]
-    if sum(len(name) + len(value) for name, value in kept) > _FOREIGN_HEADER_BYTES:
-        kept = []
-    connect = {
-        "__connect.errors.topic": record.topic,
-        "__connect.errors.partition": str(record.partition),
-        "__connect.errors.offset": str(record.offset),
-        "__connect.errors.stage": "VALUE_CONVERTER",
-        "__connect.errors.exception.class.name": "schema.errors.RecordError",
-        "__connect.errors.exception.message": f"{letter.reason}: {letter.message}"[:_LETTER_MESSAGE_CHARS],
-        "feedmill-reason": letter.reason,
-    }
-    headers = kept + [(name, text.encode()) for name, text in connect.items()]
-    return OutRecord(REJECTED, record.partition, letter.value, headers)
+    """Return the original bytes, under the record's key, with headers that say where they stood and why."""
+    refusal = Refusal(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        reason=letter.reason,
+        message=letter.message,
+        rows=letter.rows,
+        lines=letter.lines,
+    )
+    headers = letter_headers(refusal, record.headers)
+    return OutRecord(REJECTED, record.partition, letter.value, headers, record.key)

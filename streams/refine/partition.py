@@ -154,6 +154,7 @@ class PartitionRefiner:
                 await producer.send(
                     topic_name(self._settings, self.family.name, record.stage),
                     record.value,
+                    key=record.key,
                     partition=record.partition,
                     headers=record.headers,
                 )

@@ -16,6 +16,7 @@ from kafka import TopicPartition
 from broker.clients import Connection
 from broker.topics import committed_positions, extents, has_records, topic_name, undecided
 from schema import ledger
+from schema.dead_letter import rejected_rows
 from schema.family import Family
 from schema.record import CLEAN, LEDGER, RAW, REJECTED, decode
 from schema.reduction import FAMILY
@@ -157,7 +158,8 @@ def check_accounts(connection: Connection) -> dict[str, int]:
     rows, letters = rejected(connection)
     sums = ledgers.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0, named=True)
     assert sums["rows_clean"] == kept.height
-    assert sums["rows_rejected"] == rows.height + len(letters)
+    in_letters = sum(rejected_rows(letter.value, list(letter.headers.items())) for letter in letters)
+    assert sums["rows_rejected"] == rows.height + in_letters
 
     counted = ledgers.select(pl.col("coverage").explode(empty_as_null=False)).unnest("coverage")
     outcomes = dict(counted.filter(pl.col("axis") == "outcome").group_by("bin").agg(pl.sum("rows")).rows())

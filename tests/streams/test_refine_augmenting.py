@@ -198,7 +198,7 @@ def test_every_record_of_a_transaction_has_an_id_of_its_own(monkeypatch: pytest.
             rows_sent[record.stage] += int(dict(record.headers)["feedmill-rows"])
     assert rows_sent == {
         "clean": verdicts.clean.height,
-        "rejected": verdicts.rejected.height,
+        "rejected": verdicts.rejected.height + len(intake.dead),
         "raw": verdicts.rerouted.height + made.height,
     }
     assert verdicts.rerouted.height > 0

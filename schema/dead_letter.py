@@ -1,0 +1,133 @@
+"""Dead letters: records of `rejected` that hold the bytes of what could not become rows, and say why in their headers.
+
+The names are those of Kafka Connect, so that existing dead-letter tools can read them, and some of our own:
+
+- `__connect.errors.topic|partition|offset|stage|exception.class.name|exception.message`: where it stood, and why.
+- `feedmill-reason`: the reason code, as in the ledger.
+- `feedmill-rows`: how many rows of the accounts the letter stands for: the lines of one raw record that were refused
+  for one reason share a letter. Any other record of `rejected` holds its rows as columns.
+- `feedmill-round`: how many times these bytes became a dead letter; 1 unless somebody sent a letter again.
+- `feedmill-source-file`, `feedmill-line`, `feedmill-lines`: the file, the number of the first line, and the numbers of
+  all lines, where the sender said so (`schema.source_lines`).
+- `feedmill-dropped-headers`: names of the headers that the record had and that did not fit into the letter.
+
+All other headers are those of the record as it was sent; `original_headers` gives them back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from schema.decoded_size import declared_size
+from schema.envelope import Headers, header_text
+from schema.source_lines import LINES_HEADER, line_ranges
+
+CONNECT_PREFIX = "__connect.errors."
+REASON_HEADER = "feedmill-reason"
+ROWS_HEADER = "feedmill-rows"
+ROUND_HEADER = "feedmill-round"
+LINE_HEADER = "feedmill-line"
+DROPPED_HEADER = "feedmill-dropped-headers"
+
+# Names that a letter itself writes: those of an earlier round are replaced, so that rounds do not add headers.
+_OWN = frozenset({REASON_HEADER, ROWS_HEADER, LINE_HEADER, DROPPED_HEADER})
+# Headers of the record are handed on up to this size together: more could push a letter over the topic's limit.
+_KEPT_BYTES = 16 * 1024
+_MESSAGE_CHARS = 500
+_DROPPED_CHARS = 256
+# More is a claim that no record could hold.
+_MOST_ROWS = 10**9
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why bytes of a raw record could not become rows, and which of its lines they are.
+
+    Attributes:
+        topic, partition, offset: where the raw record stands.
+        reason, message: the reason code, and a sentence for people.
+        rows: how many rows of the accounts these bytes are.
+        lines: the numbers of these lines in the sender's file, ascending; None where they are not known.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    message: str
+    rows: int = 1
+    lines: Sequence[int] | None = None
+
+
+def letter_headers(refusal: Refusal, headers: Headers) -> list[tuple[str, bytes]]:
+    """Return the headers of a dead letter for bytes of a record that came with `headers`."""
+    own = {
+        f"{CONNECT_PREFIX}topic": refusal.topic,
+        f"{CONNECT_PREFIX}partition": str(refusal.partition),
+        f"{CONNECT_PREFIX}offset": str(refusal.offset),
+        f"{CONNECT_PREFIX}stage": "VALUE_CONVERTER",
+        f"{CONNECT_PREFIX}exception.class.name": "schema.errors.RecordError",
+        f"{CONNECT_PREFIX}exception.message": f"{refusal.reason}: {refusal.message}"[:_MESSAGE_CHARS],
+        REASON_HEADER: refusal.reason,
+        ROWS_HEADER: str(refusal.rows),
+        ROUND_HEADER: str(_number(headers, ROUND_HEADER, 0) + 1),
+    }
+    if refusal.lines:
+        own |= {LINE_HEADER: str(refusal.lines[0]), LINES_HEADER: line_ranges(refusal.lines)}
+    kept, dropped = _fitting((name, value) for name, value in headers if not _is_own(name) and name not in own)
+    if dropped:
+        names = ",".join(name[:_DROPPED_CHARS] for name in dropped)
+        own[DROPPED_HEADER] = names if len(names) <= _DROPPED_CHARS else f"{names[: _DROPPED_CHARS - 3]}..."
+    return kept + [(name, text.encode("utf-8", "replace")) for name, text in own.items()]
+
+
+def original_headers(headers: Headers) -> list[tuple[str, bytes]]:
+    """Return the headers to send a dead letter to raw again with: the record's own, and the round."""
+    return [(name, value) for name, value in headers if not _is_own(name) and value is not None]
+
+
+def is_dead_letter(headers: Headers) -> bool:
+    """Return whether a record of `rejected` with these headers is a dead letter."""
+    return any(name.startswith(CONNECT_PREFIX) for name, _ in headers)
+
+
+def reason_of(headers: Headers) -> str:
+    """Return the reason code of a dead letter; what somebody else's letter gives as its exception where it has none."""
+    return header_text(headers, REASON_HEADER) or header_text(headers, f"{CONNECT_PREFIX}exception.class.name") or ""
+
+
+def rejected_rows(value: bytes | None, headers: Headers) -> int:
+    """Return how many rows of the accounts a record of `rejected` stands for, without decoding it.
+
+    A dead letter says it (`feedmill-rows`; one, where it does not); any other record has as many rows as its Arrow
+    batches declare.
+    """
+    if is_dead_letter(headers):
+        return _number(headers, ROWS_HEADER, 1)
+    return declared_size(value).rows
+
+
+def _is_own(name: str) -> bool:
+    return name.startswith(CONNECT_PREFIX) or name in _OWN
+
+
+def _fitting(headers: Iterable[tuple[str, bytes]]) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Return the headers that fit together, in order, and the names of the others."""
+    kept: list[tuple[str, bytes]] = []
+    dropped: list[str] = []
+    room = _KEPT_BYTES
+    for name, value in headers:
+        size = len(name.encode("utf-8", "replace")) + len(value or b"")
+        if value is None or size > room:
+            dropped.append(name)
+        else:
+            kept.append((name, value))
+            room -= size
+    return kept, dropped
+
+
+def _number(headers: Headers, name: str, default: int) -> int:
+    text = header_text(headers, name) or ""
+    return min(int(text), _MOST_ROWS) if re.fullmatch("[0-9]{1,12}", text) else default
