@@ -91,9 +91,13 @@ def _follow_reductions(seed: int, run: str) -> None:
 
 def ingest_command(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")],
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A JSONL file, or - for standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A file, or - for standard input.")],
 ) -> None:
-    """Send JSONL lines to raw, as they are; the refine stage judges each one."""
+    """Send rows of JSON (lines, arrays, objects), Parquet or Arrow to raw; the refine stage judges each one.
+
+    JSON and Arrow streams may be compressed with gzip, bzip2, xz, zstd or lz4. A pipe may stay open: what arrives is
+    sent within half a second, and Ctrl-C sends what was read.
+    """
     from broker.clients import connect
     from broker.topics import ensure_topics
     from producers.ingest import ingest
@@ -101,5 +105,5 @@ def ingest_command(
     declared = family_named(family)
     connection = connect(load_settings())
     ensure_topics(connection, [declared.name])
-    lines = ingest(connection, declared, file)
-    print(f"{lines:,} lines -> {connection.settings.namespace}.{declared.name}.raw", file=sys.stderr)
+    report = ingest(connection, declared, file)
+    print(f"{report.rows:,} rows -> {connection.settings.namespace}.{declared.name}.raw", file=sys.stderr)

@@ -16,10 +16,10 @@
     ├── RefineError                the refine stage cannot go on (a stall, a fenced producer)
     ├── CoverageError              the coverage store or its service cannot answer
     │   └── CoverageOwnedError     another process owns the store
-    ├── AuditError                 a topic cannot be read to its end, or does not agree with its ledger
     ├── DrainTimeoutError          raw was not refined and folded in time
     ├── ReplayError                a replay's bounds, filter or output cannot be served
     ├── FeedError                  a feed cannot give the batches asked for
+    ├── StoppedError               a signal ended a command early, in order       (exit status 130 or 143)
     └── TrainingError              a training run cannot go on
         ├── CheckpointError        a checkpoint is absent, or cannot be read or written
         └── TrainingStoppedError   it was told to stop; a checkpoint is there     (exit status 130 or 143)
@@ -103,10 +103,6 @@ class CoverageOwnedError(CoverageError):
     """Another process owns the coverage store."""
 
 
-class AuditError(FeedmillError):
-    """An audit could not read a topic to its end, or found something that does not agree with the ledger."""
-
-
 class DrainTimeoutError(FeedmillError):
     """Raw records were not all refined and folded within the time given."""
 
@@ -117,6 +113,14 @@ class ReplayError(FeedmillError):
 
 class FeedError(FeedmillError):
     """A feed cannot give the batches it was asked for."""
+
+
+class StoppedError(FeedmillError):
+    """A signal asked a command to stop, and it ended in order; says what was done until then."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class TrainingError(FeedmillError):

@@ -4,7 +4,8 @@ Takes a file's name and line numbers; gives Kafka headers, and reads them back:
 
 - `feedmill-source-file`: the file's name, 256 characters at most. It is for people: nothing ever opens it as a path.
 - `feedmill-lines`: the line numbers of the record's rows, in order, as ranges such as `1-500,502-900`. Lines count from
-  1. In a Parquet or Arrow file a line is a row; a JSON object on several lines has the number of its first line.
+  1, and `7x3` is three rows of line 7. In a Parquet or Arrow file a line is a row; a JSON object on several lines has
+  the number of its first line.
 
 Both are claims by whoever wrote the record. A reader that finds them malformed ignores them.
 """
@@ -12,7 +13,7 @@ Both are claims by whoever wrote the record. A reader that finds them malformed 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import PurePath
 
 SOURCE_FILE_HEADER = "feedmill-source-file"
@@ -24,16 +25,18 @@ FILE_NAME_MAX_CHARS = 256
 RANGES_MAX = 256
 _HEADER_MAX_CHARS = RANGES_MAX * 42
 _LARGEST_LINE = 2**63 - 1
-_RANGE = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
+_RANGE = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19})|x([0-9]{1,19}))?")
 
 
-def source_headers(file: str, numbers: Iterable[int]) -> list[tuple[str, bytes]]:
-    """Return the two headers for rows of `file` that came from these line numbers, in order.
+def source_headers(file: str, lines: LineRanges | Iterable[int]) -> list[tuple[str, bytes]]:
+    """Return the two headers for rows of `file` that came from these lines, in order.
 
     >>> source_headers("/data/a.jsonl", [1, 2, 3, 7])
     [('feedmill-source-file', b'a.jsonl'), ('feedmill-lines', b'1-3,7')]
     """
-    return [(SOURCE_FILE_HEADER, file_name(file).encode()), (LINES_HEADER, line_ranges(numbers).encode())]
+    if not isinstance(lines, LineRanges):
+        lines = LineRanges(lines)
+    return [(SOURCE_FILE_HEADER, file_name(file).encode()), (LINES_HEADER, str(lines).encode())]
 
 
 def file_name(file: str) -> str:
@@ -42,44 +45,75 @@ def file_name(file: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in name)[:FILE_NAME_MAX_CHARS]
 
 
-def line_ranges(numbers: Iterable[int]) -> str:
-    """Return ascending line numbers as ranges.
+class LineRanges:
+    """The line numbers of rows, none before an earlier one, kept as ranges.
 
-    >>> line_ranges([1, 2, 3, 7, 9, 10])
-    '1-3,7,9-10'
+    >>> str(LineRanges([1, 2, 3, 7, 9, 9, 9, 10]))
+    '1-3,7,9x3,10'
     """
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        # [first, last, how often]: one of the last two is as if there were no range.
+        self._ranges: list[list[int]] = []
+        for number in numbers:
+            self.add(number)
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def __str__(self) -> str:
+        return ",".join(
+            f"{first}x{times}" if times > 1 else f"{first}-{last}" if last > first else str(first)
+            for first, last, times in self._ranges
+        )
+
+    def fits(self, number: int) -> bool:
+        """Return whether `number` can be added with no more than 256 ranges."""
+        return len(self._ranges) < RANGES_MAX or self._continues(number) or self._repeats(number)
+
+    def add(self, number: int) -> None:
+        """Append a line number."""
+        if self._continues(number):
+            self._ranges[-1][1] = number
+        elif self._repeats(number):
+            self._ranges[-1][2] += 1
         else:
-            ranges.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+            self._ranges.append([number, number, 1])
+
+    def _continues(self, number: int) -> bool:
+        return bool(self._ranges) and self._ranges[-1][2] == 1 and self._ranges[-1][1] + 1 == number
+
+    def _repeats(self, number: int) -> bool:
+        return bool(self._ranges) and self._ranges[-1][0] == self._ranges[-1][1] == number
 
 
-def parse_line_ranges(text: str, rows: int) -> Sequence[int] | None:
+def line_ranges(numbers: Iterable[int]) -> str:
+    """Return line numbers, none before an earlier one, as the text of ranges."""
+    return str(LineRanges(numbers))
+
+
+def parse_line_ranges(text: str, rows: int) -> list[int] | None:
     """Return the line number of each of a record's `rows` rows; None if `text` does not give exactly that many.
 
-    The numbers are unlimited in size but the work is not: text of over 256 ranges, and counts that differ, are refused
-    before any list is made.
+    Text of over 256 ranges, and counts that differ, are refused before any list is made.
 
-    >>> parse_line_ranges("1-3,7", 4)
-    [1, 2, 3, 7]
+    >>> parse_line_ranges("1-3,7x2", 5)
+    [1, 2, 3, 7, 7]
     >>> parse_line_ranges("1-3,7", 5) is None
     True
     """
     if len(text) > _HEADER_MAX_CHARS:
         return None
-    ranges: list[range] = []
+    ranges: list[tuple[int, int, int]] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
         if match is None:
             return None
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not 1 <= first <= last <= _LARGEST_LINE or (ranges and first < ranges[-1].stop):
+        first = int(match[1])
+        last, times = int(match[2] or first), int(match[3] or 1)
+        if not 1 <= first <= last <= _LARGEST_LINE or times < 1 or (ranges and first < ranges[-1][1]):
             return None
-        ranges.append(range(first, last + 1))
-    # `len` refuses ranges beyond sys.maxsize; the difference does not.
-    if len(ranges) > RANGES_MAX or sum(each.stop - each.start for each in ranges) != rows:
+        ranges.append((first, last, times))
+    if len(ranges) > RANGES_MAX or sum((last - first + 1) * times for first, last, times in ranges) != rows:
         return None
-    return [number for each in ranges for number in each]
+    return [number for first, last, times in ranges for number in range(first, last + 1) for _ in range(times)]

@@ -1,0 +1,189 @@
+"""`ingest`: a file or a pipe of foreign examples, sent to the raw topic row by row.
+
+One thread reads, and this one sends: a record is sent when it is full or half a second old. The first SIGINT or SIGTERM
+ends the reading; what was read is sent and acknowledged, and `StoppedError` says how many rows that were. A second one
+ends the process at once.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from broker.clients import Connection
+from producers.ingest.background import BackgroundReader
+from producers.ingest.batches import Batch, Batcher, Row
+from producers.ingest.kinds import Kind, kind_of
+from producers.ingest.signals import FirstSignal, first_signal
+from producers.ingest.streams import DAMAGED, Arriving, decompressed, require_seekable
+from producers.ingest.tables import read_tables
+from producers.ingest.text import read_text
+from producers.sink import ProduceReport, Progress, RecordSender, raw_layout
+from schema.errors import StoppedError, UsageError
+from schema.family import Family
+from schema.record import JSON
+from schema.source_lines import source_headers
+
+STANDARD_INPUT = "-"
+_STDIN_NAME = "standard input"
+# How long a signal, or an empty pipe, may go unnoticed.
+_LOOK_INTERVAL_S = 0.1
+
+
+def ingest(
+    connection: Connection, family: Family, file: str, run: str = "", on_progress: Progress | None = None
+) -> ProduceReport:
+    """Send each row of `file`, or of standard input for `-`; as `ingest_stream`.
+
+    Raises:
+        UsageError: the file cannot be read, or as `ingest_stream`.
+        StoppedError: a signal ended it; BrokerError: the broker cannot be reached; DeliveryError: it refused a record.
+    """
+    with closing(_opened(file)) as stream:
+        name = _STDIN_NAME if file == STANDARD_INPUT else file
+        return ingest_stream(connection, family, stream, run, on_progress, name=name)
+
+
+def _opened(file: str) -> BinaryIO:
+    """Return the open file, unbuffered so that a pipe gives what it holds."""
+    if file != STANDARD_INPUT:
+        try:
+            return cast(BinaryIO, Path(file).open("rb", buffering=0))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"{file} cannot be read ({reason}): name a file of examples, or - for a pipe") from None
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("standard input is closed, so `-` has nothing to read: pipe JSON lines in, or name a file")
+    try:
+        return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
+    except (OSError, ValueError):  # not a file of the system's
+        return sys.stdin.buffer
+
+
+def ingest_stream(
+    connection: Connection,
+    family: Family,
+    stream: BinaryIO,
+    run: str = "",
+    on_progress: Progress | None = None,
+    *,
+    name: str = "stream",
+) -> ProduceReport:
+    """Send each row of `stream` to the family's raw topic; all are acknowledged when this returns.
+
+    JSON lines, arrays and objects are read, Parquet and Arrow, and JSON or an Arrow stream compressed with gzip, bzip2,
+    xz, zstd or lz4. A record holds whole rows, `settings.rows_per_record` and `settings.record_max_bytes` at most; a
+    longer row, up to `settings.raw_record_max_bytes`, travels alone. Its headers name the file and the rows' lines.
+
+    Raises:
+        UsageError: such a file cannot be read, it is damaged, or a row is too long; the rows before were sent.
+        StoppedError: a signal ended it, and what was read was sent.
+        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+    """
+    started = time.monotonic()
+    run = run or f"ingest-{secrets.token_hex(4)}"
+    layout = raw_layout(connection, family)
+    stop = threading.Event()
+    rows = _rows(Arriving(stream, stop), stream, family, name, connection.settings.raw_record_max_bytes)
+    batcher = Batcher(layout.rows_per_record, layout.record_max_bytes)
+    with (
+        RecordSender(connection, family, run) as sender,
+        first_signal(stop.set) as signal,
+        BackgroundReader(rows, stop) as reader,
+    ):
+        send = partial(_send, sender, run, name, layout.partitions)
+        try:
+            for batch in _batches(reader, batcher):
+                send(batch)
+                if on_progress:
+                    on_progress(sender.rows)
+        except UsageError as error:
+            for batch in batcher.rest():
+                send(batch)
+            # What it says was sent has to be there.
+            sender.flush()
+            raise UsageError(f"{error} ({sender.rows:,} rows of it were sent)" if sender.rows else str(error)) from None
+        sender.flush()
+    if signal.name:
+        raise _stopped(signal, name, sender.rows)
+    return ProduceReport(sender.rows, sender.records, sender.bytes, time.monotonic() - started, None, run)
+
+
+def _batches(reader: BackgroundReader, batcher: Batcher) -> Iterator[Batch]:
+    """Yield batches as they fill or fall due, to the end of what `reader` gives."""
+    while True:
+        due_in_s = batcher.due_in_s()
+        if due_in_s is not None and due_in_s <= 0:
+            yield from batcher.rest()
+            due_in_s = None
+        rows = reader.take(_LOOK_INTERVAL_S if due_in_s is None else min(due_in_s, _LOOK_INTERVAL_S))
+        if rows is None:
+            yield from batcher.rest()
+            return
+        yield from batcher.add(rows)
+
+
+def _send(sender: RecordSender, run: str, name: str, partitions: int, batch: Batch) -> None:
+    headers = {
+        "content-type": JSON,
+        "feedmill-run": run,
+        "feedmill-chunk": str(sender.records),
+        "feedmill-rows": str(batch.rows),
+    }
+    encoded = [(key, value.encode()) for key, value in headers.items()]
+    sender.send(batch.value, encoded + source_headers(name, batch.lines), sender.records % partitions, batch.rows)
+
+
+def _stopped(signal: FirstSignal, name: str, rows: int) -> StoppedError:
+    return StoppedError(f"stopped by {signal.name}: the {rows:,} rows read of {name} were sent", signal.exit_status)
+
+
+def _rows(arriving: Arriving, source: BinaryIO, family: Family, name: str, limit_bytes: int) -> Iterator[list[Row]]:
+    """Yield the rows of a file, once its first bytes tell what it is.
+
+    Raises:
+        UsageError: it cannot be read, or is damaged.
+    """
+    try:
+        kind = kind_of(arriving.look(), name)
+        if not kind.is_compressed:
+            yield from _content(arriving, source, kind, family, name, limit_bytes)
+            return
+        inside = Arriving(decompressed(arriving, kind), threading.Event())
+        within = kind_of(inside.look(), f"the content of {name}")
+        if within.is_compressed or within.needs_seeking:
+            raise UsageError(f"the content of {name} ({kind.value}) is {within.value} itself: decompress it first")
+        yield from _content(inside, cast(BinaryIO, inside), within, family, name, limit_bytes)
+    except DAMAGED as error:
+        raise UsageError(f"{name} cannot be read on ({error}): see that it is whole, then ingest it again") from None
+
+
+def _content(
+    arriving: Arriving, source: BinaryIO, kind: Kind, family: Family, name: str, limit_bytes: int
+) -> Iterator[list[Row]]:
+    """Yield the rows of a file of this kind.
+
+    Raises:
+        UsageError: it cannot be read; ReadingStopped: the reading was stopped.
+    """
+    match kind:
+        case Kind.EMPTY:
+            return
+        case Kind.JSON:
+            yield from read_text(cast(BinaryIO, arriving), limit_bytes)
+        case Kind.ARROW_STREAM:
+            yield from read_tables(io.BufferedReader(arriving), kind, family, name)
+        case _:
+            require_seekable(source, name, kind)
+            source.seek(0)
+            for rows in read_tables(source, kind, family, name):
+                yield rows
+                arriving.check()

@@ -1,0 +1,172 @@
+"""Parquet files, Arrow files and Arrow streams -> rows.
+
+Takes an open file and a family; gives lists of `Row`, a batch of the file at a time. Columns are taken by name: those
+of the family's records and those of its JSON form; others are left out. Each row becomes a line of JSON, so a value
+of a type that its column does not hold makes that row a rejected one, and no more. Row numbers count from 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from producers.ingest.batches import Row
+from producers.ingest.kinds import Kind
+from schema.errors import UsageError
+from schema.family import Family
+from schema.json_form import ID_COLUMNS, hex_digits
+
+# A batch of Parquet, and a piece of an Arrow batch: some MB as JSON.
+_ROWS_AT_ONCE = 2048
+
+
+def read_tables(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iterator[list[Row]]:
+    """Yield the rows of a Parquet file, an Arrow file or an Arrow stream.
+
+    Raises:
+        UsageError: the file is damaged, or has no column of the family.
+    """
+    done = 0
+    try:
+        for batch in _batches(stream, kind, family, name):
+            for begin in range(0, batch.num_rows, _ROWS_AT_ONCE):
+                lines = json_rows(batch.slice(begin, _ROWS_AT_ONCE))
+                yield list(enumerate(lines, done + 1))
+                done += len(lines)
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise UsageError(
+            f"{name} cannot be read as {kind.value} after row {done} ({reason}): write it again, or ingest another"
+        ) from None
+
+
+def _batches(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iterator[pa.RecordBatch]:
+    if kind is Kind.PARQUET:
+        file = pq.ParquetFile(stream, pre_buffer=False)
+        columns = _columns(file.schema_arrow, family, name)
+        yield from file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False)
+        return
+    if kind is Kind.ARROW_STREAM:
+        # Numbers stand for columns here, which is also what two columns of one name need.
+        source: Any = pa.ipc.open_stream(stream)
+        batches: Iterable[pa.RecordBatch] = source
+    else:
+        source = pa.ipc.open_file(stream)
+        batches = (source.get_batch(number) for number in range(source.num_record_batches))
+    columns = _columns(source.schema, family, name)
+    for batch in batches:
+        # What stands before a batch's row is not to be trusted: its offsets are checked before they are followed.
+        batch.validate()
+        yield batch.select(columns)
+
+
+def _columns(found: pa.Schema, family: Family, name: str) -> list[str]:
+    """Return the file's columns that are the family's, of its records or of its JSON form.
+
+    Raises:
+        UsageError: there is none, or two have one name.
+    """
+    nested = family.nest(pl.DataFrame(schema=family.wire)).columns
+    known = dict.fromkeys((*family.columns, *nested, "augmented_from"))
+    columns = [column for column in found.names if column in known and column not in ("example_id", "split")]
+    if not columns:
+        raise UsageError(
+            f"{name} has no column of {family.name} (its columns are {', '.join(found.names)[:200]}): rename them to "
+            f"{', '.join(family.columns)}"
+        )
+    if len(set(columns)) != len(columns):
+        raise UsageError(f"{name} has two columns of one name among {', '.join(columns)}: rename one")
+    return columns
+
+
+def json_rows(batch: pa.RecordBatch) -> list[bytes]:
+    """Return each row as an object on a line of JSON; ids, which JSON's numbers do not hold, as 16 hex digits.
+
+    Values that JSON has no form for become objects that name their type, numbers that are not finite `NaN` and
+    `Infinity`: no column holds these, so they are rejected by name.
+
+    Raises:
+        pa.ArrowInvalid: the batch is inconsistent inside.
+    """
+    names = batch.schema.names
+    is_text = [_has_valid_text(column) for column in batch.columns]
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
+    ]
+    if all(is_text) and all(map(_is_plain, columns)):
+        frame = pl.DataFrame([_plain(name, column) for name, column in zip(names, columns, strict=True)])
+        buffer = BytesIO()
+        frame.write_ndjson(buffer)
+        return buffer.getvalue().splitlines()
+    values = [_objects(name, column) for name, column in zip(names, columns, strict=True)]
+    return [
+        json.dumps(dict(zip(names, row, strict=True)), default=_foreign).encode() for row in zip(*values, strict=True)
+    ]
+
+
+def _has_valid_text(column: pa.Array) -> bool:
+    """Whether all texts are UTF-8; offsets and all else that reading relies on are checked on the way.
+
+    Raises:
+        pa.ArrowInvalid: the column is inconsistent inside.
+    """
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+        return False
+    return True
+
+
+def _is_plain(column: pa.Array) -> bool:
+    """Whether Polars writes each value as what it is: JSON has a form for the type, and numbers are finite."""
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_plain(column.flatten())
+    if pa.types.is_struct(kind):
+        return all(map(_is_plain, column.flatten()))
+    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        return pc.all(pc.is_finite(column)).as_py() is not False
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_null(kind)
+    )
+
+
+def _plain(name: str, column: pa.Array) -> pl.Series:
+    series = pl.Series(name, pl.from_arrow(column))
+    return hex_digits(series) if name in ID_COLUMNS and series.dtype == pl.UInt64 else series
+
+
+def _objects(name: str, column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError):
+        values = [_object(value) for value in column]
+    if name in ID_COLUMNS:
+        return [f"{value:016x}" if type(value) is int and value >= 0 else value for value in values]
+    return values
+
+
+def _object(value: pa.Scalar) -> Any:
+    """Return a value on its own, where one of its column cannot be read (a text that is not UTF-8)."""
+    try:
+        return value.as_py()
+    except (pa.ArrowException, ValueError, OverflowError):
+        return {"unreadable": str(value.type)}
+
+
+def _foreign(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else {"type": type(value).__name__}

@@ -1,0 +1,248 @@
+"""JSON text -> rows: lines, arrays, and objects that take several lines.
+
+Takes a stream; gives lists of `Row`, as the text arrives. A row is one line of JSON with the number of the line that it
+begins on; nothing is judged, and broken text becomes rows too, which the refine stage rejects. Memory is bounded by the
+longest row.
+
+The first line decides how the text is read:
+
+- it is a whole JSON value that is no array, or not JSON at all: each line is a row;
+- it begins an array or an object that it does not end: the text is a sequence of values, each a row, and the items of
+  an outer array are rows of their own.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import BinaryIO
+
+from producers.ingest.batches import Row
+from producers.ingest.streams import some
+from schema.errors import UsageError
+
+_SPACE = b" \t\r\n\x0b\x0c"
+# A tab is space between values. Inside a text it is as wrong as the line's end that it replaces, so no broken row is
+# mended by making one line of it.
+_ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")
+_TOKEN = re.compile(rb'\\.?|["{}\[\]\n]', re.DOTALL)
+# A value that is no text, list or object ends with its line, or before the next object.
+_BARE_END = re.compile(rb"[\n{]")
+_BARE_END_IN_ARRAY = re.compile(rb"[\n{\[\],]")
+_GAP = re.compile(rb"\s*")
+_GAP_IN_ARRAY = re.compile(rb"[\s,]*")
+_BACKSLASH, _QUOTE, _LINE_END = b'\\"\n'
+
+
+def read_text(stream: BinaryIO, limit_bytes: int) -> Iterator[list[Row]]:
+    """Yield the rows of JSON text as they arrive.
+
+    Raises:
+        UsageError: a row has over `limit_bytes` bytes, or an array does not end.
+        ReadingStopped: the reading was stopped; and whatever reading `stream` raises.
+    """
+    first = b""
+    while True:
+        more = some(stream)
+        first += more
+        # Only now, for the mark may arrive in pieces.
+        text = first.removeprefix(codecs.BOM_UTF8).lstrip()
+        if not more or b"\n" in text or len(text) > limit_bytes:
+            break
+    chunks = chain([first.removeprefix(codecs.BOM_UTF8)], iter(lambda: some(stream), b""))
+    if _are_lines(text.partition(b"\n")[0]):
+        yield from read_lines(chunks, limit_bytes)
+    else:
+        yield from read_values(chunks, limit_bytes)
+
+
+def _are_lines(line: bytes) -> bool:
+    if line.startswith(b"["):
+        return False
+    if not line.startswith(b"{"):
+        return True
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def read_lines(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]:
+    """Yield the lines of a text that comes in pieces, without their ends, blank ones skipped; lines count from 1.
+
+    Raises:
+        UsageError: a line has over `limit_bytes` bytes; the lines before it were yielded.
+    """
+    number = 1
+    pieces: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        *whole, rest = chunk.split(b"\n")
+        rows: list[Row] = []
+        for line in whole:
+            text = b"".join((*pieces, line)).strip() if pieces else line.strip()
+            pieces, size = [], 0
+            if len(text) > limit_bytes:
+                yield rows
+                raise _too_long(number, limit_bytes)
+            if text:
+                rows.append((number, text))
+            number += 1
+        if rows:
+            yield rows
+        if rest:
+            pieces.append(rest)
+            size += len(rest)
+        # A line's own space and end are no part of it.
+        if size > limit_bytes + 3:
+            raise _too_long(number, limit_bytes)
+    text = b"".join(pieces).strip()
+    if len(text) > limit_bytes:
+        raise _too_long(number, limit_bytes)
+    if text:
+        yield [(number, text)]
+
+
+def read_values(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]:
+    """Yield the JSON values of a text that comes in pieces, each on one line; those of an array one by one.
+
+    Raises:
+        UsageError: a value has over `limit_bytes` bytes, or an array does not end; the rows before were yielded.
+    """
+    values = _Values(limit_bytes)
+    for chunk in chunks:
+        rows: list[Row] = []
+        try:
+            values.take(chunk, rows)
+        finally:
+            if rows:
+                yield rows
+    if rest := values.last():
+        yield [rest]
+    if values.in_array:
+        raise UsageError(f"the JSON array does not end at line {values.line}, so the file was cut off: ingest it whole")
+
+
+class _Values:
+    """Cuts text into JSON values by brackets and quotes alone, and finds its way again after a broken one.
+
+    A value is broken off where a line ends inside a text, and where a line begins with an object that can have no place
+    there. It becomes a row as it is, and what follows is the next row.
+
+    Attributes:
+        in_array: whether an outer array has begun and not ended.
+        line: the number of the line that was reached.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.in_array = False
+        self.line = 1
+        self._limit_bytes = limit_bytes
+        self._text = b""  # from the beginning of the value under way
+        self._looked_at = 0  # bytes of `_text`
+        self._begin_line = 1
+        self._is_bare = False  # a number, a word, or no JSON
+        self._open = bytearray()  # brackets of the value under way
+        self._in_string = False
+
+    def take(self, chunk: bytes, rows: list[Row]) -> None:
+        """Append to `rows` the values that end in `chunk`.
+
+        Raises:
+            UsageError: a value is too long.
+        """
+        begin: int | None = 0 if self._text else None
+        text, place = self._text + chunk, self._looked_at
+        while True:
+            if begin is None:
+                begin = place = self._next_value(text, place)
+                if begin == len(text):
+                    break
+            end, place = self._bare_end(text, place) if self._is_bare else self._end(text, place)
+            if end is None:
+                break
+            self._check(end - begin)
+            rows.append((self._begin_line, text[begin:end].translate(_ONE_LINE).strip()))
+            begin = None
+        self._text = text[begin:]
+        self._looked_at = place - begin
+        self._check(len(self._text))
+
+    def last(self) -> Row | None:
+        """Return the value that is under way at the end of the text, if there is one."""
+        text = self._text.translate(_ONE_LINE).strip()
+        return (self._begin_line, text) if text else None
+
+    def _check(self, size: int) -> None:
+        if size > self._limit_bytes:
+            raise _too_long(self._begin_line, self._limit_bytes)
+
+    def _next_value(self, text: bytes, place: int) -> int:
+        """Return where the next value begins, or the text's end; outer brackets and what separates values is passed."""
+        while True:
+            gap = (_GAP_IN_ARRAY if self.in_array else _GAP).match(text, place)
+            assert gap is not None  # noqa: S101 - it matches nothing, too
+            self.line += text.count(b"\n", place, gap.end())
+            place = gap.end()
+            bracket = text[place : place + 1]
+            if bracket != (b"]" if self.in_array else b"["):
+                break
+            self.in_array = not self.in_array
+            place += 1
+        self._begin_line = self.line
+        self._is_bare = bracket not in (b"{", b"[", b'"')
+        self._open.clear()
+        self._in_string = False
+        return place
+
+    def _bare_end(self, text: bytes, place: int) -> tuple[int | None, int]:
+        found = (_BARE_END_IN_ARRAY if self.in_array else _BARE_END).search(text, max(place, 1))
+        return (found.start(), found.start()) if found else (None, len(text))
+
+    def _end(self, text: bytes, place: int) -> tuple[int | None, int]:
+        """Return where the value under way ends, or None, and how far the text was looked at."""
+        for token in _TOKEN.finditer(text, place):
+            at = token.start()
+            mark = text[at]
+            if mark == _BACKSLASH:
+                if token.end() == at + 1:
+                    # What it escapes has not arrived.
+                    return None, at
+            elif self._in_string:
+                if mark == _QUOTE:
+                    self._in_string = False
+                    if not self._open:
+                        return token.end(), token.end()
+                elif mark == _LINE_END:
+                    return at, at
+            elif mark == _QUOTE:
+                self._in_string = True
+            elif mark == _LINE_END:
+                self.line += 1
+            elif mark in b"{[":
+                if self._open and mark == ord("{") and self._is_misplaced(text, at):
+                    return at, at
+                self._open.append(mark)
+            else:
+                del self._open[-1:]
+                if not self._open:
+                    return token.end(), token.end()
+        return None, len(text)
+
+    def _is_misplaced(self, text: bytes, at: int) -> bool:
+        """Whether the object that begins at `at` begins a line, and can be neither a key's value nor an item there."""
+        before = at - 1
+        while text[before] in _SPACE:
+            before -= 1
+        allowed = b":" if self._open[-1] == ord("{") else b"[,"
+        return text[before] not in allowed and b"\n" in text[before:at]
+
+
+def _too_long(line: int, limit_bytes: int) -> UsageError:
+    return UsageError(
+        f"line {line} has over {limit_bytes} bytes, and those before it were sent: shorten it, and ingest from it on"
+    )
