@@ -209,10 +209,31 @@ def committed_positions(connection: Connection, group: str, topic: str) -> dict[
     Raises:
         BrokerError: the topic does not exist.
     """
+    return {partition: found.offset for partition, found in group_offsets(connection, group, topic).items()}
+
+
+@dataclass(frozen=True)
+class CommittedOffset:
+    """An offset that a group has committed for a partition, with the text committed beside it."""
+
+    offset: int
+    metadata: str
+
+
+def group_offsets(connection: Connection, group: str, topic: str) -> dict[int, CommittedOffset]:
+    """Return what `group` has committed for `topic`, by partition; one without a commit is absent.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
     with _admin(connection) as admin:
         partitions = _partitions(admin, topic)
         offsets = _once_coordinated(lambda: admin.list_group_offsets({group: partitions}))[group]
-    return {found.partition: offset.offset for found, offset in offsets.items() if offset.offset >= 0}
+    return {
+        found.partition: CommittedOffset(committed.offset, committed.metadata or "")
+        for found, committed in offsets.items()
+        if committed.offset >= 0
+    }
 
 
 def has_records(connection: Connection, topic: str, positions: Mapping[int, int]) -> dict[int, bool]:

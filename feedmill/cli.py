@@ -20,6 +20,7 @@ from feedmill.doctor import doctor_command
 from feedmill.eval_commands import eval_reduction_command
 from feedmill.redrive_command import redrive_command
 from feedmill.replay_commands import replay_command
+from feedmill.skip_command import skip_command
 from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
@@ -53,6 +54,7 @@ app.add_typer(coverage_commands.app, name="coverage")
 app.command("drain")(coverage_commands.drain_command)
 app.command("replay")(replay_command)
 app.command("redrive")(redrive_command)
+app.command("skip")(skip_command)
 app.command("compare")(compare_command)
 app.command("watch")(watch_command)
 app.add_typer(train, name="train")

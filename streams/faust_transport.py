@@ -3,30 +3,80 @@
 What differs from the stock transport:
 - the consumer is made with the project's connection options and reads committed records only;
 - after an assignment it seeks to the positions that the refineries give, not to Faust's own commits;
-- Faust's commits go nowhere: acknowledging an event means nothing, only a committed transaction does.
+- Faust's commits go nowhere: acknowledging an event means nothing, only a committed transaction does;
+- every message says which offset it `follows`: no committed record lies between that offset and its own. So whoever
+  takes messages can prove that Faust dropped none in between;
+- a position outside the topic is told, never silently moved;
+- a record that cannot be read is named, and holds up its own partition only.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import aiokafka
 import faust
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
 
 from broker.clients import Connection
+
+log = logging.getLogger(__name__)
 
 # Between a group's end and the next poll a worker may be rebuilding its state.
 _MAX_POLL_INTERVAL_MS = 600_000
 _FETCH_WAIT_MS = 100
+# A record that could not be read is tried again after this long: a broker may have been mended.
+_READ_AGAIN_S = 30.0
+_READ_ALONE_WITHIN_S = 5.0
+_READ_ALONE_WAIT_S = 0.5
+_READ_ALONE_RECORDS = 200
+_NOTHING_TO_READ_S = 0.1
+# Errors that are about the group, the broker or the rights, not about a record.
+_NOT_OF_A_RECORD = (ConsumerStoppedError, TopicAuthorizationFailedError)
 
-Positions = Callable[[frozenset[TP]], Awaitable[Mapping[TP, int]]]
+Positions = Callable[[frozenset[TP], int], Awaitable[Mapping[TP, int]]]
+Reopen = Callable[[TP], Awaitable[int | None]]
+
+
+class PositionedMessage(ConsumerMessage):  # type: ignore[misc]  # untyped base
+    """A message that knows the offset it follows, and its timestamp in whole milliseconds."""
+
+    follows: int
+    time_ms: int | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A partition that waits: at which offset, why, and until when (`time.monotonic()`)."""
+
+    offset: int
+    error: str
+    again_at: float
 
 
 class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # untyped base
     """The thread that runs the aiokafka consumer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Changed by this thread only: the offset after the last record given, and the partitions that wait.
+        self._next: dict[TP, int] = {}
+        self.held: dict[TP, Held] = {}
 
     def _create_worker_consumer(self, transport: PositionedTransport) -> aiokafka.AIOKafkaConsumer:
         settings = transport.connection.settings
@@ -37,7 +87,8 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
             group_id=self.app.conf.id,
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            # A position outside the topic is an error to be handled, never a silent jump.
+            auto_offset_reset="none",
             isolation_level="read_committed",
             # At least one record comes whatever its size; small fetches keep memory flat.
             max_partition_fetch_bytes=settings.record_max_bytes,
@@ -45,6 +96,99 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 3,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+        )
+
+    async def seek_here(self, partition: TP, offset: int) -> None:
+        """Seek in this thread, between two fetches."""
+        try:
+            self._ensure_consumer().seek(partition, offset)
+        except IllegalStateError:
+            # Revoked meanwhile: the next assignment seeks again.
+            return
+        self.held.pop(partition, None)
+        self._next[partition] = offset
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109  the base class's signature
+        max_records: int | None = None,
+    ) -> dict[TP, list[Any]]:
+        """Return the next records by partition, each with the offset it `follows`."""
+        readable = {tp for tp in active_partitions if tp not in self.held}
+        for tp, held in list(self.held.items()):
+            if time.monotonic() >= held.again_at:
+                # Opened again, for somebody may have moved the position past it; then it is tried again.
+                self.held[tp] = replace(held, again_at=time.monotonic() + _READ_AGAIN_S)
+                self.transport.ask_to_reopen(tp)
+        if not readable:
+            await asyncio.sleep(_NOTHING_TO_READ_S)
+            return {}
+        try:
+            found = await super()._fetch_records(consumer, readable, timeout=timeout, max_records=max_records)
+        except _NOT_OF_A_RECORD:
+            raise
+        except Exception as error:
+            log.warning("a fetch failed (%s: %s): its partitions are read one by one", type(error).__name__, error)
+            found = await self._read_apart(consumer, readable)
+        for tp, records in found.items():
+            self._chain(tp, records)
+        return dict(found)
+
+    def _chain(self, tp: TP, records: list[Any]) -> None:
+        """Write into each record the offset that it follows."""
+        follows = self._next.get(tp)
+        for record in records:
+            record.follows = record.offset if follows is None else follows
+            follows = record.offset + 1
+        if follows is not None:
+            self._next[tp] = follows
+
+    async def _read_apart(self, consumer: aiokafka.AIOKafkaConsumer, tps: set[TP]) -> dict[TP, list[Any]]:
+        """Return what can be read of each partition after a fetch that failed; hold those that are at fault."""
+        found: dict[TP, list[Any]] = {}
+        for tp in tps & set(self._next):
+            # What the failed fetch took out of its buffers is fetched again.
+            await self.seek_here(tp, self._next[tp])
+            records, error = await self._read_alone(consumer, tp)
+            if records:
+                found[tp] = records
+            elif isinstance(error, OffsetOutOfRangeError):
+                # Opened again, it begins where the topic now begins, and what is gone is counted.
+                self._hold(tp, "retention removed it before it was refined")
+                self.transport.ask_to_reopen(tp)
+            elif error is not None and not isinstance(error, NoOffsetForPartitionError):
+                self._hold(tp, f"{type(error).__name__}: {error}"[:300])
+        return found
+
+    async def _read_alone(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> tuple[list[Any], Exception | None]:
+        """Return the next records of one partition, taken one by one, and what stopped it."""
+        records: list[Any] = []
+        deadline = time.monotonic() + _READ_ALONE_WITHIN_S
+        while time.monotonic() < deadline and len(records) < _READ_ALONE_RECORDS:
+            try:
+                with consumer._fetcher._subscriptions.fetch_context():
+                    taken = await consumer._fetcher.fetched_records({tp}, timeout=_READ_ALONE_WAIT_S, max_records=1)
+            except _NOT_OF_A_RECORD:
+                raise
+            except Exception as error:
+                return records, error
+            if not taken.get(tp):
+                break
+            records += taken[tp]
+        return records, None
+
+    def _hold(self, tp: TP, error: str) -> None:
+        offset = self._next[tp]
+        self.held[tp] = Held(offset, error, time.monotonic() + _READ_AGAIN_S)
+        log.error(
+            "%s/%d: the record at offset %d cannot be read (%s); this partition waits, the others go on: "
+            "`feedmill skip` passes over it",
+            tp.topic,
+            tp.partition,
+            offset,
+            error,
         )
 
 
@@ -56,10 +200,46 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to its position and return the positions."""
-        positions: Mapping[TP, int] = await self.transport.positions(frozenset(self.assignment()))
+        positions: Mapping[TP, int] = await self.transport.positions(
+            frozenset(self.assignment()), self.app.consumer_generation_id
+        )
         for partition, offset in positions.items():
             await self._seek(partition, offset)
         return positions
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        await self._thread.call_thread(self._thread.seek_here, partition, offset)
+
+    async def seek(self, partition: TP, offset: int) -> None:
+        """Seek one partition, of which some records are to come again, or no longer."""
+        await self._seek(partition, offset)
+        # Faust drops what lies below this.
+        self._read_offset[partition] = offset or None
+
+    def _to_message(self, tp: TP, record: Any) -> PositionedMessage:
+        message = PositionedMessage(
+            record.topic,
+            record.partition,
+            record.offset,
+            None if record.timestamp is None else record.timestamp / 1000.0,
+            record.timestamp_type,
+            record.headers,
+            record.key,
+            record.value,
+            record.checksum,
+            record.serialized_key_size,
+            record.serialized_value_size,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+        message.follows = record.follows
+        message.time_ms = record.timestamp
+        return message
+
+    @property
+    def held(self) -> Mapping[TP, Held]:
+        """The partitions that wait at a record which cannot be read."""
+        return dict(self._thread.held)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         return True
@@ -69,14 +249,28 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
 
 
 class PositionedTransport(driver.Transport):  # type: ignore[misc]  # untyped base
-    """The transport of a refine worker."""
+    """The transport of a refine worker.
+
+    `positions` gives the offset to seek each assigned partition to, from the assignment and the group's generation.
+    `reopen` is told of a partition whose position is no longer in the topic, and gives the offset to seek to.
+    """
 
     Consumer = PositionedConsumer
 
-    def __init__(self, app: faust.App, connection: Connection, positions: Positions) -> None:
+    def __init__(self, app: faust.App, connection: Connection, positions: Positions, reopen: Reopen) -> None:
         super().__init__(app.conf.broker, app)
         self.connection = connection
         self.positions = positions
+        self._reopen = reopen
+
+    def ask_to_reopen(self, tp: TP) -> None:
+        """Have a partition opened again and sought, by the worker's own loop; callable from any thread."""
+        asyncio.run_coroutine_threadsafe(self._reopened(tp), self.app.loop)
+
+    async def _reopened(self, tp: TP) -> None:
+        offset = await self._reopen(tp)
+        if offset is not None:
+            await self.app.consumer.seek(tp, offset)
 
 
 def broker_url(servers: str) -> list[str]:

@@ -1,8 +1,8 @@
 """The refine worker: a Faust app with one agent per family.
 
-Faust brings the group membership, the assignment and the stream; what happens to a group of events, and where reading
-starts, is the refinery's. The worker ends with an error rather than hang: on a failed transaction, on a crash inside
-Faust, and when there is lag but no progress.
+Faust brings the group membership, the assignment and the stream. What happens to a group of events, and where reading
+starts, is decided by the refinery. The worker ends with an error rather than hang: when a partition dies, when Faust
+crashes, and on whatever its watchdog finds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ import faust
 from faust.types import TP, EventT
 
 from broker.clients import Connection
-from broker.topics import ensure_topics, has_records, topic_name
+from broker.topics import ensure_topics, topic_name
 from schema.errors import RefineError
 from schema.family import Family
 from schema.record import RAW
@@ -27,8 +26,10 @@ from streams.augmentation import check_augment
 from streams.faust_credentials import faust_credentials
 from streams.faust_transport import PositionedTransport, broker_url
 from streams.refine.intake import RawRecord
-from streams.refine.partition import Progress
+from streams.refine.judging import Progress
+from streams.refine.partition import PartitionRefiner
 from streams.refine.refinery import Refinery
+from streams.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def run_worker(connection: Connection, families: Iterable[Family], on_progress: 
 
     Raises:
         ConfigError: augmentation is asked for of what has none.
-        RefineError: a transaction failed, Faust crashed, or nothing moved while there was lag.
+        RefineError: a partition died, Faust crashed, or nothing moved while there was lag.
     """
     check_augment(connection.settings)
     # Not asyncio.run: on an error it would wait for tasks of Faust's that do not end.
@@ -90,7 +91,7 @@ class RefineWorker:
         self._failure: BaseException | None = None
         self._is_member = False
         self._refineries = {
-            topic_name(self._settings, family.name, RAW): Refinery(connection, family, self._progressed, self._fail)
+            topic_name(self._settings, family.name, RAW): Refinery(connection, family, self._progressed, self._died)
             for family in families
         }
 
@@ -102,7 +103,7 @@ class RefineWorker:
         """Refine until SIGINT or SIGTERM.
 
         Raises:
-            RefineError: a transaction failed, Faust crashed, or nothing moved while there was lag.
+            RefineError: a partition died, also while stopping; Faust crashed; or nothing moved while there was lag.
         """
         families = [refinery.family.name for refinery in self._refineries.values()]
         await asyncio.to_thread(ensure_topics, self._connection, families)
@@ -110,7 +111,10 @@ class RefineWorker:
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, self._stop.set)
         app = self._app()
-        watchdog = asyncio.create_task(self._watch(app))
+        watchdog = asyncio.create_task(
+            Watchdog(app, self._connection, self._refineries, lambda: self._is_member).watch()
+        )
+        watchdog.add_done_callback(self._watchdog_ended)
         starting = asyncio.create_task(app.start())
         stopping = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,18 +122,30 @@ class RefineWorker:
             self._fail(error)
         await stopping
         watchdog.cancel()
+        if self._failure is None:
+            await self._close(app)
+        # No orderly end after a failure: an agent that failed must not acknowledge, and what is uncommitted is aborted
+        # by fencing. A commit that fails while stopping is a failure like any other.
         if self._failure is not None:
-            # No orderly end: an agent that failed must not acknowledge, and what is uncommitted is aborted by fencing.
             raise RefineError(
-                f"refining stopped ({type(self._failure).__name__}: {self._failure}); nothing uncommitted was "
-                "acknowledged: check the broker (feedmill doctor) and start the worker again"
+                f"refining stopped ({_told(self._failure)}); nothing uncommitted was acknowledged: check the broker "
+                "(feedmill doctor) and start the worker again"
             ) from self._failure
-        await self._close(app)
+
+    def _watchdog_ended(self, watchdog: asyncio.Task[BaseException]) -> None:
+        if not watchdog.cancelled():
+            # Whatever ends the watchdog leaves the worker without one.
+            self._fail(watchdog.exception() or watchdog.result())
 
     async def _close(self, app: faust.App) -> None:
         """Finish the groups under way, stop their producers, leave the group; never longer than the limit."""
-        closing = [asyncio.create_task(refinery.close()) for refinery in self._refineries.values()]
-        await asyncio.wait(closing, timeout=_STOP_WITHIN_S)
+        closing = {asyncio.create_task(refinery.close()) for refinery in self._refineries.values()}
+        done, pending = await asyncio.wait(closing, timeout=_STOP_WITHIN_S)
+        for error in (task.exception() for task in done):
+            if error is not None:
+                self._fail(error)
+        if pending:
+            self._fail(RefineError(f"what was under way did not end within {_STOP_WITHIN_S:.0f} s"))
         # Faust swallows cancellation while it stops, so it is waited for and not cancelled.
         await asyncio.wait({asyncio.create_task(app.stop())}, timeout=_STOP_WITHIN_S)
 
@@ -150,7 +166,7 @@ class RefineWorker:
             broker_session_timeout=self._settings.session_timeout_s,
             broker_heartbeat_interval=self._settings.session_timeout_s / 3,
         )
-        app.transport = PositionedTransport(app, self._connection, self._assigned)
+        app.transport = PositionedTransport(app, self._connection, self._assigned, self._reopen)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         app.on_partitions_assigned.connect(self._joined, weak=False)
         for topic, refinery in self._refineries.items():
@@ -165,7 +181,9 @@ class RefineWorker:
             groups = stream.take_events(settings.refine_group_records, within=settings.refine_group_wait_s)
             async for events in groups:
                 try:
-                    await refinery.refine(_raw_records(events))
+                    out_of_turn = await refinery.refine(_raw_records(events))
+                    for partition, offset in out_of_turn.items():
+                        await app.consumer.seek(TP(topic, partition), offset)
                 except Exception as error:
                     # An exception that leaves an agent acknowledges its event: the worker ends instead.
                     self._fail(error)
@@ -174,17 +192,24 @@ class RefineWorker:
         source = app.topic(topic, key_serializer="raw", value_serializer="raw", acks=True)
         app.agent(source, name=f"refine-{refinery.family.name}", concurrency=1)(refine)
 
-    async def _assigned(self, assigned: frozenset[TP]) -> Mapping[TP, int]:
+    async def _assigned(self, assigned: frozenset[TP], generation: int) -> Mapping[TP, int]:
         positions: dict[TP, int] = {}
         for topic, refinery in self._refineries.items():
             mine = frozenset(partition.partition for partition in assigned if partition.topic == topic)
             try:
-                found = await refinery.assign(mine)
+                found = await refinery.assign(mine, generation)
             except Exception as error:
                 self._fail(error)
                 raise
             positions.update({TP(topic, partition): offset for partition, offset in found.items()})
         return positions
+
+    async def _reopen(self, tp: TP) -> int | None:
+        try:
+            return await self._refineries[tp.topic].reopen(tp.partition)
+        except Exception as error:
+            self._fail(error)
+            return None
 
     async def _joined(self, app: faust.App, assigned: set[TP], **kwargs: object) -> None:
         self._is_member = True
@@ -193,31 +218,23 @@ class RefineWorker:
         for refinery in self._refineries.values():
             await refinery.settle()
 
+    def _died(self, refiner: PartitionRefiner) -> None:
+        if refiner.is_fenced:
+            # Another worker owns the partition by now, or a rebalance is on its way. Should neither be so, the watchdog
+            # finds a partition that is assigned but dead.
+            log.warning("%s: fenced by its next owner", refiner.name)
+        elif refiner.error is not None:
+            log.error("%s died: %s", refiner.name, _told(refiner.error))
+            self._fail(refiner.error)
+
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error
         self._stop.set()
 
-    async def _watch(self, app: faust.App) -> None:
-        """End the worker when Faust crashed or found no group, or a partition it owns has lag and nothing moves."""
-        patience_s = self._settings.refine_stall_s
-        began = time.monotonic()
-        while True:
-            await asyncio.sleep(min(1.0, patience_s / 4))
-            if app.crash_reason is not None:
-                self._fail(app.crash_reason)
-                return
-            if not self._is_member and time.monotonic() - began > patience_s:
-                self._fail(RefineError(f"the workers' group could not be joined in {patience_s:.0f} s"))
-                return
-            for topic, refinery in self._refineries.items():
-                if time.monotonic() - refinery.moved_at < patience_s or not refinery.positions:
-                    continue
-                due = await asyncio.to_thread(has_records, self._connection, topic, refinery.positions)
-                if any(due.values()) and time.monotonic() - refinery.moved_at >= patience_s:
-                    self._fail(RefineError(f"{topic}: no progress for {patience_s:.0f} s while records are waiting"))
-                    return
-                refinery.moved_at = time.monotonic()
+
+def _told(error: BaseException) -> str:
+    return str(error) if isinstance(error, RefineError) else f"{type(error).__name__}: {error}"
 
 
 def _raw_records(events: Sequence[EventT]) -> list[RawRecord]:
@@ -226,10 +243,11 @@ def _raw_records(events: Sequence[EventT]) -> list[RawRecord]:
             topic=event.message.topic,
             partition=event.message.partition,
             offset=event.message.offset,
-            time_ms=int(event.message.timestamp * 1000),
+            time_ms=event.message.time_ms,
             value=event.message.value,
             headers=list(event.message.headers or ()),
             key=event.message.key,
+            follows=event.message.follows,
         )
         for event in events
     ]

@@ -32,7 +32,12 @@ from streams.refine.sources import SOURCE_COLUMNS, UNKNOWN, Source, with_sources
 
 @dataclass(frozen=True)
 class RawRecord:
-    """One record of a raw topic as fetched; `time_ms` is its timestamp, milliseconds since the epoch, as claimed."""
+    """One record of a raw topic as fetched.
+
+    Attributes:
+        time_ms: its timestamp, milliseconds since the epoch, as claimed.
+        follows: no committed record lies between this offset and the record's own; None where that is not known.
+    """
 
     topic: str
     partition: int
@@ -41,6 +46,7 @@ class RawRecord:
     value: bytes | None
     headers: Headers = ()
     key: bytes | None = None
+    follows: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,179 +1,363 @@
-"""One raw partition, refined by the numbered protocol.
+"""One raw partition and its owner: the refine protocol as one state machine.
 
-    1. Start a transactional producer under the partition's own id: it fences a zombie's.
-    2. Read the position committed for the partition; the caller seeks there, for nothing else is the authority.
-    3. Take events in groups; skip those below the position. The next group is judged while the last is committed.
-    4. In one transaction send clean, rejected, ledger, rerouted and augmented records and the new position; commit.
-       If it fails, abort and raise: what was not committed is never taken for done.
-    5. On revocation or shutdown stop the producer and forget the state.
+    1. OPENING     Start a transactional producer under the partition's own id: it fences whoever owned the partition.
+    2.             Read the position (`starting_position`); the caller seeks there. Count what retention removed.
+    3. REBUILDING  Read back what is remembered of clean (`rebuild`); not where it is still known to be right.
+    4. JUDGING     Take records in turn: skip those below the position, stop at a gap. Judge them in a thread.
+    5. COMMITTING  In one transaction send clean, rejected, ledger, rerouted and augmented records and the new position.
+                   The next group may be judged meanwhile; it is committed only once this commit holds.
+    6. READY       Nothing is under way.
+       DEAD        The end, from any phase: closed, or failed. Nothing is judged or committed any more, ever. Whoever
+                   gets the partition next is a new `PartitionRefiner`, which begins at 1.
 
-The state (what is remembered of clean) may only be used again after a commit; a failed group has touched it, so a
-refiner that raised is closed and never used again.
+What is remembered may only be used again after a commit. So where a group cannot be judged or sent, and single records
+may be at fault, the partition is opened again (1 to 3), each record is tried alone, and one at fault becomes a dead
+letter. Any other failure means DEAD.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from enum import Enum
 
-import numpy as np
-import polars as pl
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
+from aiokafka.errors import ProducerFenced
 
 from broker.clients import Connection
 from broker.topics import topic_name
+from schema.errors import RefineError
 from schema.family import Family
 from schema.record import RAW
-from streams.positions import position_group
-from streams.refine.account import entries
-from streams.refine.augmenting import augmented
-from streams.refine.chain import judge
-from streams.refine.intake import Limits, RawRecord, read_group
-from streams.refine.outbound import Group, OutRecord, outbound
-from streams.refine.rebuild import position_after_ledger
+from streams.refine.gone import loss_record
+from streams.refine.intake import RawRecord, least_row_bytes
+from streams.refine.judging import Fault, Judge, Judged, Progress, fault_of
+from streams.refine.outbound import OutRecord
+from streams.refine.pieces import pieces
+from streams.refine.rebuild import states
+from streams.refine.starting_position import Start, starting_positions
 from streams.refine.state import State
+from streams.refine.transactions import RECORD_FAULTS, PartitionProducer
 
-# Room for the Arrow framing and envelope columns around a row's text within `record_max_bytes`.
-_ROW_SHARE = 0.9
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What one committed group came to."""
-
-    records: int = 0
-    rows_in: int = 0
-    rows_clean: int = 0
-    rows_rejected: int = 0
-    rows_rerouted: int = 0
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A judged group: the records of its transaction, the position it leads to, and what it comes to."""
+class Phase(Enum):
+    """Where a partition stands in the protocol."""
 
-    outgoing: Sequence[OutRecord] = ()
-    position: int = 0
-    progress: Progress = field(default_factory=Progress)
+    OPENING = "opening"
+    REBUILDING = "rebuilding"
+    READY = "ready"
+    JUDGING = "judging"
+    COMMITTING = "committing"
+    DEAD = "dead"
+
+
+_NEXT = {
+    Phase.OPENING: {Phase.OPENING, Phase.REBUILDING, Phase.READY},
+    Phase.REBUILDING: {Phase.OPENING, Phase.READY, Phase.COMMITTING},
+    Phase.READY: {Phase.OPENING, Phase.REBUILDING, Phase.JUDGING, Phase.COMMITTING},
+    Phase.JUDGING: {Phase.OPENING, Phase.REBUILDING, Phase.READY, Phase.JUDGING, Phase.COMMITTING},
+    Phase.COMMITTING: {Phase.OPENING, Phase.READY, Phase.JUDGING},
+    Phase.DEAD: set(),
+}
 
 
 class PartitionRefiner:
-    """The owner of one raw partition, from assignment to revocation."""
+    """The owner of one raw partition, from assignment until it is closed or dies.
 
-    def __init__(self, connection: Connection, family: Family, partition: int, partitions: int) -> None:
+    Attributes:
+        phase: where it stands.
+        position: the offset after the last committed group.
+        taken: the offset after the last group that was taken to be judged.
+        error: what it died of; None where it was closed, or lives.
+        moved_at: when it last got anything done, in seconds of `time.monotonic()`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        family: Family,
+        partition: int,
+        partitions: int,
+        on_progress: Callable[[Progress], None],
+        on_death: Callable[[PartitionRefiner], None],
+    ) -> None:
         self.family = family
         self.partition = partition
         self.partitions = partitions
-        self.position = self._taken = 0
-        self.state: State | None = None
-        settings = connection.settings
-        self._settings = settings
-        self._copies = settings.augment.get(family.name, 0.0)
-        self._limits = Limits(
-            record_bytes=settings.record_max_bytes,
-            rows=settings.raw_record_max_rows,
-            decoded_bytes=settings.record_max_decoded_bytes,
-            row_bytes=int(settings.record_max_bytes * _ROW_SHARE),
-        )
-        self._raw = TopicPartition(topic_name(settings, family.name, RAW), partition)
-        self._group = position_group(settings, family.name)
+        self.phase = Phase.OPENING
+        self.position = self.taken = 0
+        self.error: BaseException | None = None
+        self.moved_at = time.monotonic()
         self._connection = connection
-        self._producer = AIOKafkaProducer(
-            **connection.aiokafka_options(),
-            transactional_id=f"{settings.namespace}.{family.name}.{partition}",
-            acks="all",
-            max_batch_size=settings.record_max_bytes,
-            max_request_size=connection.max_request_bytes,
-        )
+        self._settings = connection.settings
+        self._on_progress = on_progress
+        self._on_death = on_death
+        self._raw = TopicPartition(topic_name(connection.settings, family.name, RAW), partition)
+        self._state: State | None = None
+        self._judge: Judge | None = None
+        self._producer: PartitionProducer | None = None
+        self._commit: asyncio.Task[None] | None = None
+        # Whether the commit under way tries records alone: then it is the one that uses the state.
+        self._tries_each = False
 
-    async def open(self) -> int:
-        """Fence any zombie, then return the position to seek to (steps 1 and 2)."""
-        # 1. Whoever wrote under this transactional id before is fenced, and its open transaction is settled.
-        await self._producer.start()
-        # 2. Settled, the committed position can no longer change under us.
-        self.position = self._taken = await self.committed()
-        return self.position
+    @property
+    def name(self) -> str:
+        """`topic/partition`."""
+        return f"{self._raw.topic}/{self.partition}"
 
-    async def committed(self) -> int:
-        """Return the position committed for this partition.
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is closed or failed."""
+        return self.phase is Phase.DEAD
 
-        Where there is none it is what the ledger says, and for a partition never refined the beginning of raw.
-        """
-        reader = AIOKafkaConsumer(**self._connection.aiokafka_options(), group_id=self._group, enable_auto_commit=False)
-        await reader.start()
-        try:
-            committed = await reader.committed(self._raw)
-            if committed is not None:
-                return int(committed)
-            told = await asyncio.to_thread(position_after_ledger, self._connection, self.family, self.partition)
-            return int((await reader.beginning_offsets([self._raw]))[self._raw]) if told is None else told
-        finally:
-            await reader.stop()
+    @property
+    def is_fenced(self) -> bool:
+        """Whether it died because another owner opened the partition."""
+        return isinstance(self.error, ProducerFenced)
 
-    async def prepare(self, records: Sequence[RawRecord]) -> Prepared:
-        """Judge a group of records of this partition, in offset order, in a thread (step 3).
-
-        The next group may be prepared while this one is committed: what it builds on is only kept if the commit holds.
-        """
-        # 3. What is below the position was committed before, or is about to be.
-        records = [record for record in records if record.offset >= self._taken]
-        state = self.state
-        # Closed in between, its records are another worker's.
-        if not records or state is None:
-            return Prepared()
-        prepared = await asyncio.to_thread(self._judge, records, state)
-        self._taken = prepared.position
-        return prepared
-
-    def _judge(self, records: Sequence[RawRecord], state: State) -> Prepared:
-        intake = read_group(records, self.family, self._limits)
-        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state)
-        made = augmented(verdicts.clean, self.family, self._copies, self.partitions, self._limits.row_bytes)
-        made_of = np.bincount(made["record"].to_numpy(), minlength=len(records))
-        entry = entries(records, intake, verdicts, made_of, self.family)
-        group = Group(self.family, records, intake)
-        sums = entry.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0)
-        outgoing = list(outbound(group, verdicts, entry, made, self._settings))
-        return Prepared(outgoing, records[-1].offset + 1, Progress(len(records), *sums))
-
-    async def commit(self, prepared: Prepared) -> None:
-        """Send and commit a prepared group in one transaction (step 4).
+    async def fence(self) -> None:
+        """Stop being anybody's: fence every earlier owner, this one included (step 1).
 
         Raises:
-            KafkaError: the transaction was not committed; the refiner must be closed.
+            KafkaError: the producer cannot be started; the partition is dead.
         """
-        if not prepared.outgoing:
-            return
-        # 4. All or nothing: the records and the position that says they are done.
-        producer = self._producer
-        await producer.begin_transaction()
-        try:
-            sent = [
-                await producer.send(
-                    topic_name(self._settings, self.family.name, record.stage),
-                    record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=record.headers,
-                )
-                for record in prepared.outgoing
-            ]
-            await asyncio.gather(*sent)
-            await producer.send_offsets_to_transaction({self._raw: prepared.position}, self._group)
-            await producer.commit_transaction()
-        except BaseException:
-            await self._abort()
-            raise
-        self.position = prepared.position
+        await self.settle()
+        async with self._deadly():
+            self._enter(Phase.OPENING)
+            await self._new_producer()
 
-    async def _abort(self) -> None:
-        # The failure that led here is the one to tell; what cannot be aborted, the broker times out.
+    async def resume(self, start: Start) -> None:
+        """Begin at `start`, which was read after `fence` (steps 2 and 3).
+
+        What is remembered is kept where nobody has refined in between.
+
+        Raises:
+            KafkaError: lost offsets could not be told to the ledger; the partition is dead.
+        """
+        async with self._deadly():
+            is_own = self._judge is not None and self._judge.topic_id == start.topic_id
+            if not (is_own and start.position == self.position and not start.lost):
+                self._state = None
+            self._judge = Judge(self.family, self._settings, self.partition, self.partitions, start.topic_id)
+            self.position = self.taken = start.position
+            if start.lost:
+                log.error(
+                    "%s: retention removed %d offsets below %d before they were refined: they are lost, and counted",
+                    self.name,
+                    start.lost,
+                    start.position,
+                )
+                await self._send([loss_record(self.family, self._raw, start)], start.position)
+            self._enter(Phase.REBUILDING if self._state is None else Phase.READY)
+            self.moved_at = time.monotonic()
+
+    def remember(self, state: State) -> None:
+        """Take what was read back from the topics as the state (step 3)."""
+        self._state = state
+        self._enter(Phase.READY)
+        self.moved_at = time.monotonic()
+
+    async def refine(self, records: Sequence[RawRecord]) -> bool:
+        """Judge records of this partition, and begin to commit them once the group before is committed (steps 4, 5).
+
+        Returns whether all were in turn; where they were not, one is missing, and the caller seeks to `taken`.
+        """
+        if self.is_dead:
+            return True
+        in_turn = self._in_turn(records)
         with contextlib.suppress(Exception):
-            await self._producer.abort_transaction()
+            async with self._deadly():
+                for piece in pieces(in_turn, least_row_bytes(self.family)):
+                    await self._refine_piece(piece)
+        return self.is_dead or not records or records[-1].offset < self.taken
+
+    async def settle(self) -> None:
+        """Return once no commit is under way. It may have failed: then the partition is dead."""
+        while self._commit is not None and not self._commit.done():
+            await asyncio.wait({self._commit})
 
     async def close(self) -> None:
-        """Stop the producer and forget the state (step 5)."""
-        self.state = None
-        await self._producer.stop()
+        """Finish the commit under way, stop the producer and forget everything (step 6); `error` tells a failure."""
+        await self.settle()
+        self.phase = Phase.DEAD
+        self._state = None
+        await self._stop_producer()
+
+    def _enter(self, phase: Phase) -> None:
+        if phase not in _NEXT[self.phase]:
+            raise RefineError(f"{self.name} cannot go from {self.phase.value} to {phase.value}: start the worker again")
+        self.phase = phase
+
+    @contextlib.asynccontextmanager
+    async def _deadly(self) -> AsyncIterator[None]:
+        """Let any failure of the block mean the end."""
+        try:
+            yield
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    def _die(self, error: BaseException) -> None:
+        if self.is_dead:
+            return
+        self.phase, self.error, self._state = Phase.DEAD, error, None
+        self._on_death(self)
+
+    def _in_turn(self, records: Sequence[RawRecord]) -> list[RawRecord]:
+        """Return those of `records` that are next, up to the first before which one is missing (step 4)."""
+        found: list[RawRecord] = []
+        next_offset = self.taken
+        for record in records:
+            if record.offset < next_offset:
+                continue
+            if record.follows is not None and record.follows > next_offset:
+                log.warning("%s: nothing is known between %d and %d", self.name, next_offset, record.follows)
+                break
+            found.append(record)
+            next_offset = record.offset + 1
+        return found
+
+    async def _refine_piece(self, records: Sequence[RawRecord]) -> None:
+        judged = await self._judged(records)
+        await self.settle()
+        if judged is not None and judged.state is not self._state and not self.is_dead:
+            # The commit before had to rebuild what is remembered, so this judgement was made with what no longer holds.
+            judged = await self._judged(records)
+        if self.is_dead:
+            return
+        self.taken = records[-1].offset + 1
+        if judged is not None:
+            self._enter(Phase.COMMITTING)
+            self._commit = asyncio.create_task(self._commit_group(judged))
+
+    async def _judged(self, records: Sequence[RawRecord]) -> Judged | None:
+        """Judge a group in a thread (step 4); None where it had to be committed record by record already."""
+        if self._tries_each:
+            await self.settle()
+        judge, state = self._ready()
+        self._enter(Phase.JUDGING)
+        try:
+            judged = await asyncio.to_thread(judge.judge_group, records, state)
+        except Exception as error:
+            self._tell_fault("judged", records, error)
+        else:
+            self.moved_at = time.monotonic()
+            return judged
+        # What is remembered may have been touched, and the group before belongs to it.
+        await self.settle()
+        if self.is_dead:
+            return None
+        faults = await asyncio.to_thread(judge.faults_of, records)
+        await self._rebuild()
+        await self._commit_each(records, faults)
+        return None
+
+    def _ready(self) -> tuple[Judge, State]:
+        if self._judge is None or self._state is None:
+            raise RefineError(f"{self.name} was given records before it was ready: start the worker again")
+        return self._judge, self._state
+
+    async def _commit_group(self, judged: Judged) -> None:
+        with contextlib.suppress(Exception):
+            async with self._deadly():
+                try:
+                    await self._send(judged.outgoing, judged.position)
+                except RECORD_FAULTS as error:
+                    self._tell_fault("sent", judged.records, error)
+                    self._tries_each = True
+                    await self._reopen()
+                    await self._commit_each(judged.records, {})
+                    self._tries_each = False
+                else:
+                    self._committed(judged)
+                if self.phase is Phase.COMMITTING:
+                    self._enter(Phase.READY)
+
+    async def _commit_each(self, records: Sequence[RawRecord], faults: dict[int, Fault]) -> None:
+        """Judge and commit records one by one; one at fault becomes a dead letter, at last without its own bytes.
+
+        Raises whatever even such a letter meets.
+        """
+        self._enter(Phase.COMMITTING)
+        for record in records:
+            while not await self._commit_one(record, faults):
+                await self._reopen()
+                self._enter(Phase.COMMITTING)
+
+    async def _commit_one(self, record: RawRecord, faults: dict[int, Fault]) -> bool:
+        """Judge and commit one record; return False where it is at fault, which `faults` tells then."""
+        judge, state = self._ready()
+        known = faults.get(record.offset)
+        try:
+            judged = await asyncio.to_thread(judge.judge_group, [record], state, faults)
+        except Exception as error:
+            if known is not None and known.is_bare:
+                raise
+            faults[record.offset] = fault_of(error, is_bare=known is not None)
+            return False
+        try:
+            await self._send(judged.outgoing, judged.position)
+        except RECORD_FAULTS as error:
+            if known is not None and known.is_bare:
+                raise
+            faults[record.offset] = fault_of(error, is_bare=known is not None)
+            return False
+        self._committed(judged)
+        return True
+
+    async def _send(self, outgoing: Sequence[OutRecord], position: int) -> None:
+        if self._producer is None or self._judge is None:
+            raise RefineError(f"{self.name} is not open: start the worker again")
+        await self._producer.send(outgoing, position, self._judge.topic_id)
+
+    def _committed(self, judged: Judged) -> None:
+        self.position = judged.position
+        self.moved_at = time.monotonic()
+        self._on_progress(judged.progress)
+
+    async def _reopen(self) -> None:
+        """Open again after a transaction that failed by a record, as the same owner (steps 1 to 3)."""
+        self._enter(Phase.OPENING)
+        await self._new_producer()
+        start = (await asyncio.to_thread(starting_positions, self._connection, self.family, [self.partition]))[
+            self.partition
+        ]
+        if start.position != self.position:
+            raise RefineError(
+                f"{self.name} moved from {self.position} to {start.position} under its owner: start the worker again"
+            )
+        await self._rebuild()
+
+    async def _rebuild(self) -> None:
+        self._enter(Phase.REBUILDING)
+        self._state = None
+        found = await asyncio.to_thread(states, self._connection, self.family, [self.partition], self.partitions)
+        self._state = found[self.partition]
+        self.moved_at = time.monotonic()
+
+    async def _new_producer(self) -> None:
+        await self._stop_producer()
+        self._producer = PartitionProducer(self._connection, self.family, self.partition)
+        await self._producer.start()
+
+    async def _stop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    def _tell_fault(self, what: str, records: Sequence[RawRecord], error: Exception) -> None:
+        log.error(
+            "%s: offsets %d-%d could not be %s (%s: %s): each is tried alone, one at fault becomes a dead letter",
+            self.name,
+            records[0].offset,
+            records[-1].offset,
+            what,
+            type(error).__name__,
+            error,
+            exc_info=log.isEnabledFor(logging.INFO),
+        )

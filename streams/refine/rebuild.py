@@ -75,22 +75,27 @@ def _ends(connection: Connection, topic: str) -> dict[TopicPartition, int]:
     }
 
 
-def position_after_ledger(connection: Connection, family: Family, partition: int) -> int | None:
-    """Return the offset after the last raw record of `partition` that the ledger has an entry for; None if it has none.
+def last_ledger_offsets(
+    connection: Connection, family: Family, partitions: Collection[int], raw_topic_id: str
+) -> dict[int, int]:
+    """Return the last raw offset of each of `partitions` that the ledger accounts for; one without an entry is absent.
 
-    Kafka forgets a group's committed offsets after a while without commits (a week, by default); the ledger, written
-    in the same transactions, does not.
+    Entries of a raw topic with another id than `raw_topic_id` do not count. Kafka forgets a group's committed offsets
+    after a while without commits (a week, by default); the ledger, written in the same transactions, does not.
 
     Raises:
-        RefineError: the broker stops answering meanwhile.
+        RefineError: a record cannot be decoded, or the broker stops answering meanwhile.
     """
     topic = topic_name(connection.settings, family.name, LEDGER)
-    extent = extents(connection, topic)[partition]
-    if extent.end == extent.begin:
-        return None
-    columns = {"source_offset": ledger.COLUMNS["source_offset"]}
-    values = _values(connection, {TopicPartition(topic, partition): extent.end})
-    return max((int(decode(value, columns, _ANY_ROWS)["source_offset"].max()) + 1 for value in values), default=None)  # type: ignore[arg-type]
+    ends = {at: end for at, end in _ends(connection, topic).items() if at.partition in partitions}
+    columns = {name: ledger.COLUMNS[name] for name in ("source_partition", "source_topic_id", "source_offset")}
+    found: dict[int, int] = {}
+    for value in _values(connection, ends):
+        entries = decode(value, columns, max_rows=_ANY_ROWS)
+        own = entries.filter(pl.col("source_topic_id").is_null() | (pl.col("source_topic_id") == raw_topic_id))
+        for partition, offset in own.group_by("source_partition").agg(pl.col("source_offset").max()).iter_rows():
+            found[partition] = max(offset, found.get(partition, -1))
+    return {partition: offset for partition, offset in found.items() if partition in partitions}
 
 
 def _values(connection: Connection, ends: Mapping[TopicPartition, int]) -> Iterator[bytes]:

@@ -1,133 +1,150 @@
-"""The refinery of one worker: the partitions it owns, and the lock that keeps assignment and refining apart.
+"""The refinery of one worker: the partitions of one family that it owns.
 
-`assign` and `revoke` are called on a rebalance, `refine` by the agent of each family. A group that is being refined
-when a rebalance comes is finished first, so nothing is revoked in the middle of a transaction.
+`assign` is called after every rebalance and `refine` by the family's agent. A lock keeps the two apart, so that nothing
+is revoked between the judging of a group and its commit. What happens to a partition is `streams.refine.partition`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-
-from aiokafka.errors import ProducerFenced
 
 from broker.clients import Connection
 from broker.topics import partition_count, topic_name
 from schema.family import Family
 from schema.record import RAW
 from streams.refine.intake import RawRecord
-from streams.refine.partition import PartitionRefiner, Prepared, Progress
+from streams.refine.judging import Progress
+from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.rebuild import states
+from streams.refine.starting_position import starting_positions
 
 log = logging.getLogger(__name__)
 
 
 class Refinery:
-    """All the raw partitions of one family that this worker owns."""
+    """All the raw partitions of one family that this worker owns.
+
+    Attributes:
+        refiners: the owner of each partition, by number.
+        is_rebuilding: whether what is remembered is being read back; it may take long, and has a limit of its own on
+            how long nothing comes.
+    """
 
     def __init__(
         self,
         connection: Connection,
         family: Family,
         on_progress: Callable[[Progress], None],
-        on_failure: Callable[[BaseException], None],
+        on_death: Callable[[PartitionRefiner], None],
     ) -> None:
         self.family = family
+        self.topic = topic_name(connection.settings, family.name, RAW)
+        self.refiners: dict[int, PartitionRefiner] = {}
+        self.is_rebuilding = False
         self._connection = connection
         self._on_progress = on_progress
-        self._on_failure = on_failure
-        self._refiners: dict[int, PartitionRefiner] = {}
+        self._on_death = on_death
+        self._generation: int | None = None
         self._lock = asyncio.Lock()
-        self._last_commit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._last_commit.set_result(None)
-        self.topic = topic_name(connection.settings, family.name, RAW)
-        self.moved_at = time.monotonic()
 
-    @property
-    def positions(self) -> dict[int, int]:
-        """{partition: offset of the next record to refine} of the partitions owned."""
-        return {partition: refiner.position for partition, refiner in self._refiners.items()}
+    async def assign(self, assigned: frozenset[int], generation: int) -> Mapping[int, int]:
+        """Own exactly the partitions `assigned`; return the offset to seek each to.
 
-    async def assign(self, assigned: frozenset[int]) -> Mapping[int, int]:
-        """Own exactly the partitions `assigned`; return the position to seek each to."""
+        Every partition is opened again when `generation`, the group's, is another than before: an owner in between may
+        have fenced this one. Where nobody refined in between, what is remembered is kept.
+
+        Raises:
+            KafkaError, RefineError, BrokerError: a partition could not be opened.
+        """
         async with self._lock:
-            await self._last_commit
+            await self._settle()
+            if generation == self._generation and assigned == set(self.refiners) and not self._dead():
+                return {partition: refiner.taken for partition, refiner in self.refiners.items()}
             count = await asyncio.to_thread(partition_count, self._connection, self.topic)
-            for partition in list(self._refiners):
-                refiner = self._refiners[partition]
-                kept = partition in assigned and refiner.partitions == count
-                # Where the committed position is still ours, nobody has refined in between, and the state holds.
-                if not (kept and await refiner.committed() == refiner.position):
-                    await self._close(partition)
-            new = [partition for partition in assigned if partition not in self._refiners]
-            opened = [PartitionRefiner(self._connection, self.family, partition, count) for partition in new]
-            await asyncio.gather(*(refiner.open() for refiner in opened))
-            self._refiners.update({refiner.partition: refiner for refiner in opened})
-            self.moved_at = time.monotonic()
-            return self.positions
+            for partition, refiner in list(self.refiners.items()):
+                if partition not in assigned or refiner.is_dead or refiner.partitions != count:
+                    await self.refiners.pop(partition).close()
+            for partition in assigned - set(self.refiners):
+                self.refiners[partition] = PartitionRefiner(
+                    self._connection, self.family, partition, count, self._on_progress, self._on_death
+                )
+            await self._open(list(self.refiners.values()))
+            self._generation = generation
+            return {partition: refiner.position for partition, refiner in self.refiners.items()}
+
+    async def reopen(self, partition: int) -> int | None:
+        """Open one partition again, whose position is no longer in the topic; return the offset to seek to.
+
+        Returns None where it is not owned, or dead.
+        """
+        async with self._lock:
+            await self._settle()
+            refiner = self.refiners.get(partition)
+            if refiner is None or refiner.is_dead:
+                return None
+            await self._open([refiner])
+            return refiner.position
 
     async def settle(self) -> None:
         """Wait until no group is under way: what is revoked next is revoked between transactions."""
         async with self._lock:
-            await self._last_commit
+            await self._settle()
 
-    async def refine(self, records: Sequence[RawRecord]) -> None:
+    async def refine(self, records: Sequence[RawRecord]) -> dict[int, int]:
         """Judge a group that may mix partitions, and begin to commit it once the group before is committed.
 
-        Records of partitions not owned are left to their owners. A commit that fails is told to `on_failure`.
+        Records of partitions not owned are left to their owners. Returns the offset to seek to of each partition whose
+        records were not in turn: one before them is missing.
 
         Raises:
-            RefineError: the state could not be rebuilt.
+            RefineError: what is remembered could not be read back.
         """
         async with self._lock:
             by_partition: dict[int, list[RawRecord]] = {}
             for record in records:
-                if record.partition in self._refiners:
+                if record.partition in self.refiners:
                     by_partition.setdefault(record.partition, []).append(record)
             await self._rebuild()
-            groups = [(self._refiners[partition], group) for partition, group in by_partition.items()]
-            prepared = await asyncio.gather(*(refiner.prepare(group) for refiner, group in groups))
-            await self._last_commit
-            judged = [(refiner, each) for (refiner, _), each in zip(groups, prepared, strict=True)]
-            self._last_commit = asyncio.create_task(self._commit(judged))
+            work = [(self.refiners[partition], group) for partition, group in by_partition.items()]
+            in_turn = await asyncio.gather(*(refiner.refine(group) for refiner, group in work))
+            return {
+                refiner.partition: refiner.taken for (refiner, _), done in zip(work, in_turn, strict=True) if not done
+            }
 
-    async def _commit(self, groups: Sequence[tuple[PartitionRefiner, Prepared]]) -> None:
-        # A partition whose commit before this one failed is nobody's here any more.
-        owned = [(refiner, each) for refiner, each in groups if self._refiners.get(refiner.partition) is refiner]
-        results = await asyncio.gather(*(refiner.commit(each) for refiner, each in owned), return_exceptions=True)
-        for (refiner, each), result in zip(owned, results, strict=True):
-            if result is None:
-                self._on_progress(each.progress)
-                continue
-            if isinstance(result, ProducerFenced):
-                # Another worker owns the partition by now: its events are that worker's to refine.
-                log.warning("%s/%d: fenced by its next owner", self.topic, refiner.partition)
-                await self._close(refiner.partition)
-            else:
-                self._on_failure(result)
-        self.moved_at = time.monotonic()
+    async def close(self) -> None:
+        """Finish the groups under way, stop every producer and forget everything.
+
+        A partition that fails meanwhile tells `on_death`.
+        """
+        async with self._lock:
+            await asyncio.gather(*(refiner.close() for refiner in self.refiners.values()))
+            self.refiners.clear()
+
+    def _dead(self) -> list[PartitionRefiner]:
+        return [refiner for refiner in self.refiners.values() if refiner.is_dead]
+
+    async def _open(self, refiners: Sequence[PartitionRefiner]) -> None:
+        await asyncio.gather(*(refiner.fence() for refiner in refiners))
+        wanted = [refiner.partition for refiner in refiners]
+        starts = await asyncio.to_thread(starting_positions, self._connection, self.family, wanted)
+        await asyncio.gather(*(refiner.resume(starts[refiner.partition]) for refiner in refiners))
+
+    async def _settle(self) -> None:
+        await asyncio.gather(*(refiner.settle() for refiner in self.refiners.values()))
 
     async def _rebuild(self) -> None:
-        stale = {partition: refiner for partition, refiner in self._refiners.items() if refiner.state is None}
+        """Read back what is remembered for all partitions that need it, in one pass over clean."""
+        stale = {each.partition: each for each in self.refiners.values() if each.phase is Phase.REBUILDING}
         if not stale:
             return
         count = next(iter(stale.values())).partitions
-        # Reading back much data takes long and is no stall; it has a limit of its own on how long nothing comes.
-        self.moved_at = float("inf")
-        rebuilt = await asyncio.to_thread(states, self._connection, self.family, list(stale), count)
-        self.moved_at = time.monotonic()
+        self.is_rebuilding = True
+        try:
+            rebuilt = await asyncio.to_thread(states, self._connection, self.family, list(stale), count)
+        finally:
+            self.is_rebuilding = False
         for partition, refiner in stale.items():
-            refiner.state = rebuilt[partition]
-            log.info("%s/%d: %d ids remembered", self.topic, partition, len(rebuilt[partition].ids))
-
-    async def _close(self, partition: int) -> None:
-        await self._refiners.pop(partition).close()
-
-    async def close(self) -> None:
-        """Stop every producer and forget all state."""
-        async with self._lock:
-            await self._last_commit
-            for partition in list(self._refiners):
-                await self._close(partition)
+            refiner.remember(rebuilt[partition])
+            log.info("%s: %d ids remembered", refiner.name, len(rebuilt[partition].ids))

@@ -1,0 +1,149 @@
+"""Judge one group of raw records: bytes in, the records of one transaction out.
+
+Pure apart from the partition's `State`, which remembers what goes to clean. Where judging a group fails unexpectedly,
+`faults_of` finds the records at fault, and `judge_group` answers for each of them with a dead letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import polars as pl
+
+from schema.family import Family
+from schema.settings import Settings
+from streams.refine.account import entries
+from streams.refine.augmenting import augmented
+from streams.refine.chain import judge
+from streams.refine.intake import Intake, Limits, RawRecord, read_group
+from streams.refine.outbound import Group, OutRecord, outbound
+from streams.refine.state import State
+
+# The reason of a record that made judging or sending fail: the fault is in Feedmill, and the record waits in rejected.
+UNPROCESSABLE = "unprocessable"
+# Room for the Arrow framing and envelope columns around a row's text within `record_max_bytes`.
+_ROW_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one committed group came to."""
+
+    records: int = 0
+    rows_in: int = 0
+    rows_clean: int = 0
+    rows_rejected: int = 0
+    rows_rerouted: int = 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a record could not be judged or sent; `is_bare` where even its own bytes could not be sent on."""
+
+    message: str
+    is_bare: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judged group.
+
+    Attributes:
+        records: the raw records of the group, in offset order.
+        state: the state that it was judged with, and that now remembers its clean rows.
+        outgoing: the records to send.
+        position: the raw offset after the group.
+        progress: what it comes to once it is committed.
+    """
+
+    records: Sequence[RawRecord]
+    state: State
+    outgoing: Sequence[OutRecord]
+    position: int
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What judging needs to know, beside the records and the state, about a partition of raw."""
+
+    family: Family
+    settings: Settings
+    partition: int
+    partitions: int
+    topic_id: str
+
+    @property
+    def limits(self) -> Limits:
+        """What one raw record may hold."""
+        return Limits(
+            record_bytes=self.settings.record_max_bytes,
+            rows=self.settings.raw_record_max_rows,
+            decoded_bytes=self.settings.record_max_decoded_bytes,
+            row_bytes=int(self.settings.record_max_bytes * _ROW_SHARE),
+        )
+
+    def judge_group(
+        self, records: Sequence[RawRecord], state: State, faults: Mapping[int, Fault] | None = None
+    ) -> Judged:
+        """Return the records of the transaction that answers for `records`, one group of this partition.
+
+        `faults` are those found before, by offset: such a record becomes a dead letter unread.
+
+        Raises anything, where a record meets a fault in Feedmill: `state` must not be used again then.
+        """
+        faults = faults or {}
+        # The headers of a bare record may be what cannot be sent.
+        records = [
+            replace(record, value=None, headers=(), key=None)
+            if (fault := faults.get(record.offset)) is not None and fault.is_bare
+            else record
+            for record in records
+        ]
+        intake = _read(records, self.family, self.limits, faults)
+        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state)
+        copies = self.settings.augment.get(self.family.name, 0.0)
+        made = augmented(verdicts.clean, self.family, copies, self.partitions, self.limits.row_bytes)
+        made_of = np.bincount(made["record"].to_numpy(), minlength=len(records))
+        entry = entries(records, intake, verdicts, made_of, self.family).with_columns(
+            source_topic_id=pl.lit(self.topic_id)
+        )
+        sums = entry.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0)
+        outgoing = list(outbound(Group(self.family, records, intake), verdicts, entry, made, self.settings))
+        return Judged(records, state, outgoing, records[-1].offset + 1, Progress(len(records), *sums))
+
+    def faults_of(self, records: Sequence[RawRecord]) -> dict[int, Fault]:
+        """Return, by offset, the records that cannot be judged even alone and by a partition that remembers nothing."""
+        found = {}
+        for record in records:
+            try:
+                self.judge_group([record], State.empty(self.family, self.settings))
+            except Exception as error:
+                found[record.offset] = fault_of(error)
+        return found
+
+
+def fault_of(error: BaseException, *, is_bare: bool = False) -> Fault:
+    """Return the fault that an error shows."""
+    return Fault(f"{type(error).__name__}: {error}"[:400], is_bare)
+
+
+def _read(records: Sequence[RawRecord], family: Family, limits: Limits, faults: Mapping[int, Fault]) -> Intake:
+    """Read a group, but of a record with a fault nothing."""
+    # A record without a value is a dead letter of which nothing is read; its reason and bytes are put right below.
+    unread = [replace(record, value=None, headers=()) if record.offset in faults else record for record in records]
+    intake = read_group(unread, family, limits)
+    intake.dead = [
+        replace(
+            letter,
+            reason=UNPROCESSABLE,
+            message=faults[offset].message,
+            value=records[letter.record].value or b"",
+        )
+        if (offset := records[letter.record].offset) in faults
+        else letter
+        for letter in intake.dead
+    ]
+    return intake

@@ -1,0 +1,162 @@
+"""The refine worker's watchdog: it ends a worker that cannot go on, and no other.
+
+It looks at the partitions that Faust was assigned, not only at those that are owned. A partition counts as
+
+- alive while something is under way: it is opened, rebuilt, judged or committed. Judging alone may take long, and has a
+  longer limit;
+- orphaned where it is assigned but dead, or nobody's, for longer than the next rebalance should take;
+- stalled where a record waited at its position at two looks, `refine_stall_s` apart, and the position did not move;
+- held where its next record cannot be read: that is told by the transport, and stops no other partition.
+
+A look that fails because the broker is away is not a finding: the clocks begin again once it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import faust
+from faust.types import TP
+
+from broker.clients import Connection
+from broker.topics import has_records
+from schema.errors import BrokerError, RefineError
+from streams.refine.partition import PartitionRefiner, Phase
+from streams.refine.refinery import Refinery
+
+log = logging.getLogger(__name__)
+
+# What is under way may take this many times as long as an idle partition may stand still with records waiting.
+_BUSY_PATIENCE = 10
+# A rebalance takes a session timeout to begin, and time to open partitions.
+_REBALANCE_SESSIONS = 5
+
+
+@dataclass
+class _Suspect:
+    """A partition seen with records waiting at `position`, for so many seconds of looking."""
+
+    position: int
+    seconds: float = 0.0
+
+
+class Watchdog:
+    """Looks after one worker; `watch` returns with the reason why it must end."""
+
+    def __init__(
+        self,
+        app: faust.App,
+        connection: Connection,
+        refineries: Mapping[str, Refinery],
+        is_member: Callable[[], bool],
+    ) -> None:
+        self._app = app
+        self._connection = connection
+        self._refineries = refineries
+        self._is_member = is_member
+        self._patience_s = connection.settings.refine_stall_s
+        self._orphaned_s: dict[TP, float] = {}
+        self._suspects: dict[TP, _Suspect] = {}
+        self._outside_s = 0.0
+
+    async def watch(self) -> BaseException:
+        """Look again and again; return why the worker must end."""
+        interval_s = min(1.0, self._patience_s / 4)
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(interval_s)
+            # A process that was stopped for a while has not been looking: that time does not count.
+            passed_s = min(time.monotonic() - last, 2 * interval_s)
+            last = time.monotonic()
+            try:
+                finding = await self._look(passed_s)
+            except BrokerError as error:
+                log.warning("the watchdog cannot ask the broker (%s); it looks again", error)
+                self._suspects.clear()
+                continue
+            if finding is not None:
+                return finding
+
+    async def _look(self, passed_s: float) -> BaseException | None:
+        crash: BaseException | None = self._app.crash_reason
+        if crash is not None:
+            return crash
+        self._outside_s = 0.0 if self._is_member() else self._outside_s + passed_s
+        if self._outside_s > self._patience_s:
+            return RefineError(f"the workers' group could not be joined in {self._patience_s:.0f} s")
+        assigned = frozenset(self._app.consumer.assignment()) if self._is_member() else frozenset()
+        return self._orphan(assigned, passed_s) or self._too_busy(assigned) or await self._stalled(assigned, passed_s)
+
+    def _refiner(self, tp: TP) -> PartitionRefiner | None:
+        refinery = self._refineries.get(tp.topic)
+        return None if refinery is None else refinery.refiners.get(tp.partition)
+
+    def _orphan(self, assigned: frozenset[TP], passed_s: float) -> BaseException | None:
+        """Return a finding where an assigned partition has had no living owner here for too long."""
+        patience_s = max(_REBALANCE_SESSIONS * self._connection.settings.session_timeout_s, self._patience_s)
+        orphans = {tp for tp in assigned if (refiner := self._refiner(tp)) is None or refiner.is_dead}
+        self._orphaned_s = {tp: self._orphaned_s.get(tp, 0.0) + passed_s for tp in orphans}
+        for tp, orphaned_s in self._orphaned_s.items():
+            refiner = self._refiner(tp)
+            is_fenced = refiner is not None and refiner.is_fenced
+            limit_s = _REBALANCE_SESSIONS * self._connection.settings.session_timeout_s if is_fenced else patience_s
+            if orphaned_s > limit_s:
+                cause = "another owner fenced it" if is_fenced else "it was not opened"
+                return RefineError(f"{tp.topic}/{tp.partition} is assigned to this worker but dead: {cause}")
+        return None
+
+    def _too_busy(self, assigned: frozenset[TP]) -> BaseException | None:
+        limit_s = _BUSY_PATIENCE * self._patience_s
+        for tp in assigned:
+            refiner = self._refiner(tp)
+            if refiner is None or refiner.phase in (Phase.READY, Phase.DEAD, Phase.REBUILDING):
+                continue
+            if time.monotonic() - refiner.moved_at > limit_s:
+                return RefineError(
+                    f"{refiner.name}: {refiner.phase.value} at offset {refiner.position} for over {limit_s:.0f} s"
+                )
+        return None
+
+    async def _stalled(self, assigned: frozenset[TP], passed_s: float) -> BaseException | None:
+        """Return a finding where records wait and nothing has been done about them for too long."""
+        held = self._app.consumer.held
+        idle: dict[TP, PartitionRefiner] = {}
+        for tp in assigned:
+            refiner = self._refiner(tp)
+            if refiner is None or tp in held or self._refineries[tp.topic].is_rebuilding:
+                continue
+            # What is remembered is rebuilt with the first records that come.
+            if refiner.phase not in (Phase.READY, Phase.REBUILDING):
+                continue
+            if time.monotonic() - refiner.moved_at > self._patience_s / 4:
+                idle[tp] = refiner
+        self._suspects = {
+            tp: suspect
+            for tp, suspect in self._suspects.items()
+            if tp in idle and idle[tp].position == suspect.position
+        }
+        for suspect in self._suspects.values():
+            suspect.seconds += passed_s
+        for tp, suspect in self._suspects.items():
+            if suspect.seconds >= self._patience_s:
+                return RefineError(
+                    f"{tp.topic}/{tp.partition}: no progress for {self._patience_s:.0f} s while records are waiting at "
+                    f"offset {suspect.position}"
+                )
+        new = {tp: refiner for tp, refiner in idle.items() if tp not in self._suspects}
+        for topic in {tp.topic for tp in new}:
+            positions = {tp.partition: refiner.position for tp, refiner in new.items() if tp.topic == topic}
+            due = await asyncio.to_thread(has_records, self._connection, topic, positions)
+            for tp, refiner in new.items():
+                if tp.topic != topic:
+                    continue
+                if due[tp.partition]:
+                    self._suspects[tp] = _Suspect(refiner.position)
+                else:
+                    # Nothing waits: it need not be asked again for a while.
+                    refiner.moved_at = time.monotonic()
+        return None
