@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from feedmill import broker_commands, coverage_commands, produce_commands, service_commands
+from feedmill.audit_command import audit_command
 from feedmill.bench_commands import bench_command
 from feedmill.compare_command import compare_command
 from feedmill.demo import demo_command
@@ -51,6 +52,7 @@ app.add_typer(produce_commands.app, name="produce")
 app.command("ingest")(produce_commands.ingest_command)
 app.command("worker")(service_commands.worker_command)
 app.add_typer(coverage_commands.app, name="coverage")
+app.command("audit")(audit_command)
 app.command("drain")(coverage_commands.drain_command)
 app.command("replay")(replay_command)
 app.command("redrive")(redrive_command)

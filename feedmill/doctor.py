@@ -191,4 +191,4 @@ def _coverage(settings: Settings) -> Iterator[Finding]:
 
 def _in_force(settings: Settings) -> Iterator[Finding]:
     # A secret prints as asterisks: it is a SecretStr.
-    yield Finding("settings", "ok", "\n".join(f"{name} = {value}" for name, value in settings))
+    yield Finding("settings", "ok", "\n".join(f"{name} = {value}" for name, value in settings.shown()))

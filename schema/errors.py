@@ -16,6 +16,7 @@
     ├── RefineError                the refine stage cannot go on (a stall, a fenced producer)
     ├── CoverageError              the coverage store or its service cannot answer
     │   └── CoverageOwnedError     another process owns the store
+    ├── AuditError                 a topic cannot be read to its end, or does not agree with its ledger
     ├── DrainTimeoutError          raw was not refined and folded in time
     ├── ReplayError                a replay's bounds, filter or output cannot be served
     ├── FeedError                  a feed cannot give the batches asked for
@@ -101,6 +102,10 @@ class CoverageError(FeedmillError):
 
 class CoverageOwnedError(CoverageError):
     """Another process owns the coverage store."""
+
+
+class AuditError(FeedmillError):
+    """An audit could not read a topic to its end, or found something that does not agree with the ledger."""
 
 
 class DrainTimeoutError(FeedmillError):

@@ -1,28 +1,47 @@
 """Settings: one frozen object, validated once, passed explicitly.
 
 Read from the environment (prefix `FEEDMILL_`), then from `feedmill.toml` in the working directory; no other module
-reads either. Secrets are `SecretStr`, so that neither a repr nor a log line shows them.
+reads either. A name that is no setting is refused in both. Secrets are `SecretStr`, so that neither a repr nor a log
+line shows them; no error repeats their value.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from schema.errors import ConfigError
 
 MIB = 1024 * 1024
+PREFIX = "FEEDMILL_"
+# A token that is guessed by trying takes too long from here on.
+TOKEN_MIN_CHARACTERS = 16
+# What an error shows of a wrong value.
+_VALUE_SHOWN_CHARACTERS = 80
+# Of 1: below it, two names have little in common.
+_LIKENESS_AT_LEAST = 0.5
 
 
 class Settings(BaseSettings):
     """Everything that can be set, with units in the names."""
 
-    model_config = SettingsConfigDict(env_prefix="FEEDMILL_", toml_file="feedmill.toml", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file="feedmill.toml", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     # Where things are
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")] = "feedmill"
@@ -77,6 +96,8 @@ class Settings(BaseSettings):
     coverage_host: str = "127.0.0.1"
     coverage_port: Annotated[int, Field(ge=0, le=65535)] = 8265
     coverage_url: str | None = None
+    # Beyond the loopback every request must carry it: `Authorization: Bearer TOKEN`.
+    token: SecretStr | None = None
     # Rows each possible cell should have, by family, where that is not the family's own minimum.
     cell_minimum: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     # A producer that follows gives up where nothing it sent is accounted for during this time.
@@ -97,25 +118,64 @@ class Settings(BaseSettings):
     llm_concurrency: Annotated[int, Field(ge=1, le=256)] = 4
     llm_timeout_s: Annotated[float, Field(gt=0)] = 120.0
 
+    @field_validator("token")
+    @classmethod
+    def _token_fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None:
+            text = token.get_secret_value()
+            if len(text) < TOKEN_MIN_CHARACTERS or not all("!" <= letter <= "~" for letter in text):
+                raise ValueError(
+                    f"must have at least {TOKEN_MIN_CHARACTERS} characters, all of them visible ASCII "
+                    "(`openssl rand -hex 16` makes one)"
+                )
+        return token
+
+    @field_validator("bootstrap_servers", "coverage_url")
+    @classmethod
+    def _holds_no_credentials(cls, address: str | None) -> str | None:
+        if address is not None and "@" in address:
+            raise ValueError(
+                "must hold no user name and no password: FEEDMILL_SASL_... and FEEDMILL_TOKEN are for these"
+            )
+        return address
+
     @model_validator(mode="after")
-    def _sasl_is_whole(self) -> Settings:
+    def _login_and_certificate_are_whole(self) -> Settings:
+        needed: tuple[str, ...] = ()
         if self.security_protocol.startswith("SASL"):
-            missing = [
-                name for name in ("sasl_mechanism", "sasl_username", "sasl_password") if getattr(self, name) is None
-            ]
-            if missing:
-                raise ValueError(f"security_protocol {self.security_protocol} needs {', '.join(missing)}")
+            needed = ("sasl_mechanism", "sasl_username", "sasl_password")
+        if self.ssl_keyfile is not None:
+            needed = (*needed, "ssl_certfile")
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            what = "ssl_keyfile" if missing == ["ssl_certfile"] else f"security_protocol {self.security_protocol}"
+            variables = ", ".join(f"{PREFIX}{name.upper()}" for name in missing)
+            raise ValueError(f"{what} needs {', '.join(missing)}: set {variables}")
         return self
+
+    @field_serializer("llm_base_url")
+    def _without_credentials(self, url: str) -> str:
+        return without_credentials(url)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Give a repr what may be shown."""
+        yield from self.shown()
+
+    def shown(self) -> Iterator[tuple[str, object]]:
+        """Yield each setting's name and its value as it may be shown; a secret prints as asterisks."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            yield name, without_credentials(value) if name == "llm_base_url" else value
 
     def environment(self, servers: str) -> dict[str, str]:
         """Return the environment for a child process that is to run under these settings against `servers`."""
         own = {
-            f"FEEDMILL_{name.upper()}": _as_text(value)
+            f"{PREFIX}{name.upper()}": _as_text(value)
             for name in type(self).model_fields
             if (value := getattr(self, name)) is not None
         }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("FEEDMILL_")}
-        return {**kept, **own, "FEEDMILL_BOOTSTRAP_SERVERS": servers}
+        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+        return {**kept, **own, f"{PREFIX}BOOTSTRAP_SERVERS": servers}
 
     @classmethod
     def settings_customise_sources(
@@ -139,19 +199,79 @@ def _as_text(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
+def without_credentials(url: str) -> str:
+    """Return `url` as it may be shown: without user name, password and query."""
+    try:
+        parts = urlsplit(url)
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    except ValueError:
+        return "(not a URL)"
+    return "(not a URL)" if "@" in shown else shown
+
+
 def load_settings(**overrides: object) -> Settings:
     """Return the settings in force, `overrides` first.
 
     Raises:
-        ConfigError: a value is malformed; the line names the setting and its environment variable.
+        ConfigError: a name is unknown or a value malformed; the line names the setting and its environment variable.
     """
+    _check_environment_names()
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise ConfigError(
-            f"setting {name}: {first['msg']}; set FEEDMILL_{name.upper()} or {name} in feedmill.toml"
-        ) from None
-    except ValueError as error:  # a feedmill.toml that is not TOML
+        raise ConfigError(_line(dict(error.errors(include_url=False)[0]), overrides)) from None
+    except SettingsError as error:
+        name = next((field for field in Settings.model_fields if f'"{field}"' in str(error)), "")
+        raise ConfigError(f"setting {name}: it is not JSON; correct {PREFIX}{name.upper()}") from None
+    except (ValueError, OSError) as error:  # a feedmill.toml that is not TOML, or cannot be read at all
         raise ConfigError(f"feedmill.toml cannot be read ({error}): correct or remove it") from None
+
+
+def _check_environment_names() -> None:
+    """Refuse a variable that looks like a setting and is none, for its setting would silently keep its default.
+
+    Case does not matter in a variable's name, so that one setting may be given twice.
+
+    Raises:
+        ConfigError: a variable's name is unknown, or two are of one setting.
+    """
+    found: dict[str, str] = {}
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(PREFIX):
+            continue
+        name = variable[len(PREFIX) :].lower()
+        if name not in Settings.model_fields:
+            raise ConfigError(
+                f"{_short(variable)} in the environment is no setting: {_nearest(name, in_environment=True)}"
+            )
+        if name in found:
+            raise ConfigError(f"{found[name]} and {variable} are one setting: unset one of them")
+        found[name] = variable
+
+
+def _nearest(name: str, *, in_environment: bool) -> str:
+    """Return what to do about an unknown name, the known one that is most alike among it."""
+    near = get_close_matches(name.lower(), Settings.model_fields, 1, _LIKENESS_AT_LEAST)
+    shown = [f"{PREFIX}{each.upper()}" if in_environment else each for each in near]
+    return f"did you mean {shown[0]}? Correct or remove it" if shown else "remove it; docs/operations.md lists settings"
+
+
+def _line(error: dict[str, Any], overrides: dict[str, object]) -> str:
+    """Return the user's line for the first thing that is wrong; it repeats no secret."""
+    told = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return told
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        where = "an argument" if name in overrides else "feedmill.toml"
+        return f"{_short(name)} in {where} is no setting: {_nearest(name, in_environment=False)}"
+    field = Settings.model_fields[name]
+    path = ".".join(str(part) for part in error["loc"])
+    value = error["input"]
+    is_open = "SecretStr" not in str(field.annotation) and not name.endswith(("_url", "servers"))
+    shown = f" = {_short(str(value))!r}" if is_open and isinstance(value, str | int | float) else ""
+    return f"setting {path}{shown}: {told}; set {PREFIX}{name.upper()} or {name} in feedmill.toml"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _VALUE_SHOWN_CHARACTERS else f"{text[:_VALUE_SHOWN_CHARACTERS]}..."

@@ -11,15 +11,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from broker.clients import Connection
+from broker.topics import topic_id, topic_name
 from schema.errors import CoverageError, CoverageOwnedError
+from schema.record import LEDGER
 from schema.registry import families_under, family_named
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import COMMAND_LIMIT_S, coverage_folder, ownership, service_address
 from streams.coverage.report import coverage_report, gaps
-from streams.coverage.store import CoverageStore, remove_store
+from streams.coverage.store import STORE_FILE, CoverageStore, remove_store
 
 _ASK_AGAIN_S = 0.1
 _ANSWER_TIMEOUT_S = 10.0
@@ -124,6 +127,47 @@ def open_coverage(connection: Connection) -> Iterator[CoverageView]:
         yield _view(connection, stack)
 
 
+@dataclass(frozen=True)
+class StoredCoverage:
+    """What DuckDB holds at one moment: the report, and {ledger partition: next offset to fold} that it stands for."""
+
+    report: dict[str, Any]
+    positions: dict[int, int]
+
+
+def stored_coverage(connection: Connection, family: str) -> StoredCoverage:
+    """Return what DuckDB holds of `family` now; nothing is folded for it.
+
+    Raises:
+        CoverageError: neither a service nor a store of this process can answer.
+    """
+    with ExitStack() as stack:
+        service = _service_or_ownership(connection, stack)
+        if service is not None:
+            return _stored_by_service(service, family)
+        folder = coverage_folder(connection.settings)
+        if not (folder / STORE_FILE).exists():
+            raise CoverageError(f"there is no coverage store in {folder}: start `feedmill coverage serve`")
+        families = families_under(connection.settings)
+        store = CoverageStore(folder, families)
+        stack.callback(store.close)
+        topic = topic_name(connection.settings, family, LEDGER)
+        store.bind(family, topic, topic_id(connection, topic))
+        counts = store.counts(family)
+        return StoredCoverage(coverage_report(families[family], counts), counts.next_offsets)
+
+
+def _stored_by_service(service: ServiceCoverage, family: str) -> StoredCoverage:
+    """Ask for positions and report until nothing was folded between the two questions."""
+    deadline = time.monotonic() + COMMAND_LIMIT_S
+    while True:
+        before, report = service.positions(family), service.report(family)
+        if service.positions(family) == before:
+            return StoredCoverage(report, before)
+        if time.monotonic() > deadline:
+            raise CoverageError("the coverage service folds without a pause: run this again when less is produced")
+
+
 def rebuild(connection: Connection) -> None:
     """Delete the store and fold the ledgers anew, to their end.
 
@@ -140,6 +184,12 @@ def rebuild(connection: Connection) -> None:
 
 
 def _view(connection: Connection, stack: ExitStack) -> CoverageView:
+    service = _service_or_ownership(connection, stack)
+    return OwnCoverage(*_opened(connection, stack)) if service is None else service
+
+
+def _service_or_ownership(connection: Connection, stack: ExitStack) -> ServiceCoverage | None:
+    """Return the service that answers; where there is none, take the store's lock and return None."""
     settings = connection.settings
     if settings.coverage_url is not None:
         return ServiceCoverage(settings.coverage_url, settings.namespace)
@@ -151,14 +201,13 @@ def _view(connection: Connection, stack: ExitStack) -> CoverageView:
             if address is not None:
                 return ServiceCoverage(address.url, settings.namespace)
             stack.enter_context(ownership(folder))
-            break
+            return None
         except CoverageError as error:
             # A service that is starting or stopping is owner and silent for a moment.
             starting = isinstance(error, CoverageOwnedError) or address != service_address(folder)
             if not starting or time.monotonic() > deadline:
                 raise
         time.sleep(_ASK_AGAIN_S)
-    return OwnCoverage(*_opened(connection, stack))
 
 
 def _opened(connection: Connection, stack: ExitStack) -> tuple[CoverageStore, LedgerFold]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from pydantic import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
 
 from schema.errors import ConfigError
-from schema.settings import load_settings
+from schema.settings import Settings, load_settings, without_credentials
+
+ROOT = Path(__file__).parents[2]
+HIDDEN = "tell-nobody-" * 2  # not a secret of anybody's
+SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+# What an environment variable can hold and a setting takes for text.
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +57,191 @@ def test_half_a_login_is_refused() -> None:
 def test_a_secret_is_in_no_text_of_the_settings() -> None:
     settings = load_settings(sasl_password="tell-nobody")  # noqa: S106 - not one of anybody's
     assert "tell-nobody" not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def refused() -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert HIDDEN not in line
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return line
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("FEEDMILL_BOOTSTRAP_SERVER", "FEEDMILL_BOOTSTRAP_SERVERS"),
+        ("feedmill_bootstrap_server", "FEEDMILL_BOOTSTRAP_SERVERS"),
+        ("Feedmill_Namespaces", "FEEDMILL_NAMESPACE"),
+        ("FEEDMILL_SASL_PASSWROD", "FEEDMILL_SASL_PASSWORD"),
+        ("FEEDMILL_AUGMENT__REDUCTION", "FEEDMILL_AUGMENT"),
+    ],
+)
+def test_misspelt_variable_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, HIDDEN)
+    line = refused()
+    assert variable in line
+    assert re.search(rf"did you mean {meant}\?", line)
+
+
+@pytest.mark.parametrize("variable", ["FEEDMILL_", "FEEDMILL_ZZZZ", "FEEDMILL_" + "x" * 10_000])
+def test_variable_like_no_setting_is_refused_too(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, HIDDEN)
+    line = refused()
+    assert "is no setting: remove it" in line
+    assert len(line) < 300
+
+
+def test_case_of_a_variable_does_not_matter_but_two_of_one_setting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("feedmill_namespace", "small")
+    assert load_settings().namespace == "small"
+    # A child gets the setting once, as it is in force here.
+    child = load_settings(namespace="other").environment("host:1")
+    assert [name for name in child if name.upper() == "FEEDMILL_NAMESPACE"] == ["FEEDMILL_NAMESPACE"]
+    monkeypatch.setenv("FEEDMILL_NAMESPACE", "large")
+    assert "FEEDMILL_NAMESPACE and feedmill_namespace are one setting" in refused()
+
+
+def test_unknown_name_in_the_file_or_an_argument_is_refused_with_the_nearest(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"partition in an argument .* did you mean partitions"):
+        load_settings(partition=3)
+    (folder / "feedmill.toml").write_text(f'sasl_pasword = "{HIDDEN}"\n')
+    assert "sasl_pasword in feedmill.toml is no setting: did you mean sasl_password?" in refused()
+
+
+def test_every_variable_that_docs_and_tests_name_is_a_setting() -> None:
+    files = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("*.yml"),
+        ROOT / "Makefile",
+        ROOT / ".ci" / "run",
+    ]
+    files += [path for name in ("tests", "feedmill", "streams", "broker") for path in (ROOT / name).rglob("*.py")]
+    named = {
+        (path.name, name)
+        for path in files
+        if path.name != Path(__file__).name
+        for name in re.findall(r"FEEDMILL_[A-Z0-9_]*[A-Z0-9]\b(?!\.\.\.)(?!_)", path.read_text(encoding="utf-8"))
+    }
+    unknown = {
+        (path, name) for path, name in named if name.removeprefix("FEEDMILL_").lower() not in Settings.model_fields
+    }
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("way", ["repr", "argument", "file", "beside another error"])
+def test_no_secret_is_repeated_by_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str) -> None:
+    if way == "repr":
+        settings = load_settings(**{name: HIDDEN})
+        assert getattr(settings, name).get_secret_value() == HIDDEN
+        assert HIDDEN not in repr(settings) + str(settings) + settings.model_dump_json() + str(dict(settings.shown()))
+        return
+    if way == "argument":
+        with pytest.raises(ConfigError) as caught:
+            load_settings(**{name: [HIDDEN]})
+        assert HIDDEN not in str(caught.value)
+        with pytest.raises(ValidationError) as raw:
+            Settings(**{name: {"x": HIDDEN}})
+        assert HIDDEN not in str(raw.value) + repr(raw.value)
+        return
+    if way == "file":
+        (folder / "feedmill.toml").write_text(f'{name} = ["{HIDDEN}"]\n')
+    else:
+        monkeypatch.setenv(f"FEEDMILL_{name.upper()}", HIDDEN)
+        monkeypatch.setenv("FEEDMILL_SECURITY_PROTOCOL", "SASL_SSL")
+        monkeypatch.setenv("FEEDMILL_PARTITIONS", "none")
+    line = refused()
+    assert name in line or "partitions = 'none'" in line
+
+
+@pytest.mark.parametrize("name", ["bootstrap_servers", "coverage_url", "llm_base_url"])
+def test_no_password_within_an_address_is_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"FEEDMILL_{name.upper()}", f"https://me:{HIDDEN}@host:8443/v1?key={HIDDEN}")
+    if name != "llm_base_url":
+        assert f"FEEDMILL_{name.upper()}" in refused()
+        return
+    settings = load_settings()
+    assert HIDDEN in settings.llm_base_url
+    for text in (repr(settings), str(settings), settings.model_dump_json(), str(dict(settings.shown()))):
+        assert HIDDEN not in text
+        assert "https://host:8443/v1" in text
+
+
+@given(words, words, words)
+def test_no_part_of_a_login_is_shown_of_any_address(user: str, password: str, rest: str) -> None:
+    mark = f"<{password}>"
+    assert mark not in without_credentials(f"http://{user}:{mark}@host/{rest}")
+    assert mark not in without_credentials(f"{user}:{mark}@host")
+
+
+@pytest.mark.parametrize(
+    "token", ["", "short", "x" * 15, "with a space in it", "ümlaut-ümlaut-ümlaut", "x" * 20 + "\n"]
+)
+def test_token_that_is_guessed_or_fits_no_header_is_refused(token: str) -> None:
+    with pytest.raises(ConfigError, match=r"setting token: .* at least 16 characters") as caught:
+        load_settings(token=token)
+    assert not token or token not in str(caught.value)
+
+
+def test_key_without_its_certificate_is_refused() -> None:
+    with pytest.raises(ConfigError, match="ssl_keyfile needs ssl_certfile: set FEEDMILL_SSL_CERTFILE"):
+        load_settings(ssl_keyfile="key.pem")
+
+
+@pytest.mark.parametrize("value", ["{not json", "reduction=0.1"])
+def test_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FEEDMILL_AUGMENT", value)
+    assert refused() == "setting augment: it is not JSON; correct FEEDMILL_AUGMENT"
+
+
+def test_entry_of_a_table_is_named_with_the_variable_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEEDMILL_AUGMENT", '{"reduction": 99}')
+    line = refused()
+    assert "setting augment.reduction = '99'" in line
+    assert "set FEEDMILL_AUGMENT or augment in feedmill.toml" in line
+
+
+@given(
+    password=words,
+    key_password=words,
+    folder=st.sampled_from(["data", "../up", "/absolute/ü", "with space"]),
+    augment=st.dictionaries(words, st.floats(0, 16), max_size=3),
+    prices=st.dictionaries(words, st.tuples(st.floats(0, 1e9), st.floats(0, 1e9)), max_size=3),
+    patience=st.floats(1e-300, 1e300),
+)
+def test_settings_reach_a_child_whole(
+    password: str,
+    key_password: str,
+    folder: str,
+    augment: dict[str, float],
+    prices: dict[str, tuple[float, float]],
+    patience: float,
+) -> None:
+    settings = load_settings(
+        bootstrap_servers="host:1",
+        security_protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username=password,
+        sasl_password=SecretStr(password),
+        ssl_key_password=key_password,
+        ssl_cafile="ca.pem",
+        ssl_certfile="client.pem",
+        data_dir=folder,
+        augment=augment,
+        llm_prices=prices,
+        follow_patience_s=patience,
+    )
+    with mock.patch.dict(os.environ, settings.environment("host:1"), clear=True):
+        child = load_settings()
+    paths = {name: value.absolute() for name, value in settings if isinstance(value, Path)}
+    assert child == settings.model_copy(update=paths)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from producers.scenario.llm.meter import Usage
 from schema.errors import ConfigError, ProducerError
-from schema.settings import Settings
+from schema.settings import Settings, without_credentials
 
 if TYPE_CHECKING:
     import openai
@@ -246,7 +246,7 @@ def _shown(url: str) -> str:
         raise ConfigError(
             "the endpoint's URL is none: give one such as http://127.0.0.1:11434/v1 in FEEDMILL_LLM_BASE_URL"
         )
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    return without_credentials(url)
 
 
 def _part(document: Any, name: str, kind: type) -> Any:

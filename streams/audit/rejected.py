@@ -1,0 +1,54 @@
+"""What rejected holds: rows and dead letters by the raw offsets that they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from schema.dead_letter import is_dead_letter, rejected_rows
+from schema.family import Family
+from schema.record import REJECTED
+from streams.audit.found import Found
+from streams.audit.scan import decode_batch, header, source_of
+
+_COLUMNS: dict[str, pl.DataType] = {"example_id": pl.UInt64(), "source_offset": pl.Int64()}
+
+
+class RejectedLog:
+    """Collects the records of rejected: micro-batches of rows, and dead letters, which say how many rows each is."""
+
+    def __init__(self, family: Family, raw_topic: str) -> None:
+        self._ce_type = (family.name, REJECTED, family.version)
+        self._raw_topic = raw_topic
+        self.found = Found()
+        self.foreign = 0
+
+    def add(self, records: Sequence[Any]) -> None:
+        """Take records of rejected."""
+        letters = [record for record in records if is_dead_letter(record.headers)]
+        for letter in letters:
+            source = self._source_of_letter(letter)
+            if source is None:
+                self.foreign += 1
+            else:
+                self.found.add(source, rejected_rows(letter.value, letter.headers))
+        kept = {id(letter) for letter in letters}
+        batch = decode_batch([record for record in records if id(record) not in kept], self._ce_type, _COLUMNS)
+        self.foreign += batch.foreign
+        rows = batch.per_record(np.ones(batch.frame.height, dtype=np.int64))
+        for index, record in enumerate(batch.records):
+            source = source_of(record, self._raw_topic)
+            if source is None:
+                self.foreign += 1
+            else:
+                self.found.add(source, rows[index])
+
+    def _source_of_letter(self, letter: Any) -> tuple[int, int, int] | None:
+        partition, offset = header(letter, "__connect.errors.partition"), header(letter, "__connect.errors.offset")
+        ours = header(letter, "__connect.errors.topic").decode("utf-8", "replace") == self._raw_topic
+        if not (ours and partition.isdigit() and offset.isdigit()):
+            return None
+        return int(partition), int(offset), int(offset)

@@ -1,0 +1,160 @@
+"""The committed records of a topic between two offsets, and their rows as one frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+from numpy.typing import NDArray
+
+from broker.clients import Connection
+from broker.topics import Extent
+from schema.errors import AuditError, RecordError
+from schema.record import ForeignHeaders, conform, read_table
+
+_POLL_MS = 500
+# Without one record for this long while some are due, the broker is at fault.
+_PATIENCE_POLLS = 60
+# A record is 1 MB at most, and ten times that decompressed: what is decoded at once stays below some hundred MB.
+_RECORDS_AT_ONCE = 32
+# Our own records, within the limits that they were written under.
+_ANY_ROWS = 2**31
+_SOURCE = re.compile(
+    rb"(?P<topic>.{1,400})/(?P<partition>[0-9]{1,9})/(?P<first>[0-9]{1,18})(?:-(?P<last>[0-9]{1,18}))?"
+)
+
+OnOffsets = Callable[[int], None]
+
+
+def scan(
+    connection: Connection, topic: str, stretch: Mapping[int, Extent], on_offsets: OnOffsets
+) -> Iterator[Sequence[Any]]:
+    """Yield the committed records of `topic` within `stretch`, some at a time; those of a partition come in order.
+
+    `on_offsets` is told how many offsets were passed since it was last told.
+
+    Raises:
+        AuditError: the topic cannot be read.
+    """
+    ends = {TopicPartition(topic, number): held.end for number, held in stretch.items() if held.end > held.begin}
+    if not ends:
+        return
+    with closing(connection.consumer(max_poll_records=_RECORDS_AT_ONCE)) as consumer:
+        consumer.assign(list(ends))
+        for partition in ends:
+            consumer.seek(partition, stretch[partition.partition].begin)
+        passed = {partition: stretch[partition.partition].begin for partition in ends}
+        idle = 0
+        while passed:
+            polled = _polled(consumer, topic, passed)
+            for partition in list(passed):
+                at = min(consumer.position(partition), ends[partition])
+                on_offsets(at - passed[partition])
+                idle = 0 if at > passed[partition] else idle
+                passed[partition] = at
+                if at == ends[partition]:
+                    consumer.pause(partition)
+                    del passed[partition]
+            records = [record for batch in polled for record in batch if record.offset < ends[_place(record)]]
+            if records:
+                yield records
+            idle += 1
+            if idle > _PATIENCE_POLLS:
+                where = ", ".join(f"{topic}/{at.partition} from offset {passed[at]}" for at in passed)
+                raise AuditError(f"no records came from {where}: see `feedmill doctor`")
+
+
+def _place(record: Any) -> TopicPartition:
+    return TopicPartition(record.topic, record.partition)
+
+
+def _polled(consumer: Any, topic: str, passed: Mapping[TopicPartition, int]) -> list[Sequence[Any]]:
+    try:
+        return list(consumer.poll(timeout_ms=_POLL_MS).values())
+    except KafkaError as error:
+        if getattr(error, "retriable", False):
+            return []
+        where = ", ".join(f"{topic}/{at.partition} from offset {offset}" for at, offset in passed.items())
+        raise AuditError(f"{where} cannot be read ({type(error).__name__}: {error}): see `feedmill doctor`") from error
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records that a worker wrote, and their rows.
+
+    Attributes:
+        records: the records, as fetched.
+        frame: their rows in order; column `record` (UInt32) is the index of a row's record.
+        foreign: how many other records were left out.
+    """
+
+    records: Sequence[Any]
+    frame: pl.DataFrame
+    foreign: int
+
+    def per_record(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the sum over each record of `values` (one per row); unsigned sums wrap around."""
+        heights = np.bincount(self.frame["record"].to_numpy(), minlength=len(self.records))
+        sums = np.concatenate([np.zeros(1, values.dtype), np.cumsum(values)])
+        ends = np.cumsum(heights)
+        result: NDArray[Any] = sums[ends] - sums[ends - heights]
+        return result
+
+
+def decode_batch(records: Sequence[Any], ce_type: tuple[str, str, int], columns: Mapping[str, pl.DataType]) -> Batch:
+    """Return those of `records` that are whole micro-batches of this `ce_type`, decoded."""
+    whole = []
+    for record in records:
+        try:
+            if ForeignHeaders.parse(record.headers).ce_type == ce_type:
+                whole.append((record, read_table(record.value or b"", columns, _ANY_ROWS)))
+        except RecordError:
+            continue
+    kept, frames = _conformed(whole, columns)
+    heights = [frame.height for frame in frames] if len(frames) == len(kept) else [table.num_rows for _, table in whole]
+    frame = pl.concat([pl.DataFrame(schema=dict(columns)), *frames])
+    record_of_row = pl.Series("record", np.repeat(np.arange(len(kept), dtype=np.uint32), heights))
+    return Batch(kept, frame.with_columns(record_of_row), len(records) - len(kept))
+
+
+def _conformed(
+    whole: Sequence[tuple[Any, pa.Table]], columns: Mapping[str, pl.DataType]
+) -> tuple[list[Any], list[pl.DataFrame]]:
+    """Return the records whose tables have these columns, and one frame of all or one frame each."""
+    tables = [table for _, table in whole]
+    if tables and all(table.schema.equals(tables[0].schema) for table in tables):
+        try:
+            # One conversion for many records: of small records it is most of the cost.
+            return [record for record, _ in whole], [conform(pa.concat_tables(tables), columns)]
+        except RecordError:
+            pass
+    kept, frames = [], []
+    for record, table in whole:
+        try:
+            frames.append(conform(table, columns))
+            kept.append(record)
+        except RecordError:
+            continue
+    return kept, frames
+
+
+def source_of(record: Any, raw_topic: str) -> tuple[int, int, int] | None:
+    """Return (raw partition, first offset, last offset) that a refined record came from; None if it does not say."""
+    match = _SOURCE.fullmatch(header(record, "feedmill-source"))
+    if match is None or match["topic"].decode("utf-8", "replace") != raw_topic:
+        return None
+    first, last = int(match["first"]), int(match["last"] or match["first"])
+    return (int(match["partition"]), first, last) if first <= last else None
+
+
+def header(record: Any, name: str) -> bytes:
+    """Return the last header of that name, which is the one that a worker wrote; empty if there is none."""
+    return next((value or b"" for key, value in reversed(record.headers) if key == name), b"")
