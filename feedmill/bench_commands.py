@@ -14,7 +14,14 @@ from schema.errors import ConfigError, UsageError
 
 NAMES = ("generate", "refine", "pipeline", "feed", "scenario")
 _VARIANTS = ("topic_order",)
-_TABLED = {"name", "rate", "unit", "elapsed_s", "rows", "peers", "peers_missing", *_VARIANTS}
+_FURTHER = {
+    "order": "order",
+    "tokens_per_s": "tokens/s",
+    "rows_per_cpu_s": "rows per CPU s",
+    "cpu_ratio": "ratio by CPU",
+    "padding_share": "padding",
+}
+_TABLED = {"name", "rate", "unit", "elapsed_s", "rows", "peers", "peers_missing", *_VARIANTS, *_FURTHER}
 
 
 def bench_command(
@@ -39,12 +46,21 @@ def bench_command(
     if as_json:
         print(json.dumps(figures))
         return
-    table = Table("what", "rate", "unit", "seconds", "rows", "ratio", title=f"bench {name}")
+    # What some benchmarks measure besides: shown where the figures have it.
+    further = {key: title for key, title in _FURTHER.items() if key in figures or key in (figures["peers"] or [{}])[0]}
+    table = Table("what", "rate", "unit", "seconds", "rows", "ratio", *further.values(), title=f"bench {name}")
     # The same thing measured in another way stands beside it, before what it is compared with.
     for row in (figures, *(figures[key] for key in _VARIANTS if key in figures), *figures["peers"]):
         ratio = f"{row['ratio']:.1f}" if "ratio" in row else ""
         figure = f"{row['rate']:,.0f}", row["unit"], f"{row['elapsed_s']:.2f}", f"{row['rows']:,}", ratio
-        table.add_row(row["name"], *figure)
+        table.add_row(row["name"], *figure, *(_shown(row.get(key)) for key in further))
     Console().print(table)
     for key in sorted(figures.keys() - _TABLED):
         Console().print(f"{key}: {figures[key]}")
+
+
+def _shown(value: float | str | None) -> str:
+    """Return a figure for the table: a share or ratio with two digits, a rate without."""
+    if not isinstance(value, float):
+        return value or ""
+    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"

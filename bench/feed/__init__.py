@@ -1,67 +1,66 @@
-"""`feedmill bench feed`: from stored reductions to padded int64 tensors on one core, beside what others would use.
+"""`feedmill bench feed`: the rate from stored reductions to padded int64 tensors on one core, beside its peers.
 
-Every contender gives the same tensors of the same rows in batches of the same size, in a process of its own that is
-pinned to one core; the broker, where this starts it, has the others. `contenders.py` lists them, `measuring.py` is what
-such a process does, `tensors.py` says what they give and how it is compared. The feed reads a clean topic that this
-fills with what the producer generates, in records as the refine stage writes them.
+All contenders give the same tensors of the same rows in batches of the same size (`contenders`, `tensors`). Each is a
+process of its own, pinned to one core and kept to one thread per library; Kafka has the other cores. A run goes so:
 
-A contender's rate is that of its median pass, and a pass counts from asking for the first batch to the end of the last.
-The first pass is not timed: it is added up and compared with the rows themselves, and a contender that gave anything
-else is an error rather than a figure.
+1. Generate distinct rows, write them to a clean topic in records as the refine stage writes them, and to Parquet.
+2. Start every contender. It stores the rows in its own form and makes one untimed pass. The sums over the tensors of
+   that pass must equal those of the rows; a contender that gave anything else is an error.
+3. Time one pass of each contender in turn, `_REPETITIONS` times over.
+
+`rate` belongs to the median `elapsed_s`, and `rows_per_cpu_s` to the median `cpu_s`. On a busy machine the second is
+the one to compare, because waiting for a core costs no CPU time.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import polars as pl
 
-from bench.feed.contenders import COLUMNS, FEED, PEERS, TOPIC_ORDER, Contender
-from bench.feed.tensors import Tally, tally_of_rows
+from bench.feed.contenders import FEED, PEERS, TOPIC_ORDER, Contender
+from bench.feed.process import BenchmarkError, Measured
+from bench.feed.tensors import COLUMNS, tally_of_rows
 from bench.ground import ground, on_cores
 from broker.clients import Connection
 from broker.topics import topic_name
 from producers.reduction.recipe import ReductionRun
 from producers.reduction.run import generate
 from producers.sink import Layout, encode_block
-from schema.errors import FeedmillError
 from schema.record import CLEAN, Envelope
 from schema.reduction import FAMILY
 
-_ROWS = 900_000
+__all__ = ["BenchmarkError", "measure", "run"]
+
+# So many that the slowest peers take some 20 s a pass.
+_ROWS = 200_000
 _SEED = 3
 # Of generated rows about one in ten is a duplicate, which refine would reject.
 _GENERATED_PER_ROW = 1.25
 _BATCH_SIZE = 256
-_PASSES = 3
+_REPETITIONS = 5
 _PARTITIONS = 4
-_LIMIT_S = 1800.0
-
-
-class BenchmarkError(FeedmillError):
-    """A contender could not be measured, or gave other tensors than the rows it was given stand for."""
 
 
 def run(rows: int = _ROWS) -> dict[str, Any]:
-    """Measure the feed on `rows` distinct reductions, and each peer on as many of them as it can take in some seconds.
+    """Measure the feed and every peer on the same `rows` distinct reductions.
 
-    Keys: those of every benchmark, for the feed shuffled and bucketed, as one trains; `topic_order`, the same for the
-    feed in the order of the topic, which is the peers'; in each peer `ratio`, how many times its rate the feed's is;
-    and `peers_missing`, the distributions that are not installed.
+    The result has the keys of every benchmark, for the feed shuffled and bucketed, and `order`, `cpu_s`,
+    `rows_per_cpu_s`, `tokens_per_s` and `padding_share`. `topic_order` is the same for the feed in the topic's order.
+    Each peer also has `ratio` and `cpu_ratio`: the rate of the feed in the same order over the peer's, by time and by
+    CPU time. `peers_missing` lists distributions that are not installed.
 
     Raises:
         BenchmarkError: a contender failed or gave wrong tensors.
     """
     missing = sorted({name for peer in PEERS for name in peer.needs if _version(name) is None})
-    peers = [peer for peer in PEERS if not set(peer.needs) & set(missing)]
+    present = [peer for peer in PEERS if not set(peer.needs) & set(missing)]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     with ExitStack() as stack:
         with on_cores(set(cores[:-1]) or None):
@@ -70,15 +69,73 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
         frame = _distinct_rows(rows)
         _fill(connection, frame)
         with on_cores(set(cores[-1:]) or None):
-            feed, topic_order, *others = (
-                _measured(contender, connection, frame, folder) for contender in (FEED, TOPIC_ORDER, *peers)
-            )
+            feed, topic_order, *others = measure((FEED, TOPIC_ORDER, *present), connection, frame, folder)
+    same_order = {feed["order"]: feed, topic_order["order"]: topic_order}
+    for other in others:
+        own = same_order[other["order"]]
+        other["ratio"] = own["rate"] / other["rate"]
+        other["cpu_ratio"] = own["rows_per_cpu_s"] / other["rows_per_cpu_s"]
     return {
         **feed,
         "batch_size": _BATCH_SIZE,
-        "peers": [{**other, "ratio": feed["rate"] / other["rate"]} for other in others],
+        "repetitions": _REPETITIONS,
+        "peers": others,
         "peers_missing": missing,
         "topic_order": topic_order,
+    }
+
+
+def measure(
+    contenders: tuple[Contender, ...],
+    connection: Connection,
+    frame: pl.DataFrame,
+    folder: Path,
+    repetitions: int = _REPETITIONS,
+) -> list[dict[str, Any]]:
+    """Return the figures of each contender over the rows of `frame`, which the clean topic of `connection` holds.
+
+    Args:
+        contenders: what to measure; their passes take turns.
+        connection: the broker, with the namespace of the topics.
+        frame: the rows, with `COLUMNS`.
+        folder: where the contenders may store files.
+        repetitions: timed passes of each.
+
+    Raises:
+        BenchmarkError: a contender failed or gave wrong tensors.
+    """
+    rows = frame.select(COLUMNS)
+    stored = folder / "rows.parquet"
+    rows.write_parquet(stored)
+    wanted = tally_of_rows(rows)
+    environment = connection.settings.environment(connection.servers)
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(Measured(contender, stored, _BATCH_SIZE, environment, wanted))
+            for contender in contenders
+        ]
+        timed = [[process.one_pass() for process in started] for _ in range(repetitions)]
+    return [
+        _figures(process, [passes[number] for passes in timed], rows.height, wanted.tokens)
+        for number, process in enumerate(started)
+    ]
+
+
+def _figures(process: Measured, passes: list[dict[str, float]], rows: int, tokens: int) -> dict[str, Any]:
+    elapsed_s, cpu_s = (median(each[name] for each in passes) for name in ("elapsed_s", "cpu_s"))
+    contender = process.contender
+    versions = " ".join(found for name in contender.needs if (found := _version(name)))
+    return {
+        "name": f"{contender.name} {versions}".strip(),
+        "rate": rows / elapsed_s,
+        "unit": "examples/s",
+        "elapsed_s": elapsed_s,
+        "rows": rows,
+        "order": contender.order,
+        "cpu_s": cpu_s,
+        "rows_per_cpu_s": rows / cpu_s,
+        "tokens_per_s": tokens / elapsed_s,
+        "padding_share": process.padding_share,
     }
 
 
@@ -100,30 +157,6 @@ def _fill(connection: Connection, frame: pl.DataFrame) -> None:
         producer.send(clean, record.data, partition=record.partition, headers=envelope.headers())
     producer.flush()
     producer.close()
-
-
-def _measured(contender: Contender, connection: Connection, frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
-    rows = frame.head(contender.rows_at_most or frame.height).select(COLUMNS)
-    stored = folder / f"rows-{rows.height}.parquet"
-    if not stored.exists():
-        rows.write_parquet(stored)
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.feed.measuring", contender.key, str(stored), str(_BATCH_SIZE), str(_PASSES)],
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        # Nothing here is on a hub; without this the libraries look whether it is.
-        env={**connection.settings.environment(connection.servers), "HF_HUB_OFFLINE": "1"},
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise BenchmarkError(f"{contender.name} could not be measured ({last}): see that `make bench-install` is done")
-    told = json.loads(done.stdout.splitlines()[-1])
-    tally, wanted = Tally(*told.pop("tally")), tally_of_rows(rows)
-    if tally != wanted:
-        raise BenchmarkError(f"{contender.name} gave {tally}, and its rows are {wanted}: report it")
-    versions = " ".join(found for name in contender.needs if (found := _version(name)))
-    return {"name": f"{contender.name} {versions}".strip(), "unit": "examples/s", **told}
 
 
 def _version(distribution: str) -> str | None:

@@ -1,27 +1,24 @@
-"""The feed and its peers: each stores rows in its own form and then gives passes over them as `Tensors`.
+"""The list of contenders: the feed and its peers, in the two orders that they are compared in.
 
-A peer is written as a user who knows its library would: local files without compression, nothing shuffled, only the
-columns that are needed, and the fastest encoder we found for what it hands over.
+A contender either gives shuffled rows, bucketed by length in windows of 65,536 rows, or rows in their stored order. It
+is compared with the feed in the same order only, because batches of similar lengths have almost no padding.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import polars as pl
-
-from bench.feed.tensors import Tensors, batch_of, row_of, stacked
-from broker.clients import connect
+from bench.feed import peers
+from bench.feed.peers import Passes, Prepare
+from bench.feed.tensors import Tensors
 from schema.settings import load_settings
 
-COLUMNS = ("term", "span_start", "span_end", "example_id")
+Order = Literal["shuffled", "stored"]
 
-# What a contender gives: each call is one pass.
-Passes = Callable[[], Iterator[Tensors]]
+_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -30,20 +27,20 @@ class Contender:
 
     Attributes:
         key: its name for `bench.feed.measuring`.
-        name: as shown.
-        prepare: (Parquet file of the rows, rows to a batch) -> passes; stores the rows in its own form first.
-        rows_at_most: so that the slow ones take seconds; None is all.
-        needs: the distributions of the extra `bench` that it uses.
+        name: its name in the figures.
+        prepare: stores the rows in its own form and returns its passes.
+        order: the order of the rows that it gives.
+        needs: distributions of the extra `bench` that it uses.
     """
 
     key: str
     name: str
-    prepare: Callable[[Path, int], Passes]
-    rows_at_most: int | None = None
+    prepare: Prepare
+    order: Order
     needs: tuple[str, ...] = ()
 
 
-def _feed(shuffle_seed: int | None, bucket: bool) -> Callable[[Path, int], Passes]:
+def _feed(shuffle_seed: int | None) -> Prepare:
     def prepare(rows: Path, batch_size: int) -> Passes:
         from consumers.feed import Feed, FeedOptions
 
@@ -53,110 +50,79 @@ def _feed(shuffle_seed: int | None, bucket: bool) -> Callable[[Path, int], Passe
             split=None,
             batch_size=batch_size,
             shuffle_seed=shuffle_seed,
-            # On one core there is nothing that making batches ahead could overlap with.
-            options=FeedOptions(bucket=bucket, prefetch=0),
+            # On one core there is nothing that a thread which makes batches ahead could overlap with.
+            options=FeedOptions(bucket=shuffle_seed is not None, prefetch=0),
         )
-        return lambda: (Tensors(made.tokens, made.attention_mask, made.span, made.example_id) for made in feed)
+
+        def one_pass() -> Iterator[Tensors]:
+            for made in feed:
+                yield Tensors(
+                    made.tokens,
+                    made.attention_mask,
+                    made.span,
+                    made.is_normal_form,
+                    made.size,
+                    made.depth,
+                    made.example_id,
+                )
+
+        return one_pass
 
     return prepare
 
 
-def _mosaicml(in_batches: bool) -> Callable[[Path, int], Passes]:
-    """Return how to prepare it with tokens made row by row, as its documentation does, or batch by batch."""
+FEED = Contender(
+    "feed", "feed: clean topic to padded int64 tensors, one core, shuffled and bucketed", _feed(_SEED), "shuffled"
+)
+TOPIC_ORDER = Contender("topic-order", "feed in the order of the topic", _feed(None), "stored")
 
-    def prepare(rows: Path, batch_size: int) -> Passes:
-        from streaming import MDSWriter, StreamingDataset
-        from torch.utils.data import DataLoader
-
-        class Tokenised(StreamingDataset):  # type: ignore[misc]  # its types are not known here
-            def __getitem__(self, index: int) -> Any:
-                sample = super().__getitem__(index)
-                return row_of(*(sample[name] for name in COLUMNS))
-
-        def collate(samples: list[dict[str, Any]]) -> Tensors:
-            terms, starts, ends, ids = ([sample[name] for sample in samples] for name in COLUMNS)
-            return batch_of(terms, starts, ends, ids)
-
-        shards = str(rows.with_suffix(".mds"))
-        kinds = {"term": "str", "span_start": "int32", "span_end": "int32", "example_id": "uint64"}
-        if not Path(shards).exists():
-            with MDSWriter(out=shards, columns=kinds) as writer:
-                for row in pl.read_parquet(rows).iter_rows(named=True):
-                    writer.write(row)
-        form = StreamingDataset if in_batches else Tokenised
-        dataset = form(local=shards, batch_size=batch_size, shuffle=False)
-        loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate if in_batches else stacked)
-        return lambda: iter(loader)
-
-    return prepare
-
-
-def _hugging_face(rows: Path, batch_size: int) -> Passes:
-    from datasets import load_dataset
-
-    dataset = load_dataset("parquet", data_files=str(rows), split="train", streaming=True, columns=list(COLUMNS))
-    return lambda: (batch_of(*(made[name] for name in COLUMNS)) for made in dataset.iter(batch_size=batch_size))
-
-
-def _json_records(rows: Path, batch_size: int) -> Passes:
-    from kafka import TopicPartition
-
-    connection = connect(load_settings())
-    topic = f"{connection.settings.namespace}.json-rows"
-    admin = connection.admin()
-    admin.create_topics({topic: {"num_partitions": 1, "replication_factor": connection.settings.replication_factor}})
-    admin.wait_for_topics([topic])
-    admin.close()
-    frame = pl.read_parquet(rows)
-    producer = connection.producer(value_serializer=lambda row: json.dumps(row).encode())
-    for row in frame.iter_rows(named=True):
-        producer.send(topic, row)
-    producer.flush()
-    producer.close()
-
-    consumer = connection.consumer(value_deserializer=json.loads)
-    partition = TopicPartition(topic, 0)
-    consumer.assign([partition])
-
-    def one_pass() -> Iterator[Tensors]:
-        consumer.seek(partition, 0)
-        left = frame.height
-        while left:
-            held: list[dict[str, Any]] = []
-            while len(held) < min(batch_size, left):
-                polled = consumer.poll(timeout_ms=1000, max_records=min(batch_size, left) - len(held))
-                held.extend(record.value for records in polled.values() for record in records)
-            left -= len(held)
-            terms, starts, ends, ids = ([row[name] for row in held] for name in COLUMNS)
-            yield batch_of(terms, starts, ends, ids)
-
-    return one_pass
-
-
-FEED = Contender("feed", "feed: clean topic to padded int64 tensors, one core, shuffled and bucketed", _feed(7, True))
-TOPIC_ORDER = Contender("topic-order", "feed in the order of the topic", _feed(None, False))
+_DATASETS, _MOSAICML = ("datasets",), ("mosaicml-streaming",)
 PEERS = (
+    Contender(
+        "datasets-arrow",
+        "Hugging Face datasets, streaming Parquet, Arrow format, the feed's planner and encoder",
+        peers.hugging_face_arrow(_SEED),
+        "shuffled",
+        _DATASETS,
+    ),
+    Contender("pyarrow", "pyarrow, Parquet, the feed's planner and encoder", peers.pyarrow_parquet(_SEED), "shuffled"),
+    Contender("polars", "Polars, Parquet, the feed's planner and encoder", peers.polars_parquet(_SEED), "shuffled"),
+    Contender(
+        "datasets-arrow-stored",
+        "Hugging Face datasets, streaming Parquet, Arrow format, the feed's encoder",
+        peers.hugging_face_arrow(None),
+        "stored",
+        _DATASETS,
+    ),
+    Contender("pyarrow-stored", "pyarrow, Parquet, the feed's encoder", peers.pyarrow_parquet(None), "stored"),
+    Contender(
+        "datasets-lists",
+        "Hugging Face datasets, streaming Parquet, Python lists, tokens made by batch",
+        peers.hugging_face_lists,
+        "stored",
+        _DATASETS,
+    ),
+    Contender(
+        "datasets-map",
+        "Hugging Face datasets, streaming Parquet, map, torch format, DataLoader",
+        peers.hugging_face_map,
+        "stored",
+        _DATASETS,
+    ),
     Contender(
         "mosaicml",
         "MosaicML StreamingDataset, local MDS shards, tokens made by row",
-        _mosaicml(in_batches=False),
-        rows_at_most=60_000,
-        needs=("mosaicml-streaming",),
+        peers.mosaicml(in_batches=False),
+        "stored",
+        _MOSAICML,
     ),
     Contender(
         "mosaicml-batches",
         "MosaicML StreamingDataset, local MDS shards, tokens made by batch",
-        _mosaicml(in_batches=True),
-        rows_at_most=60_000,
-        needs=("mosaicml-streaming",),
+        peers.mosaicml(in_batches=True),
+        "stored",
+        _MOSAICML,
     ),
-    Contender(
-        "datasets",
-        "Hugging Face datasets, streaming from Parquet",
-        _hugging_face,
-        rows_at_most=300_000,
-        needs=("datasets",),
-    ),
-    Contender("json", "kafka-python and json, a JSON row to a record", _json_records, rows_at_most=60_000),
+    Contender("json", "kafka-python and json, a JSON row to a record", peers.json_records, "stored"),
 )
 CONTENDERS = {contender.key: contender for contender in (FEED, TOPIC_ORDER, *PEERS)}

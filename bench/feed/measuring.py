@@ -1,51 +1,64 @@
-"""The process that measures one contender: `python -m bench.feed.measuring KEY PARQUET BATCH_SIZE PASSES`.
+"""The process of one contender: `python -m bench.feed.measuring KEY PARQUET BATCH_SIZE`.
 
-Its starter pins it to a core. The last line on stdout is a JSON object: `rate`, `elapsed_s` and `cpu_s` of the median
-pass, `rows` of each, the `padding_share`, and the `tally` of the first, untimed pass.
+It speaks JSON lines on stdout. The first is the `tally` and the `padding_share` of an untimed pass. Then each line on
+stdin asks for one timed pass, which answers `elapsed_s` and `cpu_s`. The process ends with stdin.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
 import torch
 
 from bench.feed.contenders import CONTENDERS
+from bench.feed.peers import Passes
 from bench.feed.tensors import tally_of_batches
 
 
-def measure(key: str, stored: Path, batch_size: int, passes: int) -> dict[str, Any]:
-    """Return the figures of `passes` timed passes, an odd number, of the contender `key` over the rows in `stored`.
+def one_core_threads() -> None:
+    """Keep torch and Arrow to one thread; the starter's environment does so for Polars and OpenMP."""
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
+def timed_pass(one_pass: Passes, rows: int) -> dict[str, float]:
+    """Return the seconds that one pass takes, and its CPU seconds in all threads and finished child processes.
 
     Raises:
-        RuntimeError: two passes gave different numbers of rows.
+        RuntimeError: the pass gave another number of rows.
     """
-    # Where the system cannot pin a process, it still is one thread that works.
-    torch.set_num_threads(1)
-    one_pass = CONTENDERS[key].prepare(stored, batch_size)
+    began, cpu_began = time.perf_counter(), _cpu_s()
+    found = sum(len(tensors.tokens) for tensors in one_pass())
+    figures = {"elapsed_s": time.perf_counter() - began, "cpu_s": _cpu_s() - cpu_began}
+    if found != rows:
+        raise RuntimeError(f"a pass gave {found} rows after one of {rows}")
+    return figures
+
+
+def _cpu_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def main(key: str, stored: str, batch_size: str) -> None:
+    """Measure the contender `key` as often as stdin asks."""
+    # Libraries print on stdout, too: they get stderr instead.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    one_core_threads()
+    one_pass = CONTENDERS[key].prepare(Path(stored), int(batch_size))
     tally, padding_share = tally_of_batches(one_pass())
-    timed = []
-    for _ in range(passes):
-        began, cpu_began = time.perf_counter(), time.process_time()
-        rows = sum(len(tensors.tokens) for tensors in one_pass())
-        timed.append((time.perf_counter() - began, time.process_time() - cpu_began))
-        if rows != tally.rows:
-            raise RuntimeError(f"a pass gave {rows} rows after one of {tally.rows}")
-    elapsed_s, cpu_s = sorted(timed)[passes // 2]
-    return {
-        "rate": tally.rows / elapsed_s,
-        "elapsed_s": elapsed_s,
-        "rows": tally.rows,
-        "cpu_s": cpu_s,
-        "padding_share": padding_share,
-        "tally": tally,
-    }
+    print(json.dumps({"tally": tally, "padding_share": padding_share}), file=answers)
+    for _ in sys.stdin:
+        print(json.dumps(timed_pass(one_pass, tally.rows)), file=answers)
 
 
 if __name__ == "__main__":
-    key, stored, batch_size, passes = sys.argv[1:]
-    print(json.dumps(measure(key, Path(stored), int(batch_size), int(passes))))
+    main(*sys.argv[1:])

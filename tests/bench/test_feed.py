@@ -14,9 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.feed import BenchmarkError, _measured
-from bench.feed.contenders import COLUMNS, FEED, PEERS
-from bench.feed.tensors import Tensors, batch_of, pad_terms, row_of, stacked, tally_of_batches, tally_of_rows
+from bench.feed import BenchmarkError, measure
+from bench.feed.arrow_rows import batches_of
+from bench.feed.contenders import FEED, PEERS
+from bench.feed.tensors import COLUMNS, Tensors, batch_of, pad_terms, row_of, stacked, tally_of_batches, tally_of_rows
 from broker.clients import Connection
 from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
 from consumers.reduction.tensors import decode_tokens
@@ -47,8 +48,15 @@ def test_the_peers_encoder_gives_the_terms_padded(terms: list[str]) -> None:
 @given(terms=TERMS)
 def test_rows_stacked_are_the_batch_that_is_made_at_once(terms: list[str]) -> None:
     numbers = list(range(len(terms)))
-    rows = [row_of(term, number, 2 * number, 2**64 - 1 - number) for number, term in enumerate(terms)]
-    at_once = batch_of(terms, numbers, [2 * number for number in numbers], [2**64 - 1 - number for number in numbers])
+    columns = [
+        numbers,
+        [2 * number for number in numbers],
+        numbers,
+        numbers,
+        [2**64 - 1 - number for number in numbers],
+    ]
+    rows = [row_of(*row) for row in zip(terms, *columns, strict=True)]
+    at_once = batch_of(terms, *columns)
     for one, other in zip(stacked(rows), at_once, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
@@ -63,6 +71,26 @@ def test_what_batches_add_up_to_depends_on_their_rows_alone(size: int, order: li
     tally, padding_share = tally_of_batches(batches(rows[order], size))
     assert tally == tally_of_rows(rows)
     assert 0 <= padding_share < 1
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 5])
+def test_the_parquet_peers_give_the_rows_of_the_tables(shuffle_seed: int | None) -> None:
+    rows = pl.concat(
+        [
+            reductions.valid(50),
+            reductions.frame([reductions.row(50, term="\\.0", span_start=0, span_end=0, steps_total=0)]),
+        ]
+    )
+    tables = [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in rows.iter_slices(30)]
+    made = list(batches_of(tables, 16, shuffle_seed))
+    # A window of 30 rows and one of 21; with a seed the batches of a window are shuffled, too.
+    assert sorted(len(batch.tokens) for batch in made) == [5, 14, 16, 16]
+    assert tally_of_batches(made)[0] == tally_of_rows(rows)
+    in_order = (
+        torch.cat([batch.example_id for batch in made]).tolist()
+        == rows["example_id"].cast(pl.Int64, wrap_numerical=True).to_list()
+    )
+    assert in_order == (shuffle_seed is None)
 
 
 def swapped(made: Tensors) -> Tensors:
@@ -80,8 +108,18 @@ def swapped(made: Tensors) -> Tensors:
         lambda made: made._replace(span=made.span + 1),
         lambda made: made._replace(mask=torch.ones_like(made.mask)),
         lambda made: made._replace(example_id=made.example_id ^ 1),
+        lambda made: made._replace(is_normal_form=~made.is_normal_form),
+        lambda made: made._replace(size=made.depth, depth=made.size),
     ],
-    ids=["two tokens exchanged", "a row left out", "span off by one", "padding counted", "another id"],
+    ids=[
+        "two tokens exchanged",
+        "a row left out",
+        "span off by one",
+        "padding counted",
+        "another id",
+        "normal forms inverted",
+        "size and depth exchanged",
+    ],
 )
 def test_wrong_tensors_add_up_to_something_else(change: object) -> None:
     rows = reductions.valid(20)
@@ -91,7 +129,7 @@ def test_wrong_tensors_add_up_to_something_else(change: object) -> None:
 
 def test_tokens_of_another_type_are_refused() -> None:
     (made,) = batches(reductions.valid(3), 3)
-    with pytest.raises(TypeError, match=r"tokens are torch\.int32, not int64"):
+    with pytest.raises(TypeError, match=r"tokens has dtype torch\.int32, not torch\.int64"):
         tally_of_batches([made._replace(tokens=made.tokens.int())])
 
 
@@ -99,7 +137,7 @@ def test_a_contender_that_gives_other_rows_is_an_error(connection: Connection, t
     rows = reductions.valid(300)
     write(connection, rows)
     with pytest.raises(BenchmarkError, match=r"gave Tally\(rows=300, .* and its rows are Tally\(rows=299,"):
-        _measured(FEED, connection, rows[:-1], tmp_path)
+        measure((FEED,), connection, rows[:-1], tmp_path, repetitions=1)
 
 
 def test_the_command_reports_the_feed_its_peers_and_those_that_are_missing(
@@ -117,8 +155,15 @@ def test_the_command_reports_the_feed_its_peers_and_those_that_are_missing(
     for figures in (told, told["topic_order"], *told["peers"]):
         assert (figures["unit"], figures["rows"]) == ("examples/s", 3000)
         assert figures["rate"] == pytest.approx(figures["rows"] / figures["elapsed_s"])
+        assert figures["rows_per_cpu_s"] == pytest.approx(figures["rows"] / figures["cpu_s"])
+        assert figures["tokens_per_s"] / figures["rate"] == pytest.approx(told["tokens_per_s"] / told["rate"])
+    own = {figures["order"]: figures for figures in (told, told["topic_order"])}
+    assert own.keys() == {peer["order"] for peer in told["peers"]} == {"shuffled", "stored"}
     for peer in told["peers"]:
-        assert peer["ratio"] == pytest.approx(told["rate"] / peer["rate"])
+        same = own[peer["order"]]
+        assert peer["ratio"] == pytest.approx(same["rate"] / peer["rate"])
+        assert peer["cpu_ratio"] == pytest.approx(same["rows_per_cpu_s"] / peer["rows_per_cpu_s"])
+        assert peer["padding_share"] == pytest.approx(same["padding_share"], abs=0.1)
     assert told["padding_share"] < told["topic_order"]["padding_share"]
 
 

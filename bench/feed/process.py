@@ -1,0 +1,116 @@
+"""Starting the process of a contender and asking it for passes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from bench.feed.contenders import Contender
+from bench.feed.tensors import Tally
+from schema.errors import FeedmillError
+
+_END_TIMEOUT_S = 30.0
+# One thread per library for everybody; and nothing here is on a hub, which the libraries would ask.
+_ENVIRONMENT = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+class BenchmarkError(FeedmillError):
+    """A contender could not be measured, or its tensors are not those of its rows."""
+
+
+class Measured:
+    """A contender's process (`bench.feed.measuring`); a context manager that starts and ends it.
+
+    Args:
+        contender: which one.
+        stored: the Parquet file of the rows.
+        batch_size: rows to a batch.
+        environment: environment variables of the process, the broker's settings among them.
+        wanted: the sums that its tensors must have.
+
+    Raises:
+        BenchmarkError: on entry or in `one_pass`: it failed, or its tensors are wrong.
+    """
+
+    def __init__(
+        self, contender: Contender, stored: Path, batch_size: int, environment: Mapping[str, str], wanted: Tally
+    ) -> None:
+        self.contender = contender
+        self.padding_share = 0.0
+        self._command = [sys.executable, "-m", "bench.feed.measuring", contender.key, str(stored), str(batch_size)]
+        self._environment = {**environment, **_ENVIRONMENT}
+        self._wanted = wanted
+        self._process: subprocess.Popen[str]
+        self._errors: IO[str]
+
+    def __enter__(self) -> Measured:
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=self._environment,
+        )
+        try:
+            first = self._answer()
+            tally = Tally(*first["tally"])
+            if tally != self._wanted:
+                raise BenchmarkError(f"{self.contender.name} gave {tally}, and its rows are {self._wanted}: report it")
+        except BaseException:
+            self._end()
+            raise
+        self.padding_share = first["padding_share"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def one_pass(self) -> dict[str, float]:
+        """Return the `elapsed_s` and `cpu_s` of one pass made now."""
+        assert self._process.stdin is not None  # noqa: S101  # made with a pipe
+        try:
+            self._process.stdin.write("pass\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failed() from None
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None  # noqa: S101  # made with a pipe
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._failed()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _failed(self) -> BenchmarkError:
+        status = self._process.wait(_END_TIMEOUT_S)
+        self._errors.seek(0)
+        last = (self._errors.read().strip().splitlines() or [f"status {status}"])[-1]
+        return BenchmarkError(
+            f"{self.contender.name} could not be measured ({last}): check that `make bench-install` was run"
+        )
+
+    def _end(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None  # noqa: S101  # made with pipes
+            # A process that has failed reads no more.
+            with suppress(BrokenPipeError):
+                pipe.close()
+        try:
+            self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
