@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,11 @@ import polars as pl
 import torch
 
 from consumers.batches import Batch, Position, Stamp
-from consumers.reduction.form import ALPHABET, BOS, EOS, PAD, SPECIAL_TOKENS, VOCABULARY_SIZE
+from consumers.reduction.form import ALPHABET, SPECIAL_TOKENS
+from consumers.reduction.term_tokens import FOREIGN, gather_numbers, longest_term, pick_numbers, write_terms
 from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
 from consumers.tensor_form import Indices
 from schema.buffers import strings
-from schema.compiled import compiled
 from schema.errors import FeedError
 
 _log = logging.getLogger("feedmill.feed")
@@ -30,11 +31,6 @@ NO_SPAN = -100
 # Traces that were warned about in this process: each is told once, in whatever window or pass its rows come.
 _warned: set[str | None] = set()
 _MOST_WARNINGS = 10_000
-
-# A foreign character's token has this bit, which no token has.
-_FOREIGN = 1 << 30
-_TOKEN_OF_BYTE = np.full(256, _FOREIGN, dtype=np.int64)
-_TOKEN_OF_BYTE[np.frombuffer(ALPHABET.encode(), dtype=np.uint8)] = np.arange(3, VOCABULARY_SIZE)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,42 +78,16 @@ def pad_terms(
     """
     if rows is None:
         rows = np.arange(len(offsets) - 1, dtype=np.int64)
-    longest = int((offsets[rows + 1] - offsets[rows]).max(initial=0))
-    shape = (len(rows), longest + SPECIAL_TOKENS)
+    shape = (len(rows), longest_term(offsets, rows) + SPECIAL_TOKENS)
     tokens, mask = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.bool_)
-    if _write_rows(flat, offsets, rows, _TOKEN_OF_BYTE, tokens, mask) >= _FOREIGN:
+    if write_terms(flat, offsets, rows, tokens, mask) == FOREIGN:
         raise FeedError("a clean reduction term holds a foreign character: only the refine stage may write that topic")
     return tokens, mask
 
 
-@compiled
-def _write_rows(
-    flat: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    rows: Indices,
-    token_of_byte: npt.NDArray[np.int64],
-    tokens: npt.NDArray[np.int64],
-    mask: npt.NDArray[np.bool_],
-) -> int:
-    """Write tokens and mask, and return all tokens' bits or-ed together."""
-    seen = 0
-    for row in range(len(rows)):
-        begin = offsets[rows[row]]
-        length = offsets[rows[row] + 1] - begin
-        tokens[row, 0] = BOS
-        for column in range(length):
-            token = token_of_byte[flat[begin + column]]
-            seen |= token
-            tokens[row, column + 1] = token
-        tokens[row, length + 1] = EOS
-        tokens[row, length + 2 :] = PAD
-        mask[row, : length + 2] = True
-        mask[row, length + 2 :] = False
-    return seen
-
-
-# Of a row's numbers, in the order in which a window holds them.
-_NUMBERS = ("span_start", "span_end", "size", "depth", "example_id", SOURCE, PARTITION, OFFSET, ROW)
+# The numbers of a row, in the order in which a window holds them: int32 columns, then 64-bit ones.
+_NARROW = ("span_start", "span_end", "size", "depth")
+_WIDE = ("example_id", SOURCE, PARTITION, OFFSET, ROW)
 
 
 class EncodedReductions:
@@ -134,30 +104,27 @@ class EncodedReductions:
     def __init__(self, rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
         self._topics = topics
         self._flat, self._offsets = flat_characters(rows["term"])
-        # Row by row, so that a batch's rows are picked at once.
-        self._numbers = np.empty((rows.height, len(_NUMBERS)), dtype=np.int64)
-        for index, name in enumerate(_NUMBERS):
-            column = rows[name].to_numpy()
-            self._numbers[:, index] = column.view(np.int64) if column.dtype == np.uint64 else column
-        span = self._numbers[:, :2]
-        marked = (span == 0).all(axis=1)
+        # Row by row, so that all numbers of a row are read at once.
+        self._numbers = np.empty((rows.height, len(_NARROW) + len(_WIDE)), dtype=np.int64)
+        narrow = tuple(_column(rows, name, np.int32) for name in _NARROW)
+        wide = tuple(_column(rows, name, np.int64) for name in _WIDE)
         ends = rows["step_k"].eq_missing(rows["steps_total"]).to_numpy()
-        if not ends[marked].all():
-            _warn_of_markers(rows.filter(pl.Series(marked & ~ends)), topics)
-        # Characters to tokens; a marker stays a marker where its trace ends there.
-        span[:] = np.where(marked[:, None], np.where(ends, 0, NO_SPAN)[:, None], span + 1)
+        if gather_numbers(narrow, wide, _read_only(ends), NO_SPAN, self._numbers):
+            is_marker = (rows["span_start"] == 0) & (rows["span_end"] == 0)
+            _warn_of_markers(rows.filter(is_marker & ~pl.Series(ends)), topics)
 
     def batch(self, rows: Indices, stamp: Stamp) -> ReductionBatch:
         """Return the window's rows with these indices (B,) as a batch that shares no memory with the window."""
         tokens, mask = pad_terms(self._flat, self._offsets, rows)
-        picked = np.take(self._numbers, rows, axis=0)
-        # One column after the other, each in a stretch of its own.
-        _, end, size, depth, example_id, *lineage = torch.from_numpy(np.ascontiguousarray(picked.T))
+        span, is_normal_form = np.empty((len(rows), 2), dtype=np.int64), np.empty(len(rows), dtype=np.bool_)
+        columns = np.empty((self._numbers.shape[1] - 2, len(rows)), dtype=np.int64)
+        pick_numbers(self._numbers, rows, span, is_normal_form, columns)
+        size, depth, example_id, *lineage = torch.from_numpy(columns)
         return ReductionBatch(
             tokens=torch.from_numpy(tokens),
             attention_mask=torch.from_numpy(mask),
-            span=torch.from_numpy(np.ascontiguousarray(picked[:, :2])),
-            is_normal_form=end == 0,
+            span=torch.from_numpy(span),
+            is_normal_form=torch.from_numpy(is_normal_form),
             size=size,
             depth=depth,
             example_id=example_id,
@@ -166,6 +133,18 @@ class EncodedReductions:
             global_rows=stamp.global_rows,
             too_long=stamp.too_long,
         )
+
+
+def _column(rows: pl.DataFrame, name: str, dtype: type[np.int32 | np.int64]) -> npt.NDArray[Any]:
+    """Return a column as an array that compiled code takes: one type, read-only; unsigned ids keep their bits."""
+    values = rows[name].to_numpy()
+    return _read_only(values.view(dtype) if values.itemsize == np.dtype(dtype).itemsize else values.astype(dtype))
+
+
+def _read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = values.view()
+    view.setflags(write=False)
+    return view
 
 
 def _warn_of_markers(rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
