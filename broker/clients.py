@@ -6,7 +6,8 @@ Takes settings; gives a `Connection`, whose factories make `kafka-python` client
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -108,6 +109,18 @@ class Connection:
             BrokerUnavailableError: nothing answers at the servers within `settings.broker_timeout_s`.
         """
         return self._client(KafkaAdminClient, overrides)
+
+    @contextmanager
+    def lend_admin(self) -> Iterator[KafkaAdminClient]:
+        """Give an admin client for one question; under `broker.kept_clients` it stays open for the next."""
+        with closing(self.admin()) as admin:
+            yield admin
+
+    @contextmanager
+    def lend_consumer(self, **overrides: Any) -> Iterator[KafkaConsumer]:
+        """Give a consumer for one reading; under `broker.kept_clients` it stays open for the next."""
+        with closing(self.consumer(**overrides)) as consumer:
+            yield consumer
 
     def aiokafka_options(self) -> dict[str, Any]:
         """Return the options that every aiokafka client takes: servers, client id, security."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -153,13 +153,24 @@ def extents(connection: Connection, topic: str) -> dict[int, Extent]:
     Raises:
         BrokerError: the topic does not exist.
     """
+    return identified_extents(connection, topic)[1]
+
+
+def identified_extents(connection: Connection, topic: str) -> tuple[str, dict[int, Extent]]:
+    """Return the `topic_id` and the `extents` of `topic`, asked together.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
     with _admin(connection) as admin:
-        partitions = _partitions(admin, topic)
+        described = _described(admin, topic)
+        partitions = _numbered(topic, described)
         begins = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
         ends = admin.list_partition_offsets(
             dict.fromkeys(partitions, OffsetSpec.LATEST), isolation_level=IsolationLevel.READ_COMMITTED
         )
-    return {found.partition: Extent(begins[found].offset, ends[found].offset) for found in partitions}
+    found = {each.partition: Extent(begins[each].offset, ends[each].offset) for each in partitions}
+    return str(described["topic_id"]), found
 
 
 def write_offsets(connection: Connection, topic: str) -> dict[int, int]:
@@ -256,8 +267,8 @@ def has_records(connection: Connection, topic: str, positions: Mapping[int, int]
     found = dict.fromkeys(positions, False)
     if not open_ends:
         return found
-    with closing(
-        connection.consumer(max_partition_fetch_bytes=PEEK_BYTES, max_poll_records=1, fetch_max_wait_ms=FETCH_WAIT_MS)
+    with connection.lend_consumer(
+        max_partition_fetch_bytes=PEEK_BYTES, max_poll_records=1, fetch_max_wait_ms=FETCH_WAIT_MS
     ) as consumer:
         consumer.assign(list(open_ends))
         for partition, position in starts.items():
@@ -278,13 +289,13 @@ def has_records(connection: Connection, topic: str, positions: Mapping[int, int]
 
 @contextmanager
 def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
-    with closing(connection.admin()) as admin:
-        try:
+    try:
+        with connection.lend_admin() as admin:
             yield admin
-        except KafkaError as error:
-            raise BrokerError(
-                f"Kafka at {connection.servers} could not answer ({type(error).__name__}): see `feedmill doctor`"
-            ) from error
+    except KafkaError as error:
+        raise BrokerError(
+            f"Kafka at {connection.servers} could not answer ({type(error).__name__}): see `feedmill doctor`"
+        ) from error
 
 
 def _described(admin: KafkaAdminClient, topic: str) -> dict[str, Any]:
@@ -295,8 +306,11 @@ def _described(admin: KafkaAdminClient, topic: str) -> dict[str, Any]:
 
 
 def _partitions(admin: KafkaAdminClient, topic: str) -> list[TopicPartition]:
-    found = _described(admin, topic)["partitions"]
-    return sorted(TopicPartition(topic, partition["partition_index"]) for partition in found)
+    return _numbered(topic, _described(admin, topic))
+
+
+def _numbered(topic: str, described: Mapping[str, Any]) -> list[TopicPartition]:
+    return sorted(TopicPartition(topic, partition["partition_index"]) for partition in described["partitions"])
 
 
 def _once_coordinated(ask: Callable[[], Result]) -> Result:

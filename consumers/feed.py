@@ -7,33 +7,35 @@ where in it a feed stands, so that a state is small and a resumed feed goes on w
 In `snapshot` mode a pass goes over offsets that were fixed when the feed was made. In `follow` mode it goes over what
 has come since the last pass began, and passes never end.
 
-Ranks each take every R-th row of every global batch. Loader workers each make every W-th batch, and each of them reads
-the whole topic. In `follow` mode, where no offsets are agreed between processes, rank and worker take the rows with
-`example_id mod (R x W)` of their own instead.
+Ranks each take every R-th row of every global batch. The workers of `loader()` each make every W-th batch, and each of
+them reads the whole topic. In `follow` mode ranks agree on no offsets, so rank r takes the rows with
+`example_id mod R == r`. Workers of a foreign loader share those rows in the same way.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from broker.clients import Connection, connect
+from broker.kept_clients import kept_clients
 from consumers.batches import Batch, Stamp
 from consumers.feed_options import FeedOptions, check_options
 from consumers.forms import form_of
 from consumers.live import next_pass
+from consumers.loader_workers import Failure, WorkerGroup, end_with_trainer
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.predicates import predicate_text
 from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
 from consumers.sequence.windows import Window, windows
-from schema.errors import FeedError
+from schema.errors import FeedError, FeedmillError
 from schema.registry import family_named
 from schema.settings import Settings
 
@@ -103,12 +105,14 @@ class Feed(IterableDataset[Batch]):
         check_options(spec, options)
         self.options = options
         self.connection = source if isinstance(source, Connection) else connect(source)
-        pinned = tuple(pin(self.connection, family, each) for each in options.sources)
+        with kept_clients(self.connection) as kept:
+            pinned = tuple(pin(kept, family, each) for each in options.sources)
         self.spec = dataclasses.replace(spec, sources=pinned)
         self._start_over(0)
         self._passes: tuple[Passes, ...] = ()
         self._resume = False
         self._worker: tuple[int, int] | None = None
+        self._group: WorkerGroup | None = None
 
     @property
     def epoch(self) -> int:
@@ -191,7 +195,8 @@ class Feed(IterableDataset[Batch]):
             raise FeedError(
                 f"the state is that of loader worker {state.worker[0]} of {state.worker[1]}: load it with as many"
             )
-        require_held(self.connection, state.spec, state.cursor)
+        with kept_clients(self.connection) as kept:
+            require_held(kept, state.spec, state.cursor)
         self.spec, self._cursor, self._passes = state.spec, state.cursor, state.passes
         self._worker, self._resume = state.worker, True
 
@@ -215,9 +220,23 @@ class Feed(IterableDataset[Batch]):
         return FeedLoader(self, workers)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.taken(None)
+        return self._taken(None)
 
-    def taken(self, elsewhere: Iterator[Batch] | None) -> Iterator[Batch]:
+    def taken_from_workers(self, start: Callable[[], Iterator[Batch]], group: WorkerGroup) -> Iterator[Batch]:
+        """Yield one pass's batches as the workers make them that `start` starts; they share `group`."""
+        # The workers take a copy of this feed as it is now: where it stands, and their group.
+        self._group = group
+        try:
+            made = start()
+        finally:
+            self._group = None
+            group.close_pipes()
+        try:
+            yield from self._taken(made)
+        finally:
+            group.stop()
+
+    def _taken(self, elsewhere: Iterator[Any] | None) -> Iterator[Any]:
         """Yield one pass's batches and keep count of them; `elsewhere` brings them from a loader's workers."""
         if not self._resume:
             self._abandon()
@@ -227,6 +246,12 @@ class Feed(IterableDataset[Batch]):
         too_long = 0
         try:
             for batch in batches:
+                if isinstance(batch, Failure):
+                    if self._group is None:
+                        raise batch.error
+                    # A worker hands it on to its loader.
+                    yield batch
+                    return
                 self._cursor, too_long = batch.cursor, batch.too_long
                 yield batch
         finally:
@@ -262,43 +287,81 @@ class Feed(IterableDataset[Batch]):
             self._passes = _with(self._passes, Passes(first=epoch, last=epoch, batches=self._cursor.batches))
 
     def _share(self) -> tuple[int, int]:
+        """Return (index, count): in `follow` mode the rows with `example_id mod count == index` are this process's."""
         worker = get_worker_info()
-        index, count = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        # A loader's group of workers agrees on the passes; workers of any other kind follow each for itself.
+        index, count = (0, 1) if worker is None or self._group is not None else (worker.id, worker.num_workers)
         return self.options.rank * count + index, self.options.world * count
 
-    def _prefetched(self) -> Iterator[Batch]:
-        made = self._made()
+    def _turn(self) -> tuple[int, int]:
+        """Return (index, count): this process makes every count-th batch, beginning with that index."""
+        worker = get_worker_info()
+        alone = worker is None or (self.spec.mode == "follow" and self._group is None)
+        return (0, 1) if worker is None or alone else (worker.id, worker.num_workers)
+
+    def _prefetched(self) -> Iterator[Any]:
         # A loader's workers are ahead of the training step already.
-        if self.options.prefetch and get_worker_info() is None:
+        if get_worker_info() is not None:
+            return self._worker_batches()
+        made = self._made()
+        if self.options.prefetch:
             return Prefetched(made, self.options.prefetch)
         return (batch for batch in made if batch is not None)
 
-    def _made(self) -> Iterator[Batch | None]:
-        """Yield the pass's batches of this rank and worker; None now and then where there is nothing yet."""
-        if self.spec.mode == "follow":
-            yield from self._live()
-            return
-        worker = get_worker_info()
-        index, count = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        # Among workers batches go round in turn, from where the feed stood or from the worker's own last.
-        mine = self._cursor.batches + index if self._worker is None else self._cursor.batches - 1 + count
-        for window in windows(self.connection, self.spec, self._cursor):
-            first = window.start.batches
-            numbers = range(max(mine, first), first + len(window.batches))[::count]
-            yield from self._batches(window, [number - first for number in numbers])
-            mine = max(mine, numbers[-1] + count) if numbers else mine
+    def _worker_batches(self) -> Iterator[Any]:
+        """Yield what `_made` makes; in a loader's group of workers an error comes as the last item, a `Failure`."""
+        end_with_trainer()
+        try:
+            yield from (batch for batch in self._made() if batch is not None)
+        except FeedmillError as error:
+            if self._group is None:
+                raise
+            yield Failure(error)
 
-    def _live(self) -> Iterator[Batch | None]:
+    def _made(self) -> Iterator[Batch | None]:
+        """Yield the batches of this rank and worker; None now and then where there is nothing yet.
+
+        Those of one pass in `snapshot` mode, and of pass after pass in `follow` mode.
+        """
+        # Open for as long as batches are made, so that a feed that waits for records opens none.
+        with kept_clients(self.connection) as connection:
+            yield from self._passes_of(connection)
+
+    def _passes_of(self, connection: Connection) -> Iterator[Batch | None]:
+        index, count = self._turn()
+        share = self._share() if self.spec.mode == "follow" else (0, 1)
         cursor = self._cursor
+        # Workers take turns, from where the feed stood or from the worker's own last batch.
+        mine = cursor.batches + index if self._worker is None else cursor.batches - 1 + count
         while True:
-            assert cursor.bounds is not None  # noqa: S101  # every cursor of a feed that follows has them
-            for window in windows(self.connection, self.spec.with_bounds(cursor.bounds), cursor, self._share()):
-                given = cursor.batch if window.start.window == cursor.window else 0
-                yield from self._batches(window, list(range(given, len(window.batches))))
-            waiting = next_pass(self.connection, self.spec, cursor, self.options.linger_s)
-            while (following := next(waiting)) is None:
+            spec = self.spec if cursor.bounds is None else self.spec.with_bounds(cursor.bounds)
+            end = cursor.batches
+            for window in windows(connection, spec, cursor, share):
+                first = window.start.batches
+                end = first + len(window.batches)
+                numbers = range(max(mine, first), end, count)
+                yield from self._batches(window, [number - first for number in numbers])
+                mine = numbers[-1] + count if numbers else mine
+            if self.spec.mode == "snapshot":
+                return
+            # The turns go on from one pass to the next.
+            mine -= end
+            for following in self._next_passes(connection, cursor):
+                if following is not None:
+                    cursor = following
+                    break
+                if self._group is not None and self._group.stopped:
+                    return
                 yield None
-            cursor = following
+
+    def _next_passes(self, connection: Connection, cursor: Cursor) -> Iterator[Cursor | None]:
+        """Yield None until there is a pass after that of `cursor`, and then the next one's cursor."""
+        worker = get_worker_info()
+        if worker is not None and self._group is not None:
+            if worker.id:
+                return self._group.passes_told(worker.id)
+            return self._group.tell_others(next_pass(connection, self.spec, cursor, self.options.linger_s))
+        return next_pass(connection, self.spec, cursor, self.options.linger_s)
 
     def _batches(self, window: Window, numbers: list[int]) -> Iterator[Batch]:
         """Yield this rank's share of the window's batches with these indices."""

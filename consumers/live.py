@@ -27,12 +27,13 @@ def next_pass(connection: Connection, spec: FeedSpec, cursor: Cursor, linger_s: 
 
     Raises:
         BrokerError: a topic is gone.
+        FeedError: a topic was deleted and created again.
     """
     closes_at: float | None = None
     bounds = cursor.bounds or ()
     while True:
         come = tuple(
-            bound if source.repeat else later(connection, bound, source.topic)
+            bound if source.repeat else later(connection, bound, source)
             for bound, source in zip(bounds, spec.sources, strict=True)
         )
         offsets = sum(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader
 
 from consumers.batches import Batch
+from consumers.loader_workers import WorkerGroup
 
 if TYPE_CHECKING:
     from consumers.feed import Feed
@@ -32,7 +33,8 @@ class FeedLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its own iterator class
         if not self.num_workers:
             return iter(self.feed)
-        return self.feed.taken(super().__iter__())
+        context: BaseContext = self.multiprocessing_context
+        return self.feed.taken_from_workers(super().__iter__, WorkerGroup(context, self.num_workers))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the feed's state after the last batch that was taken from here."""

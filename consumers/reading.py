@@ -103,19 +103,17 @@ class TopicReader:
         self._topic = topic
         self._error = error
         self._silence_s = silence_s
-        self._consumer: Any = connection.consumer(max_partition_fetch_bytes=_FETCH_BYTES, retry_backoff_ms=_BACKOFF_MS)
+        self._lent = connection.lend_consumer(max_partition_fetch_bytes=_FETCH_BYTES, retry_backoff_ms=_BACKOFF_MS)
+        self._consumer: Any = None
 
     def __enter__(self) -> TopicReader:
+        self._consumer = self._lent.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections to the broker."""
-        self._consumer.close()
+        self._lent.__exit__(kind, error, trace)
 
     def records(self, order: Sequence[Block]) -> Iterator[tuple[int, Record]]:
         """Yield (number of the block, record) for all records of the blocks, block after block as `order` has them.

@@ -47,8 +47,14 @@ def watch_command(
 ) -> None:
     """Show every stage's topics, rates and lag, live, until Ctrl-C."""
     from broker.clients import connect
+    from broker.kept_clients import kept_clients
 
-    connection = connect(load_settings(), start=False)
+    with kept_clients(connect(load_settings(), start=False)) as connection:
+        watch(connection, interval, once)
+
+
+def watch(connection: Connection, interval_s: float, once: bool) -> None:
+    """Draw every stage's topics, once or until Ctrl-C."""
     flows: dict[str, Flow] = {}
     console = Console()
     if once:
@@ -57,10 +63,10 @@ def watch_command(
     # In a pipe or a log there is no place to draw anew: one look after another.
     while not console.is_terminal:
         console.print(_look(connection, flows))
-        time.sleep(interval)
+        time.sleep(interval_s)
     with Live(_look(connection, flows), console=console, refresh_per_second=4) as live:
         while True:
-            time.sleep(interval)
+            time.sleep(interval_s)
             live.update(_look(connection, flows))
 
 

@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from broker.clients import Connection
+from broker.kept_clients import keeping_clients
 from broker.topics import ensure_topics, has_records, topic_name, undecided, write_offsets
 from producers.requests import RequestBoard, Shares
 from schema.errors import ProducerError
@@ -57,6 +58,7 @@ class FollowProgress:
     rows_missing: int
 
 
+@keeping_clients
 def follow(
     connection: Connection,
     family: Family,

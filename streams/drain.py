@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from broker.clients import Connection
+from broker.kept_clients import keeping_clients
 from broker.topics import committed_positions, ensure_topics, extents, has_records, topic_name, undecided
 from schema.errors import DrainTimeoutError
 from schema.record import LEDGER, RAW
@@ -48,6 +49,7 @@ class DrainProgress:
         return sum(self.raw.values()) + sum(self.ledger.values())
 
 
+@keeping_clients
 def drain(
     connection: Connection,
     family: str,

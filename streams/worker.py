@@ -17,6 +17,7 @@ import faust
 from faust.types import TP, EventT
 
 from broker.clients import Connection
+from broker.kept_clients import keeping_clients
 from broker.topics import ensure_topics, topic_name
 from schema.errors import RefineError
 from schema.family import Family
@@ -57,6 +58,7 @@ class WorkerTotals:
         self.rows_rerouted += progress.rows_rerouted
 
 
+@keeping_clients
 def run_worker(connection: Connection, families: Iterable[Family], on_progress: Callable[[WorkerTotals], None]) -> None:
     """Refine `families` until SIGINT or SIGTERM; call it last in a process of its own.
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from broker.clients import Connection
-from broker.topics import Extent, extents, topic_id, topic_name
+from broker.topics import Extent, identified_extents, topic_id, topic_name
 from consumers.reading import gone
 from consumers.sequence.blocks import remaining
 from consumers.sequence.cursor import Bounds, Cursor
 from consumers.sequence.spec import FeedSpec, PinnedSource
 from schema.errors import FeedError, UsageError
 from schema.record import CLEAN
+
+# A question to the broker takes some milliseconds, and a window of rows some hundreds.
+_CHECK_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ def pin(connection: Connection, family: str, source: Source) -> PinnedSource:
     if source.namespace is not None:
         settings = settings.model_copy(update={"namespace": source.namespace})
     topic = topic_name(settings, family, CLEAN)
-    held = extents(connection, topic)
+    identity, held = identified_extents(connection, topic)
     for side, named in (("start", source.start or {}), ("stop", source.stop or {})):
         for partition, offset in named.items():
             if partition not in held:
@@ -80,7 +84,7 @@ def pin(connection: Connection, family: str, source: Source) -> PinnedSource:
     }
     return PinnedSource(
         topic=topic,
-        topic_id=topic_id(connection, topic),
+        topic_id=identity,
         bounds=bounds,
         weight=source.weight,
         repeat=source.repeat,
@@ -95,14 +99,13 @@ def require_held(connection: Connection, spec: FeedSpec, cursor: Cursor) -> None
         FeedError: a topic was made anew, has fewer partitions, or retention passed an offset; both are named.
     """
     for number, source in enumerate(spec.sources):
-        held = extents(connection, source.topic)
+        now, held = identified_extents(connection, source.topic)
         missing = sorted(set(source.bounds) - set(held))
         if missing:
             raise FeedError(
                 f"the state was saved with {len(source.bounds)} partitions of {source.topic}, and it now has "
                 f"{len(held)}: the topic was made anew, so begin without the state"
             )
-        now = topic_id(connection, source.topic)
         if now != source.topic_id:
             raise FeedError(
                 f"the state was saved with {source.topic} of id {source.topic_id}, and it now has {now}: "
@@ -114,9 +117,50 @@ def require_held(connection: Connection, spec: FeedSpec, cursor: Cursor) -> None
                     raise FeedError(gone(source.topic, partition, offset, held[partition]))
 
 
-def later(connection: Connection, bounds: Bounds, topic: str) -> Bounds:
-    """Return the offsets that have come since `bounds`, with partitions that were added; some may be empty."""
+def later(connection: Connection, bounds: Bounds, source: PinnedSource) -> Bounds:
+    """Return the offsets that have come since `bounds`, with partitions that were added; some may be empty.
+
+    Raises:
+        BrokerError: the topic is gone.
+        FeedError: the topic was deleted and created again.
+    """
+    now, held = identified_extents(connection, source.topic)
+    _require_id(source, now)
     return {
         partition: Extent(bounds[partition].end if partition in bounds else extent.begin, extent.end)
-        for partition, extent in extents(connection, topic).items()
+        for partition, extent in held.items()
     }
+
+
+class TopicCheck:
+    """Checks while a pass goes on that its topics are still those that the feed began with.
+
+    Args:
+        connection: the broker to ask.
+        spec: the feed's.
+    """
+
+    def __init__(self, connection: Connection, spec: FeedSpec) -> None:
+        self._connection, self._sources = connection, spec.sources
+        self._checked_at = -_CHECK_INTERVAL_S
+
+    def check(self, *, now: bool = False) -> None:
+        """Compare the topics' ids with the spec's, unless that was done within the last second; `now` does it always.
+
+        Raises:
+            BrokerError: a topic is gone.
+            FeedError: a topic was deleted and created again.
+        """
+        if not now and time.monotonic() - self._checked_at < _CHECK_INTERVAL_S:
+            return
+        for source in {source.topic: source for source in self._sources}.values():
+            _require_id(source, topic_id(self._connection, source.topic))
+        self._checked_at = time.monotonic()
+
+
+def _require_id(source: PinnedSource, now: str) -> None:
+    if now != source.topic_id:
+        raise FeedError(
+            f"{source.topic} was deleted and created again while this feed read it (its id was {source.topic_id}, and "
+            f"is now {now}): make a new feed, without an old state"
+        )

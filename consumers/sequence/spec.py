@@ -139,6 +139,18 @@ class FeedState:
 
 
 _ADAPTER: TypeAdapter[FeedState] = TypeAdapter(FeedState)
+_CURSOR: TypeAdapter[Cursor] = TypeAdapter(Cursor)
+
+
+def cursor_to_json(cursor: Cursor) -> dict[str, Any]:
+    """Return a cursor as JSON values."""
+    found: dict[str, Any] = _CURSOR.dump_python(cursor, mode="json")
+    return found
+
+
+def cursor_from_json(found: Mapping[str, Any]) -> Cursor:
+    """Return the cursor of `cursor_to_json`'s value."""
+    return _CURSOR.validate_json(json.dumps(dict(found)))
 
 
 def read_state(state: Mapping[str, Any]) -> FeedState:

@@ -24,6 +24,7 @@ from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.lineage import TOKENS
 from consumers.sequence.mixing import last_quotas, quotas
 from consumers.sequence.planning import BatchShape, interleaved, plan
+from consumers.sequence.sources import TopicCheck
 from consumers.sequence.spec import FeedSpec
 from consumers.sequence.stream import Selection, SourceStream
 from consumers.tensor_form import Indices
@@ -82,15 +83,29 @@ def windows(
         columns: the rows' columns; None gives those of the tensor form.
 
     Raises:
-        FeedError: the topic no longer holds an offset, or a record cannot be decoded.
+        BrokerError: a topic is gone.
+        FeedError: a topic was deleted and created again, no longer holds an offset, or holds a record that cannot be
+            decoded.
     """
+    topics = TopicCheck(connection, spec)
+    topics.check()
     # Of the window that the cursor is in, its earlier batches were counted already.
     start = replace(cursor, batch=0, batches=cursor.batches - cursor.batch)
     if not start.places:
         start = replace(start, places=(Place(),) * len(spec.sources))
     for phase in range(cursor.phase, spec.phases):
         selection = Selection(spec, phase, share, columns)
-        start = yield from _phase_windows(connection, spec, replace(start, phase=phase), selection)
+        made = _phase_windows(connection, spec, replace(start, phase=phase), selection)
+        while True:
+            try:
+                window = next(made)
+            except StopIteration as ended:
+                start = ended.value
+                break
+            # Offsets of a topic that was created again hold other rows.
+            topics.check()
+            yield window
+    topics.check(now=True)
 
 
 def _phase_windows(

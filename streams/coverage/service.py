@@ -28,6 +28,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from broker.clients import Connection
+from broker.kept_clients import keeping_clients
 from schema.errors import CoverageError, UnknownFamilyError
 from schema.family import Family
 from schema.registry import families_under, family_named
@@ -44,6 +45,7 @@ _SHUTDOWN_S = 2.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
+@keeping_clients
 def serve(connection: Connection, on_ready: Callable[[str], None]) -> None:
     """Fold and answer until SIGTERM or SIGINT; `on_ready` is told the URL.
 

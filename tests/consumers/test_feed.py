@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -415,3 +416,40 @@ def test_no_choice_of_sizes_loses_or_doubles_a_row(
     options = FeedOptions(window_rows=window_rows, bucket=bucket)
     feed = Feed(connection, "reduction", split=None, batch_size=batch_size, shuffle_seed=seed, options=options)
     assert sorted(ids(feed)) == sorted(rows["example_id"].to_list())
+
+
+def make_again(connection: Connection, rows: pl.DataFrame) -> None:
+    delete_topics(connection, [topic(connection)])
+    write(connection, rows)
+
+
+def test_a_topic_made_again_is_told_at_the_next_pass(connection: Connection, rows: pl.DataFrame) -> None:
+    feed = Feed(connection, "reduction", split=None)
+    assert len(ids(feed)) == COUNT
+    # As many records as before, so that every offset is there.
+    make_again(connection, reductions.valid(COUNT, first=COUNT))
+    with pytest.raises(FeedError, match=r"clean was deleted and created again .*\(its id was \S+, and is now \S+\)"):
+        next(iter(feed))
+
+
+def test_a_topic_made_again_under_a_pass_is_told_before_the_pass_ends(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
+    options = FeedOptions(window_rows=32, prefetch=0)
+    feed = Feed(connection, "reduction", split=None, batch_size=16, shuffle_seed=1, options=options)
+    batches = iter(feed)
+    next(batches)
+    make_again(connection, reductions.valid(COUNT, first=COUNT))
+    time.sleep(1)
+    with pytest.raises(FeedError, match=r"deleted and created again|was asked for"):
+        list(batches)
+
+
+def test_a_topic_made_again_is_told_while_following(connection: Connection, rows: pl.DataFrame) -> None:
+    feed = Feed(connection, "reduction", split=None, batch_size=50, mode="follow", options=FeedOptions(linger_s=0.1))
+    batches = iter(feed)
+    for _ in range(COUNT // 50):
+        next(batches)
+    make_again(connection, pl.concat([rows, reductions.valid(50, first=COUNT)]))
+    with pytest.raises(FeedError, match="clean was deleted and created again"):
+        next(batches)
