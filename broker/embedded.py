@@ -150,6 +150,20 @@ def status(settings: Settings) -> BrokerStatus:
     return BrokerStatus(False, None, None, KAFKA_VERSION, None, layout.data, layout.log_file, None, None)
 
 
+def is_alive(settings: Settings) -> bool:
+    """Return whether the broker that was started last has a living process, be it ready or not."""
+    layout = Layout.of(settings)
+    state = _State.read(layout)
+    return state is not None and jvm.find(layout, state.pid) is not None
+
+
+def started_here(settings: Settings) -> bool:
+    """Return whether the broker runs and is a child of this process."""
+    layout = Layout.of(settings)
+    state = _State.read(layout)
+    return state is not None and jvm.find(layout, state.pid) is not None and jvm.is_child(state.pid)
+
+
 def tail_log(settings: Settings, lines: int = 20) -> list[str]:
     """Return the last lines of Kafka's log; where there are none, of what the JVM wrote."""
     layout = Layout.of(settings)

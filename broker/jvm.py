@@ -133,6 +133,11 @@ def find(layout: Layout, pid: int) -> psutil.Process | None:
     return process
 
 
+def is_child(pid: int) -> bool:
+    """Return whether this process started the JVM `pid`."""
+    return pid in _children
+
+
 def search(layout: Layout) -> psutil.Process | None:
     """Look among all processes for the Kafka of this layout, for when its pid was lost."""
     for process in psutil.process_iter(["pid", "cmdline"]):

@@ -1,7 +1,7 @@
 """The command line: what it holds, and what its users see of an error.
 
 Exit status: 0 done; 1 failed, with one line that says what and how to mend it; 2 wrong usage, with one line; 130 after
-Ctrl-C. `--debug` shows the traceback.
+Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, but 0 for a service (`feedmill.signals`). `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from feedmill import broker_commands, coverage_commands, produce_commands, service_commands
+from feedmill import broker_commands, coverage_commands, produce_commands, service_commands, signals
 from feedmill.audit_command import audit_command
 from feedmill.bench_commands import bench_command
 from feedmill.compare_command import compare_command
@@ -26,7 +26,7 @@ from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
 
-# As a shell reports a process that SIGINT ended.
+# What Typer returns for a command that was interrupted.
 _INTERRUPTED = 130
 
 app = typer.Typer(
@@ -77,6 +77,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    signals.install()
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(arguments))
 
@@ -92,7 +93,7 @@ def run(arguments: list[str]) -> int:
         # Without a message the help has been shown instead.
         return _tell(f"{told}: see `{path} --help`", error.exit_code) if told else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _tell("stopped", _INTERRUPTED)
+        return _tell("stopped", signals.interrupted_status())
     except FeedmillError as error:
         if "--debug" in arguments:
             raise
@@ -100,10 +101,15 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if signals.was_told_to_stop():
+            # A library may put an error of its own in the place of an interrupt.
+            return _tell(f"stopped ({type(error).__name__})", signals.interrupted_status())
         line = str(error).partition("\n")[0]
         return _tell(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
     # Typer ends an interrupted command by itself, with its status and without a word.
-    return _tell("stopped", _INTERRUPTED) if status == _INTERRUPTED else status if isinstance(status, int) else 0
+    if status == _INTERRUPTED:
+        return _tell("stopped", signals.interrupted_status())
+    return status if isinstance(status, int) else 0
 
 
 def _tell(line: str, status: int) -> int:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from broker.clients import connect
 from feedmill.progress import Advance, progress
+from feedmill.signals import service
 from schema.registry import family_named
 from schema.settings import load_settings
 
@@ -22,6 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 
 
 @app.command("serve")
+@service
 def serve_command() -> None:
     """Fold the ledgers as they grow; serve the dashboard, the API and /metrics until stopped."""
     from streams.coverage.service import serve

@@ -60,11 +60,17 @@ def demo_command(
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn fresh and printed if absent.")] = None,
 ) -> None:
     """Show it all: Kafka, generation, refining, coverage, a replay file and a first model."""
+    from feedmill.services import broker_while_needed
+
     # Before the first minute's work, not after it.
     require_torch()
     settings = load_settings()
     console = Console()
-    with _broker(settings, console) as connection, _services(settings, connection) as services:
+    with (
+        broker_while_needed(settings, lambda line: console.print(f"[dim]{line}[/]")) as connection,
+        _services(settings, connection) as services,
+    ):
+        console.print(f"Kafka at {connection.servers}")
         paces = _fill(connection, services, count, seed, console)
         paces.append(_close_gaps(connection, console))
         report = _coverage(connection, FAMILY, console)
@@ -76,22 +82,6 @@ def demo_command(
         paces.append(pace)
         _show_samples(trained.samples[:_SAMPLES], console)
         _close(console, paces, report, replayed, trained)
-
-
-@contextmanager
-def _broker(settings: Settings, console: Console) -> Iterator[Connection]:
-    """A connection to the configured Kafka, or to the embedded one; that is stopped again if the demo started it."""
-    from broker import embedded
-    from broker.clients import connect
-
-    own = settings.bootstrap_servers is None and not embedded.status(settings).running
-    try:
-        connection = connect(settings, on_progress=lambda line: console.print(f"[dim]{line}[/]"))
-        console.print(f"Kafka at {connection.servers}")
-        yield connection
-    finally:
-        if own:
-            embedded.stop(settings)
 
 
 @contextmanager

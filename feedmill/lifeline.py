@@ -1,7 +1,7 @@
 """A child service that ends with its parent: `python -m feedmill.lifeline worker` is `feedmill worker` on a lifeline.
 
 The parent holds the write end of the child's standard input. However the parent ends, `kill -9` included, the pipe
-closes, and the child ends itself as if told to by SIGTERM.
+closes, and the child ends itself as if told to by SIGTERM; at the latest after a minute, whatever it is at.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 from feedmill.cli import main
+
+# Longer than an orderly end takes, the slowest of which is a worker's.
+_END_WITHIN_S = 60.0
 
 
 def _end_with_parent() -> None:
@@ -18,6 +22,8 @@ def _end_with_parent() -> None:
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_END_WITHIN_S)
+    os._exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feedmill.signals import service
 from schema.errors import FeedmillError
 from schema.registry import FAMILIES, family_named
 from schema.settings import load_settings
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LINE_INTERVAL_S = 5.0
 
 
+@service
 def worker_command(
     families: Annotated[
         list[str] | None, typer.Argument(metavar="[FAMILY]...", help="Families to refine; all if none is named.")
@@ -30,8 +31,6 @@ def worker_command(
     from broker.clients import connect
     from streams.worker import run_worker
 
-    # Told to stop before the worker listens for it: that is an orderly end too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     chosen = [family_named(name) for name in families or FAMILIES]
     connection = connect(load_settings())
     print(f"worker: refining {', '.join(family.name for family in chosen)} at {connection.servers}", flush=True)
@@ -69,18 +68,24 @@ class WorkerLines:
         )
 
 
+@service
 def up_command(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Refine workers to run.")] = 1,
 ) -> None:
-    """Run the broker, the refine workers and the coverage service until Ctrl-C; what ends is started again."""
-    from broker.clients import connect
+    """Run the broker, the refine workers and the coverage service until Ctrl-C; what ends is started again.
+
+    An embedded broker that ran before is left running; one that `up` started stops with it.
+    """
     from broker.topics import ensure_topics
-    from feedmill.services import keep_running, running
+    from feedmill.services import broker_while_needed, keep_running, running
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
     settings = load_settings()
-    connection = connect(settings, on_progress=lambda line: print(line, flush=True))
-    ensure_topics(connection, FAMILIES)
-    with running(settings, connection.servers, workers) as services:
-        print(f"Kafka at {connection.servers}; {workers} worker(s) and the coverage service are starting", flush=True)
-        print(f"logs: {settings.data_dir / 'logs'}; live view: feedmill watch; stop with Ctrl-C", flush=True)
-        keep_running(services, lambda line: print(line, flush=True))
+    with broker_while_needed(settings, tell) as connection:
+        ensure_topics(connection, FAMILIES)
+        with running(settings, connection.servers, workers) as services:
+            tell(f"Kafka at {connection.servers}; {workers} worker(s) and the coverage service are starting")
+            tell(f"logs: {settings.data_dir / 'logs'}; live view: feedmill watch; stop with Ctrl-C")
+            keep_running(settings, connection.servers, services, tell)

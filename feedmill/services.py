@@ -1,6 +1,6 @@
-"""The services of one machine, as child processes: the refine worker and the coverage service.
+"""The services of one machine, as child processes: the refine worker and the coverage service; and their broker.
 
-Takes settings; gives a context in which the services run, each with its log file under the data folder. However the
+Takes settings; gives contexts in which they run, each service with its log file under the data folder. However a
 context is left, nothing it started is left running.
 """
 
@@ -15,15 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Never
 
-from schema.errors import FeedmillError
+from broker import embedded
+from broker.clients import Connection, connect
+from schema.errors import BrokerError, FeedmillError
 from schema.settings import Settings
 
 _STOP_WITHIN_S = 30.0
 _LOG_LINES = 3
 _LOOK_INTERVAL_S = 0.5
-# A service that has lived this long was in order, and is started again at once.
+# A service that has lived this long was in order, and is started again soon.
 _SETTLED_AFTER_S = 60.0
 _RESTART_WITHIN_S = 30.0
+_BROKER_AGAIN_S = 5.0
 
 
 class ServiceError(FeedmillError):
@@ -32,14 +35,20 @@ class ServiceError(FeedmillError):
 
 @dataclass
 class Service:
-    """A child process that runs a `feedmill` command, and its log file; `launch` starts that command anew."""
+    """A child process that runs a `feedmill` command against some servers, and its log file.
+
+    `launch` starts the command again, against the servers that it is given.
+    """
 
     name: str
     process: subprocess.Popen[bytes]
     log_file: Path
-    launch: Callable[[], subprocess.Popen[bytes]]
+    servers: str
+    launch: Callable[[str], subprocess.Popen[bytes]]
     launched_at: float = field(default_factory=time.monotonic)
     ends_in_a_row: int = 0
+    # When to start it again, and why it ended; while it runs, None.
+    due: tuple[float, str] | None = None
 
     def check(self) -> None:
         """Raise ServiceError, with the last lines of its log, if the service has ended."""
@@ -53,28 +62,44 @@ class Service:
         return f"{' / '.join(lines) or 'it said nothing'} (log: {self.log_file})"
 
     def revive(self) -> str | None:
-        """Start the service again if it has ended, and return why it did; None if it runs.
+        """Start the service again if it has ended and its time has come, and return why it ended; else None.
 
         One that keeps ending soon after its start is started again after 1, 2, 4, ... seconds, 30 at most.
         """
-        try:
-            self.check()
-        except ServiceError as error:
-            lived_s = time.monotonic() - self.launched_at
-            self.ends_in_a_row = self.ends_in_a_row + 1 if lived_s < _SETTLED_AFTER_S else 0
-            time.sleep(min(2.0**self.ends_in_a_row, _RESTART_WITHIN_S))
-            self._let_go()
-            self.process, self.launched_at = self.launch(), time.monotonic()
-            return str(error)
-        return None
+        now = time.monotonic()
+        if self.due is None:
+            try:
+                self.check()
+            except ServiceError as error:
+                self.ends_in_a_row = self.ends_in_a_row + 1 if now - self.launched_at < _SETTLED_AFTER_S else 0
+                self.due = (now + min(2.0 ** min(self.ends_in_a_row, 10), _RESTART_WITHIN_S), str(error))
+        if self.due is None or now < self.due[0]:
+            return None
+        reason = self.due[1]
+        self._launch()
+        return reason
 
-    def _let_go(self) -> None:
+    def move(self, servers: str) -> None:
+        """Run against `servers` from now on; one that has ended is started again at once."""
+        self.ends_in_a_row = 0
+        if self.servers == servers and self.process.poll() is None:
+            return
+        self.stop()
+        self.servers = servers
+        self._launch()
+
+    def _launch(self) -> None:
+        self.let_go()
+        self.process, self.launched_at, self.due = self.launch(self.servers), time.monotonic(), None
+
+    def let_go(self) -> None:
+        """Close the lifeline: the service begins to end in order."""
         if self.process.stdin is not None:
             self.process.stdin.close()
 
     def stop(self) -> None:
         """Let go of the lifeline, wait for an orderly end, and kill what does not end."""
-        self._let_go()
+        self.let_go()
         try:
             self.process.wait(_STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -88,7 +113,7 @@ def start(settings: Settings, servers: str, name: str, arguments: Sequence[str])
     log_file.parent.mkdir(parents=True, exist_ok=True)
     log_file.unlink(missing_ok=True)
 
-    def launch() -> subprocess.Popen[bytes]:
+    def launch(servers: str) -> subprocess.Popen[bytes]:
         with log_file.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "feedmill.lifeline", *arguments],
@@ -100,7 +125,7 @@ def start(settings: Settings, servers: str, name: str, arguments: Sequence[str])
                 start_new_session=True,
             )
 
-    return Service(name, launch(), log_file, launch)
+    return Service(name, launch(servers), log_file, servers, launch)
 
 
 @contextmanager
@@ -113,13 +138,49 @@ def running(settings: Settings, servers: str, workers: int = 1) -> Iterator[list
         services.extend(start(settings, servers, name, ["worker"]) for name in names)
         yield services
     finally:
-        for service in reversed(services):
+        # All at once: they need not wait for one another.
+        for service in services:
+            service.let_go()
+        for service in services:
             service.stop()
 
 
-def keep_running(services: Sequence[Service], tell: Callable[[str], None]) -> Never:
-    """Start again whatever ends, telling why; returns only by KeyboardInterrupt."""
+@contextmanager
+def broker_while_needed(settings: Settings, tell: Callable[[str], None]) -> Iterator[Connection]:
+    """Give a connection to the configured Kafka or the embedded one; what this process started ends with the context.
+
+    An embedded broker that ran already is left running.
+
+    Raises:
+        BrokerError: as `broker.clients.connect`.
+    """
+    try:
+        yield connect(settings, on_progress=tell)
+    finally:
+        if settings.bootstrap_servers is None and embedded.started_here(settings):
+            embedded.stop(settings)
+
+
+def keep_running(settings: Settings, servers: str, services: Sequence[Service], tell: Callable[[str], None]) -> Never:
+    """Start again whatever ends, telling why: services, and the embedded broker; returns only by KeyboardInterrupt.
+
+    The broker comes back at the port that it had, where clients look for it. If somebody has taken that port meanwhile,
+    the services move with the broker.
+    """
+    again_at = 0.0
     while True:
+        if settings.bootstrap_servers is None and not embedded.is_alive(settings) and time.monotonic() >= again_at:
+            tell("the embedded broker ended: starting it again")
+            port = int(servers.rpartition(":")[2])
+            try:
+                servers = embedded.start(settings.model_copy(update={"broker_port": port})).servers or servers
+            except BrokerError as error:
+                tell(str(error))
+                again_at = time.monotonic() + _BROKER_AGAIN_S
+                continue
+            tell(f"Kafka at {servers} again")
+            for service in services:
+                service.move(servers)
         for service in services:
             reason = service.revive()
             if reason is not None:

@@ -33,8 +33,11 @@ def test_the_demo_shows_every_stage(called: Command, connection: Connection) -> 
     assert f"{replayed.height:,} clean" in out
 
 
-@pytest.mark.parametrize("line", ["Kafka at", "generating", "refine: "])
-def test_an_interrupt_leaves_nothing_running(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [("Kafka at", signal.SIGINT), ("generating", signal.SIGTERM), ("refine: ", signal.SIGHUP)],
+)
+def test_an_interrupt_leaves_nothing_running(tmp_path: Path, line: str, number: signal.Signals) -> None:
     """The demo with an embedded broker of its own, interrupted once it has said `line`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FEEDMILL_")}
     data = str(tmp_path / "data")
@@ -52,8 +55,8 @@ def test_an_interrupt_leaves_nothing_running(tmp_path: Path, line: str) -> None:
         assert time.monotonic() < deadline, log.read_text()
         assert demo.poll() is None, log.read_text()
         time.sleep(0.02)
-    demo.send_signal(signal.SIGINT)
-    assert demo.wait(90) == 130, log.read_text()
+    demo.send_signal(number)
+    assert demo.wait(90) == 128 + number, log.read_text()
     left = [process for process in psutil.process_iter(["cmdline", "environ"]) if _belongs(process, data)]
     assert left == []
     assert log.read_text().rstrip().endswith("feedmill: stopped")

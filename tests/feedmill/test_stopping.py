@@ -1,0 +1,221 @@
+"""SIGTERM, SIGHUP and Ctrl-C with real processes: every command stops in order, says so, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from broker import embedded, ports
+from broker.clients import Connection, connect
+from broker.kraft import HOST
+from broker.topics import ensure_topics, extents, topic_name
+from producers.reduction.recipe import ReductionRun
+from producers.reduction.run import produce
+from schema.record import CLEAN, RAW, encode
+from schema.settings import Settings, load_settings
+from streams.drain import drain
+from tests.consumers.records import envelope, transaction
+from tests.feedmill.conftest import Command
+from tests.reductions import valid
+
+_LIMIT_S = 120.0
+
+
+@dataclass
+class Running:
+    """A `feedmill` command as a child, and what it has printed."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _LIMIT_S
+        while not true():
+            assert time.monotonic() < deadline, self.said()
+            assert self.process.poll() is None, self.said()
+            time.sleep(0.05)
+
+    def stop(self, number: signal.Signals) -> int:
+        """Send the signal; return the exit status, once nothing that the command started is left."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(number)
+        status = self.process.wait(_LIMIT_S)
+        _, left = psutil.wait_procs(children, timeout=10)
+        assert left == [], self.said()
+        assert "Traceback" not in self.said()
+        return status
+
+
+@contextmanager
+def command(settings: Settings, log: Path, *arguments: str, stdin: int = subprocess.DEVNULL) -> Iterator[Running]:
+    environment = settings.environment(settings.bootstrap_servers or "")
+    if settings.bootstrap_servers is None:
+        del environment["FEEDMILL_BOOTSTRAP_SERVERS"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "feedmill", *arguments],
+            stdin=stdin,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+    try:
+        yield Running(process, log)
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+            child.kill()
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def raw_offsets(connection: Connection) -> int:
+    return sum(each.end for each in extents(connection, topic_name(connection.settings, "reduction", RAW)).values())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_producer_that_is_stopped_keeps_what_it_sent_and_ends_its_processes(
+    settings: Settings, connection: Connection, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    ensure_topics(connection, ["reduction"])
+    with command(
+        settings, tmp_path / "log", "produce", "reduction", "--count", "100000000", "--seed", "1", "--workers", "2"
+    ) as running:
+        running.wait_until(lambda: raw_offsets(connection) > 0)
+        assert running.stop(number) == status
+    assert running.said().splitlines()[-1] == "feedmill: stopped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ready"),
+    [
+        (["produce", "scenario", "--count", "100000000", "--seed", "1"], "seed 1"),
+        (["produce", "reduction", "--follow", "--seed", "1"], "seed 1"),
+        (["drain", "reduction"], "draining"),
+        (["watch"], "Kafka at"),
+    ],
+    ids=" ".join,
+)
+def test_command_ends_by_sigterm_with_status_143(
+    settings: Settings, connection: Connection, tmp_path: Path, arguments: list[str], ready: str
+) -> None:
+    ensure_topics(connection, ["reduction", "scenario"])
+    produce(connection, ReductionRun(count=100, seed=1, workers=1))
+    with command(settings, tmp_path / "log", *arguments) as running:
+        running.wait_until(lambda: ready in running.said())
+        time.sleep(1)
+        assert running.stop(signal.SIGTERM) == 143, running.said()
+    assert running.said().splitlines()[-1] == "feedmill: stopped"
+
+
+def test_replay_that_is_stopped_leaves_no_file(settings: Settings, connection: Connection, tmp_path: Path) -> None:
+    frame = valid(2048)
+    ensure_topics(connection, ["reduction"])
+    topic = topic_name(settings, "reduction", CLEAN)
+    with transaction(connection) as producer:
+        for _ in range(1_000):
+            producer.send(topic, encode(frame), partition=0, headers=envelope(frame))
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = ["replay", "reduction", "--out", str(out / "rows.jsonl")]
+    with command(settings, tmp_path / "log", *arguments) as running:
+        running.wait_until(lambda: any(out.iterdir()))
+        assert running.stop(signal.SIGTERM) == 143
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("arguments", "ready"),
+    [(["worker", "reduction"], "refining"), (["coverage", "serve"], "coverage service at")],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_service_that_is_told_to_stop_ends_with_status_0(
+    settings: Settings,
+    connection: Connection,
+    tmp_path: Path,
+    arguments: list[str],
+    ready: str,
+    number: signal.Signals,
+) -> None:
+    with command(settings, tmp_path / "log", *arguments) as running:
+        running.wait_until(lambda: ready in running.said())
+        assert running.stop(number) == 0, running.said()
+
+
+def test_sigterm_reaches_a_background_job_that_ignores_ctrl_c(settings: Settings, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with command(settings, tmp_path / "log", "watch") as running:
+            running.wait_until(lambda: "Kafka at" in running.said())
+            assert running.stop(signal.SIGTERM) == 143
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_hang_up_that_is_ignored_stays_ignored(settings: Settings, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with command(settings, tmp_path / "log", "watch") as running:
+            running.wait_until(lambda: "Kafka at" in running.said())
+            running.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            assert running.process.poll() is None
+            assert running.stop(signal.SIGTERM) == 143
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_up_starts_its_killed_broker_again_and_stops_what_it_started(tmp_path: Path) -> None:
+    settings = load_settings(
+        data_dir=tmp_path / "data", broker_port=ports.free_port(HOST), broker_heap_mb=256, bootstrap_servers=None
+    )
+    with command(settings, tmp_path / "log", "up") as running:
+        running.wait_until(lambda: "are starting" in running.said())
+        first = embedded.status(settings)
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+        running.wait_until(lambda: f"Kafka at {first.servers} again" in running.said())
+        again = embedded.status(settings)
+        assert (again.running, again.servers) == (True, first.servers)
+        assert again.pid != first.pid
+        # The children came through, or were started again: they refine and fold what comes now.
+        connection = connect(settings)
+        produce(connection, ReductionRun(count=300, seed=1, workers=1))
+        drain(connection, "reduction", _LIMIT_S)
+        assert running.stop(signal.SIGTERM) == 0, running.said()
+    assert not embedded.status(settings).running
+    assert "stopped in order" in running.said().splitlines()[-1]
+    for log in (settings.data_dir / "logs").iterdir():
+        assert "Traceback" not in log.read_text()
+
+    # A broker that ran before is not its own: it stays.
+    before = embedded.start(settings)
+    try:
+        with command(settings, tmp_path / "log", "up") as running:
+            running.wait_until(lambda: "are starting" in running.said())
+            assert running.stop(signal.SIGINT) == 0, running.said()
+        assert embedded.status(settings).pid == before.pid
+    finally:
+        embedded.stop(settings)
+
+
+def test_interrupt_within_the_process_is_status_130(called: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feedmill.watch._look", lambda *_: signal.raise_signal(signal.SIGINT))
+    status, _, err = called("watch", "--once")
+    assert (status, err.splitlines()[-1]) == (130, "feedmill: stopped")
