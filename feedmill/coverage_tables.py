@@ -11,6 +11,7 @@ from rich.text import Text
 
 from feedmill.heatmap import heatmap
 from schema.family import Family
+from streams.coverage.report import foreign_lines
 
 _BAR_WIDTH = 30
 _GAPS_SHOWN = 10
@@ -19,6 +20,7 @@ _GAPS_SHOWN = 10
 def report_tables(family: Family, report: Mapping[str, Any]) -> Group:
     """Return all of the report: accounting, marginals, heatmap, reasons, quotas, gaps; in 80 columns."""
     parts: list[RenderableType] = [accounting_line(report), coverage_line(report)]
+    parts += [Text(line, style="bold red") for line in foreign_lines(report)]
     parts += [marginal_bars(axis, bins) for axis, bins in report["axes"].items()]
     parts += [heatmap(family, report["cells"]), reasons_table(report), quotas_table(report), gaps_table(report)]
     return Group(*(item for part in parts for item in (part, "")))
@@ -31,6 +33,8 @@ def accounting_line(report: Mapping[str, Any]) -> Text:
     line.append(
         f"{report['rows_clean']:,} clean + {report['rows_rejected']:,} rejected + {report['rows_rerouted']:,} rerouted"
     )
+    if report["rows_lost"]:
+        line.append(f" + {report['rows_lost']:,} lost to retention", style="bold red")
     return line
 
 

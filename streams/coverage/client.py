@@ -101,18 +101,21 @@ class OwnCoverage:
         """Return the report."""
         name = family_named(family).name
         self._fold.to_end()
+        self._fold.check(name)
         return coverage_report(self._families[name], self._store.counts(name))
 
     def gaps(self, family: str) -> list[dict[str, Any]]:
         """Return what is missing."""
         name = family_named(family).name
         self._fold.to_end()
+        self._fold.check(name)
         return gaps(self._families[name], self._store.counts(name))
 
     def positions(self, family: str) -> dict[int, int]:
         """Return the positions folded up to."""
         family_named(family)
         self._fold.to_end()
+        self._fold.check(family)
         return {partition: end for (name, partition), end in self._store.positions().items() if name == family}
 
 
@@ -173,7 +176,7 @@ def rebuild(connection: Connection) -> None:
 
     Raises:
         CoverageOwnedError: a service or another command owns the store.
-        CoverageError: the ledger cannot be folded.
+        CoverageError: the ledger of a family cannot be folded; those of the others were.
     """
     folder = coverage_folder(connection.settings)
     with ExitStack() as stack:
@@ -181,6 +184,8 @@ def rebuild(connection: Connection) -> None:
         remove_store(folder)
         _, fold = _opened(connection, stack)
         fold.to_end()
+        for family in fold.families:
+            fold.check(family)
 
 
 def _view(connection: Connection, stack: ExitStack) -> CoverageView:

@@ -12,6 +12,7 @@ from typing import Any
 
 from schema.family import Family
 from streams.coverage.grid import Grid, Slot, cell_grid
+from streams.coverage.report import foreign_lines
 
 REFRESH_S = 3
 
@@ -42,32 +43,53 @@ setInterval(async () => {
 """
 
 
-def page(families: Mapping[str, Family], reports: Iterable[Mapping[str, Any]], nonce: str) -> str:
-    """Return the whole page; `nonce` is the one that the response's Content-Security-Policy allows."""
+def page(
+    families: Mapping[str, Family],
+    reports: Iterable[Mapping[str, Any]],
+    nonce: str,
+    troubles: Mapping[str, str] | None = None,
+) -> str:
+    """Return the whole page.
+
+    Args:
+        families: those of the reports, by name.
+        reports: as `streams.coverage.report.coverage_report` gives them.
+        nonce: the one that the response's Content-Security-Policy allows.
+        troubles: {family: why its figures are old}.
+    """
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Feedmill coverage</title>
 <meta name="viewport" content="width=device-width">
 <noscript><meta http-equiv="refresh" content="{REFRESH_S}"></noscript>
 <style nonce="{nonce}">{_STYLE}</style></head>
 <body><h1>Feedmill coverage</h1><p id="status" class="no" role="status"></p>
-<main id="families">{fragment(families, reports)}</main>
+<main id="families">{fragment(families, reports, troubles)}</main>
 <script nonce="{nonce}">{_SCRIPT.replace("SECONDS", str(REFRESH_S))}</script></body></html>
 """
 
 
-def fragment(families: Mapping[str, Family], reports: Iterable[Mapping[str, Any]]) -> str:
-    """Return the part of the page that changes."""
-    return "\n".join(_family(families[report["family"]], report) for report in reports)
+def fragment(
+    families: Mapping[str, Family], reports: Iterable[Mapping[str, Any]], troubles: Mapping[str, str] | None = None
+) -> str:
+    """Return the part of the page that changes; takes what `page` does."""
+    return "\n".join(_family(families[report["family"]], report, troubles or {}) for report in reports)
 
 
-def _family(family: Family, report: Mapping[str, Any]) -> str:
+def _family(family: Family, report: Mapping[str, Any], troubles: Mapping[str, str]) -> str:
     verdict = ("ok", "=") if report["balanced"] else ("no", "≠")
     sums = (
         f'{report["rows_in"]:,} rows in <span class="{verdict[0]}">{verdict[1]}</span> '
         f"{report['rows_clean']:,} clean + {report['rows_rejected']:,} rejected + {report['rows_rerouted']:,} rerouted"
     )
+    if report["rows_lost"]:
+        sums += f' + <span class="no">{report["rows_lost"]:,} lost to retention</span>'
+    warnings = []
+    if family.name in troubles:
+        warnings.append(f"figures are old: {troubles[family.name]}")
+    warnings += foreign_lines(report)
+    told = "".join(f'<p class="no">{escape(line)}</p>\n' for line in warnings)
     return f"""<section><h2>{escape(family.name)}</h2>
-<p class="sums">{sums}</p>
+{told}<p class="sums">{sums}</p>
 <p>{report["entries"]:,} raw records, {report["rows_augmented"]:,} rows augmented; {_newest(report)}.
 {report["cells_covered"]:,} of {report["cells_possible"]:,} possible cells covered ({report["cells_total"]:,} in the
 full cross product), {report["avg_per_cell"]:,.1f} rows per cell, {len(report["gaps_to_fill"]):,} gaps.</p>

@@ -16,14 +16,18 @@ _ROWS = {
     "rows_rejected": "rejected",
     "rows_rerouted": "rerouted",
     "rows_augmented": "augmented",
+    "rows_lost": "lost",
 }
 
 
 class CoverageCollector(Collector):
-    """Metrics of all families' reports, as `reports` gives them when asked."""
+    """Metrics of all families' reports, as `reports` gives them when asked; `troubles` says whose figures are old."""
 
-    def __init__(self, reports: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+    def __init__(
+        self, reports: Callable[[], Iterable[Mapping[str, Any]]], troubles: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._reports = reports
+        self._troubles = troubles
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is known ahead of a scrape, so that registering reads no store."""
@@ -36,8 +40,13 @@ class CoverageCollector(Collector):
         rejected = CounterMetricFamily("feedmill_rejected_rows", "Rows by broken rule", labels=["family", "reason"])
         cells = GaugeMetricFamily("feedmill_coverage_cells", "Cells by state", labels=["family", "state"])
         quotas = GaugeMetricFamily("feedmill_quota_ok", "1 where the quota is met", labels=["family", "quota"])
+        stale = GaugeMetricFamily("feedmill_coverage_stale", "1 where the ledger cannot be folded", labels=["family"])
+        foreign = CounterMetricFamily("feedmill_foreign_ledger_records", "Passed over", labels=["family"])
+        troubles = self._troubles()
         for report in self._reports():
             family = report["family"]
+            stale.add_metric([family], float(family in troubles))
+            foreign.add_metric([family], sum(found["records"] for found in report["foreign_records"]))
             entries.add_metric([family], report["entries"])
             for key, kind in _ROWS.items():
                 rows.add_metric([family, kind], report[key])
@@ -47,11 +56,13 @@ class CoverageCollector(Collector):
                 cells.add_metric([family, state], report[f"cells_{state}"])
             for quota in report["quotas"]:
                 quotas.add_metric([family, quota["name"]], float(quota["ok"]))
-        return entries, rows, rejected, cells, quotas
+        return entries, rows, rejected, cells, quotas, stale, foreign
 
 
-def metrics_registry(reports: Callable[[], Iterable[Mapping[str, Any]]]) -> CollectorRegistry:
-    """Return a registry that holds only these metrics."""
+def metrics_registry(
+    reports: Callable[[], Iterable[Mapping[str, Any]]], troubles: Callable[[], Mapping[str, str]]
+) -> CollectorRegistry:
+    """Return a registry that holds only these metrics; takes what `CoverageCollector` does."""
     registry = CollectorRegistry()
-    registry.register(CoverageCollector(reports))
+    registry.register(CoverageCollector(reports, troubles))
     return registry

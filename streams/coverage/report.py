@@ -22,8 +22,10 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
     """Return the report of `family`, ready for JSON.
 
     Keys:
-        family; entries (raw records accounted for); rows_in, rows_clean, rows_rejected, rows_rerouted, rows_augmented.
-        balanced: rows_in == rows_clean + rows_rejected + rows_rerouted.
+        family; entries (raw records accounted for); rows_in, rows_clean, rows_rejected, rows_rerouted, rows_augmented,
+        rows_lost (raw records that retention removed before they were refined).
+        balanced: rows_in == rows_clean + rows_rejected + rows_rerouted + rows_lost.
+        foreign_records: [{partition, records, last_offset, last_reason}] of records in the ledger that are no entries.
         rejected_by_reason: {reason: rows}; a row that breaks two rules counts under both.
         axes: {axis: {bin: rows}}, every declared bin, then bins that only older entries have.
         cell_axes: the axes whose cross product makes the cells; cells: {label: rows}, those with rows.
@@ -43,7 +45,12 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
         "family": family.name,
         "entries": counts.totals["entries"],
         **totals,
-        "balanced": totals["rows_in"] == totals["rows_clean"] + totals["rows_rejected"] + totals["rows_rerouted"],
+        "balanced": totals["rows_in"]
+        == totals["rows_clean"] + totals["rows_rejected"] + totals["rows_rerouted"] + totals["rows_lost"],
+        "foreign_records": [
+            dict(zip(("partition", "records", "last_offset", "last_reason"), found, strict=True))
+            for found in counts.foreign
+        ],
         "rejected_by_reason": dict(counts.reasons),
         "axes": {axis.name: _marginal(axis.bins, counts.bins.get(axis.name, {})) for axis in family.axes},
         "cell_axes": list(family.cell_axes),
@@ -58,6 +65,15 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
         "last_generated": _iso(last),
         "rows_per_minute": {_iso(start): rows for start, rows, _ in counts.minutes[-_MINUTES_REPORTED:]},
     }
+
+
+def foreign_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return, one line for each partition, that the ledger holds records that are no entries."""
+    return [
+        f"ledger partition {found['partition']}: {found['records']:,} records are no entries and were passed over, the "
+        f"last at offset {found['last_offset']} ({found['last_reason']}): only refine workers may write there"
+        for found in report["foreign_records"]
+    ]
 
 
 def gaps(family: Family, counts: Counts) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ What it finds missing it publishes, for producers that follow (`streams.coverage
     GET /api/report/{family}     the report          GET /api/positions/{family}   {partition: next ledger offset}
     GET /api/gaps/{family}       what is missing
 
-Reading only, and without a login: it listens on the loopback unless `coverage_host` says otherwise. A ledger that
-cannot be folded ends the service, for figures that no longer move look like figures that are right.
+Reading only, and without a login: it listens on the loopback unless `coverage_host` says otherwise. A family whose
+ledger cannot be folded does not stop the others: its own questions are answered with the cause (status 503), which the
+page, `/api/health` (`troubles`) and `/metrics` (`feedmill_coverage_stale`) give, too.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
     def reports() -> list[dict[str, Any]]:
         return [coverage_report(family, store.counts(family.name)) for family in families.values()]
 
-    registry = metrics_registry(reports)
+    registry = metrics_registry(reports, lambda: fold.troubles)
 
     def of_family(answer: Callable[[Family, Counts], Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
@@ -148,6 +149,8 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
                 family = families[family_named(name).name]
             except UnknownFamilyError as error:
                 return _error(404, str(error))
+            # Figures that no longer move look like figures that are right.
+            fold.check(name)
             return web.json_response(answer(family, await asyncio.to_thread(store.counts, name)))
 
         return handler
@@ -157,7 +160,8 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
 
     async def health(_: web.Request) -> web.Response:
         status = "ok" if fold.reachable else "broker unreachable: figures are old"
-        return web.json_response({"status": status, "pid": os.getpid(), "namespace": settings.namespace})
+        answer = {"status": status, "pid": os.getpid(), "namespace": settings.namespace}
+        return web.json_response(answer | ({"troubles": fold.troubles} if fold.troubles else {}))
 
     async def metrics(_: web.Request) -> web.Response:
         body = await asyncio.to_thread(generate_latest, registry)
@@ -166,11 +170,11 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
     async def index(_: web.Request) -> web.Response:
         nonce = secrets.token_urlsafe(16)
         policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'"
-        html = dashboard.page(families, await asyncio.to_thread(reports), nonce)
+        html = dashboard.page(families, await asyncio.to_thread(reports), nonce, fold.troubles)
         return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": policy})
 
     async def fragment(_: web.Request) -> web.Response:
-        html = dashboard.fragment(families, await asyncio.to_thread(reports))
+        html = dashboard.fragment(families, await asyncio.to_thread(reports), fold.troubles)
         if not fold.reachable:
             html = f'<p class="no">the broker does not answer: figures are old</p>{html}'
         return web.Response(text=html, content_type="text/html")

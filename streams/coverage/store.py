@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,14 @@ class Counts:
     """All that is known of one family at one moment.
 
     Attributes:
-        totals: `entries` and the five row counts.
+        totals: `entries` and the six row counts.
         reasons: {reason: rows}, most frequent first.
         bins: {axis: {bin: rows}}, cells under the axis `cell`.
         minutes: (start in ms since the epoch, rows_in, rows_clean), oldest first, of the last day with entries.
         generated: (first, last) time of a raw record, ms since the epoch; None before the first.
         positions: {ledger partition: (first offset folded, next offset to fold)}.
         accounted: {raw partition: the offset below which every record is counted here}.
+        foreign: (ledger partition, records, last offset, last reason) of ledger records that are no entries.
     """
 
     totals: Mapping[str, int]
@@ -65,6 +66,7 @@ class Counts:
     generated: tuple[int, int] | None
     positions: Mapping[int, tuple[int, int]]
     accounted: Mapping[int, int] = field(default_factory=dict)
+    foreign: tuple[tuple[int, int, int, str], ...] = ()
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -134,7 +136,9 @@ class CoverageStore:
             CoverageError: a partition does not stand at its `start`, so these entries were folded already or others
                 were missed; or DuckDB failed.
         """
-        with self._transaction() as cursor:
+        frames = {} if added.is_empty else {f"sum_{name}": frame for name, frame in vars(added).items()}
+        # Registered outside of the transaction: once a statement has failed, DuckDB takes no other in it.
+        with self._registered(frames), self._transaction() as cursor:
             stored = {(family, partition): end for family, partition, _, end in self._positions(cursor)}
             for step in advances:
                 at = stored.get((step.family, step.partition))
@@ -147,9 +151,8 @@ class CoverageStore:
                     'UPDATE positions SET next_offset = ? WHERE family = ? AND "partition" = ?',
                     [step.end, step.family, step.partition],
                 )
-            if added.totals.height:
-                with _registered(cursor, {f"sum_{name}": frame for name, frame in vars(added).items()}):
-                    cursor.execute(FOLD, [_MINUTES_KEPT])
+            if frames:
+                cursor.execute(FOLD, [_MINUTES_KEPT])
 
     def counts(self, family: str) -> Counts:
         """Return all that is known of `family`, as of one moment.
@@ -175,6 +178,11 @@ class CoverageStore:
             minutes = tuple(cursor.execute(query, [family]).fetchall())
             query = 'SELECT "partition", next_offset FROM accounted WHERE family = ?'
             accounted = dict(cursor.execute(query, [family]).fetchall())
+            query = (
+                'SELECT "partition", "records", last_offset, last_reason FROM foreign_records WHERE family = ? '
+                'ORDER BY "partition"'
+            )
+            foreign = tuple(cursor.execute(query, [family]).fetchall())
             positions = {
                 partition: (first, end) for name, partition, first, end in self._positions(cursor) if name == family
             }
@@ -187,6 +195,7 @@ class CoverageStore:
             generated=None if first is None else (first, last),
             positions=positions,
             accounted=accounted,
+            foreign=foreign,
         )
 
     def _make_tables(self) -> None:
@@ -217,7 +226,7 @@ class CoverageStore:
             "seed_bins": pl.DataFrame(bins, schema=["family", "axis", "bin"], orient="row"),
             "seed_families": pl.DataFrame({"family": list(families)}, schema={"family": pl.String}),
         }
-        with self._transaction() as cursor, _registered(cursor, frames):
+        with self._registered(frames), self._transaction() as cursor:
             cursor.execute(SEED)
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
@@ -230,6 +239,17 @@ class CoverageStore:
         return cursor.execute(query).fetchall()
 
     @contextmanager
+    def _registered(self, frames: Mapping[str, pl.DataFrame]) -> Iterator[None]:
+        """Let the writer read `frames` as relations of these names."""
+        for name, frame in frames.items():
+            self._writer.register(name, frame.to_arrow())
+        try:
+            yield
+        finally:
+            for name in frames:
+                self._writer.unregister(name)
+
+    @contextmanager
     def _transaction(self, reader: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """One transaction of the writer, or of a reader that is closed after it."""
         cursor = self._writer if reader is None else reader
@@ -238,7 +258,9 @@ class CoverageStore:
             try:
                 yield cursor
             except BaseException:
-                cursor.rollback()
+                # What is to be told is the error that led here.
+                with suppress(duckdb.Error):
+                    cursor.rollback()
                 raise
             cursor.commit()
         except duckdb.Error as error:
@@ -252,17 +274,6 @@ def remove_store(folder: Path) -> None:
     """Delete the store's files, for it to be folded anew; whoever calls holds the owner's lock."""
     for path in folder.glob(f"{STORE_FILE}*"):
         path.unlink()
-
-
-@contextmanager
-def _registered(cursor: duckdb.DuckDBPyConnection, frames: Mapping[str, pl.DataFrame]) -> Iterator[None]:
-    for name, frame in frames.items():
-        cursor.register(name, frame.to_arrow())
-    try:
-        yield
-    finally:
-        for name in frames:
-            cursor.unregister(name)
 
 
 def _line(error: Exception) -> str:

@@ -7,7 +7,7 @@ then an UPDATE, and no key has to be kept on it. Offsets are Kafka's; times are 
 from __future__ import annotations
 
 # Raised when a table changes shape; an older store is folded anew.
-STORE_VERSION = 2
+STORE_VERSION = 3
 
 TABLES = """
 CREATE TABLE store (version INTEGER NOT NULL);
@@ -22,10 +22,15 @@ CREATE TABLE positions (
 -- next_offset: the raw records of this partition below it have a ledger entry that is folded.
 CREATE TABLE accounted (family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, next_offset BIGINT NOT NULL);
 
+-- Ledger records that are no entries of ours: passed over, and counted, so that they are never unseen.
+CREATE TABLE foreign_records (
+    family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, "records" BIGINT NOT NULL, last_offset BIGINT NOT NULL,
+    last_reason VARCHAR NOT NULL);
+
 CREATE TABLE totals (
     family VARCHAR NOT NULL, entries BIGINT NOT NULL, rows_in BIGINT NOT NULL, rows_clean BIGINT NOT NULL,
     rows_rejected BIGINT NOT NULL, rows_rerouted BIGINT NOT NULL, rows_augmented BIGINT NOT NULL,
-    first_generated TIMESTAMPTZ, last_generated TIMESTAMPTZ);
+    rows_lost BIGINT NOT NULL, first_generated TIMESTAMPTZ, last_generated TIMESTAMPTZ);
 
 CREATE TABLE reasons (family VARCHAR NOT NULL, reason VARCHAR NOT NULL, "rows" BIGINT NOT NULL);
 
@@ -47,14 +52,14 @@ SEED = """
 INSERT INTO coverage
 SELECT s.family, s.axis, s.bin, 0, NULL, NULL FROM seed_bins s ANTI JOIN coverage USING (family, axis, bin);
 INSERT INTO totals
-SELECT s.family, 0, 0, 0, 0, 0, 0, NULL, NULL FROM seed_families s ANTI JOIN totals USING (family);
+SELECT s.family, 0, 0, 0, 0, 0, 0, 0, NULL, NULL FROM seed_families s ANTI JOIN totals USING (family);
 """
 
 FOLD = """
 UPDATE totals t SET
     entries = t.entries + s.entries, rows_in = t.rows_in + s.rows_in, rows_clean = t.rows_clean + s.rows_clean,
     rows_rejected = t.rows_rejected + s.rows_rejected, rows_rerouted = t.rows_rerouted + s.rows_rerouted,
-    rows_augmented = t.rows_augmented + s.rows_augmented,
+    rows_augmented = t.rows_augmented + s.rows_augmented, rows_lost = t.rows_lost + s.rows_lost,
     first_generated = least(t.first_generated, s.first_generated),
     last_generated = greatest(t.last_generated, s.last_generated)
 FROM sum_totals s WHERE t.family = s.family;
@@ -75,6 +80,13 @@ UPDATE accounted t SET next_offset = greatest(t.next_offset, s.next_offset)
 FROM sum_accounted s WHERE t.family = s.family AND t."partition" = s."partition";
 INSERT INTO accounted
 SELECT s.family, s."partition", s.next_offset FROM sum_accounted s ANTI JOIN accounted USING (family, "partition");
+
+UPDATE foreign_records t SET
+    "records" = t."records" + s."records", last_offset = s.last_offset, last_reason = s.last_reason
+FROM sum_foreign s WHERE t.family = s.family AND t."partition" = s."partition";
+INSERT INTO foreign_records
+SELECT s.family, s."partition", s."records", s.last_offset, s.last_reason
+FROM sum_foreign s ANTI JOIN foreign_records USING (family, "partition");
 
 UPDATE minutes t SET rows_in = t.rows_in + s.rows_in, rows_clean = t.rows_clean + s.rows_clean
 FROM sum_minutes s WHERE t.family = s.family AND t."minute" = s."minute";

@@ -11,6 +11,7 @@ from feedmill.heatmap import SHADES, compact, heatmap
 from schema.family import cell_label
 from schema.registry import FAMILIES
 from streams.coverage.grid import cell_grid
+from streams.coverage.entries import COUNTS
 from streams.coverage.report import coverage_report
 from streams.coverage.store import Counts
 
@@ -68,9 +69,9 @@ def test_counts_are_short() -> None:
 
 
 def test_an_unbalanced_account_is_marked() -> None:
-    totals = dict.fromkeys(("entries", "rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented"), 1)
+    totals = dict.fromkeys(("entries", *COUNTS), 1)
     report = coverage_report(FAMILY, Counts(totals, {}, {}, (), None, {}))
     console = Console(file=io.StringIO(), width=80)
     console.print(report_tables(FAMILY, report))
     assert isinstance(console.file, io.StringIO)
-    assert "1 rows in ≠ 1 clean + 1 rejected + 1 rerouted" in console.file.getvalue()
+    assert "1 rows in ≠ 1 clean + 1 rejected + 1 rerouted + 1 lost to retention" in console.file.getvalue()

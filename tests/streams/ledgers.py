@@ -26,7 +26,8 @@ START = datetime(2031, 5, 4, 12, 30, tzinfo=UTC)
 
 def entry(offset: int = 0, **columns: Any) -> dict[str, Any]:
     """One ledger entry of no rows at all, with `columns` in place of what stands here."""
-    counts = dict.fromkeys(("rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented"), 0)
+    names = ("rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented", "rows_lost")
+    counts = dict.fromkeys(names, 0)
     source = {"source_partition": 0, "source_offset": offset, "source_time": START, "run": "r", "chunk": 0}
     return {**source, **counts, "reasons": [], "coverage": [], **columns}
 
@@ -60,7 +61,7 @@ def folded(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
     minutes: Counter[datetime] = Counter()
     for one in entries:
         totals["entries"] += 1
-        for name in ("rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented"):
+        for name in ("rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented", "rows_lost"):
             totals[name] += one[name]
         for item in one["reasons"]:
             reasons[item["reason"]] += item["rows"]
@@ -72,7 +73,7 @@ def folded(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def said(report: dict[str, Any]) -> dict[str, Any]:
     """A report in the form of `folded`, without its minutes."""
-    names = ("entries", "rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented")
+    names = ("entries", "rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented", "rows_lost")
     bins = {(axis, bin_): rows for axis, counts in report["axes"].items() for bin_, rows in counts.items() if rows}
     bins |= {("cell", label): rows for label, rows in report["cells"].items()}
     return {"totals": {n: report[n] for n in names}, "reasons": report["rejected_by_reason"], "bins": bins}

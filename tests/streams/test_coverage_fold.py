@@ -7,23 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import polars as pl
 import pytest
 from kafka.structs import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import delete_topics, extents
+from broker.topics import delete_topics, ensure_topics, extents, topic_name
 from schema.errors import CoverageError
-from schema.record import LEDGER, Envelope
+from schema.record import LEDGER, Envelope, encode
 from schema.registry import FAMILIES
 from schema.settings import Settings
 from streams.coverage import fold as fold_module
 from streams.coverage.client import open_coverage, rebuild
+from streams.coverage.entries import sums
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import coverage_folder
-from streams.coverage.store import CoverageStore
-from tests.streams.ledgers import FAMILY, LedgerWriter, entry, folded, random_entry, said, without_minutes
+from streams.coverage.report import foreign_lines
+from streams.coverage.store import Advance, CoverageStore
+from tests.streams.ledgers import FAMILY, LedgerWriter, entry, folded, frame, random_entry, said, without_minutes
 
 NAME = FAMILY.name
+OURS = Envelope(NAME, LEDGER, 1, run="r", chunk=0, part=0, rows=1).headers()
 
 
 @pytest.fixture
@@ -101,18 +105,97 @@ def test_a_partition_added_while_folding_is_taken_up(
         assert store.counts(NAME).totals["rows_in"] == 3
 
 
-def test_a_record_that_is_no_entry_stops_the_fold_where_it_stands(connection: Connection, ledger: LedgerWriter) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        pytest.param((b"junk", []), id="junk"),
+        pytest.param((b"junk", OURS), id="junk that says it is ours"),
+        pytest.param(
+            (encode(frame([entry(7, rows_in=1)]).with_columns(rows_in=pl.lit(2**62))), OURS), id="absurd count"
+        ),
+        pytest.param((encode(frame([entry(7, source_partition=None)])), OURS), id="no partition"),
+        pytest.param((encode(frame([entry(-7, rows_in=1, rows_clean=1)])), OURS), id="negative offset"),
+        pytest.param((encode(frame([entry(reasons=[{"reason": None, "rows": 1}])])), OURS), id="no reason"),
+        pytest.param((encode(frame([entry(reasons=[{"reason": "x", "rows": None}])])), OURS), id="no rows"),
+        pytest.param((encode(frame([entry(coverage=[{"axis": "a", "bin": "b\0", "rows": 1}])])), OURS), id="NUL"),
+        pytest.param((encode(pl.DataFrame({"rows_in": [None] * 100})), OURS), id="nothing but nulls"),
+    ],
+)
+def test_a_foreign_record_is_passed_over_and_counted(
+    connection: Connection, ledger: LedgerWriter, garbage: tuple[bytes, list[tuple[str, bytes]]]
+) -> None:
     ledger.write([entry(rows_in=3, rows_clean=3)])
-    with folding(connection) as (_, fold):
-        fold.to_end()
-    ledger.write([entry(rows_in=4, rows_clean=4)])
-    ledger.send(b"junk", Envelope(NAME, LEDGER, 1, run="r", chunk=0, part=0, rows=1).headers())
+    ledger.send(*garbage)
+    ledger.write([entry(1, rows_in=4, rows_clean=4)])
     for _ in range(2):
-        with folding(connection) as (store, fold):
-            with pytest.raises(CoverageError, match=r"ledger/0 offset 4 is no ledger record \(garbage"):
-                fold.to_end()
-            assert store.counts(NAME).totals["rows_in"] in (3, 7)
-            assert store.counts(NAME).next_offsets[0] <= 4
+        told = report(connection)
+        assert (told["rows_in"], told["entries"]) == (7, 2)
+        (found,) = told["foreign_records"]
+        assert (found["partition"], found["records"], found["last_offset"]) == (0, 1, 2)
+        assert "offset 2" in foreign_lines(told)[0]
+    rebuild(connection)
+    assert report(connection)["foreign_records"] == told["foreign_records"]
+
+
+@pytest.mark.parametrize("time_ms", [-(2**62), 2**62, 1_700_000_000_000_000_000, -1])
+def test_an_absurd_time_is_no_time_and_stops_nothing(
+    connection: Connection, ledger: LedgerWriter, time_ms: int
+) -> None:
+    rows = frame([entry(0, rows_in=3, rows_clean=3), entry(1, rows_in=4, rows_clean=4)])
+    absurd = pl.Series([time_ms, 1_900_000_000_000]).cast(pl.Datetime("ms", "UTC"))
+    ledger.send(encode(rows.with_columns(source_time=absurd)), OURS)
+    told = report(connection)
+    assert told["rows_in"] == 7
+    assert told["first_generated"] == told["last_generated"] == "2030-03-17T17:46:40.000+00:00"
+    rebuild(connection)
+    assert report(connection) == told
+
+
+def test_one_familys_trouble_does_not_stop_another(connection: Connection, ledger: LedgerWriter) -> None:
+    ledger.write([entry(rows_in=3, rows_clean=3)])
+    other = "scenario"
+    other_topic = topic_name(connection.settings, other, LEDGER)
+    with open_coverage(connection) as coverage:
+        assert coverage.report(other)["rows_in"] == 0
+    # The other family's ledger is made again behind coverage's back.
+    delete_topics(connection, [other_topic])
+    ensure_topics(connection, [other])
+    ledger.write([entry(1, rows_in=4, rows_clean=4)])
+    with open_coverage(connection) as coverage:
+        assert coverage.report(NAME)["rows_in"] == 7
+        with pytest.raises(CoverageError, match=f"coverage of {other} was folded from topic"):
+            coverage.report(other)
+
+
+def test_a_family_whose_store_fails_keeps_its_position_and_is_tried_again(
+    connection: Connection, ledger: LedgerWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "scenario"
+    envelope = Envelope(other, LEDGER, 1, run="r", chunk=0, part=0, rows=1)
+    producer = connection.producer()
+    with folding(connection) as (store, fold):
+        # A foreign hand in the store: the position of one family is no longer where this fold left it.
+        store.fold([Advance(NAME, 0, 0, 1)], sums({}))
+        ledger.write([entry(rows_in=3, rows_clean=3)])
+        value = encode(frame([entry(rows_in=5, rows_clean=5)]))
+        producer.send(topic_name(connection.settings, other, LEDGER), value, headers=envelope.headers()).get(30)
+        producer.close()
+        fold.to_end()
+        assert "is folded up to offset 1" in fold.troubles[NAME]
+        with pytest.raises(CoverageError, match="is folded up to offset 1"):
+            fold.check(NAME)
+        fold.check(other)
+        assert store.counts(other).totals["rows_in"] == 5
+        assert store.counts(NAME).totals["rows_in"] == 0
+        monkeypatch.setattr(fold_module, "_RETRY_S", 0.0)
+        fold._retry_at = 0.0
+        fold.step(0.1)
+        assert fold.troubles == {}
+        ledger.write([entry(1, rows_in=4, rows_clean=4)])
+        fold.to_end()
+        # It goes on from where the store stands: what the foreign hand passed over stays out.
+        assert store.counts(NAME).totals["rows_in"] == 4
+        assert store.counts(other).totals["rows_in"] == 5
 
 
 def test_a_ledger_made_anew_is_refused_until_rebuilt(connection: Connection, ledger: LedgerWriter) -> None:

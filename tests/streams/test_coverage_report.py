@@ -32,7 +32,7 @@ FAMILY = replace(
 
 
 def counts(bins: Mapping[str, Mapping[str, int]], **totals: int) -> Counts:
-    names = ("entries", "rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented")
+    names = ("entries", "rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented", "rows_lost")
     return Counts({**dict.fromkeys(names, 0), **totals}, {}, bins, (), None, {})
 
 

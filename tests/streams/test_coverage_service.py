@@ -21,7 +21,9 @@ import pytest
 
 from broker import embedded
 from broker.clients import Connection, connect
+from broker.topics import delete_topics, ensure_topics, topic_name
 from schema.errors import CoverageError, CoverageOwnedError, UnknownFamilyError
+from schema.record import LEDGER
 from schema.settings import Settings, load_settings
 from streams.coverage.client import ServiceCoverage, open_coverage, rebuild
 from streams.coverage.owner import (
@@ -278,14 +280,31 @@ def test_a_service_of_another_namespace_and_a_silent_one_are_told_apart(
             pass
 
 
-def test_a_ledger_that_cannot_be_folded_ends_the_service(start: Callable[[], Service], ledger: LedgerWriter) -> None:
-    service = start()
-    service.ready()
+def test_a_ledger_that_cannot_be_folded_is_told_everywhere_and_stops_no_other(
+    start: Callable[[], Service], ledger: LedgerWriter, connection: Connection
+) -> None:
+    ledger.write([entry(rows_in=3, rows_clean=3)])
+    with open_coverage(connection) as coverage:
+        coverage.report(NAME)
+    topic = topic_name(connection.settings, "scenario", LEDGER)
+    delete_topics(connection, [topic])
+    ensure_topics(connection, ["scenario"])
+    url = start().ready()
     ledger.send(b"junk", [])
-    output, _ = service.process.communicate(timeout=60)
-    assert service.process.returncode == 1
-    assert "offset 0 is no ledger record" in output
-    assert service_address(service.folder) is None
+    ledger.write([entry(1, rows_in=4, rows_clean=4)])
+    eventually(lambda: json.loads(get(url, f"/api/report/{NAME}")[2])["rows_in"], 7)
+    for path in ("report", "gaps", "positions"):
+        status, _, body = get(url, f"/api/{path}/scenario")
+        assert status == 503
+        assert "was folded from topic" in json.loads(body)["error"]
+    assert "was folded from topic" in json.loads(get(url, "/api/health")[2])["troubles"]["scenario"]
+    page = get(url, "/")[2]
+    assert "figures are old: coverage of scenario was folded from topic" in page
+    assert "1 records are no entries and were passed over, the last at offset 2" in page
+    metrics = get(url, "/metrics")[2]
+    assert 'feedmill_coverage_stale{family="scenario"} 1.0' in metrics
+    assert f'feedmill_coverage_stale{{family="{NAME}"}} 0.0' in metrics
+    assert f'feedmill_foreign_ledger_records_total{{family="{NAME}"}} 1.0' in metrics
 
 
 def test_a_broker_killed_and_started_again_is_folded_on(tmp_path: Path) -> None:
