@@ -179,6 +179,7 @@ def _topics(settings: Settings) -> Iterator[Finding]:
 
 
 def _coverage(settings: Settings) -> Iterator[Finding]:
+    from streams.coverage.client import ServiceCoverage
     from streams.coverage.owner import coverage_folder, service_address
 
     address = service_address(coverage_folder(settings))
@@ -187,6 +188,8 @@ def _coverage(settings: Settings) -> Iterator[Finding]:
         yield from _port("coverage port", settings.coverage_host, settings.coverage_port)
     else:
         yield Finding("coverage", "ok", f"service at {address.url}")
+        for line in ServiceCoverage(address.url, settings.namespace).warnings():
+            yield Finding("coverage", "wrong", line, "feedmill coverage rebuild, or see docs/operations.md")
 
 
 def _in_force(settings: Settings) -> Iterator[Finding]:

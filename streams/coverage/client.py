@@ -21,7 +21,7 @@ from schema.record import LEDGER
 from schema.registry import families_under, family_named
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import COMMAND_LIMIT_S, coverage_folder, ownership, service_address
-from streams.coverage.report import coverage_report, gaps
+from streams.coverage.report import coverage_report, foreign_lines, gaps
 from streams.coverage.store import STORE_FILE, CoverageStore, remove_store
 
 _ASK_AGAIN_S = 0.1
@@ -73,6 +73,15 @@ class ServiceCoverage:
         """Return the positions folded up to."""
         found: dict[str, int] = self._get(f"positions/{family_named(family).name}")
         return {int(partition): offset for partition, offset in found.items()}
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong with the ledgers, one line each: families that cannot be folded, foreign records."""
+        troubles: dict[str, str] = self._get("health").get("troubles", {})
+        lines = list(troubles.values())
+        for family in self._get("families"):
+            if family not in troubles:
+                lines += [f"{family}: {line}" for line in foreign_lines(self._get(f"report/{family}"))]
+        return lines
 
     def _get(self, path: str) -> Any:
         try:

@@ -298,6 +298,11 @@ def test_a_ledger_that_cannot_be_folded_is_told_everywhere_and_stops_no_other(
         assert status == 503
         assert "was folded from topic" in json.loads(body)["error"]
     assert "was folded from topic" in json.loads(get(url, "/api/health")[2])["troubles"]["scenario"]
+    with open_coverage(connection) as coverage:
+        assert isinstance(coverage, ServiceCoverage)
+        trouble, foreign = coverage.warnings()
+        assert "was folded from topic" in trouble
+        assert "offset 2" in foreign
     page = get(url, "/")[2]
     assert "figures are old: coverage of scenario was folded from topic" in page
     assert "1 records are no entries and were passed over, the last at offset 2" in page
