@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _BUSY_PATIENCE = 10
 # A rebalance takes a session timeout to begin, and time to open partitions.
 _REBALANCE_SESSIONS = 5
+# The group may have to wait for members that were killed, and a new broker for its group topics.
+_JOIN_SESSIONS = 10
 
 
 @dataclass
@@ -86,8 +88,9 @@ class Watchdog:
         if crash is not None:
             return crash
         self._outside_s = 0.0 if self._is_member() else self._outside_s + passed_s
-        if self._outside_s > self._patience_s:
-            return RefineError(f"the workers' group could not be joined in {self._patience_s:.0f} s")
+        patience_s = max(self._patience_s, _JOIN_SESSIONS * self._connection.settings.session_timeout_s)
+        if self._outside_s > patience_s:
+            return RefineError(f"the workers' group could not be joined in {patience_s:.0f} s")
         assigned = frozenset(self._app.consumer.assignment()) if self._is_member() else frozenset()
         return self._orphan(assigned, passed_s) or self._too_busy(assigned) or await self._stalled(assigned, passed_s)
 

@@ -1,0 +1,61 @@
+"""A refine worker with one fault: `python -m tests.integration.faulty_worker FAULT`, for tests of what it does then.
+
+Faults:
+- `commit-fails-while-stopping`: told to stop in the middle of its third commit, which then fails;
+- `hangs`: after its first group it takes no more records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
+
+from feedmill.cli import main
+from streams.refine.refinery import Refinery
+
+_commit = AIOKafkaProducer.commit_transaction
+_refine = Refinery.refine
+_made = {"commits": 0, "groups": 0}
+
+
+async def _fails_while_stopping(self: AIOKafkaProducer) -> None:
+    _made["commits"] += 1
+    if _made["commits"] == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+        # The next group is judged meanwhile, and waits for this one.
+        await asyncio.sleep(1)
+        raise KafkaTimeoutError
+    await _commit(self)
+
+
+async def _hangs(self: Refinery, records: Sequence[Any]) -> dict[int, int]:
+    _made["groups"] += 1
+    if _made["groups"] > 1:
+        await asyncio.Event().wait()
+    return await _refine(self, records)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    fault = sys.argv[1]
+    if fault == "commit-fails-while-stopping":
+        AIOKafkaProducer.commit_transaction = _fails_while_stopping
+    elif fault == "hangs":
+        Refinery.refine = _hangs  # type: ignore[method-assign]
+    else:
+        sys.exit(f"no fault {fault!r}")
+    main(["worker", "reduction"])
