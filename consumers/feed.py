@@ -31,7 +31,7 @@ from consumers.live import next_pass
 from consumers.loader_workers import Failure, WorkerGroup, end_with_trainer
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor
-from consumers.sequence.predicates import predicate_text
+from consumers.sequence.predicates import Predicate
 from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
 from consumers.sequence.windows import Window, windows
@@ -99,7 +99,7 @@ class Feed(IterableDataset[Batch]):
             block_offsets=options.block_offsets,
             window_rows=options.window_rows,
             bucket=options.bucket,
-            where=None if options.where is None else predicate_text(options.where, tuple(self.family.wire)),
+            where=None if options.where is None else Predicate.of(options.where, self.family.wire),
             curriculum=options.curriculum,
         )
         check_options(spec, options)
@@ -197,7 +197,9 @@ class Feed(IterableDataset[Batch]):
             )
         with kept_clients(self.connection) as kept:
             require_held(kept, state.spec, state.cursor)
-        self.spec, self._cursor, self._passes = state.spec, state.cursor, state.passes
+        # The state may only name its filter; this feed's is the same, and can be run.
+        self.spec = dataclasses.replace(state.spec, where=self.spec.where)
+        self._cursor, self._passes = state.cursor, state.passes
         self._worker, self._resume = state.worker, True
 
     def manifest(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import typer
 
 from feedmill.progress import Advance, progress
 from feedmill.train_commands import require_torch
-from schema.errors import BrokerError, FeedError
+from schema.errors import BrokerError, CheckpointError, FeedError
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ def _known(folder: Path, *, unchecked: bool, quiet: bool) -> npt.NDArray[np.uint
     from consumers.reduction.checkpoint import TRAINER, read_json
     from consumers.training.training_set import TrainingSet
 
-    state = read_json(folder, TRAINER)["feed"]
+    state = read_json(folder, TRAINER).get("feed")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{folder / TRAINER} does not say what the run read: {_HINT}")
     try:
         training_set = TrainingSet(connect(load_settings()), state)
         with progress("reading the training set", training_set.offsets, quiet=quiet) as advance:

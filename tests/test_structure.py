@@ -120,3 +120,103 @@ def test_the_public_names_are_all_there() -> None:
         assert getattr(feedmill, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         feedmill.nothing_such  # noqa: B018
+
+
+# Modules that turn bytes or text into objects of any type, or into code.
+READS_CODE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "yaml", "runpy", "code"}
+# Calls that do: by the last part of the name.
+RUNS_CODE = {
+    *("eval_expr", "deserialize", "SQLContext", "sql_expr", "literal_eval", "read_pickle", "unpickle", "import_object"),
+    *("broadcast_object_list", "gather_object", "all_gather_object", "scatter_object_list", "send_object_list"),
+    *("system", "popen", "execfile", "from_pretrained", "load_extension", "install_extension"),
+}
+BUILTINS_THAT_RUN = {"eval", "exec", "compile", "__import__", "execfile"}
+RUNS_BY_KEYWORD = {"allow_pickle", "trust_remote_code", "shell"}
+# Where a name decides what is imported or looked up, and why that name is never a file's or the network's.
+IMPORTERS = {
+    "feedmill/__init__.py": "names of our own table of public names",
+    "feedmill/bench_commands.py": "one of our own list of benchmarks",
+    "streams/augmentation/__init__.py": "our own table of families",
+}
+# multiprocessing pickles between a process and its own children, over pipes that no other process can open.
+PIPES = {"producers/pool.py", "consumers/loader.py", "consumers/loader_workers.py"}
+DATABASES = {"streams/coverage/store.py", "consumers/row_filter.py"}
+
+
+def names_of(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def code_readers(path: Path) -> Iterator[str]:
+    """What in a file could run code that its input names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = names_of(node.func)
+        if (isinstance(node.func, ast.Name) and name in BUILTINS_THAT_RUN) or name in RUNS_CODE:
+            yield f"{node.lineno}: {name}()"
+        for keyword in node.keywords:
+            if keyword.arg in RUNS_BY_KEYWORD and ast.unparse(keyword.value) != "False":
+                yield f"{node.lineno}: {keyword.arg}="
+        # torch.load, numpy.load, and the like: json, tomllib and safetensors read plain data.
+        if isinstance(node.func, ast.Attribute) and name in ("load", "loads"):
+            owner = ast.unparse(node.func.value)
+            if owner in ("torch", "np", "numpy", "torch.hub", "pickle", "yaml", "joblib"):
+                yield f"{node.lineno}: {owner}.{name}()"
+
+
+def test_nothing_in_the_product_reads_code_from_its_input() -> None:
+    wrong = {}
+    for package in PACKAGES:
+        for path in sources(package):
+            found = [*code_readers(path), *sorted(imported(path) & READS_CODE)]
+            if found:
+                wrong[str(path.relative_to(ROOT))] = found
+    assert wrong == {}
+
+
+def test_the_search_for_code_readers_finds_them(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "eval(x)\nexec(x)\ntorch.load(x)\npl.Expr.deserialize(x)\nnp.load(x, allow_pickle=True)\n"
+        "subprocess.run(x, shell=True)\nModel.from_pretrained(x)\ndist.broadcast_object_list(x)\n"
+    )
+    assert [found.partition(":")[0] for found in code_readers(bad)] == ["1", "2", "3", "4", "5", "5", "6", "7", "8"]
+    bad.write_text("import pickle\nfrom cloudpickle import loads\n")
+    assert imported(bad) & READS_CODE == {"pickle", "cloudpickle"}
+    bad.write_text("model.eval()\njson.loads(x)\nsubprocess.run(x, shell=False)\n")
+    assert list(code_readers(bad)) == []
+
+
+def test_modules_are_imported_by_names_of_our_own_only() -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in sources(package)
+        if "import_module(" in path.read_text(encoding="utf-8")
+    }
+    assert users == set(IMPORTERS)
+
+
+def test_only_pipes_to_own_children_pickle() -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in sources(package)
+        if "multiprocessing" in imported(path)
+    }
+    assert users == PIPES
+
+
+def test_every_database_is_closed_to_files_and_locked() -> None:
+    texts = {
+        str(path.relative_to(ROOT)): text
+        for package in PACKAGES
+        for path in sources(package)
+        if "duckdb.connect(" in (text := path.read_text(encoding="utf-8"))
+    }
+    assert set(texts) == DATABASES
+    for name, text in texts.items():
+        assert text.count("duckdb.connect(") == 1, name
+        assert '"enable_external_access": "false"' in text, name
+        assert "SET lock_configuration = true" in text, name

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
-from consumers.reduction.model import SpanPredictor
+from consumers.reduction.form import VOCABULARY_SIZE
+from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.reduction.saved_run import SavedRun, SavedSizes
 from consumers.training.checkpoints import find_checkpoint
 from schema.errors import CheckpointError
 
@@ -30,6 +33,10 @@ from schema.errors import CheckpointError
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OPTIMIZER, TRAINER, MANIFEST = "optimizer.safetensors", "trainer.json", "manifest.json"
 LESSON_MANIFEST = "manifest-{}.json"
+# What AdamW keeps of each weight.
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+_OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +65,17 @@ class Learner:
         try:
             self.model.load_state_dict(load_file(folder / WEIGHTS))
             self._load_optimizer(load_file(folder / OPTIMIZER))
-        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise _unreadable(folder, error) from error
 
     def _load_optimizer(self, tensors: dict[str, torch.Tensor]) -> None:
         names = {weight: name for name, weight in self.model.named_parameters()}
+        shapes = {name: weight.shape for weight, name in names.items()}
         held: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names.values()}
         for key, value in tensors.items():
             what, _, name = key.partition(".")
+            if what not in _MOMENTS or value.shape not in (shapes[name], torch.Size()):
+                raise ValueError(f"{OPTIMIZER} holds {key} {tuple(value.shape)}, which no weight has")
             held[name][what] = value
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         # Through torch's own form, which puts each tensor where its weight is.
@@ -90,26 +100,72 @@ def load_model(path: Path) -> SpanPredictor:
         CheckpointError: there is none, or it cannot be read.
     """
     folder = find_checkpoint(path)
-    disable_progress_bar()
+    config = load_config(folder)
     try:
-        model: SpanPredictor = SpanPredictor.from_pretrained(folder, local_files_only=True)
+        _check_shapes(config, folder / WEIGHTS)
+        model = SpanPredictor(config)
+        model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise _unreadable(folder, error) from error
     model.eval()
     return model
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Return trainer.json or manifest.json of a checkpoint.
+def load_config(folder: Path, **others: Any) -> SpanPredictorConfig:
+    """Return the sizes in a checkpoint's config.json, some of them replaced by `others`.
+
+    transformers' own reader takes more from that file: names of types, of kernels to fetch and of other models'
+    folders. Here nothing counts but our own numbers.
 
     Raises:
-        CheckpointError: it is absent or not JSON.
+        CheckpointError: the file is absent, of another model, or holds a size that no span predictor has.
+    """
+    told = read_json(folder, CONFIG)
+    try:
+        if told.get("model_type") != SpanPredictorConfig.model_type:
+            raise ValueError(f"{CONFIG} is of a model of type {told.get('model_type')!r}")
+        if told.get("vocab_size") != VOCABULARY_SIZE:
+            raise ValueError(f"{CONFIG} has vocab_size {told.get('vocab_size')!r}, and this build {VOCABULARY_SIZE}")
+        sizes = SavedSizes.model_validate(told)
+    except ValueError as error:
+        raise _unreadable(folder, error) from error
+    return SpanPredictorConfig(**{**sizes.model_dump(exclude_unset=True), **others})
+
+
+def _check_shapes(config: SpanPredictorConfig, weights: Path) -> None:
+    """Raise ValueError where a file's tensors are not those of such a model, before memory is taken for either."""
+    with torch.device("meta"):
+        wanted = {name: tuple(weight.shape) for name, weight in SpanPredictor(config).state_dict().items()}
+    with safe_open(weights, "pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+    if wrong := sorted(set(wanted.items()) ^ set(found.items())):
+        raise ValueError(f"{WEIGHTS} does not fit {CONFIG}: see {wrong[0][0]}")
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Return a JSON object of a checkpoint: config.json, trainer.json or manifest.json.
+
+    Raises:
+        CheckpointError: it is absent or no JSON object.
     """
     try:
-        told: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        return _OBJECT.validate_json((folder / name).read_bytes())
     except (OSError, ValueError) as error:
         raise _unreadable(folder, error) from error
-    return told
+
+
+def read_trainer(folder: Path) -> dict[str, Any]:
+    """Return trainer.json of a checkpoint, with everything that a run needs to go on.
+
+    Raises:
+        CheckpointError: the file is absent, or a part of it is absent or of the wrong type.
+    """
+    told = read_json(folder, TRAINER)
+    try:
+        saved = SavedRun.model_validate(told)
+    except ValueError as error:
+        raise _unreadable(folder, error) from error
+    return {**told, "counters": asdict(saved.counters), "budget": asdict(saved.budget)}
 
 
 def write_json(folder: Path, name: str, told: dict[str, Any]) -> None:
@@ -122,11 +178,21 @@ def random_state() -> str:
     return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
 
 
-def set_random_state(state: str) -> None:
-    """Take up a state that `random_state` gave."""
-    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
+def set_random_state(folder: Path, state: str) -> None:
+    """Take up a state that `random_state` gave, from the checkpoint in a folder.
+
+    Raises:
+        CheckpointError: it is no such state.
+    """
+    try:
+        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
+    except (ValueError, RuntimeError) as error:
+        raise _unreadable(folder, error) from error
 
 
 def _unreadable(folder: Path, error: Exception) -> CheckpointError:
     line = str(error).partition("\n")[0]
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        line = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return CheckpointError(f"the checkpoint {folder} cannot be read ({line}): use an earlier one, or train anew")

@@ -28,8 +28,9 @@ from consumers.reduction.checkpoint import (
     MANIFEST,
     TRAINER,
     Learner,
+    load_config,
     random_state,
-    read_json,
+    read_trainer,
     set_random_state,
     write_json,
 )
@@ -41,7 +42,7 @@ from consumers.reduction.report import SMOOTHING_STEPS, Counters, Step
 from consumers.reduction.tensors import ReductionBatch
 from consumers.training.ranks import Ranks
 from consumers.training.stopping import Stopped, StopRequest
-from schema.errors import FeedError, TrainingError, UsageError
+from schema.errors import CheckpointError, FeedError, TrainingError, UsageError
 
 
 class Learning:
@@ -72,7 +73,7 @@ class Learning:
         self.feed = lessons[-1].feed
         self.counters, self.stopped = Counters(), False
         self.held_out_state: dict[str, Any] | None = None
-        saved = read_json(checkpoint, TRAINER) if checkpoint else None
+        saved = read_trainer(checkpoint) if checkpoint else None
         torch.manual_seed(options.seed)
         self._model = SpanPredictor(_config(options, checkpoint)).to(ranks.device)
         self._learner = Learner(self._model, _optimizer(self._model, options.optimisation))
@@ -82,9 +83,12 @@ class Learning:
             self._learner.load(checkpoint)
             self.counters = Counters(**saved["counters"])
             self.held_out_state = saved["held_out"]
-            for lesson, state in zip(lessons, [*saved["lessons"], saved["feed"]], strict=True):
+            states = [*saved["lessons"], saved["feed"]]
+            if len(states) != len(lessons):
+                raise CheckpointError(f"{checkpoint} has the states of {len(states)} lessons, not of {len(lessons)}")
+            for lesson, state in zip(lessons, states, strict=True):
                 lesson.feed.load_state_dict(state)
-            set_random_state(saved["random"])
+            set_random_state(checkpoint, saved["random"])
         elif ranks.world > 1:
             for lesson in lessons:
                 # The topic may have grown between one rank's look at it and another's.
@@ -273,7 +277,7 @@ def _config(options: TrainOptions, checkpoint: Path | None) -> SpanPredictorConf
     """Return the model's sizes: the checkpoint's, unless the options name others, which `check_settings` refuses."""
     if checkpoint is None:
         return SpanPredictorConfig(**options.model)
-    return cast(SpanPredictorConfig, SpanPredictorConfig.from_pretrained(checkpoint, **options.model))
+    return load_config(checkpoint, **options.model)
 
 
 def _sizes(config: SpanPredictorConfig) -> dict[str, Any]:

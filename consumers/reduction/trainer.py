@@ -35,10 +35,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import TypeAdapter
+
 from consumers.feed import Feed
 from consumers.reduction.board import FOLDER as BOARD
 from consumers.reduction.board import Board
-from consumers.reduction.checkpoint import CONFIG, TRAINER, WEIGHTS, read_json
+from consumers.reduction.checkpoint import CONFIG, WEIGHTS, read_trainer
 from consumers.reduction.held_out import HeldOut, Judgement
 from consumers.reduction.learning import Learning
 from consumers.reduction.options import Lesson, TrainOptions
@@ -51,6 +53,7 @@ from consumers.training.stopping import StopRequest
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 
 REPORT = "training.json"
+_REPORTS: TypeAdapter[TrainReport | None] = TypeAdapter(TrainReport | None)
 # What makes OUT itself a model that `SpanPredictor.from_pretrained` takes.
 _MODEL = (CONFIG, WEIGHTS)
 
@@ -102,7 +105,9 @@ def train(
                 # The line that tells it is rank 0's.
                 raise SystemExit(stop.exit_status)
             raise _stopped(stop, learning.counters.steps, options.saving.out)
-        return ranks.share(cast(TrainReport, scribe.finish() if scribe else None))  # 5
+        report = scribe.finish() if scribe else None  # 5
+        told = ranks.share(_REPORTS.dump_python(report, mode="json"))
+        return report or cast(TrainReport, _REPORTS.validate_python(told))
 
 
 def saved_choices(out: Path) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def saved_choices(out: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    saved = read_json(_newest(out), TRAINER)
+    saved = read_trainer(_newest(out))
     return {**saved["settings"], "budget": saved["budget"]}
 
 

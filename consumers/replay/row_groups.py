@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from consumers.replay.formats import FrameWriter, JsonLines
-from consumers.replay.where import RowFilter
+from consumers.row_filter import RowFilter
 
 # Rows to a Parquet row group or an Arrow batch; and compressed bytes read before rows are filtered and passed on.
 _GROUP_ROWS = 32_768

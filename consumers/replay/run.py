@@ -28,7 +28,8 @@ from consumers.replay.row_groups import RowGroups
 from consumers.replay.whole_file import whole_file
 from consumers.sequence.blocks import order_of
 from consumers.sequence.cursor import Cursor
-from consumers.sequence.spec import FeedSpec, FeedState, read_state
+from consumers.sequence.predicates import Predicate
+from consumers.sequence.spec import FeedSpec, FeedState, Passes, read_state
 from consumers.sequence.windows import windows
 from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_form import json_lines
@@ -98,6 +99,7 @@ def replay_run(
     out: Path,
     *,
     family: str | None = None,
+    where: pl.Expr | None = None,
     on_progress: Callable[[RunProgress], None] = lambda progress: None,
 ) -> RunReport:
     """Write the rows that a run saw, in the order seen, to `out`, and what was done to `<out>.manifest.json`.
@@ -107,10 +109,12 @@ def replay_run(
         manifest: what `Feed.manifest()` returned, at any moment of the run.
         out: ends in .jsonl, .parquet or .arrow; a file of that name is replaced.
         family: that the run has to be of; None takes any.
+        where: the Polars expression that the run's feed had as its filter. A manifest keeps its fingerprint only, which
+            must fit; a filter given as SQL is in the manifest.
         on_progress: called after every window of rows.
 
     Raises:
-        UsageError: the ending is unknown, or the run is of another family.
+        UsageError: the ending is unknown, the run is of another family, or `where` is not its filter.
         ReplayError: the manifest is none or a following feed's, a topic no longer holds what the run read, or the file
             cannot be written.
         BrokerError: a topic is gone, or the broker cannot be read.
@@ -130,14 +134,15 @@ def replay_run(
     if family not in (None, state.spec.family):
         raise UsageError(f"the manifest is of the family {state.spec.family!r}, not {family!r}: leave the family out")
     declared = family_named(state.spec.family)
-    _require_held(connection, state.spec)
+    spec = _with_filter(state.spec, where)
+    _require_held(connection, spec)
     beside = out.with_name(f"{out.name}.manifest.json")
-    made = _passes(state)
+    stretches = _stretches(state)
     with whole_file(out, beside) as file:
         with closing(open_writer(out, file.stream, declared.wire, partial(json_lines, family=declared))) as writer:
             groups = RowGroups(writer, declared.wire)
             batches = 0
-            for progress, frame, whole in _seen(connection, state.spec, made):
+            for progress, frame, whole in _seen(connection, spec, stretches):
                 groups.take(frame, 0)
                 batches += whole
                 on_progress(replace(progress, rows=groups.written))
@@ -147,7 +152,7 @@ def replay_run(
             sha256=file.close(),
             offsets=_offsets(state.spec),
             batches=batches,
-            passes=len(made),
+            passes=_count(stretches),
             path=str(out),
             manifest=str(beside),
             family=declared.name,
@@ -159,6 +164,24 @@ def replay_run(
     return report
 
 
+def _with_filter(spec: FeedSpec, where: pl.Expr | None) -> FeedSpec:
+    """Return the spec with a filter that can be run."""
+    if where is None:
+        if spec.where is not None and not spec.where.is_portable:
+            raise ReplayError(
+                "the run's filter was a Polars expression, of which a manifest keeps only the fingerprint: call "
+                "`replay_run(..., where=EXPRESSION)` with the same one, or give feeds their filter as SQL"
+            )
+        return spec
+    given = Predicate.of(where, family_named(spec.family).wire)
+    if given != spec.where:
+        raise UsageError(
+            f"the filter given is not the run's: its fingerprint is {given.text}, and the manifest has "
+            f"{spec.where.text if spec.where else 'no filter'}: pass what the run's feed had"
+        )
+    return replace(spec, where=given)
+
+
 @dataclass(frozen=True)
 class _Pass:
     """One pass that a run made: all of it, or its first `batches` batches."""
@@ -167,27 +190,38 @@ class _Pass:
     batches: int | None
 
 
-def _passes(state: FeedState) -> list[_Pass]:
-    before = [_Pass(epoch, made.batches) for made in state.passes for epoch in range(made.first, made.last + 1)]
+def _stretches(state: FeedState) -> tuple[Passes, ...]:
+    """Return the passes to go through, the one under way among them."""
+    cursor = state.cursor
     # Where a pass has just ended, the next one has given nothing yet.
-    under_way = [_Pass(state.cursor.epoch, state.cursor.batches)] if state.cursor.batches else []
-    return before + under_way
+    under_way = [Passes(first=cursor.epoch, last=cursor.epoch, batches=cursor.batches)] if cursor.batches else []
+    return (*state.passes, *under_way)
+
+
+def _passes(stretches: tuple[Passes, ...]) -> Iterator[_Pass]:
+    for made in stretches:
+        for epoch in range(made.first, made.last + 1):
+            yield _Pass(epoch, made.batches)
+
+
+def _count(stretches: tuple[Passes, ...]) -> int:
+    return sum(made.last + 1 - made.first for made in stretches)
 
 
 def _seen(
-    connection: Connection, spec: FeedSpec, passes: list[_Pass]
+    connection: Connection, spec: FeedSpec, stretches: tuple[Passes, ...]
 ) -> Iterator[tuple[RunProgress, pl.DataFrame, int]]:
     """Yield the rows of each window in the order of its batches, with how many batches those are."""
     wire = tuple(family_named(spec.family).wire)
     blocks = len(order_of(spec.sources[0].bounds, spec.block_offsets, None if spec.shuffle_seed is None else (0,)))
-    for number, made in enumerate(passes):
+    for number, made in enumerate(_passes(stretches)):
         given = 0
         for window in windows(connection, spec, Cursor(epoch=made.epoch), columns=wire):
             batches = window.batches if made.batches is None else window.batches[: made.batches - given]
             given += len(batches)
             part = given / made.batches if made.batches else min(window.start.places[0].block / max(blocks, 1), 1)
             rows = window.rows.select(wire)[np.concatenate(batches)]
-            yield RunProgress(number + part, len(passes), 0), rows, len(batches)
+            yield RunProgress(number + part, _count(stretches), 0), rows, len(batches)
             if given == made.batches:
                 break
         if made.batches is not None and given < made.batches:

@@ -31,8 +31,8 @@ from consumers.reading import Block, Record, TopicReader
 from consumers.replay.bounds import Bound, resolve
 from consumers.replay.formats import ending, open_writer
 from consumers.replay.row_groups import RowGroups
-from consumers.replay.where import RowFilter
 from consumers.replay.whole_file import whole_file
+from consumers.row_filter import RowFilter
 from schema import ledger
 from schema.errors import ReplayError, UsageError
 from schema.family import Family
@@ -123,7 +123,7 @@ def replay(
     layout = _layout(declared, stage)
     topic = topic_name(connection.settings, family, stage)
     manifest = out.with_name(f"{out.name}.manifest.json")
-    with RowFilter(where, layout.columns) if where is not None else nullcontext() as row_filter:
+    with RowFilter(where, layout.columns, ReplayError) if where is not None else nullcontext() as row_filter:
         ranges = resolve(connection, topic, start, end)
         with whole_file(out, manifest) as file:
             with closing(open_writer(out, file.stream, layout.columns, layout.lines)) as writer:

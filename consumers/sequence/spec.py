@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from broker.topics import Extent
 from consumers.sequence.cursor import Cursor
+from consumers.sequence.predicates import Predicate
 from schema.errors import FeedError, UsageError
+from schema.family import SPLITS
+from schema.registry import family_named
 
 # Of states and manifests; another number is another build's.
 STATE_VERSION = 1
@@ -67,7 +70,7 @@ class FeedSpec:
 
     Attributes:
         schema_version: of the family's columns.
-        where: the filter's text, as `predicate_text` makes it.
+        where: the filter.
     """
 
     family: str
@@ -82,7 +85,7 @@ class FeedSpec:
     block_offsets: int
     window_rows: int
     bucket: bool
-    where: str | None
+    where: Predicate | None
     curriculum: Curriculum | None
 
     @property
@@ -157,7 +160,7 @@ def read_state(state: Mapping[str, Any]) -> FeedState:
     """Return the state of `FeedState.to_json`'s value.
 
     Raises:
-        FeedError: it is none, or another version of it.
+        FeedError: it is none, another version of it, or holds a value that no feed writes.
     """
     version = state.get("version")
     if isinstance(version, int) and version != STATE_VERSION:
@@ -166,12 +169,61 @@ def read_state(state: Mapping[str, Any]) -> FeedState:
             "resume with the build that wrote it"
         )
     try:
-        return _ADAPTER.validate_json(json.dumps(dict(state)))
-    except (ValidationError, TypeError, ValueError) as error:
-        first = str(error).splitlines()
+        text = json.dumps(dict(state))
+        found = _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise FeedError(
-            f"this is no feed state ({'; '.join(first[:3])}): give what `state_dict()` returned, whole"
+            f"this is no feed state ({place or 'all of it'}: {reason}): give what `state_dict()` returned, whole"
         ) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FeedError(f"this is no feed state ({error}): give what `state_dict()` returned, whole") from None
+    fault = next(faults(found), None)
+    if fault is not None:
+        raise FeedError(f"this is no feed state ({fault}): give what `state_dict()` returned, whole")
+    return found
+
+
+def faults(state: FeedState) -> Iterator[str]:
+    """Yield what no feed writes into its state; whoever reads a state from a file takes its numbers for sizes."""
+    spec, cursor = state.spec, state.cursor
+    if outside := next((number for number in _numbers(state.to_json()) if not -(2**63) <= number < 2**63), None):
+        yield f"the number {outside:.3g} is beyond 64 bits"
+    if spec.split not in (None, *SPLITS):
+        yield f"the split {spec.split!r} is unknown"
+    sizes = (spec.max_tokens, spec.block_offsets, spec.window_rows, spec.batch_size or 1, spec.batch_tokens or 1)
+    if min(sizes) < 1 or spec.batch_size == 0 or spec.batch_tokens == 0:
+        yield "a size is below 1"
+    if not 1 <= len(spec.sources) <= 255 or len(cursor.places) not in (0, len(spec.sources)):
+        yield "it has a wrong number of sources or places"
+    if not all(0 < source.weight < float("inf") for source in spec.sources):
+        yield "a source's weight is not above 0"
+    if all(source.repeat for source in spec.sources):
+        yield "every source repeats"
+    bounds = [source.bounds for source in spec.sources] + list(cursor.bounds or ())
+    if any(part < 0 or not 0 <= extent.begin <= extent.end for each in bounds for part, extent in each.items()):
+        yield "an offset or a partition is below 0, or an end before its begin"
+    if spec.curriculum is not None:
+        kind = family_named(spec.family).wire.get(spec.curriculum.column)
+        if kind is None or not kind.is_numeric():
+            yield f"the curriculum's column {spec.curriculum.column!r} is not a numeric one"
+    if not 0 <= cursor.phase < spec.phases or min(cursor.epoch, cursor.batches, cursor.window, cursor.batch) < 0:
+        yield "the cursor is outside the passes"
+    if any(min(place.round, place.block, place.row, place.too_long) < 0 for place in cursor.places):
+        yield "a place is below 0"
+    if any(not 0 <= made.first <= made.last or made.batches == 0 for made in state.passes):
+        yield "a pass is below 0, or empty"
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner)
+    elif isinstance(value, int):
+        yield value
 
 
 def require_same(saved: FeedSpec, own: FeedSpec) -> None:
@@ -192,4 +244,4 @@ def require_same(saved: FeedSpec, own: FeedSpec) -> None:
 
 
 def _told(value: Any) -> str:
-    return json.dumps(value, default=str)
+    return json.dumps(value, default=lambda other: other.text if isinstance(other, Predicate) else str(other))

@@ -23,7 +23,6 @@ from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import order_of, round_seeds
 from consumers.sequence.cursor import Place
 from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
-from consumers.sequence.predicates import read_predicate
 from consumers.sequence.spec import FeedSpec
 from schema.errors import FeedError
 from schema.record import CLEAN
@@ -38,24 +37,28 @@ class Selection:
         phase: of its curriculum.
         share: (index, count): only the rows with `example_id mod count == index`.
         columns: the columns to give; None gives those of the tensor form.
+
+    Raises:
+        FeedError: the spec's filter is no condition, or a Polars expression that this program has not passed.
     """
 
     def __init__(self, spec: FeedSpec, phase: int, share: tuple[int, int], columns: tuple[str, ...] | None) -> None:
         family, form = family_named(spec.family), form_of(spec.family)
         self._kind = (family.name, CLEAN, spec.schema_version)
         tests = [pl.col("split") == spec.split] if spec.split is not None else []
-        if spec.where is not None:
-            tests.append(read_predicate(spec.where))
         if spec.curriculum is not None:
             tests.append(_in_phase(spec, phase))
         if share[1] > 1:
             tests.append(pl.col("example_id") % share[1] == share[0])
         self._belongs = pl.all_horizontal(tests) if tests else None
+        self._where = None if spec.where is None else spec.where.test(family.wire)
         self._tokens, self._max_tokens = form.tokens, spec.max_tokens
         given = (*form.columns, "example_id") if columns is None else columns
         needed = {*given, *form.tokens.meta.root_names()}
         for test in tests:
             needed.update(test.meta.root_names())
+        if self._where is not None:
+            needed.update(self._where.columns)
         self._columns = {name: kind for name, kind in family.wire.items() if name in needed}
         self.schema = {name: family.wire[name] for name in given} | LINEAGE | {TOKENS: pl.Int64()}
 
@@ -63,12 +66,15 @@ class Selection:
         """Return the records' rows that belong, with lineage, and how many were left out for their length.
 
         Raises:
-            FeedError: a record cannot be decoded, or is of another type or version.
+            FeedError: a record cannot be decoded, is of another type or version, or holds a value for which the filter
+                fails.
         """
         frame, counts = decode_records(records, topic, self._kind, self._columns, FeedError)
         chosen = frame.with_columns(*_lineage(records, counts, source), self._tokens.alias(TOKENS))
         if self._belongs is not None:
             chosen = chosen.filter(self._belongs)
+        if self._where is not None:
+            chosen = chosen.filter(self._where.mask(chosen))
         rows = chosen
         # Most blocks hold none that is too long, and a filter costs as much as all the rest.
         if chosen[TOKENS].to_numpy().max(initial=0) > self._max_tokens:

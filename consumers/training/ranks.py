@@ -6,6 +6,7 @@ GPUs. Everything that ranks tell one another goes through it; with one rank noth
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,31 +47,37 @@ class Ranks:
         return self.rank == 0
 
     def share(self, value: Value) -> Value:
-        """Return rank 0's `value`, plain data, on every rank."""
+        """Return rank 0's `value`, made of JSON values, on every rank.
+
+        It travels as JSON. torch's own way of sending objects unpickles whatever comes over the network.
+        """
         if self.world == 1:
             return value
-        held: list[Any] = [value]
-        dist.broadcast_object_list(held, src=0, device=self.device)
-        return cast(Value, held[0])
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        size = torch.tensor([len(text) if self.first else 0], device=self.device)
+        dist.broadcast(size, src=0)
+        held = text.to(self.device) if self.first else torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        dist.broadcast(held, src=0)
+        return cast(Value, json.loads(held.cpu().numpy().tobytes()))
 
     def from_first(self, make: Callable[[], Value]) -> Value:
-        """Return what rank 0 makes, plain data, on every rank.
+        """Return what rank 0 makes, JSON values, on every rank.
 
         Where rank 0 fails with a `FeedmillError` the others end with its exit status, and leave the line to it.
         """
         if self.world == 1:
             return make()
         if not self.first:
-            value, status = self.share(cast(tuple[Value, int], None))
+            value, status = self.share(cast(list[Any], None))
             if status:
                 raise SystemExit(status)
-            return value
+            return cast(Value, value)
         try:
             made = make()
         except FeedmillError as error:
-            self.share((None, error.exit_status))
+            self.share([None, error.exit_status])
             raise
-        self.share((made, 0))
+        self.share([made, 0])
         return made
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:

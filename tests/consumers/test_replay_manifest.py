@@ -24,10 +24,11 @@ from consumers.batches import Batch
 from consumers.feed import Curriculum, Feed, FeedOptions, Source
 from consumers.replay.run import RunProgress, read_manifest, replay_run
 from feedmill.cli import run
-from schema.errors import ReplayError, UsageError
+from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_form import json_lines
 from schema.reduction import FAMILY
 from tests import reductions
+from tests.consumers.hostile import serialized_filters
 from tests.consumers.records import forget_before, topic, write
 
 COUNT = 400
@@ -318,3 +319,83 @@ def test_a_run_is_replayed_without_torch() -> None:
     program = "import sys, consumers.replay.run, feedmill.replay_commands; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("place", ["cast", "operand"])
+def test_a_manifest_with_code_in_its_filter_is_refused_and_nothing_runs(
+    saved: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
+    path, out, touched = saved[0], tmp_path / "x.jsonl", tmp_path / "touched"
+    manifest = json.loads(path.read_text())
+    manifest["spec"]["where"] = serialized_filters(touched)[place]
+    path.write_text(json.dumps(manifest))
+    assert run(["replay", "--manifest", str(path), "--out", str(out)]) == 1
+    said, aside = capfd.readouterr()
+    assert not touched.exists()
+    assert not out.exists()
+    assert said == ""
+    assert aside.count("\n") == 1
+    assert "its filter is a serialized Polars expression" in aside
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"spec.where": "EXISTS (FROM read_text('/etc/hostname'))"}, "it holds a subquery, which a filter may not"),
+        ({"spec.where": "getenv('HOME') <> ''"}, "the function getenv is not one that a filter may call"),
+        ({"spec.where": "polars-sha256:" + "0" * 64}, "call `replay_run(..., where=EXPRESSION)` with the same one"),
+        ({"spec.where": {"Column": "size"}}, "spec.where: Input should be a valid string"),
+        ({"spec.curriculum": {"column": "^.*$", "edges": [3]}}, "the curriculum's column '^.*$' is not a numeric one"),
+        ({"spec.split": "all"}, "the split 'all' is unknown"),
+        ({"spec.window_rows": 0}, "a size is below 1"),
+        ({"spec.batch_size": -1}, "a size is below 1"),
+        ({"spec.batch_size": 10**30}, "is beyond 64 bits"),
+        ({"spec.block_offsets": 0}, "a size is below 1"),
+        ({"spec.sources": []}, "a wrong number of sources"),
+        ({"cursor.epoch": -1}, "the cursor is outside the passes"),
+        ({"cursor.phase": 7}, "the cursor is outside the passes"),
+        ({"passes": [{"first": 3, "last": 2}]}, "a pass is below 0, or empty"),
+    ],
+)
+def test_a_manifest_with_values_that_no_feed_writes_is_refused_in_one_line(
+    saved: tuple[Path, list[str]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    line: str,
+) -> None:
+    path, out = saved[0], tmp_path / "x.jsonl"
+    manifest = json.loads(path.read_text())
+    for name, value in change.items():
+        *way, last = name.split(".")
+        inner = manifest
+        for step in way:
+            inner = inner[step]
+        inner[last] = value
+    path.write_text(json.dumps(manifest))
+    assert run(["replay", "--manifest", str(path), "--out", str(out)]) == 1
+    aside = capfd.readouterr().err
+    assert line in aside
+    assert aside.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_run_filtered_by_an_expression_is_replayed_with_that_expression(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    where = (pl.col("size") % 2 == 0) & pl.col("term").str.contains("0")
+    made = feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=where)
+    seen = ids(itertools.islice(made, 5))
+    manifest = manifest_of(made)
+    assert manifest["spec"]["where"].startswith("polars-sha256:")
+    out = tmp_path / "x.jsonl"
+    replay_run(connection, manifest, out, where=where)
+    assert [json.loads(line)["example_id"] for line in out.read_text().splitlines()] == seen
+    with pytest.raises(UsageError, match="the filter given is not the run's: its fingerprint is polars-sha256"):
+        replay_run(connection, manifest, tmp_path / "y.jsonl", where=pl.col("size") > 3)
+    # Another program that passes the same expression goes on; one that passes another is refused.
+    resumed = feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=where)
+    resumed.load_state_dict(manifest)
+    assert seen + ids(resumed) == ids(feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=where))
+    with pytest.raises(FeedError, match="saved with where"):
+        feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=pl.col("size") > 3).load_state_dict(manifest)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from consumers.replay.where import RowFilter
+from consumers.row_filter import RowFilter
 from schema.errors import ReplayError
 
 COLUMNS = {"term": pl.String(), "n": pl.Int32(), "id": pl.UInt64(), "reasons": pl.List(pl.String())}
@@ -15,7 +18,7 @@ FRAME = pl.DataFrame(
 
 
 def kept(expression: str) -> list[bool]:
-    with RowFilter(expression, COLUMNS) as row_filter:
+    with RowFilter(expression, COLUMNS, ReplayError) as row_filter:
         return row_filter.mask(FRAME).to_list()
 
 
@@ -109,7 +112,7 @@ def test_anything_else_is_refused_in_one_line(expression: str, tmp_path: Path) -
 def test_the_database_itself_is_locked(tmp_path: Path) -> None:
     # Behind the check of the shape stands a database that could not do it either.
     (tmp_path / "file").write_text("secret")
-    with RowFilter("true", COLUMNS) as row_filter:
+    with RowFilter("true", COLUMNS, ReplayError) as row_filter:
         for statement in (
             f"FROM read_text('{tmp_path / 'file'}')",
             f"COPY (SELECT 1) TO '{tmp_path / 'out'}'",
@@ -127,3 +130,46 @@ def test_the_database_itself_is_locked(tmp_path: Path) -> None:
 def test_a_value_that_makes_the_condition_fail_is_told() -> None:
     with pytest.raises(ReplayError, match="Conversion Error"):
         kept("term::INTEGER = 1")
+
+
+def test_times_are_utc_whatever_the_zone_of_the_machine() -> None:
+    program = """
+import datetime as d, polars as pl
+from consumers.row_filter import RowFilter
+from schema.errors import ReplayError
+noon = d.datetime(2031, 5, 1, 12)
+frame = pl.DataFrame({"zoned": [noon.replace(tzinfo=d.UTC)], "plain": [noon]})
+for text in ("zoned = '2031-05-01 12:00:00'", "hour(zoned) = 12", "zoned::TIMESTAMP = plain",
+             "zoned::VARCHAR LIKE '%12:00:00+00'", "epoch(zoned) = epoch(plain)", "plain::TIMESTAMPTZ = zoned"):
+    with RowFilter(text, frame.schema, ReplayError) as row_filter:
+        print(row_filter.mask(frame).to_list())
+"""
+    for zone in ("UTC", "Asia/Tokyo", "America/St_Johns"):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "TZ": zone}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["[True]"] * 6, zone
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "repeat(term, 1000000000) = ''",
+        "len(range(10000000000)) = 1",
+        "lpad(term, 1000000000, 'x') = ''",
+        "format('{:1000000000}', term) = ''",
+        "list_aggregate([n], 'sum') = 1",
+        "main.abs(n) = 1",
+        "n::JSON = 1",
+        "n::secret.kind = 1",
+        "json_execute_serialized_sql('x') = 1",
+        "md5(pg_read_file('/etc/passwd')) = ''",
+        "(" * 2000 + "true" + ")" * 2000,
+        "n = 1 OR " * 3000 + "true",
+    ],
+)
+def test_what_is_in_no_list_is_refused(expression: str) -> None:
+    with pytest.raises(ReplayError) as refused:
+        kept(expression)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 1000

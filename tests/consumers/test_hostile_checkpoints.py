@@ -1,0 +1,194 @@
+"""Checkpoints that name what they should not: every one is refused in one line, and nothing of theirs runs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from consumers.reduction.checkpoint import (
+    CONFIG,
+    OPTIMIZER,
+    TRAINER,
+    WEIGHTS,
+    Learner,
+    load_model,
+    read_trainer,
+    save_model,
+    set_random_state,
+)
+from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.reduction.report import Counters
+from consumers.training.budget import Budget
+from schema.errors import CheckpointError
+
+SAVED: dict[str, Any] = {
+    "counters": {"steps": 3},
+    "settings": {
+        "mode": "snapshot",
+        "split": "train",
+        "batch_size": 8,
+        "batch_tokens": None,
+        "max_tokens": 60,
+        "seed": 0,
+        "learning_rate": 1e-3,
+        "bf16": False,
+        "curriculum": [],
+    },
+    "budget": {"steps": 3, "seconds": None},
+    "lessons": [],
+    "feed": {},
+    "held_out": {},
+    "random": "",
+}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good")
+    torch.manual_seed(1)
+    model = SpanPredictor(SpanPredictorConfig(hidden_size=16, num_hidden_layers=2, counter_channels=4))
+    save_model(model, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(good: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(good, tmp_path / "checkpoint"))
+
+
+def change(folder: Path, **values: Any) -> None:
+    told = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**told, **values}))
+
+
+def test_a_checkpoint_is_read_as_transformers_reads_it(folder: Path) -> None:
+    ours, theirs = load_model(folder), SpanPredictor.from_pretrained(folder)
+    tokens, mask = torch.randint(3, 9, (4, 11)), torch.ones(4, 11, dtype=torch.bool)
+    for name in ("start", "end", "normal_form"):
+        assert torch.equal(getattr(ours(tokens, mask), name), getattr(theirs(tokens, mask), name))
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"hidden_size": 10**9}, "hidden_size: Input should be less than or equal to 65536"),
+        ({"hidden_size": "64"}, "hidden_size: Input should be a valid integer"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers"),
+        ({"hidden_size": 60_000, "intermediate_size": 60_000}, "does not fit config.json"),
+        ({"num_hidden_layers": 3}, "does not fit config.json"),
+        ({"model_type": "bert"}, "of a model of type 'bert'"),
+        ({"vocab_size": 10**9}, "vocab_size 1000000000"),
+        ({"rope_theta": -1.0}, "greater than 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_weights_are_refused_before_memory_is_taken(
+    folder: Path, values: dict[str, Any], line: str
+) -> None:
+    change(folder, **values)
+    with pytest.raises(CheckpointError, match=r"cannot be read .* use an earlier one") as refused:
+        load_model(folder)
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_names_of_types_kernels_and_folders_have_no_effect(folder: Path, tmp_path: Path) -> None:
+    expected = load_model(folder).state_dict()
+    change(
+        folder,
+        dtype="float16",
+        attn_implementation="someone/kernel",
+        _attn_implementation="someone/kernel",
+        auto_map={"AutoModel": "someone/model--code.Model"},
+        quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True},
+    )
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "other")}))
+    found = load_model(folder)
+    assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
+    assert found.dtype == torch.float32
+
+
+class Touch:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self._path}",)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "pytorch_model.bin"])
+def test_pickled_weights_are_never_read(folder: Path, tmp_path: Path, name: str) -> None:
+    touched = tmp_path / "touched"
+    (folder / WEIGHTS).unlink()
+    torch.save({"embedding.weight": Touch(touched)}, folder / name)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(folder)
+    assert not touched.exists()
+
+
+def test_an_optimizer_of_other_shapes_or_names_is_refused(folder: Path) -> None:
+    model = load_model(folder)
+    learner = Learner(model, torch.optim.AdamW(model.parameters()))
+    for key, value in (("exp_avg.embedding.weight", torch.zeros(3)), ("hook.embedding.weight", torch.zeros(()))):
+        save_file({key: value}, folder / OPTIMIZER)
+        with pytest.raises(CheckpointError, match="which no weight has"):
+            learner.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "line"),
+    [
+        (["counters", "steps"], "many", "counters.steps"),
+        (["settings", "split"], {"a": 1}, "settings.split"),
+        (["settings", "learning_rate"], "high", "settings.learning_rate"),
+        (["settings", "mode"], "eval", "settings.mode"),
+        (["budget", "steps"], "all", "budget.steps"),
+        (["lessons"], 3, "lessons"),
+        (["random"], 3, "random"),
+        (["feed"], None, "feed"),
+    ],
+)
+def test_a_trainer_file_of_other_types_is_refused_in_one_line(
+    tmp_path: Path, where: list[str], value: Any, line: str
+) -> None:
+    told = json.loads(json.dumps(SAVED))
+    inner = told
+    for name in where[:-1]:
+        inner = inner[name]
+    inner[where[-1]] = value
+    (tmp_path / TRAINER).write_text(json.dumps(told))
+    with pytest.raises(CheckpointError) as refused:
+        read_trainer(tmp_path)
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_trainer_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    for name in SAVED:
+        (tmp_path / TRAINER).write_text(json.dumps({key: value for key, value in SAVED.items() if key != name}))
+        with pytest.raises(CheckpointError, match=f"{name}: Field required"):
+            read_trainer(tmp_path)
+
+
+def test_what_no_run_counts_is_left_out(tmp_path: Path) -> None:
+    told = {**SAVED, "counters": {"steps": 3, "hook": 4}, "budget": {"steps": 3, "hook": 4}}
+    (tmp_path / TRAINER).write_text(json.dumps(told))
+    read = read_trainer(tmp_path)
+    assert Counters(**read["counters"]) == Counters(steps=3)
+    assert Budget(**read["budget"]) == Budget(steps=3)
+
+
+@pytest.mark.parametrize("state", ["", "AAAA", "not base64", base64.b64encode(bytes(5000)).decode()])
+def test_a_random_state_that_is_none_is_refused(tmp_path: Path, state: str) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        set_random_state(tmp_path, state)
+    assert torch.equal(torch.get_rng_state(), before)
