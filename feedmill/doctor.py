@@ -29,6 +29,7 @@ _TRAIN = ("torch", "transformers")
 _PYTHON_AT_LEAST = (3, 11)
 _DISK_LOW_GB = 2.0
 _LOG_LINES = 5
+_ANSWER_WITHIN_S = 2.0
 _GB = 1e9
 
 
@@ -138,8 +139,11 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 
 def _port(what: str, host: str, port: int) -> Iterator[Finding]:
-    with socket.socket() as probe:
-        taken = probe.connect_ex((host, port)) == 0
+    try:
+        with socket.create_connection((host or "127.0.0.1", port), timeout=_ANSWER_WITHIN_S):
+            taken = True
+    except OSError:
+        taken = False
     if taken:
         yield Finding(what, "note", f"{host}:{port} is taken by another program", "nothing: a free one is used instead")
     else:
@@ -188,7 +192,7 @@ def _coverage(settings: Settings) -> Iterator[Finding]:
         yield from _port("coverage port", settings.coverage_host, settings.coverage_port)
     else:
         yield Finding("coverage", "ok", f"service at {address.url}")
-        for line in ServiceCoverage(address.url, settings.namespace).warnings():
+        for line in ServiceCoverage(address.url, settings).warnings():
             yield Finding("coverage", "wrong", line, "feedmill coverage rebuild, or see docs/operations.md")
 
 

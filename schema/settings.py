@@ -30,6 +30,8 @@ MIB = 1024 * 1024
 PREFIX = "FEEDMILL_"
 # A token that is guessed by trying takes too long from here on.
 TOKEN_MIN_CHARACTERS = 16
+# A longer one does not fit into a header as servers read it.
+TOKEN_MAX_CHARACTERS = 4096
 # What an error shows of a wrong value.
 _VALUE_SHOWN_CHARACTERS = 80
 # Of 1: below it, two names have little in common.
@@ -123,10 +125,11 @@ class Settings(BaseSettings):
     def _token_fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None:
             text = token.get_secret_value()
-            if len(text) < TOKEN_MIN_CHARACTERS or not all("!" <= letter <= "~" for letter in text):
+            fits = TOKEN_MIN_CHARACTERS <= len(text) <= TOKEN_MAX_CHARACTERS
+            if not fits or not all("!" <= letter <= "~" for letter in text):
                 raise ValueError(
-                    f"must have at least {TOKEN_MIN_CHARACTERS} characters, all of them visible ASCII "
-                    "(`openssl rand -hex 16` makes one)"
+                    f"must have at least {TOKEN_MIN_CHARACTERS} characters and {TOKEN_MAX_CHARACTERS} at most, all "
+                    "visible ASCII (`openssl rand -hex 16` makes one)"
                 )
         return token
 

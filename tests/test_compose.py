@@ -103,7 +103,15 @@ def test_settings_of_a_service_are_settings(name: str) -> None:
     given = SERVICES[name]["environment"]
     known = {f"FEEDMILL_{field.upper()}" for field in Settings.model_fields}
     assert set(given) <= known
+    # Compose puts in the user's own, and refuses to start without.
+    given = {key: "t" * 16 if value.startswith("${FEEDMILL_TOKEN:?") else value for key, value in given.items()}
     Settings(**{key.removeprefix("FEEDMILL_").lower(): value for key, value in given.items()})
+
+
+@pytest.mark.parametrize("name", ["worker", "coverage"])
+def test_service_beyond_the_loopback_has_a_token(name: str) -> None:
+    given = SERVICES[name]["environment"]
+    assert ("FEEDMILL_TOKEN" in given) == ("FEEDMILL_COVERAGE_HOST" in given)
 
 
 def test_services_wait_for_kafka_at_a_listener_it_has() -> None:

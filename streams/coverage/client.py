@@ -19,6 +19,7 @@ from broker.topics import topic_id, topic_name
 from schema.errors import CoverageError, CoverageOwnedError
 from schema.record import LEDGER
 from schema.registry import families_under, family_named
+from schema.settings import Settings
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import COMMAND_LIMIT_S, coverage_folder, ownership, service_address
 from streams.coverage.report import coverage_report, foreign_lines, gaps
@@ -26,6 +27,7 @@ from streams.coverage.store import STORE_FILE, CoverageStore, remove_store
 
 _ASK_AGAIN_S = 0.1
 _ANSWER_TIMEOUT_S = 10.0
+_ASKS_FOR_TOKEN = "asks for a token: set FEEDMILL_TOKEN to the one that it was started with"  # noqa: S105
 
 
 class CoverageView(Protocol):
@@ -46,18 +48,21 @@ class CoverageView(Protocol):
 
 
 class ServiceCoverage:
-    """Coverage as the service at `url` has folded it."""
+    """Coverage as the service at `url` has folded it; asked with the settings' token, if they have one."""
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, settings: Settings) -> None:
         if not url.startswith(("http://", "https://")):
             raise CoverageError(f"coverage_url {url!r} is no http(s) address: correct FEEDMILL_COVERAGE_URL")
         self._url = url.rstrip("/")
         # The service is ours and near: a proxy for the world outside has no part in it.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        serves = self._get("health")["namespace"]
-        if serves != namespace:
+        self._token = settings.token
+        serves = dict(self._get("health")).get("namespace")
+        if serves is None:
+            raise CoverageError(f"the coverage service at {url} {_ASKS_FOR_TOKEN}")
+        if serves != settings.namespace:
             raise CoverageError(
-                f"the coverage service at {url} serves namespace {serves!r}, not {namespace!r}: "
+                f"the coverage service at {url} serves namespace {serves!r}, not {settings.namespace!r}: "
                 "set FEEDMILL_NAMESPACE, or another FEEDMILL_DATA_DIR for this one"
             )
 
@@ -84,12 +89,18 @@ class ServiceCoverage:
         return lines
 
     def _get(self, path: str) -> Any:
+        request = urllib.request.Request(f"{self._url}/api/{path}")  # noqa: S310 - of http(s), see above
+        if self._token is not None:
+            # Not sent on where an answer points elsewhere.
+            request.add_unredirected_header("Authorization", f"Bearer {self._token.get_secret_value()}")
         try:
-            with self._opener.open(f"{self._url}/api/{path}", timeout=_ANSWER_TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=_ANSWER_TIMEOUT_S) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
                 line = error.read(2000).decode("utf-8", "replace")
+            if error.code == 401:
+                raise CoverageError(f"the coverage service at {self._url} {_ASKS_FOR_TOKEN}") from error
             raise CoverageError(f"the coverage service at {self._url} answered {error.code}: {line}") from error
         except (OSError, ValueError) as error:
             raise CoverageError(
@@ -206,14 +217,14 @@ def _service_or_ownership(connection: Connection, stack: ExitStack) -> ServiceCo
     """Return the service that answers; where there is none, take the store's lock and return None."""
     settings = connection.settings
     if settings.coverage_url is not None:
-        return ServiceCoverage(settings.coverage_url, settings.namespace)
+        return ServiceCoverage(settings.coverage_url, settings)
     folder = coverage_folder(settings)
     deadline = time.monotonic() + COMMAND_LIMIT_S
     while True:
         address = service_address(folder)
         try:
             if address is not None:
-                return ServiceCoverage(address.url, settings.namespace)
+                return ServiceCoverage(address.url, settings)
             stack.enter_context(ownership(folder))
             return None
         except CoverageError as error:

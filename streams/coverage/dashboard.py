@@ -31,31 +31,41 @@ _HEATS = 8
 _STYLE += "".join(f".h{heat} {{ background: rgb(31 119 180 / {9 * heat}%); }}\n" for heat in range(1, _HEATS + 1))
 
 _SCRIPT = """
-setInterval(async () => {
-  const status = document.getElementById("status");
+const status = document.getElementById("status"), login = document.getElementById("login");
+const families = document.getElementById("families"), token = document.getElementById("token");
+async function refresh() {
+  const kept = sessionStorage.getItem("feedmill-token");
   try {
-    const answer = await fetch("fragment");
+    const answer = await fetch("fragment", kept ? {headers: {Authorization: "Bearer " + kept}} : {});
+    login.hidden = answer.status !== 401;
+    if (answer.status === 401) {
+      sessionStorage.removeItem("feedmill-token");
+      families.textContent = "";
+      status.textContent = kept ? "this is not the token of the service" : "";
+      return;
+    }
     if (!answer.ok) throw new Error(answer.status);
-    document.getElementById("families").innerHTML = await answer.text();
+    families.innerHTML = await answer.text();
     status.textContent = "";
   } catch (error) { status.textContent = "the coverage service does not answer: figures are old"; }
-}, SECONDS * 1000);
+}
+login.addEventListener("submit", event => {
+  event.preventDefault();
+  const given = token.value.trim();
+  token.value = "";
+  if (!/^[!-~]+$/.test(given)) { status.textContent = "a token has visible ASCII characters only"; return; }
+  sessionStorage.setItem("feedmill-token", given);
+  refresh();
+});
+setInterval(() => { if (login.hidden) refresh(); }, SECONDS * 1000);
+refresh();
 """
 
 
-def page(
-    families: Mapping[str, Family],
-    reports: Iterable[Mapping[str, Any]],
-    nonce: str,
-    troubles: Mapping[str, str] | None = None,
-) -> str:
-    """Return the whole page.
+def page(content: str, nonce: str) -> str:
+    """Return the whole page around `content`, a `fragment`; without one it asks for the token that gets it.
 
-    Args:
-        families: those of the reports, by name.
-        reports: as `streams.coverage.report.coverage_report` gives them.
-        nonce: the one that the response's Content-Security-Policy allows.
-        troubles: {family: why its figures are old}.
+    `nonce` is the one that the response's Content-Security-Policy allows. The token stays in the tab's session storage.
     """
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Feedmill coverage</title>
@@ -63,7 +73,9 @@ def page(
 <noscript><meta http-equiv="refresh" content="{REFRESH_S}"></noscript>
 <style nonce="{nonce}">{_STYLE}</style></head>
 <body><h1>Feedmill coverage</h1><p id="status" class="no" role="status"></p>
-<main id="families">{fragment(families, reports, troubles)}</main>
+<form id="login" hidden><label>The service asks for its token (FEEDMILL_TOKEN):
+<input id="token" type="password" autocomplete="off" required></label> <button>Show</button></form>
+<main id="families">{content}</main>
 <script nonce="{nonce}">{_SCRIPT.replace("SECONDS", str(REFRESH_S))}</script></body></html>
 """
 

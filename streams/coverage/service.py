@@ -9,9 +9,9 @@ What it finds missing it publishes, for producers that follow (`streams.coverage
     GET /api/report/{family}     the report          GET /api/positions/{family}   {partition: next ledger offset}
     GET /api/gaps/{family}       what is missing
 
-Reading only, and without a login: it listens on the loopback unless `coverage_host` says otherwise. A family whose
-ledger cannot be folded does not stop the others: its own questions are answered with the cause (status 503), which the
-page, `/api/health` (`troubles`) and `/metrics` (`feedmill_coverage_stale`) give, too.
+Reading only. It listens on the loopback unless `coverage_host` says otherwise; `streams.coverage.access` says who may
+ask. A family whose ledger cannot be folded does not stop the others: its own questions are answered with the cause
+(status 503), which the page, `/api/health` (`troubles`) and `/metrics` (`feedmill_coverage_stale`) give, too.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from schema.family import Family
 from schema.registry import families_under, family_named
 from schema.settings import Settings
 from streams.coverage import dashboard
+from streams.coverage.access import guard, is_authorized, listening_addresses
 from streams.coverage.fold import LedgerFold
 from streams.coverage.metrics import metrics_registry
 from streams.coverage.owner import COMMAND_LIMIT_S, announce, coverage_folder, ownership, service_address, withdraw
@@ -43,7 +44,8 @@ from streams.coverage.requests import RequestPublisher
 from streams.coverage.store import Counts, CoverageStore
 
 _SHUTDOWN_S = 2.0
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+# Where a service that listens on every address of this machine is asked from this machine.
+_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - looked up, not bound
 
 
 @keeping_clients
@@ -51,9 +53,11 @@ def serve(connection: Connection, on_ready: Callable[[str], None]) -> None:
     """Fold and answer until SIGTERM or SIGINT; `on_ready` is told the URL.
 
     Raises:
+        ConfigError: it would listen beyond the loopback without a token.
         CoverageOwnedError: another service owns the store, or a command for long.
         CoverageError: the store's file or the ledger cannot be used, or the port is refused.
     """
+    listening_addresses(connection.settings)
     folder = coverage_folder(connection.settings)
     with ownership(folder, wait_s=0.0 if service_address(folder) else COMMAND_LIMIT_S):
         withdraw(folder)
@@ -117,19 +121,30 @@ async def _serve(
 async def _listen(runner: web.AppRunner, connection: Connection) -> str:
     """Listen on the port set, or on a free one where it is taken; return the URL."""
     host, port = connection.settings.coverage_host, connection.settings.coverage_port
-    try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise CoverageError(
-                f"cannot listen on {host}:{port} ({error}): set FEEDMILL_COVERAGE_HOST and _PORT"
-            ) from error
-        site = web.TCPSite(runner, host, 0)
-        await site.start()
-    bound = runner.addresses[0][1]
-    address = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared with, not bound
+    bound, refusal = 0, None
+    for address in listening_addresses(connection.settings):
+        try:
+            bound = await _bind(runner, address, bound or port, fixed=bool(bound))
+        except OSError as error:
+            # A name may stand for addresses that this machine lacks, as localhost does without IPv6.
+            refusal = error
+    if not bound:
+        raise CoverageError(
+            f"cannot listen on {host}:{port} ({refusal}): set FEEDMILL_COVERAGE_HOST and FEEDMILL_COVERAGE_PORT"
+        ) from refusal
+    address = _HERE.get(host, host)
     return f"http://{f'[{address}]' if ':' in address else address}:{bound}"
+
+
+async def _bind(runner: web.AppRunner, address: str, port: int, *, fixed: bool) -> int:
+    """Listen on an address and return the port: `port`, or a free one if it is taken and not `fixed`."""
+    try:
+        await web.TCPSite(runner, address, port).start()
+    except OSError as error:
+        if fixed or error.errno != errno.EADDRINUSE:
+            raise
+        await web.TCPSite(runner, address, 0).start()
+    return int(runner.addresses[-1][1])
 
 
 def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> web.Application:
@@ -158,8 +173,10 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
     async def names(_: web.Request) -> web.Response:
         return web.json_response(list(families))
 
-    async def health(_: web.Request) -> web.Response:
+    async def health(request: web.Request) -> web.Response:
         status = "ok" if fold.reachable else "broker unreachable: figures are old"
+        if not is_authorized(settings, request):
+            return web.json_response({"status": status})
         answer = {"status": status, "pid": os.getpid(), "namespace": settings.namespace}
         return web.json_response(answer | ({"troubles": fold.troubles} if fold.troubles else {}))
 
@@ -167,11 +184,17 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
         body = await asyncio.to_thread(generate_latest, registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def index(_: web.Request) -> web.Response:
+    async def index(request: web.Request) -> web.Response:
         nonce = secrets.token_urlsafe(16)
-        policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'"
-        html = dashboard.page(families, await asyncio.to_thread(reports), nonce, fold.troubles)
-        return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": policy})
+        policy = (
+            f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; "
+            "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+        )
+        content = ""
+        if is_authorized(settings, request):
+            content = dashboard.fragment(families, await asyncio.to_thread(reports), fold.troubles)
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
+        return web.Response(text=dashboard.page(content, nonce), content_type="text/html", headers=headers)
 
     async def fragment(_: web.Request) -> web.Response:
         html = dashboard.fragment(families, await asyncio.to_thread(reports), fold.troubles)
@@ -179,7 +202,7 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
             html = f'<p class="no">the broker does not answer: figures are old</p>{html}'
         return web.Response(text=html, content_type="text/html")
 
-    app = web.Application(middlewares=[_json_errors, _known_host(settings.coverage_host)])
+    app = web.Application(middlewares=[_json_errors, guard(settings, _error)])
     app.add_routes(
         [
             web.get("/", index),
@@ -193,20 +216,6 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
         ]
     )
     return app
-
-
-def _known_host(listening: str) -> Any:
-    """Refuse names that are not the loopback's where only it is listened on: a page elsewhere may point one here."""
-    loopback = listening in _LOOPBACK or listening.startswith("127.")
-
-    @web.middleware
-    async def check(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
-        name = request.host.rpartition(":")[0] if ":" in request.host.rpartition("]")[2] else request.host
-        if loopback and name not in _LOOPBACK:
-            return _error(403, f"this service answers as localhost, not as {name[:80]}")
-        return await handler(request)
-
-    return check
 
 
 @web.middleware

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from broker import embedded, ports
@@ -24,64 +18,10 @@ from producers.reduction.run import produce
 from schema.record import CLEAN, RAW, encode
 from schema.settings import Settings, load_settings
 from streams.drain import drain
+from tests.commands import LIMIT_S, command
 from tests.consumers.records import envelope, transaction
 from tests.feedmill.conftest import Command
 from tests.reductions import valid
-
-_LIMIT_S = 120.0
-
-
-@dataclass
-class Running:
-    """A `feedmill` command as a child, and what it has printed."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def wait_until(self, true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _LIMIT_S
-        while not true():
-            assert time.monotonic() < deadline, self.said()
-            assert self.process.poll() is None, self.said()
-            time.sleep(0.05)
-
-    def stop(self, number: signal.Signals) -> int:
-        """Send the signal; return the exit status, once nothing that the command started is left."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(number)
-        status = self.process.wait(_LIMIT_S)
-        _, left = psutil.wait_procs(children, timeout=10)
-        assert left == [], self.said()
-        assert "Traceback" not in self.said()
-        return status
-
-
-@contextmanager
-def command(settings: Settings, log: Path, *arguments: str, stdin: int = subprocess.DEVNULL) -> Iterator[Running]:
-    environment = settings.environment(settings.bootstrap_servers or "")
-    if settings.bootstrap_servers is None:
-        del environment["FEEDMILL_BOOTSTRAP_SERVERS"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "feedmill", *arguments],
-            stdin=stdin,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**environment, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-    try:
-        yield Running(process, log)
-    finally:
-        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
-            child.kill()
-        process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
 
 
 def raw_offsets(connection: Connection) -> int:
@@ -197,7 +137,7 @@ def test_up_starts_its_killed_broker_again_and_stops_what_it_started(tmp_path: P
         # The children came through, or were started again: they refine and fold what comes now.
         connection = connect(settings)
         produce(connection, ReductionRun(count=300, seed=1, workers=1))
-        drain(connection, "reduction", _LIMIT_S)
+        drain(connection, "reduction", LIMIT_S)
         assert running.stop(signal.SIGTERM) == 0, running.said()
     assert not embedded.status(settings).running
     assert "stopped in order" in running.said().splitlines()[-1]
