@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from schema.errors import ConfigError, UsageError
+from schema.errors import AuditError, ConfigError, UsageError
 
-NAMES = ("generate", "refine", "pipeline", "feed", "scenario")
+NAMES = ("generate", "refine", "pipeline", "feed", "scenario", "storm")
 _VARIANTS = ("topic_order",)
 _FURTHER = {
     "order": "order",
@@ -27,6 +27,8 @@ _TABLED = {"name", "rate", "unit", "elapsed_s", "rows", "peers", "peers_missing"
 def bench_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(NAMES)}.")],
     rows: Annotated[int | None, typer.Option(min=1000, help="Examples; each benchmark has its own default.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, max=1440, help="storm: how long; 3 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="storm: the same seed plans the same faults.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Measure a rate on this machine, beside what it is compared with in the same run."""
@@ -34,6 +36,13 @@ def bench_command(
 
     if name not in NAMES:
         raise UsageError(f"no benchmark is named {name!r}: use one of {', '.join(NAMES)}")
+    if name == "storm":
+        if rows is not None:
+            raise UsageError("--rows is not for a storm, which sends what it can: use --minutes")
+        _storm(3.0 if minutes is None else minutes, 1 if seed is None else seed, as_json)
+        return
+    if minutes is not None or seed is not None:
+        raise UsageError(f"--minutes and --seed are for the storm, not for {name}: use --rows")
     try:
         run = import_module(f"bench.{name}").run
     except ModuleNotFoundError as error:
@@ -57,6 +66,22 @@ def bench_command(
     Console().print(table)
     for key in sorted(figures.keys() - _TABLED):
         Console().print(f"{key}: {figures[key]}")
+
+
+def _storm(minutes: float, seed: int, as_json: bool) -> None:
+    """Run a storm and print its figures; an audit that is not exact is an error."""
+    from bench.storm import run
+    from feedmill.progress import progress
+    from feedmill.storm_tables import storm_tables, why
+
+    with progress("storm", minutes * 60, quiet=as_json) as advance:
+        figures = run(minutes, seed, advance)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        Console().print(storm_tables(figures))
+    if not figures["ok"]:
+        raise AuditError(f"the storm of seed {seed} was not survived: {why(figures)}")
 
 
 def _shown(value: float | str | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -26,6 +27,11 @@ def _end_with_parent() -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-if __name__ == "__main__":
+def run(arguments: list[str]) -> None:
+    """Run one `feedmill` command that ends with this process' standard input, and exit with its status."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    main()
+    main(arguments)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -107,8 +107,13 @@ class Service:
             self.process.wait()
 
 
-def start(settings: Settings, servers: str, name: str, arguments: Sequence[str]) -> Service:
-    """Start `feedmill <arguments>` as a child on a lifeline, against the Kafka at `servers`."""
+def start(
+    settings: Settings, servers: str, name: str, arguments: Sequence[str], module: str = "feedmill.lifeline"
+) -> Service:
+    """Start `feedmill <arguments>` as a child on a lifeline, against the Kafka at `servers`.
+
+    Another `module` is run instead with these arguments; it must end when its standard input does.
+    """
     log_file = settings.data_dir / "logs" / f"{name}.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
     log_file.unlink(missing_ok=True)
@@ -116,7 +121,7 @@ def start(settings: Settings, servers: str, name: str, arguments: Sequence[str])
     def launch(servers: str) -> subprocess.Popen[bytes]:
         with log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "feedmill.lifeline", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

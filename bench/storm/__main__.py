@@ -1,0 +1,17 @@
+"""A storm whose logs are kept: `python -m bench.storm MINUTES SEED FOLDER`, for looking into what it found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from bench.storm import run
+
+
+def _tell(done_s: float, note: str) -> None:
+    print(f"{done_s:6.1f} s  {note}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(float(sys.argv[1]), int(sys.argv[2]), _tell, Path(sys.argv[3])), indent=1))
