@@ -97,7 +97,9 @@ def run(arguments: list[str]) -> int:
     except FeedmillError as error:
         if "--debug" in arguments:
             raise
-        return _tell(str(error), error.exit_status)
+        # What a command ended in order by itself has Ctrl-C's status, whichever signal stood behind it.
+        interrupted = error.exit_status == _INTERRUPTED
+        return _tell(str(error), signals.interrupted_status() if interrupted else error.exit_status)
     except Exception as error:
         if "--debug" in arguments:
             raise

@@ -57,7 +57,10 @@ class ServiceCoverage:
         # The service is ours and near: a proxy for the world outside has no part in it.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._token = settings.token
-        serves = dict(self._get("health")).get("namespace")
+        health = self._get("health")
+        if not isinstance(health, dict) or "status" not in health:
+            raise CoverageError(f"{url} answers, but is no coverage service: correct FEEDMILL_COVERAGE_URL")
+        serves = health.get("namespace")
         if serves is None:
             raise CoverageError(f"the coverage service at {url} {_ASKS_FOR_TOKEN}")
         if serves != settings.namespace:

@@ -255,6 +255,25 @@ def test_service_beyond_the_loopback_answers_our_own_commands_by_the_token(
     assert TOKEN not in running.said()
 
 
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'"x"', b"null", b"<html>"])
+def test_address_of_something_else_is_told_as_such(body: bytes) -> None:
+    class Foreign(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Foreign) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(CoverageError, match=r"no coverage service: correct FEEDMILL_COVERAGE_URL|does not answer"):
+            ServiceCoverage(f"http://127.0.0.1:{server.server_address[1]}", settings_at("127.0.0.1", None))
+        thread.join()
+
+
 def test_token_goes_to_no_other_host_that_an_answer_points_to() -> None:
     seen: list[str | None] = []
 
