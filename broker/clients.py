@@ -17,6 +17,7 @@ from kafka.net.compat import KafkaNetClient
 
 from broker import embedded, probe
 from broker.artifacts import Progress
+from broker.codecs import bound_aiokafka, bound_kafka_python
 from broker.diagnosis import why_refused
 from broker.security import security_options
 from schema.errors import BrokerUnavailableError, ConfigError
@@ -33,6 +34,8 @@ PROBE_INTERVAL_S = 0.1
 SECURITY_CHECK_S = 3.0
 
 Client = TypeVar("Client")
+
+bound_kafka_python()
 
 
 def raw_limit_bytes(settings: Settings) -> int:
@@ -124,6 +127,7 @@ class Connection:
 
     def aiokafka_options(self) -> dict[str, Any]:
         """Return the options that every aiokafka client takes: servers, client id, security."""
+        bound_aiokafka()
         return {
             "bootstrap_servers": self.servers,
             "client_id": self.settings.client_id,

@@ -72,8 +72,9 @@ def topic_limits(settings: Settings, stage: str) -> dict[str, str]:
     )
     limits = {
         "max.message.bytes": str(limit_bytes),
-        # As sent: micro-batches come compressed.
-        "compression.type": "producer",
+        # Micro-batches come compressed. What a foreign producer compresses is stored plain in raw, so that the broker
+        # holds it to the size limit; what Feedmill writes stays as sent.
+        "compression.type": "uncompressed" if stage == RAW else "producer",
         # A service for data loses none of it unasked, whatever the cluster's default.
         "retention.ms": "-1",
         "retention.bytes": "-1",

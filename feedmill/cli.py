@@ -70,6 +70,9 @@ def _options(
 ) -> None:
     # The clients log what they retry and recover from by themselves; their users need only what they cannot.
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
+    for name in ("streams", "producers"):
+        # What is passed over is never passed over unseen.
+        logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
     if not debug:
         for name in ("kafka", "aiokafka", "faust", "mode"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

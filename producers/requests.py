@@ -82,21 +82,21 @@ class RequestBoard:
         polled = self._consumer.poll(timeout_ms=int(wait_s * 1000))
         for partition, records in polled.items():
             for record in records:
-                self._take(self._pages[partition.partition], record.key, record.value)
+                try:
+                    self._take(self._pages[partition.partition], record.key, record.value)
+                except RecordError as error:
+                    # Whoever wrote it, it asks for nothing that can be made.
+                    log.warning("%s/%d offset %d: %s", record.topic, record.partition, record.offset, error)
         return bool(polled)
 
     def _take(self, page: _Page, key: bytes | None, value: bytes | None) -> None:
         label = (key or b"").decode("utf-8", "replace")
-        try:
-            if label == ACCOUNTED:
-                page.account = None if value is None else decode_account(value)
-            elif value is None:
-                page.open.pop(label, None)
-            else:
-                page.open[label] = decode_request(value, self._family)
-        except RecordError as error:
-            # Whoever wrote it, it asks for nothing that can be made.
-            log.warning("%s: %s", self._topic, error)
+        if label == ACCOUNTED:
+            page.account = None if value is None else decode_account(value)
+        elif value is None:
+            page.open.pop(label, None)
+        else:
+            page.open[label] = decode_request(value, self._family)
 
     @property
     def positions(self) -> dict[int, int]:

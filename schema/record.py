@@ -46,6 +46,8 @@ RAW, CLEAN, REJECTED, LEDGER, REQUESTS = STAGES = ("raw", "clean", "rejected", "
 # The fastest of zstd's ordinary levels: 12% larger than the default on reduction rows, in two thirds of the time.
 _WRITE_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=-1), use_threads=False)
 _READ_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
+# A value in a frame, as a rule.
+_LEAST_BYTES = 4
 # Ours takes some 2 KB; a foreign one that is larger is read anew for every record.
 _LARGEST_SCHEMA_BYTES = 64 * 1024
 
@@ -130,7 +132,7 @@ def read_table(
         max_rows: rows that the record may hold.
         may_be_empty: whether a record without rows is sound.
         max_bytes: bytes that all its columns may take once decoded.
-        row_bytes: bytes that each row counts for at least.
+        row_bytes: bytes that each row counts for at least; 0 is four for each column.
 
     Raises:
         RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch` (unless
@@ -138,7 +140,9 @@ def read_table(
     """
     if not data:
         raise RecordError("empty_record", "the record has no bytes")
-    check_stream(data, max_rows, max_bytes, row_bytes)
+    # Columns that the record lacks, or of nulls only, take memory all the same once they are read.
+    least = row_bytes or (_LEAST_BYTES * len(columns) if isinstance(columns, Mapping) else _LEAST_BYTES)
+    check_stream(data, max_rows, max_bytes, least)
     try:
         options, has_expanding = _reading(data, columns)
         reader = pa.ipc.open_stream(pa.BufferReader(data), options=options)

@@ -11,11 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from schema.errors import RecordError
 from schema.family import Family, cell_label
 
 ACCOUNTED = "accounted"
+
+# Ours are some hundred bytes; an account has some for each partition.
+_LARGEST_VALUE_BYTES = 64 * 1024
+# A producer makes as many rows as it is asked for.
+_LARGEST_DEFICIT = 10**9
+# What reading a foreign value may raise.
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,12 @@ class Account:
         return all(self.raw.get(partition, 0) >= offset for partition, offset in other.raw.items())
 
 
+def _read(value: bytes) -> Any:
+    if len(value) > _LARGEST_VALUE_BYTES:
+        raise ValueError(f"{len(value)} bytes")
+    return json.loads(value)
+
+
 def decode_account(value: bytes) -> Account:
     """Return the account in a record's value.
 
@@ -66,10 +80,10 @@ def decode_account(value: bytes) -> Account:
         RecordError: `malformed_request`.
     """
     try:
-        said = json.loads(value)
+        said = _read(value)
         offsets = {int(partition): int(offset) for partition, offset in said["raw"].items()}
         return Account(offsets, int(said.get("moved", 0)))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _MALFORMED as error:
         raise RecordError("malformed_request", f"not an account of raw offsets: {error}") from error
 
 
@@ -80,12 +94,12 @@ def decode_request(value: bytes, family: Family) -> Request:
         RecordError: `malformed_request` where it is none, or names a cell that `family` does not have.
     """
     try:
-        said = json.loads(value)
+        said = _read(value)
         cell = {name: str(said["cell"][name]) for name in family.cell_axes}
         request = Request(cell, int(said["count"]), int(said["deficit"]))
-    except (ValueError, TypeError, KeyError) as error:
+    except _MALFORMED as error:
         raise RecordError("malformed_request", f"not a request: {error}") from error
     unknown = [name for name, bin_ in cell.items() if bin_ not in family.axis(name).bins]
-    if unknown or request.deficit < 1:
+    if unknown or not 1 <= request.deficit <= _LARGEST_DEFICIT:
         raise RecordError("malformed_request", f"no deficit of a cell of {family.name}: {request.label}")
     return request

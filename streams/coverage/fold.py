@@ -24,8 +24,9 @@ from broker.clients import Connection
 from broker.topics import ensure_topics, extents, topic_id, topic_name
 from schema.errors import BrokerError, BrokerUnavailableError, CoverageError, RecordError
 from schema.family import Family
+from schema.ledger_entries import decode_entries
 from schema.record import LEDGER
-from streams.coverage.entries import ForeignRecord, decode_entries, sums
+from streams.coverage.entries import ForeignRecord, sums
 from streams.coverage.store import REBUILD_HINT, Advance, CoverageStore
 
 # One transaction: a ledger record is some 10 kB, and stands for some 60 raw records.

@@ -12,7 +12,7 @@ from typing import Any
 
 from schema.axes import verdicts
 from schema.family import CELL_AXIS, Family, cell_label
-from streams.coverage.entries import COUNTS
+from schema.ledger_entries import COUNTS
 from streams.coverage.store import Counts
 
 _MINUTES_REPORTED = 30

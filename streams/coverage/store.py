@@ -18,7 +18,8 @@ import polars as pl
 
 from schema.errors import CoverageError
 from schema.family import CELL_AXIS, Family, cell_label
-from streams.coverage.entries import COUNTS, Sums
+from schema.ledger_entries import COUNTS
+from streams.coverage.entries import Sums
 from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES
 
 STORE_FILE = "coverage.duckdb"

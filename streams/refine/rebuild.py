@@ -3,22 +3,29 @@
 Ids and texts come from clean, the counters of share gates and the position from the partition's own ledger. All
 partitions of clean are read, and the rows that route here are kept: a row stands where it was routed under the
 partition count of its day, so dedup stays right when the count has been raised since.
+
+Anybody can write to a topic. A record there that no refine worker wrote, or that cannot be read, is passed over with a
+warning that names topic, partition and offset: one record never stops a partition. `feedmill audit` counts them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import polars as pl
 from kafka import TopicPartition
 
 from broker.clients import Connection
 from broker.topics import extents, topic_name
-from schema import ledger
-from schema.errors import RefineError
+from schema.errors import RecordError, RefineError
 from schema.family import Family, partition_of
-from schema.record import CLEAN, LEDGER, decode
+from schema.ledger_entries import decode_entries
+from schema.record import CLEAN, LEDGER, ForeignHeaders, decode
 from streams.refine.state import State
+
+log = logging.getLogger(__name__)
 
 _POLL_MS = 500
 # Without a single record for this long while some are due, the broker is at fault.
@@ -34,7 +41,7 @@ def states(connection: Connection, family: Family, wanted: Collection[int], part
     where the family has share gates.
 
     Raises:
-        RefineError: a record cannot be decoded, or the broker stops answering meanwhile.
+        RefineError: the broker stops answering meanwhile.
     """
     found = {partition: State.empty(family, connection.settings) for partition in wanted}
     topic = topic_name(connection.settings, family.name, CLEAN)
@@ -44,8 +51,11 @@ def states(connection: Connection, family: Family, wanted: Collection[int], part
         names |= {"augmented_from", *family.group.meta.root_names()}
         names |= set() if family.text is None else set(family.text.meta.root_names())
     columns = {name: dtype for name, dtype in family.wire.items() if name in names}
-    for value in _values(connection, _ends(connection, topic)):
-        frame = decode(value, columns, max_rows=_ANY_ROWS).with_columns(partition_of(family, partitions))
+    for record in _records(connection, _ends(connection, topic)):
+        clean = _clean_rows(record, family, columns)
+        if clean is None:
+            continue
+        frame = clean.with_columns(partition_of(family, partitions))
         for partition, state in found.items():
             rows = frame.filter(pl.col("partition") == partition)
             state.ids.admit(rows["example_id"].to_numpy())
@@ -58,12 +68,14 @@ def states(connection: Connection, family: Family, wanted: Collection[int], part
 def _fold_ledger(connection: Connection, family: Family, found: Mapping[int, State]) -> None:
     topic = topic_name(connection.settings, family.name, LEDGER)
     ends = {at: end for at, end in _ends(connection, topic).items() if at.partition in found}
-    columns = {name: ledger.COLUMNS[name] for name in ("source_partition", "coverage")}
-    for value in _values(connection, ends):
-        entries = decode(value, columns, max_rows=_ANY_ROWS)
+    for record in _records(connection, ends):
+        entries = _entries(record, family)
+        if entries is None:
+            continue
         counted = entries.explode("coverage", empty_as_null=False).unnest("coverage")
         for (partition,), coverage in counted.group_by("source_partition"):
-            found[int(partition)].gates.remember(coverage)
+            if partition in found:
+                found[int(partition)].gates.remember(coverage)
 
 
 def _ends(connection: Connection, topic: str) -> dict[TopicPartition, int]:
@@ -84,22 +96,55 @@ def last_ledger_offsets(
     after a while without commits (a week, by default); the ledger, written in the same transactions, does not.
 
     Raises:
-        RefineError: a record cannot be decoded, or the broker stops answering meanwhile.
+        RefineError: the broker stops answering meanwhile.
     """
     topic = topic_name(connection.settings, family.name, LEDGER)
     ends = {at: end for at, end in _ends(connection, topic).items() if at.partition in partitions}
-    columns = {name: ledger.COLUMNS[name] for name in ("source_partition", "source_topic_id", "source_offset")}
     found: dict[int, int] = {}
-    for value in _values(connection, ends):
-        entries = decode(value, columns, max_rows=_ANY_ROWS)
+    for record in _records(connection, ends):
+        entries = _entries(record, family)
+        if entries is None:
+            continue
         own = entries.filter(pl.col("source_topic_id").is_null() | (pl.col("source_topic_id") == raw_topic_id))
         for partition, offset in own.group_by("source_partition").agg(pl.col("source_offset").max()).iter_rows():
             found[partition] = max(offset, found.get(partition, -1))
     return {partition: offset for partition, offset in found.items() if partition in partitions}
 
 
-def _values(connection: Connection, ends: Mapping[TopicPartition, int]) -> Iterator[bytes]:
-    """Yield the values of all committed records of these partitions below these ends."""
+def _clean_rows(record: Any, family: Family, columns: Mapping[str, pl.DataType]) -> pl.DataFrame | None:
+    """Return the rows of a record of clean, or None where it is none."""
+    try:
+        if ForeignHeaders.parse(record.headers).ce_type != (family.name, CLEAN, family.version):
+            raise RecordError("not_a_clean_record", f"its ce_type is not {family.name}.{CLEAN}.v{family.version}")
+        return decode(record.value or b"", columns, max_rows=_ANY_ROWS)
+    except RecordError as error:
+        _pass_over(record, error)
+        return None
+
+
+def _entries(record: Any, family: Family) -> pl.DataFrame | None:
+    """Return the entries of a record of the ledger, or None where it is none."""
+    try:
+        return decode_entries(record.value, record.headers, family.name, _ANY_ROWS)
+    except RecordError as error:
+        _pass_over(record, error)
+        return None
+
+
+def _pass_over(record: Any, error: RecordError) -> None:
+    log.warning(
+        "%s/%d offset %d was not written by a refine worker, or cannot be read (%s: %s), and is passed over: "
+        "see `feedmill audit`",
+        record.topic,
+        record.partition,
+        record.offset,
+        error.reason,
+        error,
+    )
+
+
+def _records(connection: Connection, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
+    """Yield all committed records of these partitions below these ends."""
     if not ends:
         return
     consumer = connection.consumer()
@@ -114,6 +159,6 @@ def _values(connection: Connection, ends: Mapping[TopicPartition, int]) -> Itera
                 topics = ", ".join(sorted({partition.topic for partition in ends}))
                 raise RefineError(f"{topics} stopped answering while state was rebuilt: check the broker, then restart")
             for partition, records in polled.items():
-                yield from (record.value for record in records if record.offset < ends[partition])
+                yield from (record for record in records if record.offset < ends[partition])
     finally:
         consumer.close()

@@ -9,8 +9,8 @@ from rich.console import Console
 from feedmill.coverage_tables import report_tables
 from feedmill.heatmap import SHADES, compact, heatmap
 from schema.family import cell_label
+from schema.ledger_entries import COUNTS
 from schema.registry import FAMILIES
-from streams.coverage.entries import COUNTS
 from streams.coverage.grid import cell_grid
 from streams.coverage.report import coverage_report
 from streams.coverage.store import Counts

@@ -48,7 +48,26 @@ def test_what_is_no_request_is_refused(value: bytes) -> None:
     assert caught.value.reason == "malformed_request"
 
 
-@pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"raw": 3}', b'{"raw": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"[" * 100_000,
+        b'{"cell": {}, "count": 1e400, "deficit": 1}',
+        b" " * 100_000 + b"{}",
+        json.dumps({"cell": next(FAMILY.cells()), "count": 0, "deficit": 10**30}).encode(),
+        json.dumps({"cell": next(FAMILY.cells()), "count": 0, "deficit": float("inf")}).encode(),
+    ],
+    ids=["nested", "infinite", "long", "absurd", "endless"],
+)
+def test_values_that_would_break_or_drown_a_producer_are_refused(value: bytes) -> None:
+    with pytest.raises(RecordError):
+        decode_request(value, FAMILY)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"[]", b"{}", b'{"raw": 3}', b'{"raw": {"a": 1}}', b'{"raw": {"1": Infinity}}', b"[" * 60_000],
+)
 def test_what_is_no_account_is_refused(value: bytes) -> None:
     with pytest.raises(RecordError):
         decode_account(value)

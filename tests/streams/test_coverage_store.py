@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema.errors import CoverageError, RecordError
+from schema.ledger_entries import decode_entries
 from schema.record import LEDGER, Envelope, encode
 from schema.registry import FAMILIES
-from streams.coverage.entries import decode_entries, sums
+from streams.coverage.entries import sums
 from streams.coverage.store import STORE_FILE, Advance, Counts, CoverageStore, remove_store
 from tests.streams.ledgers import CELLS, FAMILY, START, entry, folded, frame, random_entry
 
