@@ -79,6 +79,9 @@ class _KeptConnection(Connection):
         with self._lent(key, functools.partial(self.consumer, **overrides)) as consumer:
             yield consumer
             consumer.unsubscribe()
+            # What was fetched and not given would hold up these partitions for the next user: the client neither gives
+            # it, for their position is another, nor fetches anew. Its versions are pinned, and this part has no name.
+            consumer._fetcher.close()
 
     @contextmanager
     def _lent(self, key: Any, make: Callable[[], Any]) -> Iterator[Any]:

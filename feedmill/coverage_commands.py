@@ -73,6 +73,9 @@ def rebuild_command() -> None:
 def drain_command(
     family: FamilyName,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 600.0,
+    accept_lost: Annotated[
+        bool, typer.Option("--accept-lost", help="End well although retention removed records that were never refined.")
+    ] = False,
 ) -> None:
     """Wait until all that is in raw is refined and folded."""
     from streams.drain import DrainProgress, drain
@@ -90,5 +93,5 @@ def drain_command(
             note = f"{sum(now.raw.values()):,} offsets left in raw, {sum(now.ledger.values()):,} in the ledger"
             advance(max(0, total - now.offsets_left), note)
 
-        drain(connection, family, timeout, show)
+        drain(connection, family, timeout, show, accept_lost=accept_lost)
     print(f"{family} is drained: all of raw is refined and folded", file=sys.stderr)

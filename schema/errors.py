@@ -18,6 +18,7 @@
     │   └── CoverageOwnedError     another process owns the store
     ├── AuditError                 a topic cannot be read to its end, or does not agree with its ledger
     ├── DrainTimeoutError          raw was not refined and folded in time
+    ├── RowsLostError              raw records were removed before they were refined
     ├── ReplayError                a replay's bounds, filter or output cannot be served
     ├── FeedError                  a feed cannot give the batches asked for
     ├── StoppedError               a signal ended a command early, in order       (exit status 130 or 143)
@@ -110,6 +111,10 @@ class AuditError(FeedmillError):
 
 class DrainTimeoutError(FeedmillError):
     """Raw records were not all refined and folded within the time given."""
+
+
+class RowsLostError(FeedmillError):
+    """Retention removed raw records before they were refined."""
 
 
 class ReplayError(FeedmillError):

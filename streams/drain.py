@@ -6,7 +6,8 @@ and a transaction's records stand behind the end that readers see until its mark
 1. reads the positions that the refine workers have committed for raw;
 2. asks that no raw partition has an open transaction: whatever was written before 1, rerouted and augmented rows among
    it, is now decided;
-3. asks that no record stands in raw at or after the positions of 1;
+3. asks that no record stands in raw at or after the positions of 1, and that none was removed there: what retention
+   took before it was refined is still to be counted as lost;
 4. asks the same of the ledger, at the positions that coverage has folded.
 
 With nothing left in 3, no worker can have written anything since 1, so that one look without a finding is proof.
@@ -20,12 +21,12 @@ from dataclasses import dataclass, field
 
 from broker.clients import Connection
 from broker.kept_clients import keeping_clients
-from broker.topics import committed_positions, ensure_topics, extents, has_records, topic_name, undecided
-from schema.errors import DrainTimeoutError
+from broker.topics import ensure_topics, extents, has_records, topic_name, undecided
+from schema.errors import DrainTimeoutError, RowsLostError
 from schema.record import LEDGER, RAW
 from schema.registry import family_named
 from streams.coverage.client import open_coverage
-from streams.positions import position_group
+from streams.positions import bound_positions
 
 _LOOK_INTERVAL_S = 0.3
 # A worker commits several times a second; positions that stand still this long have nobody to move them.
@@ -36,12 +37,14 @@ _STILL_S = 10.0
 class DrainProgress:
     """What is left, in offsets by partition: an upper bound on records, for transaction markers take up offsets too.
 
-    `positions` are the refine workers' own; the ledger is looked at once nothing is left in raw.
+    `positions` are the refine workers' own; the ledger is looked at once nothing is left in raw. `rows_lost` is what
+    retention removed from raw before it was refined, in all.
     """
 
     raw: Mapping[int, int] = field(default_factory=dict)
     ledger: Mapping[int, int] = field(default_factory=dict)
     positions: Mapping[int, int] = field(default_factory=dict)
+    rows_lost: int = 0
 
     @property
     def offsets_left(self) -> int:
@@ -55,6 +58,8 @@ def drain(
     family: str,
     timeout_s: float,
     on_progress: Callable[[DrainProgress], None] | None = None,
+    *,
+    accept_lost: bool = False,
 ) -> None:
     """Return once all committed records in the raw topic of `family` are refined and folded.
 
@@ -62,6 +67,7 @@ def drain(
 
     Raises:
         UnknownFamilyError: no such family.
+        RowsLostError: it is drained, but retention removed raw records before they were refined; not if `accept_lost`.
         DrainTimeoutError: something was left after `timeout_s`; says what, and whether workers seem to run.
         CoverageError: nobody can fold.
     """
@@ -74,6 +80,11 @@ def drain(
         if on_progress is not None:
             on_progress(progress)
         if not progress.offsets_left:
+            if progress.rows_lost and not accept_lost:
+                raise RowsLostError(
+                    f"{family} is drained, but retention removed {progress.rows_lost} offsets of raw before they were "
+                    f"refined: see `feedmill audit {family}`; --accept-lost drains all the same"
+                )
             return
         now = time.monotonic()
         if progress.positions != last.positions or not progress.raw:
@@ -87,15 +98,15 @@ def drain(
 def _look(connection: Connection, family: str) -> DrainProgress:
     settings = connection.settings
     topic = topic_name(settings, family, RAW)
-    positions = committed_positions(connection, position_group(settings, family), topic)  # 1
-    raw = _left(connection, topic, positions)  # 2, 3
+    positions = bound_positions(connection, family)  # 1
+    raw = _left(connection, topic, positions) | _removed(connection, topic, positions)  # 2, 3
     if raw:
         return DrainProgress(raw=raw, positions=positions)
     with open_coverage(connection) as coverage:
         folded = coverage.positions(family)
-    return DrainProgress(
-        ledger=_left(connection, topic_name(settings, family, LEDGER), folded), positions=positions
-    )  # 4
+        ledger = _left(connection, topic_name(settings, family, LEDGER), folded)  # 4
+        lost = 0 if ledger else int(coverage.report(family)["rows_lost"])
+    return DrainProgress(ledger=ledger, positions=positions, rows_lost=lost)
 
 
 def _left(connection: Connection, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
@@ -108,6 +119,16 @@ def _left(connection: Connection, topic: str, positions: Mapping[int, int]) -> d
         partition: extent.end - starts[partition] + behind.get(partition, 0)
         for partition, extent in ends.items()
         if waiting[partition] or partition in behind
+    }
+
+
+def _removed(connection: Connection, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
+    """Return how many offsets were removed at or after `positions`, by partition; partitions with none are absent."""
+    begins = {partition: extent.begin for partition, extent in extents(connection, topic).items()}
+    return {
+        partition: begin - positions.get(partition, 0)
+        for partition, begin in begins.items()
+        if begin > positions.get(partition, 0)
     }
 
 

@@ -16,14 +16,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import faust
 from faust.types import TP
 
 from broker.clients import Connection
-from broker.topics import has_records
+from broker.topics import extents, has_records, topic_id
 from schema.errors import BrokerError, RefineError
 from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.refinery import Refinery
@@ -152,14 +152,26 @@ class Watchdog:
                 )
         new = {tp: refiner for tp, refiner in idle.items() if tp not in self._suspects}
         for topic in {tp.topic for tp in new}:
-            positions = {tp.partition: refiner.position for tp, refiner in new.items() if tp.topic == topic}
-            due = await asyncio.to_thread(has_records, self._connection, topic, positions)
-            for tp, refiner in new.items():
-                if tp.topic != topic:
-                    continue
-                if due[tp.partition]:
-                    self._suspects[tp] = _Suspect(refiner.position)
-                else:
-                    # Nothing waits: it need not be asked again for a while.
-                    refiner.moved_at = time.monotonic()
+            finding = await self._ask(topic, [refiner for tp, refiner in new.items() if tp.topic == topic])
+            if finding is not None:
+                return finding
+        return None
+
+    async def _ask(self, topic: str, idle: Sequence[PartitionRefiner]) -> BaseException | None:
+        """Ask the broker about partitions that stand still: suspect those with records, settle the others."""
+        positions = {refiner.partition: refiner.position for refiner in idle}
+        own_id = await asyncio.to_thread(topic_id, self._connection, topic)
+        ends = await asyncio.to_thread(extents, self._connection, topic)
+        due = await asyncio.to_thread(has_records, self._connection, topic, positions)
+        for refiner in idle:
+            position, end = positions[refiner.partition], ends[refiner.partition].end
+            if refiner.topic_id not in (None, own_id):
+                return RefineError(f"{topic} was deleted and created again while this worker ran")
+            if due[refiner.partition]:
+                self._suspects[TP(topic, refiner.partition)] = _Suspect(position)
+                continue
+            # Nothing waits: it need not be asked again for a while.
+            refiner.moved_at = time.monotonic()
+            if end > position:
+                await self._refineries[topic].advance(refiner.partition, position, end)
         return None

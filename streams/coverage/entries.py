@@ -29,7 +29,7 @@ class Sums:
         reasons: family, reason, rows.
         bins: family, axis, bin, rows, first_generated, last_generated.
         minutes: family, minute (UTC), rows_in, rows_clean.
-        accounted: family, partition, next_offset; of raw.
+        accounted: family, partition, raw_topic_id, next_offset; of the raw topic that the last entry speaks of.
         foreign: family, partition, records, last_offset, last_reason; of the ledger: records that are no entries.
     """
 
@@ -74,7 +74,11 @@ def sums(entries: Mapping[str, pl.DataFrame], foreign: Mapping[str, Sequence[For
         .agg(pl.col("rows_in").sum(), pl.col("rows_clean").sum()),
         # A raw partition's entries stand in its own ledger partition, in order, one for each of its records.
         accounted=every.group_by("family", pl.col("source_partition").alias("partition")).agg(
-            next_offset=pl.col("source_offset").max() + 1
+            raw_topic_id=pl.col("source_topic_id").last(),
+            next_offset=pl.col("source_offset")
+            .filter(pl.col("source_topic_id").eq_missing(pl.col("source_topic_id").last()))
+            .max()
+            + 1,
         ),
         foreign=pl.DataFrame(
             [

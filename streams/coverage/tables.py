@@ -7,7 +7,7 @@ then an UPDATE, and no key has to be kept on it. Offsets are Kafka's; times are 
 from __future__ import annotations
 
 # Raised when a table changes shape; an older store is folded anew.
-STORE_VERSION = 3
+STORE_VERSION = 4
 
 TABLES = """
 CREATE TABLE store (version INTEGER NOT NULL);
@@ -19,8 +19,10 @@ CREATE TABLE sources (family VARCHAR NOT NULL, topic VARCHAR NOT NULL, topic_id 
 CREATE TABLE positions (
     family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, first_offset BIGINT NOT NULL, next_offset BIGINT NOT NULL);
 
--- next_offset: the raw records of this partition below it have a ledger entry that is folded.
-CREATE TABLE accounted (family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, next_offset BIGINT NOT NULL);
+-- next_offset: the raw records of this partition below it have a ledger entry that is folded. raw_topic_id: of the raw
+-- topic that these offsets are of; null in entries of older versions.
+CREATE TABLE accounted (
+    family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, raw_topic_id VARCHAR, next_offset BIGINT NOT NULL);
 
 -- Ledger records that are no entries of ours: passed over, and counted, so that they are never unseen.
 CREATE TABLE foreign_records (
@@ -76,10 +78,15 @@ INSERT INTO coverage
 SELECT s.family, s.axis, s.bin, s."rows", s.first_generated, s.last_generated
 FROM sum_bins s ANTI JOIN coverage USING (family, axis, bin);
 
-UPDATE accounted t SET next_offset = greatest(t.next_offset, s.next_offset)
+-- A raw topic that was deleted and created again has another id, and its offsets begin again.
+UPDATE accounted t SET
+    raw_topic_id = s.raw_topic_id,
+    next_offset = CASE WHEN t.raw_topic_id IS NOT DISTINCT FROM s.raw_topic_id
+        THEN greatest(t.next_offset, s.next_offset) ELSE s.next_offset END
 FROM sum_accounted s WHERE t.family = s.family AND t."partition" = s."partition";
 INSERT INTO accounted
-SELECT s.family, s."partition", s.next_offset FROM sum_accounted s ANTI JOIN accounted USING (family, "partition");
+SELECT s.family, s."partition", s.raw_topic_id, s.next_offset
+FROM sum_accounted s ANTI JOIN accounted USING (family, "partition");
 
 UPDATE foreign_records t SET
     "records" = t."records" + s."records", last_offset = s.last_offset, last_reason = s.last_reason

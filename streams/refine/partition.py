@@ -111,6 +111,11 @@ class PartitionRefiner:
         return f"{self._raw.topic}/{self.partition}"
 
     @property
+    def topic_id(self) -> str | None:
+        """Kafka's id of the raw topic that it refines; None before it is open."""
+        return None if self._judge is None else self._judge.topic_id
+
+    @property
     def is_dead(self) -> bool:
         """Whether it is closed or failed."""
         return self.phase is Phase.DEAD
@@ -175,6 +180,18 @@ class PartitionRefiner:
                 for piece in pieces(in_turn, least_row_bytes(self.family)):
                     await self._refine_piece(piece)
         return self.is_dead or not records or records[-1].offset < self.taken
+
+    async def advance(self, to: int) -> None:
+        """Move the position to `to` where no record lies in between: what stands there are markers of transactions.
+
+        So the removal of old segments by retention is not taken for a loss of records.
+        """
+        if self.phase not in (Phase.READY, Phase.REBUILDING) or self.taken != self.position:
+            return
+        with contextlib.suppress(Exception):
+            async with self._deadly():
+                await self._send([], to)
+                self.position = self.taken = to
 
     async def settle(self) -> None:
         """Return once no commit is under way. It may have failed: then the partition is dead."""

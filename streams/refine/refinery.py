@@ -87,6 +87,14 @@ class Refinery:
             await self._open([refiner])
             return refiner.position
 
+    async def advance(self, partition: int, position: int, to: int) -> None:
+        """Move a partition from `position` to `to`, between which no record lies; nothing if it is elsewhere by now."""
+        async with self._lock:
+            await self._settle()
+            refiner = self.refiners.get(partition)
+            if refiner is not None and not refiner.is_dead and refiner.position == position:
+                await refiner.advance(to)
+
     async def settle(self) -> None:
         """Wait until no group is under way: what is revoked next is revoked between transactions."""
         async with self._lock:

@@ -20,11 +20,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from broker.clients import Connection
-from broker.topics import extents, group_offsets, topic_id, topic_name, write_offsets
+from broker.topics import extents, topic_id, topic_name, write_offsets
 from schema.errors import RefineError
 from schema.family import Family
 from schema.record import RAW
-from streams.positions import position_group
+from streams.positions import bound_positions
 from streams.refine.rebuild import last_ledger_offsets
 
 # A leader that has just been elected may not know the end of its log yet.
@@ -88,13 +88,8 @@ def positions_now(connection: Connection, family: Family, partitions: Collection
     """
     topic = topic_name(connection.settings, family.name, RAW)
     own_id = topic_id(connection, topic)
-    committed = group_offsets(connection, position_group(connection.settings, family.name), topic)
-    found = {
-        partition: committed[partition].offset
-        for partition in partitions
-        # Positions of older versions carry no id.
-        if partition in committed and committed[partition].metadata in ("", own_id)
-    }
+    committed = bound_positions(connection, family.name)
+    found = {partition: committed[partition] for partition in partitions if partition in committed}
     forgotten = [partition for partition in partitions if partition not in found]
     told = last_ledger_offsets(connection, family, forgotten, own_id) if forgotten else {}
     return found | {partition: told[partition] + 1 if partition in told else 0 for partition in forgotten}

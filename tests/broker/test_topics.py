@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,6 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
 from broker.clients import Connection
+from broker.kept_clients import kept_clients
 from broker.topics import (
     Extent,
     committed_positions,
@@ -21,6 +24,7 @@ from broker.topics import (
     list_topics,
     partition_count,
     topic_name,
+    undecided,
 )
 from schema.errors import BrokerError
 from schema.record import STAGES
@@ -182,3 +186,25 @@ def test_position_before_what_retention_left_counts_from_there(connection: Conne
     with closing(connection.admin()) as admin:
         admin.delete_records({TopicPartition(raw, 0): 3})
     assert has_records(connection, raw, {0: 0}) == {0: False}
+
+
+def test_a_kept_consumer_looks_again_wherever_it_looked_before(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    topic = topic_name(connection.settings, "reduction", "raw")
+    with closing(connection.producer(transactional_id=f"test-{uuid.uuid4().hex}")) as producer:
+        producer.init_transactions()
+        for _ in range(5):
+            producer.begin_transaction()
+            for partition in range(4):
+                producer.send(topic, value=b"x" * 1000, partition=partition)
+            producer.commit_transaction()
+    deadline = time.monotonic() + 30
+    while undecided(connection, topic):
+        assert time.monotonic() < deadline
+    # Each record is followed by the marker that ends its transaction.
+    with kept_clients(connection) as kept:
+        for position in (0, 9, 3, 10, 1, 9, 0, 8, 9):
+            started = time.monotonic()
+            found = has_records(kept, topic, dict.fromkeys(range(4), position))
+            assert set(found.values()) == {position < 9}
+            assert time.monotonic() - started < 30, "it waited for records that it had fetched before"

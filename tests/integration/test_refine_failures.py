@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,11 +23,14 @@ from broker.topics import committed_positions, delete_topics, ensure_topics, ext
 from producers.reduction.recipe import ReductionRun
 from producers.reduction.run import produce
 from schema import ledger
+from schema.errors import DrainTimeoutError, RowsLostError
 from schema.record import RAW, REJECTED
 from schema.reduction import FAMILY
 from schema.settings import Settings, load_settings
+from streams.drain import drain
 from streams.positions import position_group
 from streams.skip import skip
+from tests import reductions
 from tests.integration import workers
 
 
@@ -210,6 +214,40 @@ def test_records_that_retention_removed_are_counted_as_lost(ready: Connection, t
     }
     assert set(lost["reasons"].explode().struct.field("reason")) == {ledger.LOST_TO_RETENTION}
     assert "retention removed" in log.read_text()
+    with pytest.raises(RowsLostError, match=f"removed {sum(gone.values())} offsets"):
+        drain(ready, FAMILY.name, timeout_s=60)
+    drain(ready, FAMILY.name, timeout_s=60, accept_lost=True)
+
+
+def test_drain_waits_for_removed_records_to_be_counted(ready: Connection) -> None:
+    topic = topic_name(ready.settings, FAMILY.name, RAW)
+    produce(ready, ReductionRun(count=4_000, seed=29))
+    ends = {TopicPartition(topic, partition): extent.end for partition, extent in extents(ready, topic).items()}
+    with closing(ready.admin()) as admin:
+        admin.delete_records(ends)
+    with pytest.raises(DrainTimeoutError, match="offsets left in raw"):
+        drain(ready, FAMILY.name, timeout_s=1)
+
+
+def test_a_position_passes_the_markers_that_end_a_topic(ready: Connection, tmp_path: Path) -> None:
+    """Without that, retention that removes old segments whole would look like a loss of records."""
+    settings = ready.settings.model_copy(update={"refine_stall_s": 4.0})
+    topic, group = topic_name(settings, FAMILY.name, RAW), position_group(settings, FAMILY.name)
+    lines = b"\n".join(json.dumps({"term": reductions.row(number)["term"]}).encode() for number in range(40))
+    with closing(ready.producer()) as producer:
+        producer.send(topic, value=lines, partition=0).get(30)
+    log = tmp_path / "worker.log"
+    with workers.worker(settings, log):
+        wait_for(
+            lambda: (
+                committed_positions(ready, group, topic)
+                == {partition: extent.end for partition, extent in extents(ready, topic).items()}
+            ),
+            log,
+        )
+    # Rows that were sent on came in a transaction, whose marker takes up the last offset.
+    assert len([record for record in workers.records(ready, RAW) if record.partition]) == settings.partitions - 1
+    assert workers.entries(ready)["source_offset"].max() == 0
 
 
 def test_a_batch_that_cannot_be_read_holds_its_partition_only_and_can_be_skipped(
