@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
-from broker import embedded, probe
+from broker import embedded, probe, receiving
 from broker.artifacts import Progress
 from broker.codecs import bound_aiokafka, bound_kafka_python
 from broker.diagnosis import why_refused
@@ -36,6 +36,7 @@ SECURITY_CHECK_S = 3.0
 Client = TypeVar("Client")
 
 bound_kafka_python()
+receiving.install()
 
 
 def raw_limit_bytes(settings: Settings) -> int:
