@@ -27,7 +27,7 @@ def _encode(rows: pl.DataFrame, topics: tuple[str, ...]) -> EncodedReductions:
 
 
 FORM = TensorForm(
-    columns=("term", "span_start", "span_end", "step_k", "steps_total", "trace_id", "size", "depth"),
+    columns=("term", "span_start", "span_end", "step_k", "steps_total", "size", "depth"),
     tokens=pl.col("term").str.len_bytes().cast(pl.Int64) + SPECIAL_TOKENS,
     encode=_encode,
     max_tokens=MAX_TOKENS,

@@ -28,8 +28,8 @@ _log = logging.getLogger("feedmill.feed")
 # What a loss leaves out: the span of a row that has none to point at and is no normal form either.
 NO_SPAN = -100
 
-# Traces that were warned about in this process: each is told once, in whatever window or pass its rows come.
-_warned: set[str | None] = set()
+# Ids of the rows that this process has warned about, so that a row is logged once, whatever window or pass it comes in.
+_warned: set[int] = set()
 _MOST_WARNINGS = 10_000
 
 
@@ -148,17 +148,17 @@ def _read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _warn_of_markers(rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
-    """Say, once per trace, that a marker stands where the trace goes on."""
-    for row in rows.unique("trace_id", keep="first", maintain_order=True).iter_rows(named=True):
-        if row["trace_id"] in _warned or len(_warned) >= _MOST_WARNINGS:
+    """Log, once per row, that it holds a marker although its trace goes on."""
+    for row in rows.iter_rows(named=True):
+        if row["example_id"] in _warned or len(_warned) >= _MOST_WARNINGS:
             continue
-        _warned.add(row["trace_id"])
+        _warned.add(row["example_id"])
         _log.warning(
-            "trace %s: a normal-form marker at step %s of %s (%s/%d offset %d); its term is taken as reducible",
-            *(row[name] for name in ("trace_id", "step_k", "steps_total")),
+            "example %016x: a normal-form marker at step %s of %s (%s/%d offset %d row %d); "
+            "its term is taken as reducible",
+            *(row[name] for name in ("example_id", "step_k", "steps_total")),
             topics[row[SOURCE]],
-            row[PARTITION],
-            row[OFFSET],
+            *(row[name] for name in (PARTITION, OFFSET, ROW)),
         )
 
 

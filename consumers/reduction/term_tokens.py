@@ -25,6 +25,7 @@ from schema.compiled import compiled
 FOREIGN = 255
 # Rows that are fetched into the cache ahead of the row that is written.
 _ROWS_AHEAD = 4
+_NUMBERS_AHEAD = 16
 _CACHE_LINE_BYTES = 64
 
 # The first token of each stretch of the alphabet, and the stretch's first character.
@@ -39,7 +40,7 @@ _UPPER_TOKEN = _LOWER_TOKEN + _LETTERS
 
 @intrinsic
 def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Ask the processor for the cache line of `array[index]`; never faults, whatever the index."""
+    """Ask the processor for the cache line of item `index` of a contiguous array; never faults, whatever the index."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -156,7 +157,13 @@ def pick_numbers(
 
     A row is a normal form where the span's end is 0.
     """
+    width = numbers.shape[1]
     for number in range(len(rows)):
+        ahead = number + _NUMBERS_AHEAD
+        if ahead < len(rows):
+            # A row of numbers reaches into two cache lines.
+            _prefetch(numbers, rows[ahead] * width)
+            _prefetch(numbers, rows[ahead] * width + width - 1)
         found = numbers[rows[number]]
         span[number, 0] = found[0]
         span[number, 1] = found[1]

@@ -34,7 +34,6 @@ def rows(
         "span_end": [span[1] for span in spans],
         "step_k": [step for step, _ in steps],
         "steps_total": [total for _, total in steps],
-        "trace_id": ["a trace"] * count,
         "size": range(count),
         "depth": range(100, 100 + count),
         "example_id": [2**64 - 1 - number for number in range(count)],
@@ -92,7 +91,7 @@ def test_a_batch_may_have_no_rows() -> None:
     assert len(made) == made.real_tokens == made.padding_share == 0
 
 
-def test_a_marker_within_a_trace_is_warned_about_once_and_reducible(
+def test_a_marker_within_a_trace_is_logged_once_per_row_and_reducible(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensors, "_warned", set())
@@ -103,8 +102,10 @@ def test_a_marker_within_a_trace_is_warned_about_once_and_reducible(
     made = cut(window, 0, 1, 2)
     assert made.is_normal_form.tolist() == [False, False, False]
     assert made.span.tolist() == [[NO_SPAN, NO_SPAN], [NO_SPAN, NO_SPAN], [1, 3]]
+    said = "its term is taken as reducible"
     assert [record.getMessage() for record in caplog.records] == [
-        "trace a trace: a normal-form marker at step 2 of 5 (topic/0 offset 0); its term is taken as reducible"
+        f"example ffffffffffffffff: a normal-form marker at step 2 of 5 (topic/0 offset 0 row 7); {said}",
+        f"example fffffffffffffffe: a normal-form marker at step 3 of 5 (topic/1 offset 10 row 8); {said}",
     ]
 
 
