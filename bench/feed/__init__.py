@@ -44,7 +44,7 @@ _SEED = 3
 # Of generated rows about one in ten is a duplicate, which refine would reject.
 _GENERATED_PER_ROW = 1.25
 _BATCH_SIZE = 256
-_REPETITIONS = 5
+_REPETITIONS = 3
 _PARTITIONS = 4
 
 
