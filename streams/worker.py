@@ -72,6 +72,10 @@ def run_worker(connection: Connection, families: Iterable[Family], on_progress: 
     # Not asyncio.run: on an error it would wait for tasks of Faust's that do not end.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    # A producer that is fenced leaves futures behind that nobody asks; what matters of it is told by its partition.
+    loop.set_exception_handler(
+        lambda _, context: log.info("%s", context.get("message"), exc_info=context.get("exception"))
+    )
     loop.run_until_complete(_run(connection, families, on_progress))
 
 
