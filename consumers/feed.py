@@ -35,7 +35,7 @@ from consumers.sequence.predicates import Predicate
 from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
 from consumers.sequence.windows import Window, windows
-from schema.errors import FeedError, FeedmillError
+from schema.errors import FeedError, FeedmillError, UsageError
 from schema.registry import family_named
 from schema.settings import Settings
 
@@ -219,6 +219,8 @@ class Feed(IterableDataset[Batch]):
         """Return a DataLoader over this feed; its workers inherit no thread pool of this process."""
         from consumers.loader import FeedLoader
 
+        if workers and self.options.together is not None:
+            raise UsageError("ranks that follow together make their batches themselves: use a loader of 0 workers")
         return FeedLoader(self, workers)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -293,6 +295,8 @@ class Feed(IterableDataset[Batch]):
         worker = get_worker_info()
         # A loader's group of workers agrees on the passes; workers of any other kind follow each for itself.
         index, count = (0, 1) if worker is None or self._group is not None else (worker.id, worker.num_workers)
+        if self.options.together is not None:
+            return index, count
         return self.options.rank * count + index, self.options.world * count
 
     def _turn(self) -> tuple[int, int]:
@@ -355,6 +359,9 @@ class Feed(IterableDataset[Batch]):
                 if self._group is not None and self._group.stopped:
                     return
                 yield None
+            else:
+                # The ranks agreed to stop.
+                return
 
     def _next_passes(self, connection: Connection, cursor: Cursor) -> Iterator[Cursor | None]:
         """Yield None until there is a pass after that of `cursor`, and then the next one's cursor."""
@@ -363,14 +370,16 @@ class Feed(IterableDataset[Batch]):
             if worker.id:
                 return self._group.passes_told(worker.id)
             return self._group.tell_others(next_pass(connection, self.spec, cursor, self.options.linger_s))
-        return next_pass(connection, self.spec, cursor, self.options.linger_s)
+        own = next_pass(connection, self.spec, cursor, self.options.linger_s)
+        return own if self.options.together is None else self.options.together.agreed(own)
 
     def _batches(self, window: Window, numbers: list[int]) -> Iterator[Batch]:
         """Yield this rank's share of the window's batches with these indices."""
         if not numbers:
             return
         encoded = self._form.encode(window.rows, self.topics)
-        rank, world = (self.options.rank, self.options.world) if self.spec.mode == "snapshot" else (0, 1)
+        shared = self.spec.mode == "snapshot" or self.options.together is not None
+        rank, world = (self.options.rank, self.options.world) if shared else (0, 1)
         for number in numbers:
             rows = window.batches[number]
             yield encoded.batch(rows[rank::world], Stamp(window.after(number), len(rows), window.too_long))

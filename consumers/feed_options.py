@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import polars as pl
 
+from consumers.sequence.cursor import Cursor
 from consumers.sequence.sources import Source, check_sources
 from consumers.sequence.spec import Curriculum, FeedSpec
 from schema.errors import UsageError
 from schema.family import SPLITS
 from schema.registry import family_named
+
+
+class Together(Protocol):
+    """How ranks that follow a topic agree on its passes, e.g. `consumers.training.rank_passes.RankPasses`."""
+
+    def agreed(self, own: Iterator[Cursor | None]) -> Iterator[Cursor | None]:
+        """Yield None until the next pass is agreed on, and then its cursor; end where following is to end."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +44,8 @@ class FeedOptions:
         world: processes that share every batch.
         prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
         linger_s: in `follow` mode, how long rows may wait for more to come.
+        together: in `follow` mode, how ranks agree on the offsets of each pass: every rank then has its share of each
+            global batch, as in a snapshot. Without it each rank follows by itself, the rows of its own ids.
     """
 
     sources: tuple[Source, ...] = (Source(),)
@@ -47,6 +60,7 @@ class FeedOptions:
     world: int = 1
     prefetch: int = 4
     linger_s: float = 1.0
+    together: Together | None = None
 
 
 def check_options(spec: FeedSpec, options: FeedOptions) -> None:
@@ -69,6 +83,11 @@ def check_options(spec: FeedSpec, options: FeedOptions) -> None:
         )
     if not 0 <= options.rank < options.world:
         raise UsageError(f"rank {options.rank} is not one of {options.world}: ranks count from 0")
+    if spec.mode == "snapshot" and spec.batch_size is not None and spec.batch_size < options.world:
+        raise UsageError(
+            f"batch_size {spec.batch_size} leaves some of {options.world} ranks without rows: raise it to "
+            f"{options.world} or more"
+        )
     if options.prefetch < 0 or options.linger_s < 0:
         raise UsageError("prefetch and linger_s must not be negative")
     check_sources(options.sources, spec.mode, spec.shuffle_seed is not None)

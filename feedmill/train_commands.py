@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from consumers.reduction.options import Lesson, TrainOptions
     from consumers.reduction.report import Step, TrainReport
     from consumers.training.budget import Budget
+    from consumers.training.rank_passes import RankPasses
     from consumers.training.ranks import Ranks
+    from consumers.training.stopping import StopRequest
 
 _SAMPLES = 10
 _STEPS = 300
@@ -61,7 +63,9 @@ def train_reduction_command(
     max_tokens: Annotated[
         int | None, typer.Option(min=3, help="Longer terms are left out, and counted.", show_default=str(_MAX_TOKENS))
     ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test.", show_default="train")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; another one judges the run.", show_default="train")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of weights, shuffling and held-out rows.", show_default="0")
     ] = None,
@@ -102,6 +106,7 @@ def train_reduction_command(
     from consumers.reduction.options import Execution, Judging, Lesson, Optimisation, Saving, TrainOptions
     from consumers.reduction.trainer import saved_choices
     from consumers.training.ranks import joined
+    from consumers.training.stopping import StopRequest
 
     given = {
         "split": split,
@@ -134,11 +139,15 @@ def train_reduction_command(
         # Rank 0 first: with no broker configured it starts one, which the others then find.
         ranks.from_first(lambda: connect(settings).servers)
         connection = connect(settings)
+        stop = StopRequest()
         lessons = [
-            Lesson(_feed(connection, {**chosen, "max_tokens": tokens}, ranks), until)
-            for until, tokens in [*chosen["curriculum"], (1.0, chosen["max_tokens"])]
+            Lesson(
+                _feed(connection, {**chosen, "max_tokens": tokens}, ranks, _together(ranks, number, chosen, stop)),
+                until,
+            )
+            for number, (until, tokens) in enumerate([*chosen["curriculum"], (1.0, chosen["max_tokens"])])
         ]
-        report = _train(lessons, options, ranks, quiet=as_json or not ranks.first)
+        report = _train(lessons, options, ranks, stop, quiet=as_json or not ranks.first)
     if not ranks.first:
         return
     if as_json:
@@ -203,7 +212,14 @@ def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) 
     return Budget(steps=steps, seconds=None if minutes is None else 60 * minutes)
 
 
-def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks) -> Feed:
+def _together(ranks: Ranks, lesson: int, chosen: Mapping[str, Any], stop: StopRequest) -> RankPasses | None:
+    """Return how ranks agree on the passes of a lesson's feed; None where there is nothing to agree on."""
+    from consumers.training.rank_passes import RankPasses
+
+    return RankPasses(ranks, f"lesson-{lesson}", stop) if ranks.world > 1 and chosen["mode"] == "follow" else None
+
+
+def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, together: RankPasses | None) -> Feed:
     from consumers.feed import Feed, FeedOptions
 
     return Feed(
@@ -219,17 +235,20 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks) -> Fe
             bucket=True,
             rank=ranks.rank,
             world=ranks.world,
+            together=together,
         ),
     )
 
 
-def _train(lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, *, quiet: bool) -> TrainReport:
+def _train(
+    lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, stop: StopRequest, *, quiet: bool
+) -> TrainReport:
     from consumers.reduction.trainer import train
     from consumers.training.stopping import stop_on_signals
 
     total = options.budget.steps or options.budget.seconds or 0.0
     *before, last = lessons
-    with stop_on_signals() as stop, progress("training", total, quiet=quiet) as advance:
+    with stop_on_signals(stop), progress("training", total, quiet=quiet) as advance:
         return train(last.feed, options, shows(advance, options.budget), before=before, ranks=ranks, stop=stop)
 
 

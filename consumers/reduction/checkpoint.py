@@ -47,14 +47,22 @@ class Learner:
     optimizer: torch.optim.Optimizer
 
     def save(self, folder: Path) -> None:
-        """Write the weights, their sizes and the optimizer's tensors into a folder."""
-        save_model(self.model, folder)
+        """Write the weights, their sizes and the optimizer's tensors into a folder.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
         tensors = {
             f"{what}.{name}": value.contiguous()
             for name, weight in self.model.named_parameters()
             for what, value in self.optimizer.state[weight].items()
         }
-        save_file(tensors, folder / OPTIMIZER)
+        try:
+            save_model(self.model, folder)
+            save_file(tensors, folder / OPTIMIZER)
+        except SafetensorError as error:
+            # It says "I/O error: ... (os error 28)" and keeps no number.
+            raise OSError(str(error)) from error
 
     def load(self, folder: Path) -> None:
         """Take over what `save` wrote, to the last bit.

@@ -1,6 +1,7 @@
 """Held-out rows by which a span predictor is judged while it trains, and after.
 
-`HeldOut` draws rows of the split `val` once; `judge` gives metrics by band and every row with its prediction.
+`HeldOut` draws rows once, of a split that the run does not learn from. `judge` gives metrics by band, and every row
+with its prediction.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from consumers.reduction.metrics import SpanMetrics
 from consumers.reduction.model import SpanPredictor
 from consumers.reduction.samples import Sample, character_span
 from consumers.reduction.tensors import NO_SPAN, ReductionBatch, decode_tokens
+from schema.errors import UsageError
+
+# Which split judges a run, by the split that it learns from: never one that it learns from.
+_JUDGED_BY = {"train": "val", "test": "val", "val": "test"}
 
 # Rows are drawn from a window this many times their number, for neighbours in a topic are of one trace.
 _WINDOW = 8
@@ -44,8 +49,21 @@ class _Rows:
     drawn: torch.Tensor
 
 
+def judging_split(split: str | None) -> str:
+    """Return the split whose rows judge a run that learns from `split`: val, or test for a run that learns from val.
+
+    Raises:
+        UsageError: the run learns from all splits, so no row is left to judge it by.
+    """
+    if split is None:
+        raise UsageError(
+            "the run would learn from all splits and be judged by rows that it learns from: give the feed split='train'"
+        )
+    return _JUDGED_BY[split]
+
+
 class HeldOut:
-    """Rows of the split `val` from the sources of a training feed, within its limits.
+    """Rows of another split from the sources of a training feed, within its limits: see `judging_split`.
 
     Args:
         feed: the training feed.
@@ -57,6 +75,7 @@ class HeldOut:
         state: small and JSON-able; with the same seed and number it gives the same rows again.
 
     Raises:
+        UsageError: the feed reads all splits.
         FeedError: the topic no longer holds what `state` tells of.
     """
 
@@ -64,7 +83,7 @@ class HeldOut:
         drawn = Feed(
             feed.connection,
             feed.family.name,
-            split="val",
+            split=judging_split(feed.split),
             batch_size=rows,
             shuffle_seed=seed,
             options=FeedOptions(

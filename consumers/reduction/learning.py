@@ -63,12 +63,18 @@ class Learning:
         stopped: whether the steps ended because a rank was told to stop.
 
     Raises:
-        UsageError: the checkpoint is of a run with other settings.
+        UsageError: the checkpoint is of a run with other settings, or feeds that follow do so without their fellows.
         CheckpointError: the checkpoint cannot be read.
         FeedError: the feed cannot go on where the checkpoint left it.
     """
 
     def __init__(self, lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, checkpoint: Path | None) -> None:
+        for lesson in lessons:
+            if ranks.world > 1 and lesson.feed.spec.mode == "follow" and lesson.feed.options.together is None:
+                raise UsageError(
+                    f"{ranks.world} ranks follow a topic each by itself, so their batches do not fit together: "
+                    "give every feed `FeedOptions(together=RankPasses(...))`"
+                )
         self._lessons, self._options, self._ranks = lessons, options, ranks
         self.feed = lessons[-1].feed
         self.counters, self.stopped = Counters(), False
@@ -162,8 +168,16 @@ class Learning:
                     yield next(batches)
 
     def _passes(self, feed: Feed, stop: StopRequest) -> Generator[ReductionBatch]:
-        """Yield the batches of pass after pass; where a feed may be long in giving one, `stop` breaks in."""
+        """Yield the batches of pass after pass; where a feed may be long in giving one, `stop` breaks in.
+
+        Among ranks nothing breaks in: one that left alone would keep the others waiting. There a feed that follows ends
+        by itself, on every rank after the same batch (`consumers.training.rank_passes`).
+
+        Raises:
+            Stopped: a feed that follows was told to stop.
+        """
         follows = feed.spec.mode == "follow"
+        breaks_in = follows and self._ranks.world == 1
         empty_passes = 0
         # A pass that a checkpoint left at its very end has no batch more: that alone says nothing.
         while empty_passes < 2:
@@ -171,8 +185,11 @@ class Learning:
                 for taken in itertools.count():
                     # A signal that comes between the feed's giving a batch and our taking it must not lose the batch.
                     self._interrupted = self._feeds_at() if follows else None
-                    with stop.waiting() if follows else nullcontext():
+                    with stop.waiting() if breaks_in else nullcontext():
                         batch = next(batches, None)
+                    if batch is None and follows:
+                        # The feed has begun anew by now: what it was before is what a resumed run goes on from.
+                        raise Stopped
                     self._interrupted = None
                     if batch is None:
                         empty_passes = 0 if taken else empty_passes + 1

@@ -41,13 +41,15 @@ _COLUMNS = 7
 
 
 def iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return |A n B| / |A u B| of half-open spans, a and b (B, 2) int -> (B,) float32.
+    """Return |A n B| / |A u B| of half-open spans, a and b (B, 2) int -> (B,) float64 in [0, 1].
 
-    Spans that only touch are disjoint: 0. Two empty spans, as normal forms have, are the same: 1.
+    It is 1 for equal spans and for no others; two normal forms are equal. A span that ends at or before its start holds
+    nothing, so it shares nothing with another span: 0.
     """
     shared = (torch.minimum(a[:, 1], b[:, 1]) - torch.maximum(a[:, 0], b[:, 0])).clamp(min=0)
-    union = (a[:, 1] - a[:, 0]) + (b[:, 1] - b[:, 0]) - shared
-    return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
+    union = (a[:, 1] - a[:, 0]).clamp(min=0) + (b[:, 1] - b[:, 0]).clamp(min=0) - shared
+    equal = (a == b).all(dim=1)
+    return torch.where(equal, 1.0, shared.double() / union.clamp(min=1))
 
 
 class SpanMetrics:

@@ -69,12 +69,25 @@ class SpanLogits:
     normal_form: torch.Tensor
 
     def spans(self) -> torch.Tensor:
-        """Return the predicted spans (B, 2) int64 in tokens, start < end; (0, 0) where a normal form is predicted."""
-        start = self.start.argmax(dim=1)
-        before = torch.arange(self.end.shape[1], device=start.device) <= start[:, None]
-        lowest = torch.finfo(self.end.dtype).min
-        end = self.end.masked_fill(before, lowest).argmax(dim=1)
-        return torch.stack([start, end], dim=1).masked_fill((self.normal_form > 0)[:, None], 0)
+        """Return the predicted spans (B, 2) int64 in tokens; (0, 0) where a normal form is predicted.
+
+        Start and end are chosen together: of all pairs with BOS < start < end <= EOS the one with the highest sum. The
+        end may be at EOS, because a span is half-open. A row without such a pair, of no character, is a normal form.
+        """
+        lowest = torch.finfo(self.start.dtype).min
+        column = torch.arange(self.start.shape[1], device=self.start.device)
+        real = self.start > lowest
+        # EOS is each row's last real token.
+        last = real.sum(dim=1, keepdim=True) - 1
+        start = self.start.masked_fill((column < 1) | (column >= last), -torch.inf)
+        end = self.end.masked_fill((column < 2) | (column > last), -torch.inf)
+        # The best start before each end: of the tokens up to the one before it.
+        best, place = start.cummax(dim=1)
+        both = best.roll(1, dims=1) + end
+        chosen = both.argmax(dim=1, keepdim=True)
+        spans = torch.cat([place.roll(1, dims=1).gather(1, chosen), chosen], dim=1)
+        none = (self.normal_form > 0) | (last[:, 0] < 2)
+        return spans.masked_fill(none[:, None], 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,7 @@ class Judging:
     """How the model is judged on held-out rows.
 
     Attributes:
-        rows: of the split `val`.
+        rows: of the split `val`, or of `test` where the run learns from `val`.
         every_steps: between two judgements; there is one at the end in any case.
     """
 

@@ -25,11 +25,12 @@ and libraries.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,7 @@ from consumers.feed import Feed
 from consumers.reduction.board import FOLDER as BOARD
 from consumers.reduction.board import Board
 from consumers.reduction.checkpoint import CONFIG, WEIGHTS, read_trainer
-from consumers.reduction.held_out import HeldOut, Judgement
+from consumers.reduction.held_out import HeldOut, Judgement, judging_split
 from consumers.reduction.learning import Learning
 from consumers.reduction.options import Lesson, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
@@ -53,6 +54,8 @@ from consumers.training.stopping import StopRequest
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 
 REPORT = "training.json"
+# A full disk, a quota, a limit on a file's size, a disk that fails, and one that is read only.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _REPORTS: TypeAdapter[TrainReport | None] = TypeAdapter(TrainReport | None)
 # What makes OUT itself a model that `SpanPredictor.from_pretrained` takes.
 _MODEL = (CONFIG, WEIGHTS)
@@ -81,16 +84,18 @@ def train(
         The report, the same on every rank.
 
     Raises:
-        UsageError: the folder holds a run and neither `resume` nor `replace` is set, or the checkpoint is of a run with
-            other settings.
+        UsageError: the feed reads all splits, the folder holds a run and neither `resume` nor `replace` is set, or the
+            checkpoint is of a run with other settings.
         CheckpointError: there is nothing to resume, or a checkpoint cannot be read or written.
         FeedError: the feed has no rows, fails while it is read, or cannot go on where the checkpoint left it.
         TrainingError: the loss is no longer a number.
         TrainingStoppedError: `stop` was requested; the checkpoint is there.
     """
     stop = stop or StopRequest()
+    judging_split(feed.split)
     folder = RunFolder(options.saving.out, options.saving.keep)
     with ExitStack() as stack:
+        stack.enter_context(_disk(options.saving.out))
         found = ranks.from_first(lambda: _begin(folder, options, stack))  # 1
         lessons = (*before, Lesson(feed, 1.0))
         learning = Learning(lessons, options, ranks, Path(found) if found else None)  # 2
@@ -108,6 +113,20 @@ def train(
         report = scribe.finish() if scribe else None  # 5
         told = ranks.share(_REPORTS.dump_python(report, mode="json"))
         return report or cast(TrainReport, _REPORTS.validate_python(told))
+
+
+@contextmanager
+def _disk(out: Path) -> Iterator[None]:
+    """Make one line of a disk that takes no more, wherever in a run it is found."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise CheckpointError(
+            f"{out} takes no more ({error.strerror}): make room, then go on with "
+            f"`feedmill train reduction --resume --out {out}`"
+        ) from error
 
 
 def saved_choices(out: Path) -> dict[str, Any]:
@@ -245,6 +264,9 @@ class _Scribe:
 def _place(path: Path, content: bytes) -> None:
     """Write a file whole, flushed to disk before it takes its place."""
     making = path.with_name(f".{path.name}.{os.getpid()}.part")
-    making.write_bytes(content)
-    flush(making)
-    making.replace(path)
+    try:
+        making.write_bytes(content)
+        flush(making)
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)

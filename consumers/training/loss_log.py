@@ -22,8 +22,11 @@ class LossLog:
         self._path = out / NAME
         kept = [line for line in read_losses(out) if line["step"] <= step]
         making = self._path.with_name(f".{NAME}.{os.getpid()}.part")
-        making.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
-        making.replace(self._path)
+        try:
+            making.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+            making.replace(self._path)
+        finally:
+            making.unlink(missing_ok=True)
         self.losses: list[float] = [line["loss"] for line in kept]
         self._stream = self._path.open("a", encoding="utf-8")
 

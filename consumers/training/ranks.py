@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from schema.errors import FeedmillError
@@ -35,11 +37,13 @@ class Ranks:
         rank: from 0; rank 0 prints and writes for all.
         world: how many there are.
         device: where this rank's model lives.
+        store: what ranks tell one another outside of steps; None for a rank alone.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: Store | None = None
 
     @property
     def first(self) -> bool:
@@ -80,6 +84,17 @@ class Ranks:
         self.share([made, 0])
         return made
 
+    def tell(self, key: str, text: str) -> None:
+        """Let every rank see a text under a key; nobody is waited for."""
+        if self.store is not None:
+            self.store.set(key, text)
+
+    def look(self, key: str) -> str | None:
+        """Return the text that a rank told under a key; None so far."""
+        if self.store is None or not self.store.check([key]):
+            return None
+        return self.store.get(key).decode()
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return `values` added up over all ranks; it comes back on the CPU."""
         if self.world == 1:
@@ -113,8 +128,10 @@ def joined() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         device = torch.device("cuda", dist.get_node_local_rank())
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+        yield Ranks(rank, world, device, PrefixStore("feedmill", store))
     finally:
         dist.destroy_process_group()

@@ -58,9 +58,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Give a request that SIGINT and SIGTERM make while the context lasts; for the main thread."""
-    request = StopRequest()
+def stop_on_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
+    """Give a request that SIGINT and SIGTERM make while the context lasts; for the main thread.
+
+    Args:
+        request: a new one by default.
+    """
+    request = request or StopRequest()
     before = {number: signal.signal(number, request.heed) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request

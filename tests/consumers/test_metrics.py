@@ -55,6 +55,26 @@ def test_iou_is_that_of_the_sets_of_positions(a: tuple[int, int], b: tuple[int, 
     assert one_iou(a, b) == pytest.approx(len(left & right) / len(left | right))
 
 
+anything = st.tuples(st.integers(-20, 2**31), st.integers(-20, 2**31))
+nearby = st.tuples(st.integers(-3, 6), st.integers(-3, 6))
+
+
+@given(anything | nearby, anything | nearby)
+def test_iou_is_symmetric_in_the_unit_interval_and_1_for_equal_spans_only(
+    a: tuple[int, int], b: tuple[int, int]
+) -> None:
+    found = one_iou(a, b)
+    assert 0 <= found <= 1
+    assert found == one_iou(b, a)
+    assert one_iou(a, a) == 1
+    assert (found == 1) == (a == b)
+
+
+@pytest.mark.parametrize(("a", "b"), [((5, 2), (5, 9)), ((5, 0), (0, 0)), ((4, 4), (7, 7)), ((9, 3), (3, 9))])
+def test_empty_and_negative_spans_share_nothing_with_others(a: tuple[int, int], b: tuple[int, int]) -> None:
+    assert one_iou(a, b) == one_iou(b, a) == 0
+
+
 def test_bands_are_half_open_and_named_by_what_they_hold() -> None:
     assert SIZE_BANDS.names == ("<20", "20-49", "50-79", "80-119", "120-199", "200+")
     assert DEPTH_BANDS.names == ("<8", "8-10", "11-13", "14+")

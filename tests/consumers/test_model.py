@@ -117,6 +117,45 @@ def test_predicted_spans_lie_on_real_tokens_in_order(model: SpanPredictor) -> No
     assert spans.shape == (64, 2)
 
 
+def joint(start: list[float], end: list[float], length: int) -> float:
+    """The highest sum of a start and a later end of a row of `length` tokens, by trying all pairs."""
+    return max(start[s] + end[e] for s in range(1, length - 1) for e in range(s + 1, length))
+
+
+logit = st.integers(-50, 50).map(float)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.lists(st.tuples(logit, logit), min_size=11, max_size=11)), max_size=5))
+def test_start_and_end_are_chosen_together_among_the_characters(
+    rows: list[tuple[int, list[tuple[float, float]]]],
+) -> None:
+    lowest = torch.finfo(torch.float32).min
+    lengths = [2 + characters for characters, _ in rows]
+    start, end = (
+        torch.tensor(
+            [
+                [pair[which] if at < length else lowest for at, pair in enumerate(row)]
+                for length, (_, row) in zip(lengths, rows, strict=True)
+            ]
+        ).reshape(len(rows), 11)
+        for which in (0, 1)
+    )
+    spans = SpanLogits(start, end, torch.full((len(rows),), -1.0)).spans().tolist()
+    for (s, e), length, starts, ends in zip(spans, lengths, start.tolist(), end.tolist(), strict=True):
+        if length == 2:
+            assert (s, e) == (0, 0)
+        else:
+            assert 1 <= s < e <= length - 1
+            assert starts[s] + ends[e] == joint(starts, ends, length)
+
+
+def test_pointers_at_bos_and_eos_give_no_negative_span() -> None:
+    lowest = torch.finfo(torch.float32).min
+    # BOS, three characters, EOS, one of padding: the start's favourite is EOS, the end's is BOS.
+    start, end = torch.tensor([[8.0, 1, 2, 3, 9, lowest]]), torch.tensor([[9.0, 8, 1, 7, 2, lowest]])
+    assert SpanLogits(start, end, torch.tensor([-1.0])).spans().tolist() == [[2, 3]]
+
+
 def test_a_predicted_normal_form_has_no_span() -> None:
     logits = SpanLogits(torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([[0.0, 0.0, 5.0]]), torch.tensor([0.1]))
     assert logits.spans().tolist() == [[0, 0]]

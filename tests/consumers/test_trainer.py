@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -100,6 +101,23 @@ def test_held_out_terms_are_of_the_split_val_in_characters(clean: Connection, tm
     made = pl.concat([reductions.valid(1000), normal_forms(100)]).filter(pl.col("split") == "val")
     spans = {row["term"]: (row["span_start"], row["span_end"]) for row in made.iter_rows(named=True)}
     assert all(spans[sample.term] == sample.true_span for sample in report.samples)
+
+
+@pytest.mark.parametrize(("learnt", "judging"), [("val", "test"), ("test", "val")])
+def test_a_run_is_never_judged_by_rows_that_it_learns_from(
+    clean: Connection, tmp_path: Path, learnt: str, judging: str
+) -> None:
+    report = train(Feed(clean, "reduction", split=learnt, batch_size=32, shuffle_seed=1), options(tmp_path / "m", 2))
+    made = pl.concat([reductions.valid(1000), normal_forms(100)])
+    wanted = set(made.filter(pl.col("split") == judging)["term"])
+    assert report.samples
+    assert {sample.term for sample in report.samples} <= wanted - set(made.filter(pl.col("split") == learnt)["term"])
+
+
+def test_a_run_that_learns_from_all_splits_is_refused(clean: Connection, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="be judged by rows that it learns from: give the feed split='train'"):
+        train(Feed(clean, "reduction", split=None, batch_size=32), options(tmp_path / "m", 2))
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_checkpoint_predicts_as_the_model_did(clean: Connection, tmp_path: Path) -> None:
@@ -364,7 +382,7 @@ def test_a_resume_with_another_feed_names_both(clean: Connection, tmp_path: Path
             Feed(clean, "reduction", batch_size=32, shuffle_seed=2, options=FeedOptions(bucket=True)),
             "shuffle_seed 1, and 2",
         ),
-        (Feed(clean, "reduction", split=None, batch_size=32, shuffle_seed=1), "split train, and None"),
+        (Feed(clean, "reduction", split="test", batch_size=32, shuffle_seed=1), "split train, and test"),
         (feed(clean, max_tokens=99), "max_tokens 2050, and 99"),
     ):
         with pytest.raises(UsageError, match=line):
@@ -377,6 +395,26 @@ def test_a_damaged_checkpoint_is_told(clean: Connection, tmp_path: Path) -> None
     (out / "step-00000002" / "optimizer.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"step-00000002 cannot be read .* use an earlier one"):
         train(feed(clean), options(out, 4, saving=resumed(out)))
+
+
+@pytest.mark.parametrize("limit_bytes", [3_000, 40_000])
+def test_a_disk_that_takes_no_more_ends_a_run_in_one_line_and_leaves_no_parts(
+    clean: Connection, tmp_path: Path, limit_bytes: int
+) -> None:
+    out = tmp_path / "model"
+    train(feed(clean), options(out, 2))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A limit on a file's size fails as a full disk does, for this process alone: the log of losses, or the weights.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="make room") as refused:
+            train(feed(clean), options(out, 60, saving=resumed(out)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(refused.value)
+    assert not [path.name for path in out.rglob("*") if path.name.endswith((".part", ".old"))]
+    assert load_model(out / "step-00000002") is not None
+    assert train(feed(clean), options(out, 4, saving=resumed(out))).resumed_from == 2
 
 
 def test_a_loss_that_is_no_number_ends_the_run(clean: Connection, tmp_path: Path) -> None:

@@ -165,3 +165,48 @@ def test_a_rank_that_fails_ends_all(clean: Connection, tmp_path: Path) -> None:
         assert process.wait(_LIMIT_S) != 0
     assert "use one of train, val, test" in log.read_text()
     assert not list(out.glob("step-*"))
+
+
+def test_ranks_that_follow_learn_as_one_does_and_go_on_after_a_kill(connection: Connection, tmp_path: Path) -> None:
+    rows = pl.concat(list(generate(ReductionRun(count=6000, seed=4)))).unique("example_id", maintain_order=True)
+    parts = [
+        rows[: rows.height * 4 // 10],
+        rows[rows.height * 4 // 10 : rows.height * 7 // 10],
+        rows[rows.height * 7 // 10 :],
+    ]
+    batches = [
+        -(-part.filter((pl.col("split") == "train") & (pl.col("term").str.len_bytes() <= 58)).height // 16)
+        for part in parts
+    ]
+    after_first, after_second, after_all = batches[0], sum(batches[:2]), sum(batches)
+    more = ["--follow", "--steps", str(after_all - 2), *ARGUMENTS]
+    one, two = tmp_path / "one", tmp_path / "two"
+    write(connection, parts[0], rows_per_record=256)
+    with training(connection, one, *more) as (alone, alone_log):
+        with training(connection, two, *more, ranks=2) as (process, log):
+            for run_of in ((alone, alone_log, one), (process, log, two)):
+                wait_for_step(*run_of, after_first)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(_LIMIT_S)
+        write(connection, parts[1], rows_per_record=256)
+        with training(connection, two, "--resume", "--checkpoint-every", "4", ranks=2) as (process, log):
+            for run_of in ((alone, alone_log, one), (process, log, two)):
+                wait_for_step(*run_of, after_second)
+            # Both ranks wait for rows by now, and are told so by torchrun.
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(_LIMIT_S) != 0
+            assert log.read_text().count(f"feedmill: stopped by SIGTERM after step {after_second}") == 1, (
+                log.read_text()
+            )
+        assert (two / f"step-{after_second:08d}" / "trainer.json").exists()
+        with training(connection, two, "--resume", ranks=2) as (process, log):
+            write(connection, parts[2], rows_per_record=256)
+            assert process.wait(_LIMIT_S) == 0, log.read_text()
+        assert alone.wait(_LIMIT_S) == 0, alone_log.read_text()
+    losses = [[line["loss"] for line in read_losses(out)] for out in (one, two)]
+    assert len(losses[0]) == after_all - 2
+    # Sums of the same losses in another order, and gradients of them.
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    reports = [json.loads(out.with_name(f"{out.name}.json").read_text()) for out in (one, two)]
+    assert reports[0]["rows"] == reports[1]["rows"]
+    assert reports[0]["real_tokens"] == reports[1]["real_tokens"]
