@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from broker.clients import Connection, connect
@@ -47,6 +48,8 @@ __all__ = ["Curriculum", "Feed", "FeedOptions", "Source"]
 _log = logging.getLogger("feedmill.feed")
 
 DEFAULT_BATCH_SIZE = 64
+# Batches made ahead take this much together, or are one.
+_PREFETCH_BYTES = 64 * 1024 * 1024
 
 
 class Feed(IterableDataset[Batch]):
@@ -96,8 +99,9 @@ class Feed(IterableDataset[Batch]):
             batch_tokens=options.batch_tokens,
             max_tokens=self._form.max_tokens if options.max_tokens is None else options.max_tokens,
             shuffle_seed=shuffle_seed,
-            block_offsets=options.block_offsets,
+            block_rows=options.block_rows,
             window_rows=options.window_rows,
+            window_bytes=options.window_bytes,
             bucket=options.bucket,
             where=None if options.where is None else Predicate.of(options.where, self.family.wire),
             curriculum=options.curriculum,
@@ -106,7 +110,8 @@ class Feed(IterableDataset[Batch]):
         self.options = options
         self.connection = source if isinstance(source, Connection) else connect(source)
         with kept_clients(self.connection) as kept:
-            pinned = tuple(pin(kept, family, each) for each in options.sources)
+            measured_rows = None if shuffle_seed is None else options.block_rows
+            pinned = tuple(pin(kept, family, each, measured_rows) for each in options.sources)
         self.spec = dataclasses.replace(spec, sources=pinned)
         self._start_over(0)
         self._passes: tuple[Passes, ...] = ()
@@ -311,7 +316,7 @@ class Feed(IterableDataset[Batch]):
             return self._worker_batches()
         made = self._made()
         if self.options.prefetch:
-            return Prefetched(made, self.options.prefetch)
+            return Prefetched(made, self.options.prefetch, _held_bytes, _PREFETCH_BYTES)
         return (batch for batch in made if batch is not None)
 
     def _worker_batches(self) -> Iterator[Any]:
@@ -348,6 +353,8 @@ class Feed(IterableDataset[Batch]):
                 numbers = range(max(mine, first), end, count)
                 yield from self._batches(window, [number - first for number in numbers])
                 mine = numbers[-1] + count if numbers else mine
+                # Not two windows at once: the next one is read without it.
+                del window
             if self.spec.mode == "snapshot":
                 return
             # The turns go on from one pass to the next.
@@ -399,3 +406,9 @@ def _with(passes: tuple[Passes, ...], made: Passes) -> tuple[Passes, ...]:
     if passes and made.batches is None and passes[-1].batches is None and passes[-1].last + 1 == made.first:
         return (*passes[:-1], replace(passes[-1], last=made.last))
     return (*passes, made)
+
+
+def _held_bytes(batch: Batch) -> int:
+    """Return what a batch's tensors take in memory."""
+    values = (getattr(batch, field.name) for field in dataclasses.fields(batch))
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))

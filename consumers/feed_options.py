@@ -38,8 +38,9 @@ class FeedOptions:
         max_tokens: rows with more tokens are left out, counted in `Batch.too_long` and told in the log; None takes
             the family's limit.
         window_rows: rows held at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
-        block_offsets: consecutive offsets of a partition that are read together, some 16,000 rows; a shuffled
-            feed takes such blocks from anywhere in the topic. Smaller ones mix better and cost more jumps.
+        window_bytes: a window ends early where its rows take more than this: a byte per token and 64 for the rest.
+        block_rows: rows that lie together in a topic and that a shuffled feed reads together. A window takes
+            window_rows / block_rows blocks from all over the topic: smaller ones mix better and cost more jumps.
         rank: of this process among `world`.
         world: processes that share every batch.
         prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
@@ -54,8 +55,9 @@ class FeedOptions:
     batch_tokens: int | None = None
     bucket: bool = False
     max_tokens: int | None = None
-    window_rows: int = 65_536
-    block_offsets: int = 8
+    window_rows: int = 262_144
+    window_bytes: int = 96 * 1024 * 1024
+    block_rows: int = 2_048
     rank: int = 0
     world: int = 1
     prefetch: int = 4
@@ -72,10 +74,10 @@ def check_options(spec: FeedSpec, options: FeedOptions) -> None:
     if (
         (spec.batch_size or 1) < 1
         or spec.batch_size == 0
-        or min(spec.window_rows, spec.block_offsets) < 1
+        or min(spec.window_rows, spec.window_bytes, spec.block_rows) < 1
         or spec.max_tokens < 1
     ):
-        raise UsageError("batch_size, window_rows, block_offsets and max_tokens must be at least 1")
+        raise UsageError("batch_size, window_rows, window_bytes, block_rows and max_tokens must be at least 1")
     if spec.batch_tokens is not None and spec.batch_tokens < spec.max_tokens:
         raise UsageError(
             f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row might fit no batch: "

@@ -5,9 +5,10 @@ Decoding, planning and padding let go of the interpreter's lock, so they overlap
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -25,14 +26,29 @@ class _End:
 
 
 class Prefetched(Generic[Item]):
-    """An iterator over what `source` yields, up to `ahead` items early, made in a thread; `close()` ends it.
+    """An iterator over what `source` yields, made early in a thread; `close()` ends it.
 
     `source` may yield None where it has nothing yet, which gives a thread that is to end the moment to do so; Nones are
     not passed on. An exception of `source` is raised where its item would have come.
+
+    Args:
+        source: the items.
+        ahead: how many may wait.
+        size: how large one is.
+        ahead_size: how large all that wait may be together; one may always wait.
     """
 
-    def __init__(self, source: Iterator[Item | None], ahead: int) -> None:
-        self._made: queue.Queue[Item | _End] = queue.Queue(maxsize=ahead)
+    def __init__(
+        self,
+        source: Iterator[Item | None],
+        ahead: int,
+        size: Callable[[Item], int] = lambda item: 0,
+        ahead_size: int = 0,
+    ) -> None:
+        self._ahead, self._size, self._ahead_size = ahead, size, ahead_size
+        self._made: deque[Item | _End] = deque()
+        self._made_size = 0
+        self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(source,), name="feedmill-prefetch", daemon=True)
         self._thread.start()
@@ -41,46 +57,57 @@ class Prefetched(Generic[Item]):
         return self
 
     def __next__(self) -> Item:
-        while True:
-            try:
-                item = self._made.get(timeout=_LOOK_INTERVAL_S)
-            except queue.Empty:
-                # A thread that has ended, ended with an item of its own; only a closed one leaves nothing.
+        with self._changed:
+            # A thread that has ended, ended with an item of its own; only a closed one leaves nothing.
+            while not self._made:
                 if self._stop.is_set():
-                    raise StopIteration from None
-                continue
+                    raise StopIteration
+                self._changed.wait(_LOOK_INTERVAL_S)
+            item = self._made.popleft()
             if not isinstance(item, _End):
+                self._made_size -= self._size(item)
+                self._changed.notify_all()
                 return item
-            self._stop.set()
-            if item.error is not None:
-                raise item.error
-            raise StopIteration
+        self._stop.set()
+        if item.error is not None:
+            raise item.error
+        raise StopIteration
 
     def close(self) -> None:
         """End the thread and wait for it."""
         self._stop.set()
-        self._thread.join(_LAST_WAIT_S)
+        deadline = time.monotonic() + _LAST_WAIT_S
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            with self._changed:
+                self._changed.notify_all()
+            self._thread.join(_LOOK_INTERVAL_S)
 
     def _work(self, source: Iterator[Item | None]) -> None:
         error: BaseException | None = None
         try:
             for item in source:
-                if item is not None and not self._put(item):
+                if item is not None and not self._put(item, self._size(item)):
                     break
                 if self._stop.is_set():
                     break
+                # Not held while the next one is made.
+                item = None
         except BaseException as caught:  # raised again where the items are taken
             error = caught
         finally:
             if hasattr(source, "close"):
                 source.close()
-        self._put(_End(error))
+        self._put(_End(error), 0)
 
-    def _put(self, item: Item | _End) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._made.put(item, timeout=_LOOK_INTERVAL_S)
-            except queue.Full:
-                continue
+    def _put(self, item: Item | _End, size: int) -> bool:
+        with self._changed:
+            while self._made and (len(self._made) >= self._ahead or self._made_size + size > self._ahead_size > 0):
+                if self._stop.is_set():
+                    return False
+                self._changed.wait(_LOOK_INTERVAL_S)
+            if self._stop.is_set():
+                return False
+            self._made.append(item)
+            self._made_size += size
+            self._changed.notify_all()
             return True
-        return False

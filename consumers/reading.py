@@ -90,6 +90,7 @@ class TopicReader:
         topic: the topic's full name.
         error: what is raised where the offsets asked for are not there (`FeedError` or `ReplayError`).
         silence_s: how long a broker that must have records may say nothing.
+        fetch_bytes: what a partition gives to one fetch; less for who jumps, None for who reads on.
     """
 
     def __init__(
@@ -98,12 +99,15 @@ class TopicReader:
         topic: str,
         error: type[FeedmillError],
         silence_s: float = _SILENCE_S,
+        fetch_bytes: int | None = None,
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._error = error
         self._silence_s = silence_s
-        self._lent = connection.lend_consumer(max_partition_fetch_bytes=_FETCH_BYTES, retry_backoff_ms=_BACKOFF_MS)
+        self._lent = connection.lend_consumer(
+            max_partition_fetch_bytes=fetch_bytes or _FETCH_BYTES, retry_backoff_ms=_BACKOFF_MS
+        )
         self._consumer: Any = None
 
     def __enter__(self) -> TopicReader:

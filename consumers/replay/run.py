@@ -26,8 +26,8 @@ from consumers.reading import gone
 from consumers.replay.formats import ending, open_writer
 from consumers.replay.row_groups import RowGroups
 from consumers.replay.whole_file import whole_file
-from consumers.sequence.blocks import order_of
-from consumers.sequence.cursor import Cursor
+from consumers.sequence.blocks import reading_order
+from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.predicates import Predicate
 from consumers.sequence.spec import FeedSpec, FeedState, Passes, read_state
 from consumers.sequence.windows import windows
@@ -213,7 +213,7 @@ def _seen(
 ) -> Iterator[tuple[RunProgress, pl.DataFrame, int]]:
     """Yield the rows of each window in the order of its batches, with how many batches those are."""
     wire = tuple(family_named(spec.family).wire)
-    blocks = len(order_of(spec.sources[0].bounds, spec.block_offsets, None if spec.shuffle_seed is None else (0,)))
+    blocks = len(reading_order(spec, 0, 0, 0, Place()))
     for number, made in enumerate(_passes(stretches)):
         given = 0
         for window in windows(connection, spec, Cursor(epoch=made.epoch), columns=wire):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from broker.clients import Connection
 from broker.topics import Extent, identified_extents, topic_id, topic_name
 from consumers.reading import gone
+from consumers.sequence.block_sizes import block_sizes
 from consumers.sequence.blocks import remaining
 from consumers.sequence.cursor import Bounds, Cursor
 from consumers.sequence.spec import FeedSpec, PinnedSource
@@ -55,8 +56,8 @@ def check_sources(sources: tuple[Source, ...], mode: str, shuffled: bool) -> Non
         raise UsageError("a feed that follows has no stop: use a snapshot, or leave the stop out")
 
 
-def pin(connection: Connection, family: str, source: Source) -> PinnedSource:
-    """Return the source with its offsets fixed as the topic is now.
+def pin(connection: Connection, family: str, source: Source, block_rows: int | None = None) -> PinnedSource:
+    """Return the source with its offsets fixed as the topic is now, and its blocks measured to hold `block_rows` rows.
 
     Raises:
         BrokerError: there is no such topic.
@@ -88,6 +89,7 @@ def pin(connection: Connection, family: str, source: Source) -> PinnedSource:
         bounds=bounds,
         weight=source.weight,
         repeat=source.repeat,
+        blocks={} if block_rows is None else block_sizes(connection, topic, bounds, block_rows),
     )
 
 

@@ -10,9 +10,9 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from broker.topics import Extent
 from consumers.sequence.cursor import Cursor
@@ -22,7 +22,11 @@ from schema.family import SPLITS
 from schema.registry import family_named
 
 # Of states and manifests; another number is another build's.
-STATE_VERSION = 1
+STATE_VERSION = 2
+
+
+# {partition: ((first offset, offsets to a block), ...)}, ascending; a size holds until the next one begins.
+BlockSizes = dict[int, tuple[tuple[int, Annotated[int, Field(ge=1)]], ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,7 @@ class PinnedSource:
         bounds: [begin, end) per partition.
         weight: its part in the mix.
         repeat: it begins anew when exhausted, until another source ends the pass.
+        blocks: how many offsets make a block, as measured when the offsets were fixed.
     """
 
     topic: str
@@ -62,6 +67,7 @@ class PinnedSource:
     bounds: dict[int, Extent]
     weight: float = 1.0
     repeat: bool = False
+    blocks: BlockSizes = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +88,9 @@ class FeedSpec:
     batch_tokens: int | None
     max_tokens: int
     shuffle_seed: int | None
-    block_offsets: int
+    block_rows: int
     window_rows: int
+    window_bytes: int
     bucket: bool
     where: Predicate | None
     curriculum: Curriculum | None
@@ -192,8 +199,8 @@ def faults(state: FeedState) -> Iterator[str]:
         yield f"the number {outside:.3g} is beyond 64 bits"
     if spec.split not in (None, *SPLITS):
         yield f"the split {spec.split!r} is unknown"
-    sizes = (spec.max_tokens, spec.block_offsets, spec.window_rows, spec.batch_size or 1, spec.batch_tokens or 1)
-    if min(sizes) < 1 or spec.batch_size == 0 or spec.batch_tokens == 0:
+    sizes = (spec.max_tokens, spec.block_rows, spec.window_rows, spec.window_bytes)
+    if min(*sizes, spec.batch_size or 1, spec.batch_tokens or 1) < 1 or spec.batch_size == 0 or spec.batch_tokens == 0:
         yield "a size is below 1"
     if not 1 <= len(spec.sources) <= 255 or len(cursor.places) not in (0, len(spec.sources)):
         yield "it has a wrong number of sources or places"
@@ -204,6 +211,9 @@ def faults(state: FeedState) -> Iterator[str]:
     bounds = [source.bounds for source in spec.sources] + list(cursor.bounds or ())
     if any(part < 0 or not 0 <= extent.begin <= extent.end for each in bounds for part, extent in each.items()):
         yield "an offset or a partition is below 0, or an end before its begin"
+    measured = [sizes for source in spec.sources for sizes in source.blocks.values()]
+    if any(not sizes or list(sizes) != sorted(dict(sizes).items()) or sizes[0][0] < 0 for sizes in measured):
+        yield "the blocks' sizes are not in the order of offsets"
     if spec.curriculum is not None:
         kind = family_named(spec.family).wire.get(spec.curriculum.column)
         if kind is None or not kind.is_numeric():

@@ -7,9 +7,8 @@ knows its `Place`, from which another stream goes on with the very next row.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
-from itertools import count, groupby
-from operator import itemgetter
+from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 
 import numpy as np
@@ -20,13 +19,29 @@ from broker.clients import Connection
 from consumers.decoding import decode_records
 from consumers.forms import form_of
 from consumers.reading import Record, TopicReader
-from consumers.sequence.blocks import order_of, round_seeds
+from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Place
 from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
 from consumers.sequence.spec import FeedSpec
 from schema.errors import FeedError
 from schema.record import CLEAN
 from schema.registry import family_named
+
+# Records are decoded together until they have so many bytes: fewer at a time cost more each.
+_DECODE_BYTES = 1024 * 1024
+# So many bytes of one block are decoded at once, at most; a block that was measured as smaller may be larger.
+_SEGMENT_BYTES = 4 * 1024 * 1024
+_JUMP_FETCH_BYTES = 256 * 1024
+_BLOCK = "_block"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one block, or of a segment of it; `too_long` more were left out for their length."""
+
+    block: int
+    rows: pl.DataFrame
+    too_long: int
 
 
 class Selection:
@@ -62,15 +77,22 @@ class Selection:
         self._columns = {name: kind for name, kind in family.wire.items() if name in needed}
         self.schema = {name: family.wire[name] for name in given} | LINEAGE | {TOKENS: pl.Int64()}
 
-    def of(self, records: Sequence[Record], topic: str, source: int) -> tuple[pl.DataFrame, int]:
-        """Return the records' rows that belong, with lineage, and how many were left out for their length.
+    def of(self, records: Sequence[tuple[int, Record]], topic: str, source: int) -> Iterator[Piece]:
+        """Yield the rows that belong, with lineage, of each block that has records here.
+
+        Args:
+            records: (number of the block, record), in reading order; at least one.
+            topic: that they were read from.
+            source: number of it in the feed.
 
         Raises:
             FeedError: a record cannot be decoded, is of another type or version, or holds a value for which the filter
                 fails.
         """
-        frame, counts = decode_records(records, topic, self._kind, self._columns, FeedError)
-        chosen = frame.with_columns(*_lineage(records, counts, source), self._tokens.alias(TOKENS))
+        read = [record for _, record in records]
+        frame, counts = decode_records(read, topic, self._kind, self._columns, FeedError)
+        blocks = pl.Series(_BLOCK, np.repeat([number for number, _ in records], counts), dtype=pl.Int64())
+        chosen = frame.with_columns(*_lineage(read, counts, source), self._tokens.alias(TOKENS), blocks)
         if self._belongs is not None:
             chosen = chosen.filter(self._belongs)
         if self._where is not None:
@@ -79,7 +101,19 @@ class Selection:
         # Most blocks hold none that is too long, and a filter costs as much as all the rest.
         if chosen[TOKENS].to_numpy().max(initial=0) > self._max_tokens:
             rows = chosen.filter(pl.col(TOKENS) <= self._max_tokens)
-        return rows[list(self.schema)], chosen.height - rows.height
+        numbers = list(dict.fromkeys(number for number, _ in records))
+        kept, all_chosen = (_cuts(each[_BLOCK], numbers) for each in (rows, chosen))
+        rows = rows[list(self.schema)]
+        for index, number in enumerate(numbers):
+            (begin, end), (first, last) = kept[index], all_chosen[index]
+            yield Piece(number, rows[begin:end], (last - first) - (end - begin))
+
+
+def _cuts(blocks: pl.Series, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return where the rows of each numbered block begin and end in the ascending column of block numbers."""
+    column = blocks.to_numpy()
+    begins, ends = (np.searchsorted(column, numbers, side).tolist() for side in ("left", "right"))
+    return list(zip(begins, ends, strict=True))
 
 
 def _lineage(records: Sequence[Record], counts: npt.NDArray[np.int64], source: int) -> list[pl.Series]:
@@ -136,6 +170,8 @@ class SourceStream:
         self._selection = selection
         self._place = place
         self._too_long = place.too_long
+        # A shuffled feed jumps from block to block, and what a fetch brings beyond one is thrown away.
+        self._fetch_bytes = None if spec.shuffle_seed is None else _JUMP_FETCH_BYTES
         self._held = pl.DataFrame(schema=selection.schema)
         self._pieces = self._read(place)
 
@@ -191,18 +227,46 @@ class SourceStream:
                 )
 
     def _read_round(self, at: Place) -> Iterator[pl.DataFrame]:
-        seeds = round_seeds(self._spec, self._number, self._epoch, self._phase, at)
-        order = order_of(self._source.bounds, self._spec.block_offsets, seeds)[at.block :]
+        order = reading_order(self._spec, self._number, self._epoch, self._phase, at)[at.block :]
         skipped = at.row
-        with TopicReader(self._connection, self._source.topic, FeedError) as reader:
-            for number, numbered in groupby(reader.records(order), key=itemgetter(0)):
-                # What stands before a block is what a stream that begins with it has to be told.
-                here = Place(at.round, at.block + number, 0, self._too_long)
-                records = [record for _, record in numbered]
-                rows, too_long = self._selection.of(records, self._source.topic, self._number)
-                self._too_long += too_long
-                if number == 0 and skipped:
-                    here, rows = replace(here, row=skipped), rows[skipped:]
-                if rows.height:
-                    self._place = here
-                    yield rows
+        # The block that is being read, how many of its rows were yielded, and what was left out before it.
+        here, behind, too_long = -1, 0, self._too_long
+        with TopicReader(self._connection, self._source.topic, FeedError, fetch_bytes=self._fetch_bytes) as reader:
+            for records in _gathered(reader.records(order)):
+                for piece in self._selection.of(records, self._source.topic, self._number):
+                    if piece.block != here:
+                        here, behind, too_long = piece.block, 0, self._too_long
+                    self._too_long += piece.too_long
+                    rows = piece.rows
+                    if here == 0 and skipped > behind:
+                        rows = rows[skipped - behind :]
+                    if rows.height:
+                        # What stands before a block is what a stream that begins with it has to be told.
+                        begin = behind + piece.rows.height - rows.height
+                        self._place = Place(at.round, at.block + here, begin, too_long)
+                        yield rows
+                    behind += piece.rows.height
+
+
+def _gathered(numbered: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
+    """Yield (number of the block, record) in lists that are worth decoding together.
+
+    A list ends with a block, or with a segment of one. Where segments end follows from the block alone, and not from
+    where reading began.
+    """
+    found: list[tuple[int, Record]] = []
+    found_bytes = segment_bytes = 0
+    for number, record in numbered:
+        if found and found[-1][0] != number:
+            segment_bytes = 0
+            if found_bytes >= _DECODE_BYTES:
+                yield found
+                found, found_bytes = [], 0
+        elif segment_bytes >= _SEGMENT_BYTES:
+            yield found
+            found, found_bytes, segment_bytes = [], 0, 0
+        found.append((number, record))
+        found_bytes += len(record.value)
+        segment_bytes += len(record.value)
+    if found:
+        yield found

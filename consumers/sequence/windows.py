@@ -13,7 +13,7 @@ Nothing here knows of ranks, workers or tensors.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -31,6 +31,9 @@ from consumers.tensor_form import Indices
 
 # Batches to a window where nothing is shuffled, bucketed or mixed: many make concatenation cheap, few make it prompt.
 _PLAIN_WINDOW_BATCHES = 16
+# What a row takes in a window beside its text: numbers, lineage, offsets of buffers.
+_ROW_BYTES = 64
+_FIRST_STEP_ROWS = 64
 # Rows to a window of batches that are cut by tokens only.
 _PLAIN_WINDOW_ROWS = 4096
 
@@ -105,6 +108,8 @@ def windows(
             # Offsets of a topic that was created again hold other rows.
             topics.check()
             yield window
+            # Not two windows at once: the next one is made without it.
+            del window
     topics.check(now=True)
 
 
@@ -123,21 +128,61 @@ def _phase_windows(
         ]
         while True:
             start = replace(start, places=tuple(stream.place for stream in streams))
-            pieces = [stream.take(rows) for stream, rows in zip(streams, wanted, strict=True)]
+            pieces, full = _filled(streams, wanted, spec)
             found = [sum(piece.height for piece in taken) for taken in pieces]
-            full = found == wanted
             if not full:
                 kept = last_quotas([source.weight for source in spec.sources], found, lasting)
                 pieces = [_first(taken, rows) for taken, rows in zip(pieces, kept, strict=True)]
                 found = kept
             rows = pl.concat([pl.DataFrame(schema=selection.schema), *(piece for taken in pieces for piece in taken)])
+            del pieces
             if rows.height:
                 batches = _plan(spec, start, rows, found)
                 yield Window(rows, batches, start, sum(stream.too_long for stream in streams))
                 start = replace(start, window=start.window + 1, batches=start.batches + len(batches))
+            # Not two windows at once: the next one is read without it.
+            del rows
             if not full:
                 # Rows that are too long are counted over the whole pass.
                 return replace(start, places=tuple(Place(too_long=stream.too_long) for stream in streams))
+
+
+def _filled(
+    streams: Sequence[SourceStream], wanted: list[int], spec: FeedSpec
+) -> tuple[list[list[pl.DataFrame]], bool]:
+    """Return each source's rows for a window as pieces, and False where a source had too few.
+
+    The window grows by steps, with the sources' shares in each, until it has all rows that are wanted or as many bytes
+    as it may take. Where it ends follows from the rows alone.
+    """
+    taken: list[list[pl.DataFrame]] = [[] for _ in streams]
+    whole = sum(wanted)
+    # A window that ends early still holds whole batches, unless several sources share them.
+    unit = spec.batch_size if spec.batch_size and spec.batch_tokens is None and len(streams) == 1 else 1
+    rows = held_bytes = 0
+    step = _FIRST_STEP_ROWS
+    while rows < whole:
+        if rows:
+            room = max(spec.window_bytes - held_bytes, 0) * rows // held_bytes
+            # By half the room, for rows to come may be longer.
+            step = min(2 * step, -(-room // 2))
+            if step < min(unit, _FIRST_STEP_ROWS):
+                break
+        target = min(-(-(rows + step) // unit) * unit, whole)
+        for number, stream in enumerate(streams):
+            share = wanted[number] * target // whole - wanted[number] * rows // whole
+            pieces = stream.take(share)
+            taken[number] += pieces
+            found = sum(piece.height for piece in pieces)
+            held_bytes += _ROW_BYTES * found + sum(int(piece[TOKENS].sum()) for piece in pieces)
+            share -= found
+            if share:
+                # The others give what they have, up to their part of the window.
+                for other, rest in enumerate(streams[number + 1 :], number + 1):
+                    taken[other] += rest.take(wanted[other] * target // whole - wanted[other] * rows // whole)
+                return taken, False
+        rows = target
+    return taken, True
 
 
 def _first(pieces: list[pl.DataFrame], rows: int) -> list[pl.DataFrame]:

@@ -45,6 +45,23 @@ def test_no_more_is_made_than_was_asked_for() -> None:
     assert len(made) <= 5
 
 
+def test_large_items_are_made_fewer_at_a_time() -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    items = Prefetched(numbers(), ahead=10, size=lambda number: 40, ahead_size=100)
+    assert next(items) == 0
+    items.close()
+    # Two waiting, one in hand, one taken.
+    assert len(made) <= 4
+    # One that is larger than all that may wait comes alone.
+    assert list(Prefetched(iter([1, 2, 3]), ahead=10, size=lambda number: 1000, ahead_size=100)) == [1, 2, 3]
+
+
 def test_closing_ends_a_thread_that_waits_and_closes_its_source() -> None:
     closed = threading.Event()
 

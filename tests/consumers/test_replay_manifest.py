@@ -350,7 +350,7 @@ def test_a_manifest_with_code_in_its_filter_is_refused_and_nothing_runs(
         ({"spec.window_rows": 0}, "a size is below 1"),
         ({"spec.batch_size": -1}, "a size is below 1"),
         ({"spec.batch_size": 10**30}, "is beyond 64 bits"),
-        ({"spec.block_offsets": 0}, "a size is below 1"),
+        ({"spec.block_rows": 0}, "a size is below 1"),
         ({"spec.sources": []}, "a wrong number of sources"),
         ({"cursor.epoch": -1}, "the cursor is outside the passes"),
         ({"cursor.phase": 7}, "the cursor is outside the passes"),

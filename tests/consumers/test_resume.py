@@ -37,6 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "bucketed": {"batch_size": 16, "shuffle_seed": 4, "window_rows": 100, "bucket": True},
     "tokens": {"batch_tokens": 900, "max_tokens": 300, "shuffle_seed": 5, "window_rows": 120, "bucket": True},
     "filtered": {"batch_size": 8, "shuffle_seed": 6, "window_rows": 64, "where": "size % 2 = 0", "max_tokens": 120},
+    "bytes": {"batch_size": 8, "shuffle_seed": 9, "window_rows": 300, "window_bytes": 25_000, "bucket": True},
     "curriculum": {
         "batch_size": 16,
         "shuffle_seed": 7,
@@ -80,7 +81,7 @@ def feed(connection: Connection, way: dict[str, Any], **options: Any) -> Feed:
     given = dict(way)
     named = {name: given.pop(name) for name in ("batch_size", "shuffle_seed") if name in given}
     # Blocks of some 30 rows, so that a pass has several, and windows begin within them.
-    chosen = FeedOptions(**{"block_offsets": 2, **given, **options})
+    chosen = FeedOptions(**{"block_rows": 32, **given, **options})
     return Feed(connection, "reduction", split=None, **named, options=chosen)
 
 
@@ -356,6 +357,14 @@ def test_a_state_of_another_schema_version_is_refused_with_both(connection: Conn
     state = begun(connection)
     state["spec"]["schema_version"] = 2
     with pytest.raises(FeedError, match="saved with schema version 2, and this feed has 1"):
+        feed(connection, WAYS["plain"]).load_state_dict(state)
+
+
+def test_a_state_of_another_order_of_batches_is_refused_by_its_version(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
+    state = {**begun(connection), "version": 1}
+    with pytest.raises(FeedError, match=r"^the feed's state has version 1, and this build reads 2: resume with"):
         feed(connection, WAYS["plain"]).load_state_dict(state)
 
 
