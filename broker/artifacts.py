@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from schema.errors import BrokerArtifactError
+from schema.settings import Settings
 
 KAFKA_VERSION = "4.3.1"
 KAFKA_GROUP = "org.apache.kafka"
@@ -88,9 +89,21 @@ def check_versions(coordinates: Iterable[tuple[str, str, str]]) -> None:
             )
 
 
-def jar_cache() -> Path:
-    """Return the folder where this user keeps the jars of this Kafka version."""
-    return Path.home() / ".cache" / "feedmill" / f"kafka-{KAFKA_VERSION}"
+def jar_cache(settings: Settings) -> Path:
+    """Return the folder for the jars of this Kafka version.
+
+    It is in `settings.cache_dir`; without that setting in the user's home folder, which all data folders share; and in
+    `settings.data_dir` where there is no home folder that can be written.
+    """
+    name = f"kafka-{KAFKA_VERSION}"
+    if settings.cache_dir is not None:
+        return settings.cache_dir / name
+    try:
+        shared = Path.home() / ".cache" / "feedmill" / name
+        shared.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return settings.data_dir.absolute() / "cache" / name
+    return shared
 
 
 def class_path(cache: Path, on_progress: Progress | None = None, manifest: Path = MANIFEST) -> list[Path]:
@@ -107,14 +120,19 @@ def class_path(cache: Path, on_progress: Progress | None = None, manifest: Path 
     """
     jars = pinned_jars(manifest)
     if any(not (cache / jar.file_name).is_file() for jar in jars):
-        cache.mkdir(parents=True, exist_ok=True)
         try:
+            cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / ".lock", timeout=_FETCH_LOCK_TIMEOUT_S):
                 _fetch([jar for jar in jars if not (cache / jar.file_name).is_file()], cache, on_progress)
         except Timeout:
             raise BrokerArtifactError(
                 f"another process has been fetching jars into {cache} for {_FETCH_LOCK_TIMEOUT_S:.0f} s: end it"
             ) from None
+        except OSError as error:
+            raise BrokerArtifactError(
+                f"Kafka's jars cannot be kept in {cache} ({error.strerror or error}): set FEEDMILL_CACHE_DIR to a "
+                "folder that can be written and has 50 MB free"
+            ) from error
     paths = [cache / jar.file_name for jar in jars]
     for jar, path in zip(jars, paths, strict=True):
         jar.check(path, "delete the file to fetch it anew")
@@ -129,7 +147,10 @@ def _fetch(jars: list[Jar], cache: Path, on_progress: Progress | None) -> None:
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
 
-    mirrors = GlobalSettings.load().repositories
+    try:
+        mirrors = GlobalSettings.load().repositories
+    except RuntimeError:  # jgo reads it from the home folder, and there is none
+        mirrors = {}
     total_bytes = sum(jar.size_bytes for jar in jars)
     done_bytes = steps_told = 0
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as staging:

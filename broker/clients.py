@@ -5,6 +5,7 @@ Takes settings; gives a `Connection`, whose factories make `kafka-python` client
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -228,8 +229,22 @@ def connect(settings: Settings, *, start: bool = True, on_progress: Progress | N
     return Connection(settings, status.servers)
 
 
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _address(server: str) -> tuple[str, int]:
     host, _, port = server.rpartition(":")
-    if not host or not port.isdecimal():
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        right = f"[{host}]:{port}" if _is_ipv6(host) else f"[{server.strip('[]')}]:9092"
+        raise ConfigError(
+            f"bootstrap server {server!r} does not tell its port: set FEEDMILL_BOOTSTRAP_SERVERS with the IPv6 address "
+            f"in brackets, such as {right}"
+        )
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"bootstrap server {server!r} is not host:port: correct FEEDMILL_BOOTSTRAP_SERVERS")
     return host.strip("[]"), int(port)

@@ -114,7 +114,7 @@ def start(
             with suppress(_EndedError):
                 _wait_until_ready(layout, process, state, time.monotonic() + timeout_s, _size(layout.log_file))
                 return _status(layout, process, state)
-        jars = class_path(jar_cache(), on_progress)  # 3
+        jars = class_path(jar_cache(settings), on_progress)  # 3
         if on_progress:
             on_progress(f"starting Kafka {KAFKA_VERSION}")
         deadline = time.monotonic() + timeout_s

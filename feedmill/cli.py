@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ from feedmill.eval_commands import eval_reduction_command
 from feedmill.redrive_command import redrive_command
 from feedmill.replay_commands import replay_command
 from feedmill.skip_command import skip_command
+from feedmill.surroundings import broken_output, full_line, is_full, prepare
 from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
@@ -80,9 +82,12 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    prepare()
     signals.install()
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(run(arguments))
+    status = run(arguments)
+    broken = broken_output()
+    sys.exit(_output_status(broken) if broken is not None and not status else status)
 
 
 def run(arguments: list[str]) -> int:
@@ -106,17 +111,37 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        if signals.was_told_to_stop():
-            # A library may put an error of its own in the place of an interrupt.
-            return _tell(f"stopped ({type(error).__name__})", signals.interrupted_status())
-        line = str(error).partition("\n")[0]
-        return _tell(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
+        return _unforeseen(error)
     # Typer ends an interrupted command by itself, with its status and without a word.
     if status == _INTERRUPTED:
         return _tell("stopped", signals.interrupted_status())
     return status if isinstance(status, int) else 0
 
 
+def _unforeseen(error: Exception) -> int:
+    """Say what ended a command that raised no error of ours, and return the status for that."""
+    broken = broken_output() if isinstance(error, OSError) else None
+    if broken is not None:
+        return _output_status(broken)
+    if signals.was_told_to_stop():
+        # A library may put an error of its own in the place of an interrupt.
+        return _tell(f"stopped ({type(error).__name__})", signals.interrupted_status())
+    if isinstance(error, OSError) and is_full(error):
+        return _tell(full_line(error), 1)
+    line = str(error).partition("\n")[0]
+    return _tell(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
+
+
+def _output_status(error: OSError) -> int:
+    """Say why standard output could not be written, and return the status for that."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read it has seen enough (`| head`): there is nothing to say, and nobody to say it to.
+        return 0
+    return _tell(f"standard output cannot be written ({error.strerror}): send it where there is room", 1)
+
+
 def _tell(line: str, status: int) -> int:
-    print(f"feedmill: {' '.join(line.split())}", file=sys.stderr)
+    # Nothing is left to do where not even this can be said.
+    with suppress(OSError):
+        print(f"feedmill: {' '.join(line.split())}", file=sys.stderr, flush=True)
     return status

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from broker.clients import connect
 from feedmill.progress import Advance, progress
 from feedmill.signals import service
 from schema.registry import family_named
@@ -26,6 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 @service
 def serve_command() -> None:
     """Fold the ledgers as they grow; serve the dashboard, the API and /metrics until stopped."""
+    from broker.clients import connect
     from streams.coverage.service import serve
 
     serve(connect(load_settings()), on_ready=lambda url: print(f"coverage service at {url}", flush=True))
@@ -34,6 +34,7 @@ def serve_command() -> None:
 @app.command("report")
 def report_command(family: FamilyName, as_json: AsJson = False) -> None:
     """Say what was generated: the accounting, marginals, cells, quotas and gaps."""
+    from broker.clients import connect
     from feedmill.coverage_tables import report_tables
     from streams.coverage.client import open_coverage
 
@@ -49,6 +50,7 @@ def report_command(family: FamilyName, as_json: AsJson = False) -> None:
 @app.command("gaps")
 def gaps_command(family: FamilyName, as_json: AsJson = False) -> None:
     """List what is missing, largest deficit first."""
+    from broker.clients import connect
     from feedmill.coverage_tables import gap_lines
     from streams.coverage.client import open_coverage
 
@@ -64,6 +66,7 @@ def gaps_command(family: FamilyName, as_json: AsJson = False) -> None:
 @app.command("rebuild")
 def rebuild_command() -> None:
     """Throw the coverage store away and fold the ledgers anew."""
+    from broker.clients import connect
     from streams.coverage.client import rebuild
 
     rebuild(connect(load_settings()))
@@ -78,6 +81,7 @@ def drain_command(
     ] = False,
 ) -> None:
     """Wait until all that is in raw is refined and folded."""
+    from broker.clients import connect
     from streams.drain import DrainProgress, drain
 
     family_named(family)

@@ -9,7 +9,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from schema.errors import FeedmillError
-from schema.record import RAW
+from schema.record import CLEAN, LEDGER, RAW, REJECTED
 from schema.registry import FAMILIES
 from schema.settings import Settings, load_settings
 
@@ -153,8 +153,9 @@ def _port(what: str, host: str, port: int) -> Iterator[Finding]:
 def _topics(settings: Settings) -> Iterator[Finding]:
     from broker import embedded
     from broker.clients import connect
+    from broker.holdups import member_count, open_transactions
     from broker.topics import committed_positions, extents, has_records, list_topics, topic_name
-    from streams.positions import position_group
+    from streams.positions import position_group, worker_group
 
     if settings.bootstrap_servers is None and not embedded.status(settings).running:
         return
@@ -164,22 +165,43 @@ def _topics(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "topics", "note", f"none in namespace {settings.namespace}", "feedmill produce reduction --count 20000"
         )
-    for topic in existing:
-        found = extents(connection, topic)
+    workers = member_count(connection, worker_group(settings))
+    held = {topic: extents(connection, topic) for topic in existing}
+    for topic, found in held.items():
         offsets = sum(extent.end - extent.begin for extent in found.values())
         seen = f"{len(found)} partitions, {offsets:,} offsets"
         family = topic.split(".")[1]
         if family not in FAMILIES or topic != topic_name(settings, family, RAW):
             yield Finding(topic, "ok", seen)
             continue
+        yield from _outputs(settings, family, {name: len(each) for name, each in held.items()})
+        for transaction in open_transactions(connection, topic):
+            yield Finding(topic, "note", str(transaction), "if it stays: end that producer, for readers wait for it")
         positions = committed_positions(connection, position_group(settings, family), topic)
         at = {partition: positions.get(partition, extent.begin) for partition, extent in found.items()}
         waiting = sum(extent.end - at[partition] for partition, extent in found.items())
         if any(has_records(connection, topic, at).values()):
-            mend = "nothing if a worker is running; else start one: feedmill worker"
+            mend = "nothing: workers run" if workers else "no worker runs: start one with feedmill worker"
             yield Finding(topic, "note", f"{seen}, {waiting:,} not refined yet", mend)
         else:
             yield Finding(topic, "ok", f"{seen}, all refined")
+
+
+def _outputs(settings: Settings, family: str, partitions: Mapping[str, int]) -> Iterator[Finding]:
+    """Find stages with fewer partitions than raw: what was in a raw partition goes to that same partition of them."""
+    from broker.topics import topic_name
+
+    raw = partitions[topic_name(settings, family, RAW)]
+    for stage in (CLEAN, REJECTED, LEDGER):
+        topic = topic_name(settings, family, stage)
+        found = partitions.get(topic)
+        if found is not None and found < raw:
+            yield Finding(
+                topic,
+                "wrong",
+                f"{found} partitions, but raw has {raw}: records of the others cannot be refined",
+                f"kafka-topics.sh --alter --topic {topic} --partitions {raw}, then start the workers again",
+            )
 
 
 def _coverage(settings: Settings) -> Iterator[Finding]:

@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import polars as pl
-
-from broker.clients import Connection
 from feedmill.progress import Advance, progress
-from producers.follow import Cell, FollowProgress, Make, Send, follow
-from producers.sink import RecordSender, encode_block, raw_layout
 from schema.errors import UsageError
-from schema.family import Family
 
-# The rows of these cells, under that seed, numbered from there on.
-Fill = Callable[[Sequence[Mapping[str, str]], int, int], pl.DataFrame]
+if TYPE_CHECKING:
+    import polars as pl
+
+    from broker.clients import Connection
+    from producers.follow import Cell, FollowProgress, Make, Send
+    from schema.family import Family
+
+    # The rows of these cells, under that seed, numbered from there on.
+    Fill = Callable[[Sequence[Mapping[str, str]], int, int], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def check_follow_options(count: int | None, out: object, follows: bool) -> None:
 
 def maker(connection: Connection, family: Family, fill: Fill, plan: Following) -> Make:
     """Return what makes one filled row for each cell, in this process, ready to be sent."""
+    from producers.sink import RecordSender, encode_block, raw_layout
 
     @contextmanager
     def make(cells: Sequence[Cell], first: int) -> Iterator[Send]:
@@ -69,6 +72,8 @@ def follow_requests(connection: Connection, family: Family, make: Make, plan: Fo
     Raises:
         ProducerError: as `producers.follow.follow`.
     """
+    from producers.follow import follow
+
     began = time.monotonic()
     with ExitStack() as stack:
         shown: list[tuple[int, Advance]] = []

@@ -6,7 +6,6 @@ talks to Kafka (`RecordSender`) only sends. `send_frames` is the two together, f
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from broker.topics import ensure_topics, partition_count, topic_name
 from schema.errors import DeliveryError, UsageError
 from schema.family import Family, partition_of
 from schema.record import RAW, Envelope, encode_parts, to_table
+from schema.stale_files import in_making
 
 # What is sent and not acknowledged yet; beyond it the producer waits for the oldest.
 UNACKNOWLEDGED_LIMIT_BYTES = 32 * 1024 * 1024
@@ -255,7 +255,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file: name one that may be written or replaced")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = in_making(path, "partial")
     try:
         stream = partial.open("wb")
     except OSError as error:

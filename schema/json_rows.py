@@ -32,6 +32,9 @@ _INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
     pl.UInt64: (0, 2**64 - 1),
 }
 
+# Up to here each integer has a float of its own, so that a float says which integer is meant.
+_EXACT_FLOAT = 2**53
+
 # Gives a value, not null, as its column holds it; raises RecordError where it cannot.
 _Reader = Callable[[Any], Any]
 
@@ -141,7 +144,12 @@ def _reader(name: str, dtype: pl.DataType) -> _Reader:
 
         return read_float
 
+    is_integer = dtype.is_integer()
+
     def read_value(value: Any) -> Any:
+        if is_integer and type(value) is float and value.is_integer() and abs(value) <= _EXACT_FLOAT:
+            # Writers that know one kind of number (JavaScript, pandas beside nulls) write 101 as 101.0.
+            value = int(value)
         if not fits(value):
             raise _wrong(name, value, dtype)
         return value

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -48,6 +50,8 @@ class Settings(BaseSettings):
     # Where things are
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")] = "feedmill"
     data_dir: Path = Path(".feedmill")
+    # Kafka's jars; if not set, .cache/feedmill in the home folder, or cache in data_dir where that cannot be written.
+    cache_dir: Path | None = None
 
     # The broker: none configured means the embedded one
     bootstrap_servers: str | None = None
@@ -190,7 +194,14 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, and the environment over `feedmill.toml`."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _TomlFile(settings_cls)
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    """`feedmill.toml`, with or without the byte-order mark that some editors write."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))
 
 
 def _as_text(value: object) -> str:

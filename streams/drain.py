@@ -20,13 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from broker.clients import Connection
+from broker.holdups import member_count, open_transactions
 from broker.kept_clients import keeping_clients
 from broker.topics import ensure_topics, extents, has_records, topic_name, undecided
 from schema.errors import DrainTimeoutError, RowsLostError
 from schema.record import LEDGER, RAW
 from schema.registry import family_named
 from streams.coverage.client import open_coverage
-from streams.positions import bound_positions
+from streams.positions import bound_positions, worker_group
 
 _LOOK_INTERVAL_S = 0.3
 # A worker commits several times a second; positions that stand still this long have nobody to move them.
@@ -91,7 +92,7 @@ def drain(
             moved_at = now
         last = progress
         if now >= deadline:
-            raise DrainTimeoutError(_what_is_left(family, progress, timeout_s, still_s=now - moved_at))
+            raise DrainTimeoutError(_what_is_left(connection, family, progress, timeout_s, now - moved_at))
         time.sleep(min(_LOOK_INTERVAL_S, deadline - now))
 
 
@@ -132,12 +133,28 @@ def _removed(connection: Connection, topic: str, positions: Mapping[int, int]) -
     }
 
 
-def _what_is_left(family: str, progress: DrainProgress, timeout_s: float, still_s: float) -> str:
+def _what_is_left(
+    connection: Connection, family: str, progress: DrainProgress, timeout_s: float, still_s: float
+) -> str:
+    """Return what keeps the family from being drained, and what to do: in this order,
+
+    an open transaction, for nothing after it can be read; no worker; workers that do not move; too little time.
+    """
     stage, left = (RAW, progress.raw) if progress.raw else (LEDGER, progress.ledger)
     listed = ", ".join(f"{count} in partition {partition}" for partition, count in sorted(left.items()))
     line = f"{family} is not drained after {timeout_s:g} s: offsets left in {stage}: {listed}"
     if stage == LEDGER:
         return f"{line}; see that the coverage service runs and folds (`feedmill doctor`)"
+    opened = open_transactions(connection, topic_name(connection.settings, family, RAW))
+    if opened:
+        more = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
+        return f"{line}; readers wait for {opened[0]}{more}: end that producer, or wait until Kafka aborts it"
+    members = member_count(connection, worker_group(connection.settings))
+    if members == 0:
+        return f"{line}; no worker runs: start `feedmill worker`"
     if still_s >= min(_STILL_S, timeout_s):
-        return f"{line}; refining did not move for {still_s:.0f} s, so no worker seems to run: start `feedmill worker`"
+        who = "the workers" if members is None else f"{members} worker(s) of the group"
+        return (
+            f"{line}; refining did not move for {still_s:.0f} s though {who} may run: see their logs, `feedmill doctor`"
+        )
     return f"{line}; refining moves: give it more with --timeout"

@@ -12,6 +12,11 @@ from schema.record import RAW
 from schema.settings import Settings
 
 
+def worker_group(settings: Settings) -> str:
+    """Return the group that all refine workers of a namespace are members of, which is also the name of their app."""
+    return f"{settings.namespace}-refine"
+
+
 def position_group(settings: Settings, family: str) -> str:
     """Return the group under which the refine workers of `family` commit their positions in its raw topic."""
     return f"{settings.namespace}.{family}.positions"

@@ -26,6 +26,7 @@ from schema.settings import Settings
 from streams.augmentation import check_augment
 from streams.faust_credentials import faust_credentials
 from streams.faust_transport import PositionedTransport, broker_url
+from streams.positions import worker_group
 from streams.refine.intake import RawRecord
 from streams.refine.judging import Progress
 from streams.refine.partition import PartitionRefiner
@@ -159,7 +160,7 @@ class RefineWorker:
         # Faust makes its folder, though it keeps nothing there, but not the folders above.
         self._settings.data_dir.mkdir(parents=True, exist_ok=True)
         app = faust.App(
-            f"{self._settings.namespace}-refine",
+            worker_group(self._settings),
             broker=broker_url(self._connection.servers),
             broker_credentials=faust_credentials(self._settings),
             broker_client_id=self._settings.client_id,

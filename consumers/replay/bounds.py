@@ -28,11 +28,14 @@ def parse_bound(text: str | None) -> Bound | None:
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        # A zone can lead out of the years that there are.
+        moment.timestamp()
+    except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is neither an offset nor a time: give digits, or ISO 8601 such as 2031-05-01T12:00:00Z"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment
 
 
 def resolve(connection: Connection, topic: str, start: Bound | None, end: Bound | None) -> dict[int, Extent]:
@@ -69,7 +72,10 @@ def _offsets(connection: Connection, topic: str, held: Mapping[int, Extent], bou
         return {}
     if isinstance(bound, int):
         return dict.fromkeys(held, bound)
-    asked = {TopicPartition(topic, partition): int(bound.timestamp() * 1000) for partition in held}
+    # Kafka's clock begins in 1970, and a time before means no other record than that moment; to Kafka, numbers below
+    # zero are no times at all.
+    moment_ms = max(int(bound.timestamp() * 1000), 0)
+    asked = dict.fromkeys((TopicPartition(topic, partition) for partition in held), moment_ms)
     with closing(connection.consumer()) as consumer:
         found = consumer.offsets_for_times(asked)
     # No record that late yet: the partition's end.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from schema.errors import ReplayError
+from schema.stale_files import in_making
 
 
 class WholeFile:
@@ -26,9 +27,7 @@ class WholeFile:
 
     def __init__(self, path: Path, manifest: Path) -> None:
         self._path, self._manifest = path, manifest
-        self._making, self._making_manifest = (
-            place.with_name(f".{place.name}.{os.getpid()}.part") for place in (path, manifest)
-        )
+        self._making, self._making_manifest = (in_making(place, "part") for place in (path, manifest))
         self.stream: BinaryIO = self._making.open("wb")
 
     def close(self) -> str:
@@ -51,7 +50,9 @@ class WholeFile:
 
     def discard(self) -> None:
         """Remove what was not placed."""
-        self.stream.close()
+        # On a full disk, closing fails as writing did: its last bytes have no room either.
+        with suppress(OSError):
+            self.stream.close()
         self._making.unlink(missing_ok=True)
         self._making_manifest.unlink(missing_ok=True)
 

@@ -26,6 +26,8 @@ SERVICE_FILE = "service.json"
 COMMAND_LIMIT_S = 30.0
 # A process' start time is read twice with the clock's resolution of 10 ms between.
 _START_TOLERANCE_S = 1.0
+# What a message shows of a command line.
+_COMMAND_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,30 @@ def service_address(folder: Path) -> ServiceAddress | None:
     return address if alive else None
 
 
+def process_name(pid: int) -> str:
+    """Return a process' id and the beginning of its command line, for people; the id alone where it is gone."""
+    try:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        words = []
+    command = " ".join(words)[:_COMMAND_CHARACTERS]
+    return f"{pid} ({command})" if command else str(pid)
+
+
+def _lock_holder(file: Path) -> int | None:
+    """Return the process that holds the lock on `file`; None where the system does not tell (it is Linux that does)."""
+    try:
+        inode = file.stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        held = [words[4] for words in locks if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode)]
+    except (OSError, IndexError):
+        return None
+    return int(held[0]) if held and held[0].isdecimal() and int(held[0]) > 0 else None
+
+
 def _holder(folder: Path) -> str:
     address = service_address(folder)
     if address is None:
-        return "another command"
+        pid = _lock_holder(folder / LOCK_FILE)
+        return "another command" if pid is None else f"process {process_name(pid)}"
     return f"the coverage service of process {address.pid} at {address.url}"

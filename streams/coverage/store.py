@@ -6,6 +6,7 @@ loses nor doubles a count. Gives `Counts`, one consistent view per family. Writi
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,10 +17,11 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from schema.errors import CoverageError
+from schema.errors import CoverageError, CoverageOwnedError
 from schema.family import CELL_AXIS, Family, cell_label
 from schema.ledger_entries import COUNTS
 from streams.coverage.entries import Sums
+from streams.coverage.owner import process_name
 from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES
 
 STORE_FILE = "coverage.duckdb"
@@ -92,6 +94,10 @@ class CoverageStore:
             self._writer.execute("SET lock_configuration = true")
             self._make_tables()
         except duckdb.Error as error:
+            if "lock" in str(error) and (holder := re.search(r"\(PID (\d+)\)", str(error))):
+                raise CoverageOwnedError(
+                    f"{path} is open in process {process_name(int(holder[1]))}: let it end or end it, then try again"
+                ) from None
             raise CoverageError(f"{path} cannot be opened ({_line(error)}): {REBUILD_HINT}") from error
         self._cursors = threading.Lock()
         self._seed(families)

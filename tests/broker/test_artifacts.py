@@ -12,6 +12,7 @@ import pytest
 from broker import artifacts
 from broker.artifacts import KAFKA_VERSION, check_versions, class_path, jar_cache, pinned_jars
 from schema.errors import BrokerArtifactError
+from schema.settings import load_settings
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def cache(broker: str, tmp_path: Path) -> Path:
     own = tmp_path / "cache"
     own.mkdir()
     for jar in pinned_jars():
-        (own / jar.file_name).symlink_to(jar_cache() / jar.file_name)
+        (own / jar.file_name).symlink_to(jar_cache(load_settings()) / jar.file_name)
     return own
 
 
@@ -98,3 +99,19 @@ def test_unreadable_manifest_is_told_in_one_line(tmp_path: Path) -> None:
     broken.write_text('{"jars": [{"coordinate": "a:b"}]}')
     with pytest.raises(BrokerArtifactError, match="reinstall"):
         pinned_jars(broken)
+
+
+def test_the_cache_is_where_it_was_set_to_be(tmp_path: Path) -> None:
+    assert jar_cache(load_settings(cache_dir=tmp_path / "c")).parent == tmp_path / "c"
+
+
+def test_without_a_home_that_can_be_written_jars_are_kept_beside_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert jar_cache(load_settings(data_dir=tmp_path)).parent == tmp_path / "cache"
+
+
+def test_a_cache_that_cannot_be_made_names_its_setting() -> None:
+    with pytest.raises(BrokerArtifactError, match="FEEDMILL_CACHE_DIR"):
+        class_path(jar_cache(load_settings(cache_dir=Path("/dev/null/cache"))))

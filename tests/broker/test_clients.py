@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+import socketserver
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, OffsetOutO
 from broker import ports
 from broker.clients import Connection, connect
 from broker.kraft import HOST
-from broker.topics import ensure_topics, topic_name
+from broker.topics import ensure_topics, list_topics, topic_name
 from schema.errors import BrokerUnavailableError, ConfigError
 from schema.settings import Settings, load_settings
 
@@ -91,6 +93,49 @@ def test_certificate_that_is_not_there_is_a_configuration_error(tmp_path: Path) 
 def test_server_without_a_port_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="host:port"):
         connect(load_settings(bootstrap_servers="localhost"))
+
+
+@pytest.mark.parametrize(
+    ("server", "right"),
+    [
+        ("::1:9093", "[::1]:9093"),
+        ("::1", "[::1]:9092"),
+        ("[::1]", "[::1]:9092"),
+        ("2001:db8::1:9093", "[2001:db8::1]:9093"),
+    ],
+)
+def test_an_ipv6_address_without_brackets_is_told_its_right_form(server: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(right)):
+        connect(load_settings(bootstrap_servers=server))
+
+
+def test_an_ipv6_address_in_brackets_is_connected_to(broker: str) -> None:
+    # Kafka itself listens on IPv4 only: what arrives on the IPv6 loopback is passed on to it.
+    target = int(broker.rpartition(":")[2])
+
+    class Pass(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", target)) as there:
+                threading.Thread(target=self._copy, args=(there, self.request), daemon=True).start()
+                self._copy(self.request, there)
+
+        @staticmethod
+        def _copy(source: socket.socket, target: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(65536):
+                    target.sendall(data)
+                target.shutdown(socket.SHUT_WR)
+
+    class Server(socketserver.ThreadingTCPServer):
+        address_family = socket.AF_INET6
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("::1", 0), Pass) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        connection = connect(load_settings(bootstrap_servers=f"[::1]:{server.server_address[1]}"))
+        assert isinstance(list_topics(connection), list)
+        server.shutdown()
 
 
 def test_connection_to_the_configured_broker_starts_no_other(connection: Connection, settings: Settings) -> None:

@@ -158,6 +158,8 @@ def test_times_bound_records_by_when_they_were_written(connection: Connection, t
     assert chosen("2021-05-01T12:30:00", "2021-05-01T15:30:00+02:00") == second
     assert chosen(None, "2021-05-01") == set()
     assert chosen("2021-05-02", None) == set()
+    assert chosen("1960-01-01", None) == chosen("0001-01-01", None) == chosen(None, None)
+    assert chosen(None, "1969-12-31T23:59:59") == set()
 
 
 @pytest.mark.parametrize(("text", "bound"), [("0", 0), ("12", 12), (None, None), ("2021-05-01T12:00:00Z", MOMENT)])
@@ -165,7 +167,7 @@ def test_digits_are_an_offset_and_the_rest_a_time(text: str | None, bound: objec
     assert parse_bound(text) == bound
 
 
-@pytest.mark.parametrize("text", ["yesterday", "-1", "1.5", "", "٣"])
+@pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00+05:00", "-1", "1.5", "", "٣"])
 def test_neither_offset_nor_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError, match="neither an offset nor a time"):
         parse_bound(text)

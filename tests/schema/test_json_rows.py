@@ -34,6 +34,8 @@ def same(written: Any, said: Any) -> bool:
         return len(written) == len(said) and all(map(same, written, said))
     if isinstance(written, float) and type(said) in (float, int):
         return isclose(written, said, rel_tol=1e-6, abs_tol=1e-30)
+    if type(written) is int and type(said) is float:
+        return written == said
     return type(written) is type(said) and bool(written == said)
 
 
@@ -108,3 +110,19 @@ def test_an_object_may_stand_on_several_lines() -> None:
 def test_a_line_that_is_no_row_says_which_value_is_wrong(said: str, told: str) -> None:
     _, others = read_lines([said.encode()], FAMILIES["scenario"])
     assert told in others[0].message
+
+
+@pytest.mark.parametrize("value", [101.0, 101, -0.0, 1.01e2])
+def test_a_whole_number_written_as_a_float_is_that_integer(value: float) -> None:
+    said = json.loads(json_lines(SAMPLES["reduction"][:1], FAMILIES["reduction"]))
+    rows, others = read_lines([json.dumps({**said, "step_k": value}).encode()], FAMILIES["reduction"])
+    assert others == []
+    assert rows["step_k"].to_list() == [int(value)]
+
+
+@pytest.mark.parametrize("value", [101.5, 2.0**31, 1e300, float("inf"), 2.0**53 + 2, "101.0", True])
+def test_a_float_that_is_no_integer_of_its_column_is_refused(value: object) -> None:
+    said = json.loads(json_lines(SAMPLES["reduction"][:1], FAMILIES["reduction"]))
+    for name in ("step_k", "steps_total"):
+        _, others = read_lines([json.dumps({**said, name: value}).encode()], FAMILIES["reduction"])
+        assert [other.reason for other in others] == ["wrong_type"]

@@ -247,3 +247,9 @@ def test_settings_reach_a_child_whole(
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         load_settings().partitions = 9
+
+
+def test_a_settings_file_may_begin_with_a_byte_order_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "feedmill.toml").write_bytes(b"\xef\xbb\xbfpartitions = 3\r\n")
+    assert load_settings().partitions == 3

@@ -108,7 +108,7 @@ def test_an_unknown_family_is_wrong_usage(connection: Connection) -> None:
 def test_what_nobody_refines_is_named_and_so_is_the_missing_worker(connection: Connection, refiner: Refiner) -> None:
     refiner.write_raw(b"0", partition=2)
     seen: list[DrainProgress] = []
-    with pytest.raises(DrainTimeoutError, match=r"2 in partition 2; .* no worker seems to run"):
+    with pytest.raises(DrainTimeoutError, match=r"2 in partition 2; no worker runs"):
         drain(connection, NAME, timeout_s=1, on_progress=seen.append)
     assert seen[-1].raw == {2: 2}
 

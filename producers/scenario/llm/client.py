@@ -7,6 +7,7 @@ in it.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from schema.errors import ConfigError, ProducerError
 from schema.settings import Settings, without_credentials
 
 if TYPE_CHECKING:
+    import httpx2
     import openai
 
 # What a local server, which wants no key, is given instead.
@@ -62,6 +64,37 @@ class Reply:
     refused: bool
     usage: Usage
     tries: int
+
+
+def _http_client(url: str) -> httpx2.AsyncClient:
+    """Return a client for `url` that goes by the proxies of the environment, unless `url` is on this machine.
+
+    Raises:
+        ConfigError: there is no way through the proxy.
+    """
+    import httpx2
+    import openai
+
+    try:
+        # No proxy has a way to this machine's own loopback.
+        return openai.DefaultAsyncHttpxClient(trust_env=not _is_loopback(url))
+    except ImportError:
+        raise ConfigError(
+            "the environment names a SOCKS proxy (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY), which needs one more package: "
+            "pip install socksio, or unset the variable"
+        ) from None
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise ConfigError(
+            f"the proxy of the environment cannot be used ({error}): correct ALL_PROXY, HTTPS_PROXY and HTTP_PROXY"
+        ) from None
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class UnansweredError(Exception):
@@ -105,6 +138,7 @@ class ModelClient:
             base_url=settings.llm_base_url,
             timeout=settings.llm_timeout_s,
             max_retries=0,
+            http_client=_http_client(settings.llm_base_url),
         )
 
     async def __aenter__(self) -> ModelClient:

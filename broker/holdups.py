@@ -1,0 +1,82 @@
+"""What holds a topic's readers up: transactions that are open, and groups that nobody is a member of.
+
+For messages to people only: a broker that is too old, or that does not let this user ask, gives an empty answer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+
+from broker.clients import Connection
+from broker.topics import undecided
+
+
+@dataclass(frozen=True)
+class OpenTransaction:
+    """A transaction that keeps the records after `offset` of `partition` from being read.
+
+    Attributes:
+        producer_id: Kafka's number for the producer.
+        transactional_id: the producer's own name, or None if Kafka does not tell it.
+        quiet_s: seconds since the producer's last record there.
+    """
+
+    partition: int
+    offset: int
+    producer_id: int
+    transactional_id: str | None
+    quiet_s: float
+
+    def __str__(self) -> str:
+        name = f"{self.transactional_id!r}" if self.transactional_id else "unknown"
+        return (
+            f"an open transaction in partition {self.partition} from offset {self.offset} on (transactional id {name}, "
+            f"producer id {self.producer_id}, last record {self.quiet_s:.0f} s ago)"
+        )
+
+
+def open_transactions(connection: Connection, topic: str) -> list[OpenTransaction]:
+    """Return the open transactions of `topic`, by partition and offset.
+
+    Raises:
+        BrokerError: the topic does not exist.
+    """
+    partitions = [TopicPartition(topic, number) for number in undecided(connection, topic)]
+    if not partitions:
+        return []
+    try:
+        with connection.lend_admin() as admin:
+            states = admin.describe_producers(partitions)
+            listed = admin.list_transactions()
+    except KafkaError:
+        return []
+    names = {each.producer_id: each.transactional_id for found in listed.values() for each in found}
+    now_ms = time.time() * 1000
+    return sorted(
+        (
+            OpenTransaction(
+                where.partition,
+                producer.current_transaction_start_offset,
+                producer.producer_id,
+                names.get(producer.producer_id),
+                max(0.0, (now_ms - producer.last_timestamp) / 1000),
+            )
+            for where, state in states.items()
+            for producer in state.active_producers
+            if producer.current_transaction_start_offset >= 0
+        ),
+        key=lambda found: (found.partition, found.offset),
+    )
+
+
+def member_count(connection: Connection, group: str) -> int | None:
+    """Return how many members a consumer group has now; None if Kafka does not tell."""
+    try:
+        with connection.lend_admin() as admin:
+            return len(admin.describe_groups([group])[group]["members"])
+    except (KafkaError, KeyError):
+        return None

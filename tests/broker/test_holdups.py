@@ -1,0 +1,52 @@
+"""What holds a topic up is named: an open transaction by its producer, a group by its members."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+
+import pytest
+
+from broker.clients import Connection
+from broker.holdups import member_count, open_transactions
+from broker.topics import ensure_topics, topic_name
+from schema.errors import DrainTimeoutError
+from schema.record import RAW
+from streams.drain import drain
+from streams.positions import worker_group
+from tests.consumers.records import transaction
+
+
+def test_an_open_transaction_is_named_and_drain_says_what_waits_for_it(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    raw = topic_name(connection.settings, "reduction", RAW)
+    assert open_transactions(connection, raw) == []
+    with transaction(connection, abort=True) as producer:
+        producer.send(raw, b"{}", partition=2).get(30)
+        (found,) = open_transactions(connection, raw)
+        assert (found.partition, found.offset) == (2, 0)
+        assert (found.transactional_id or "").startswith("test-")
+        with pytest.raises(DrainTimeoutError, match=re.escape(str(found)[:90])) as caught:
+            drain(connection, "reduction", 0.5)
+    assert "end that producer" in str(caught.value)
+    assert "worker" not in str(caught.value)
+
+
+def test_drain_says_that_no_worker_runs_only_where_none_does(connection: Connection) -> None:
+    ensure_topics(connection, ["reduction"])
+    raw = topic_name(connection.settings, "reduction", RAW)
+    with closing(connection.producer()) as producer:
+        producer.send(raw, b"{}", partition=0).get(30)
+    assert member_count(connection, worker_group(connection.settings)) == 0
+    with pytest.raises(DrainTimeoutError, match="no worker runs: start `feedmill worker`"):
+        drain(connection, "reduction", 0.5)
+    with closing(connection.consumer(group_id=worker_group(connection.settings))) as member:
+        member.subscribe([raw])
+        for _ in range(100):
+            member.poll(timeout_ms=100)
+            if member.assignment():
+                break
+        assert member_count(connection, worker_group(connection.settings)) == 1
+        with pytest.raises(DrainTimeoutError, match=r"though 1 worker\(s\) of the group may run") as caught:
+            drain(connection, "reduction", 0.5)
+    assert "start `feedmill worker`" not in str(caught.value)
