@@ -72,9 +72,9 @@ def topic_limits(settings: Settings, stage: str) -> dict[str, str]:
     )
     limits = {
         "max.message.bytes": str(limit_bytes),
-        # Micro-batches come compressed. What a foreign producer compresses is stored plain in raw, so that the broker
-        # holds it to the size limit; what Feedmill writes stays as sent.
-        "compression.type": "uncompressed" if stage == RAW else "producer",
+        # As sent: micro-batches come compressed. Not even raw is "uncompressed": a broker that stores batches plain
+        # decompresses them in its heap, and one of 30 kB that held 300 MB ended a broker of 512 MB.
+        "compression.type": "producer",
         # A service for data loses none of it unasked, whatever the cluster's default.
         "retention.ms": "-1",
         "retention.bytes": "-1",

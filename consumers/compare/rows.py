@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import polars as pl
 
@@ -29,7 +30,7 @@ class Rows:
     def head(self, count: int) -> Rows:
         """Return `count` of the rows at most: the frame's first, and then what is no row."""
         left = max(0, count - self.frame.height)
-        kept = list(Counter(self.refused).elements())[:left]
+        kept = islice(Counter(self.refused).elements(), left)
         return Rows(self.frame.head(count), Counter(kept))
 
 

@@ -12,6 +12,8 @@ from broker.topics import extents
 from consumers.compare.rows import ROWS_AT_ONCE, Rows, rows_of_lines
 from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import order_of
+from schema.dead_letter import rejected_rows
+from schema.envelope import HEADER_MAX_CHARS
 from schema.errors import RecordError, ReplayError
 from schema.family import Family
 from schema.json_rows import lines_of
@@ -84,7 +86,9 @@ def _rows(record: Record, family: Family) -> Rows:
     """
     said = {name: value for name, value in record.headers if value is not None}
     if any(name.startswith(_DEAD_LETTER) for name in said):
-        raise RecordError(said.get(_REASON, b"dead_letter").decode("utf-8", "replace"), "a dead letter")
+        reason = said.get(_REASON, b"dead_letter").decode("utf-8", "replace")[:HEADER_MAX_CHARS]
+        # A letter stands for as many rows as it has lines.
+        return Rows(pl.DataFrame(schema=family.wire), {reason: rejected_rows(record.value, list(said.items()))})
     headers = ForeignHeaders.parse(record.headers)
     if headers.ce_type is not None and headers.ce_type[2] != family.version:
         raise RecordError("unknown_schema_version", f"version {headers.ce_type[2]} of {family.name} is not known here")

@@ -23,11 +23,13 @@ from broker.topics import (
     has_records,
     list_topics,
     partition_count,
+    topic_limits,
     topic_name,
     undecided,
 )
 from schema.errors import BrokerError
 from schema.record import STAGES
+from schema.settings import Settings
 
 
 @pytest.fixture
@@ -208,3 +210,7 @@ def test_a_kept_consumer_looks_again_wherever_it_looked_before(connection: Conne
             found = has_records(kept, topic, dict.fromkeys(range(4), position))
             assert set(found.values()) == {position < 9}
             assert time.monotonic() - started < 30, "it waited for records that it had fetched before"
+
+
+def test_no_topic_makes_the_broker_decompress_what_others_sent(settings: Settings) -> None:
+    assert {topic_limits(settings, stage)["compression.type"] for stage in STAGES} == {"producer"}
