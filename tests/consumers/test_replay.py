@@ -167,7 +167,7 @@ def test_digits_are_an_offset_and_the_rest_a_time(text: str | None, bound: objec
     assert parse_bound(text) == bound
 
 
-@pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00+05:00", "-1", "1.5", "", "٣"])
+@pytest.mark.parametrize("text", ["yesterday", "-1", "1.5", "", "٣"])
 def test_neither_offset_nor_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError, match="neither an offset nor a time"):
         parse_bound(text)

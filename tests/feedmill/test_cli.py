@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from broker.clients import Connection
-from broker.topics import ensure_topics, extents, topic_name
+from broker.topics import ensure_topics, extents, partition_count, topic_name
 from feedmill.cli import run
 from schema.record import RAW
 from tests.feedmill.conftest import Command
@@ -95,6 +95,9 @@ def test_doctor_finds_more_partitions_in_raw_than_in_clean(called: Command, conn
     raw = topic_name(connection.settings, "reduction", RAW)
     with closing(connection.admin()) as admin:
         admin.create_partitions({raw: 6})
+    # Kafka answers before every broker knows of them.
+    while partition_count(connection, raw) < 6:
+        time.sleep(0.05)
     status, out, _ = called("doctor")
     assert status == 1
     for stage in ("clean", "rejected", "ledger"):
