@@ -70,7 +70,7 @@ def bench_command(
 
 def _storm(minutes: float, seed: int, as_json: bool) -> None:
     """Run a storm and print its figures; an audit that is not exact is an error."""
-    from bench.storm import run
+    from bench.storm.run import run
     from feedmill.progress import progress
     from feedmill.storm_tables import storm_tables, why
 

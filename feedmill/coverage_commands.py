@@ -69,8 +69,10 @@ def rebuild_command() -> None:
     from broker.clients import connect
     from streams.coverage.client import rebuild
 
-    rebuild(connect(load_settings()))
+    lacking = rebuild(connect(load_settings()))
     print("coverage was folded anew from the ledgers", file=sys.stderr)
+    for line in lacking:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def drain_command(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from feedmill.heatmap import heatmap
 from schema.family import Family
-from streams.coverage.report import foreign_lines
+from streams.coverage.report import ledger_lines
 
 _BAR_WIDTH = 30
 _GAPS_SHOWN = 10
@@ -20,7 +20,7 @@ _GAPS_SHOWN = 10
 def report_tables(family: Family, report: Mapping[str, Any]) -> Group:
     """Return all of the report: accounting, marginals, heatmap, reasons, quotas, gaps; in 80 columns."""
     parts: list[RenderableType] = [accounting_line(report), coverage_line(report)]
-    parts += [Text(line, style="bold red") for line in foreign_lines(report)]
+    parts += [Text(line, style="bold red") for line in ledger_lines(report)]
     parts += [marginal_bars(axis, bins) for axis, bins in report["axes"].items()]
     parts += [heatmap(family, report["cells"]), reasons_table(report), quotas_table(report), gaps_table(report)]
     return Group(*(item for part in parts for item in (part, "")))

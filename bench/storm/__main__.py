@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench.storm import run
+from bench.storm.run import run
 
 
 def _tell(done_s: float, note: str) -> None:

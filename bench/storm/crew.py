@@ -19,8 +19,7 @@ from pathlib import Path
 import psutil
 
 from bench.storm import faults
-from bench.storm.faults import Fault
-from bench.storm.worker import STOP
+from bench.storm.faults import STOP, Fault
 from broker import embedded
 from broker.clients import Connection, connect
 from broker.kraft import HOST

@@ -15,6 +15,9 @@ BROKER_PAUSE = "broker_pause"
 COMMIT_FAILURE = "commit_failure"
 KINDS = (WORKER_KILL, WORKER_PAUSE, COVERAGE_KILL, COVERAGE_PAUSE, BROKER_KILL, BROKER_PAUSE, COMMIT_FAILURE)
 
+# What the order for a commit failure says: be told to stop while that commit is under way.
+STOP = "stop"
+
 # Below and above the workers' session timeout (6 s): a shorter pause goes unseen, after a longer one the worker is out.
 _PAUSE_S = (2.0, 10.0)
 _BROKER_PAUSE_S = (1.0, 6.0)

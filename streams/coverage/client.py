@@ -20,12 +20,15 @@ from schema.errors import CoverageError, CoverageOwnedError
 from schema.record import LEDGER
 from schema.registry import families_under, family_named
 from schema.settings import Settings
+from streams.coverage.completeness import note_missing, refined_positions
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import COMMAND_LIMIT_S, coverage_folder, ownership, service_address
-from streams.coverage.report import coverage_report, foreign_lines, gaps
+from streams.coverage.report import coverage_report, gaps, ledger_lines
 from streams.coverage.store import STORE_FILE, CoverageStore, remove_store
 
 _ASK_AGAIN_S = 0.1
+# So long may a transaction's marker come after the transaction.
+_MARKERS_S = 10.0
 _ANSWER_TIMEOUT_S = 10.0
 _ASKS_FOR_TOKEN = "asks for a token: set FEEDMILL_TOKEN to the one that it was started with"  # noqa: S105
 
@@ -88,7 +91,7 @@ class ServiceCoverage:
         lines = list(troubles.values())
         for family in self._get("families"):
             if family not in troubles:
-                lines += [f"{family}: {line}" for line in foreign_lines(self._get(f"report/{family}"))]
+                lines += [f"{family}: {line}" for line in ledger_lines(self._get(f"report/{family}"))]
         return lines
 
     def _get(self, path: str) -> Any:
@@ -115,7 +118,8 @@ class ServiceCoverage:
 class OwnCoverage:
     """Coverage from a store that this process owns; each answer is as of the ledgers' end."""
 
-    def __init__(self, store: CoverageStore, fold: LedgerFold) -> None:
+    def __init__(self, connection: Connection, store: CoverageStore, fold: LedgerFold) -> None:
+        self._connection = connection
         self._store = store
         self._fold = fold
         self._families = fold.families
@@ -123,7 +127,7 @@ class OwnCoverage:
     def report(self, family: str) -> dict[str, Any]:
         """Return the report."""
         name = family_named(family).name
-        self._fold.to_end()
+        _fold_checked(self._connection, self._store, self._fold, [name])
         self._fold.check(name)
         return coverage_report(self._families[name], self._store.counts(name))
 
@@ -194,8 +198,8 @@ def _stored_by_service(service: ServiceCoverage, family: str) -> StoredCoverage:
             raise CoverageError("the coverage service folds without a pause: run this again when less is produced")
 
 
-def rebuild(connection: Connection) -> None:
-    """Delete the store and fold the ledgers anew, to their end.
+def rebuild(connection: Connection) -> list[str]:
+    """Delete the store and fold the ledgers again, to their end; return what the ledgers lack, one line each.
 
     Raises:
         CoverageOwnedError: a service or another command owns the store.
@@ -205,15 +209,33 @@ def rebuild(connection: Connection) -> None:
     with ExitStack() as stack:
         stack.enter_context(ownership(folder))
         remove_store(folder)
-        _, fold = _opened(connection, stack)
-        fold.to_end()
+        store, fold = _opened(connection, stack)
+        _fold_checked(connection, store, fold, list(fold.families))
         for family in fold.families:
             fold.check(family)
+        reports = [coverage_report(family, store.counts(name)) for name, family in fold.families.items()]
+        return [f"{report['family']}: {line}" for report in reports for line in ledger_lines(report)]
+
+
+def _fold_checked(connection: Connection, store: CoverageStore, fold: LedgerFold, families: list[str]) -> None:
+    """Fold to the ledgers' end, and note which entries the ledgers of `families` should have and have not."""
+    refined = {family: refined_positions(connection, family) for family in families}
+    deadline = time.monotonic() + _MARKERS_S
+    while True:
+        fold.to_end()
+        certain = [
+            note_missing(connection, store, family, positions)
+            for family, positions in refined.items()
+            if family not in fold.troubles
+        ]
+        if all(certain) or time.monotonic() > deadline:
+            return
+        time.sleep(_ASK_AGAIN_S)
 
 
 def _view(connection: Connection, stack: ExitStack) -> CoverageView:
     service = _service_or_ownership(connection, stack)
-    return OwnCoverage(*_opened(connection, stack)) if service is None else service
+    return OwnCoverage(connection, *_opened(connection, stack)) if service is None else service
 
 
 def _service_or_ownership(connection: Connection, stack: ExitStack) -> ServiceCoverage | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from schema.family import Family
 from streams.coverage.grid import Grid, Slot, cell_grid
-from streams.coverage.report import foreign_lines
+from streams.coverage.report import ledger_lines
 
 REFRESH_S = 3
 
@@ -98,7 +98,7 @@ def _family(family: Family, report: Mapping[str, Any], troubles: Mapping[str, st
     warnings = []
     if family.name in troubles:
         warnings.append(f"figures are old: {troubles[family.name]}")
-    warnings += foreign_lines(report)
+    warnings += ledger_lines(report)
     told = "".join(f'<p class="no">{escape(line)}</p>\n' for line in warnings)
     return f"""<section><h2>{escape(family.name)}</h2>
 {told}<p class="sums">{sums}</p>

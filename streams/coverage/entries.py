@@ -29,7 +29,8 @@ class Sums:
         reasons: family, reason, rows.
         bins: family, axis, bin, rows, first_generated, last_generated.
         minutes: family, minute (UTC), rows_in, rows_clean.
-        accounted: family, partition, raw_topic_id, next_offset; of the raw topic that the last entry speaks of.
+        accounted: family, partition, raw_topic_id, first_offset, next_offset; of the raw topic that the last entry
+            speaks of.
         foreign: family, partition, records, last_offset, last_reason; of the ledger: records that are no entries.
     """
 
@@ -75,6 +76,10 @@ def sums(entries: Mapping[str, pl.DataFrame], foreign: Mapping[str, Sequence[For
         # A raw partition's entries stand in its own ledger partition, in order, one for each of its records.
         accounted=every.group_by("family", pl.col("source_partition").alias("partition")).agg(
             raw_topic_id=pl.col("source_topic_id").last(),
+            # An entry of records that retention removed stands for all of them.
+            first_offset=(pl.col("source_offset") - (pl.col("rows_lost") - 1).clip(0))
+            .filter(pl.col("source_topic_id").eq_missing(pl.col("source_topic_id").last()))
+            .min(),
             next_offset=pl.col("source_offset")
             .filter(pl.col("source_topic_id").eq_missing(pl.col("source_topic_id").last()))
             .max()

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
@@ -26,6 +27,7 @@ from schema.errors import BrokerError, BrokerUnavailableError, CoverageError, Re
 from schema.family import Family
 from schema.ledger_entries import decode_entries
 from schema.record import LEDGER
+from streams.coverage.completeness import note_missing, refined_positions
 from streams.coverage.entries import ForeignRecord, sums
 from streams.coverage.store import REBUILD_HINT, Advance, CoverageStore
 
@@ -40,6 +42,8 @@ _PARTITIONS_CHECK_S = 5.0
 _STALL_S = 30.0
 # What could not be folded is tried again after this long: the cause may have gone.
 _RETRY_S = 30.0
+# How often a service asks whether the ledger is complete.
+_COMPLETE_CHECK_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -186,9 +190,20 @@ class LedgerFold:
         Raises:
             CoverageError: as `step`.
         """
+        asked_at = float("-inf")
+        refined: dict[str, dict[int, int]] = {}
         while not stop.is_set():
             folded = self.step(wait_s=_FOLD_INTERVAL_S, gather_s=_GATHER_S)
             on_step(folded)
+            with suppress(BrokerError):
+                if not folded and refined:
+                    # Nothing came since the positions were asked for: the fold stands at the ledger's end.
+                    for family in refined.keys() - self.troubles.keys():
+                        note_missing(self._connection, self._store, family, refined[family])
+                    refined = {}
+                elif time.monotonic() - asked_at > _COMPLETE_CHECK_S and self.reachable:
+                    asked_at = time.monotonic()
+                    refined = {family: refined_positions(self._connection, family) for family in self.families}
             if folded < _RECORDS_PER_FOLD:
                 stop.wait(_FOLD_INTERVAL_S)
 

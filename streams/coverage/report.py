@@ -24,7 +24,11 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
     Keys:
         family; entries (raw records accounted for); rows_in, rows_clean, rows_rejected, rows_rerouted, rows_augmented,
         rows_lost (raw records that retention removed before they were refined).
-        balanced: rows_in == rows_clean + rows_rejected + rows_rerouted + rows_lost.
+        balanced: rows_in == rows_clean + rows_rejected + rows_rerouted + rows_lost, and the ledger was complete.
+        ledger_removed: [{partition, before_offset}] of ledger partitions whose beginning was removed before it was
+        folded: what their entries said is not counted.
+        missing_entries: [{partition, first_offset, next_offset}] of raw records that were refined, and whose entries
+        the ledger does not have.
         foreign_records: [{partition, records, last_offset, last_reason}] of records in the ledger that are no entries.
         rejected_by_reason: {reason: rows}; a row that breaks two rules counts under both.
         axes: {axis: {bin: rows}}, every declared bin, then bins that only older entries have.
@@ -40,13 +44,22 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
     declared = list(family.cells())
     covered = {label: cells[label] for cell in declared if cells.get(label := cell_label(cell))}
     totals = {name: counts.totals[name] for name in COUNTS}
+    outcomes = sum(totals[name] for name in ("rows_clean", "rows_rejected", "rows_rerouted", "rows_lost"))
+    removed = [
+        {"partition": partition, "before_offset": begin} for partition, (begin, _) in counts.positions.items() if begin
+    ]
+    missing = [
+        {"partition": partition, "first_offset": begin, "next_offset": end}
+        for partition, (begin, end) in counts.missing.items()
+    ]
     first, last = counts.generated or (None, None)
     return {
         "family": family.name,
         "entries": counts.totals["entries"],
         **totals,
-        "balanced": totals["rows_in"]
-        == totals["rows_clean"] + totals["rows_rejected"] + totals["rows_rerouted"] + totals["rows_lost"],
+        "balanced": totals["rows_in"] == outcomes and not removed and not missing,
+        "ledger_removed": removed,
+        "missing_entries": missing,
         "foreign_records": [
             dict(zip(("partition", "records", "last_offset", "last_reason"), found, strict=True))
             for found in counts.foreign
@@ -65,6 +78,22 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
         "last_generated": _iso(last),
         "rows_per_minute": {_iso(start): rows for start, rows, _ in counts.minutes[-_MINUTES_REPORTED:]},
     }
+
+
+def ledger_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return, one line each, what is wrong with the ledger that the report was folded from."""
+    family = report["family"]
+    lines = [
+        f"ledger partition {found['partition']} begins at offset {found['before_offset']}: earlier entries were "
+        f"removed before they were counted, so all figures are too low; see `feedmill audit {family}`"
+        for found in report["ledger_removed"]
+    ]
+    lines += [
+        f"the ledger has no entries for raw offsets {found['first_offset']}-{found['next_offset'] - 1} of partition "
+        f"{found['partition']}, which were refined, so all figures are too low; see `feedmill audit {family}`"
+        for found in report["missing_entries"]
+    ]
+    return lines + foreign_lines(report)
 
 
 def foreign_lines(report: Mapping[str, Any]) -> list[str]:

@@ -59,6 +59,8 @@ class Counts:
         generated: (first, last) time of a raw record, ms since the epoch; None before the first.
         positions: {ledger partition: (first offset folded, next offset to fold)}.
         accounted: {raw partition: the offset below which every record is counted here}.
+        missing: {raw partition: (first, next)}: records in [first, next) were refined and are not counted here, because
+            the ledger has no entry for them any more.
         foreign: (ledger partition, records, last offset, last reason) of ledger records that are no entries.
     """
 
@@ -70,6 +72,7 @@ class Counts:
     positions: Mapping[int, tuple[int, int]]
     accounted: Mapping[int, int] = field(default_factory=dict)
     foreign: tuple[tuple[int, int, int, str], ...] = ()
+    missing: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -161,6 +164,19 @@ class CoverageStore:
             if frames:
                 cursor.execute(FOLD, [_MINUTES_KEPT])
 
+    def accounted(self, family: str) -> dict[int, tuple[int, int]]:
+        """Return {raw partition: (first, next)}: the raw records whose entries are folded lie in [first, next)."""
+        query = 'SELECT "partition", first_offset, next_offset FROM accounted WHERE family = ?'
+        with self._transaction() as cursor:
+            return {number: (first, end) for number, first, end in cursor.execute(query, [family]).fetchall()}
+
+    def set_missing(self, family: str, missing: Mapping[int, tuple[int, int]]) -> None:
+        """Note the raw records that were refined and have no ledger entry: {raw partition: (first, next)}."""
+        with self._transaction() as cursor:
+            cursor.execute("DELETE FROM missing WHERE family = ?", [family])
+            for number, (first, end) in missing.items():
+                cursor.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", [family, number, first, end])
+
     def counts(self, family: str) -> Counts:
         """Return all that is known of `family`, as of one moment.
 
@@ -190,6 +206,8 @@ class CoverageStore:
                 'ORDER BY "partition"'
             )
             foreign = tuple(cursor.execute(query, [family]).fetchall())
+            query = 'SELECT "partition", first_offset, next_offset FROM missing WHERE family = ? ORDER BY "partition"'
+            missing = {number: (first, end) for number, first, end in cursor.execute(query, [family]).fetchall()}
             positions = {
                 partition: (first, end) for name, partition, first, end in self._positions(cursor) if name == family
             }
@@ -203,6 +221,7 @@ class CoverageStore:
             positions=positions,
             accounted=accounted,
             foreign=foreign,
+            missing=missing,
         )
 
     def _make_tables(self) -> None:

@@ -19,10 +19,15 @@ CREATE TABLE sources (family VARCHAR NOT NULL, topic VARCHAR NOT NULL, topic_id 
 CREATE TABLE positions (
     family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, first_offset BIGINT NOT NULL, next_offset BIGINT NOT NULL);
 
--- next_offset: the raw records of this partition below it have a ledger entry that is folded. raw_topic_id: of the raw
--- topic that these offsets are of; null in entries of older versions.
+-- The raw records of this partition from first_offset to below next_offset have a ledger entry that is folded.
+-- raw_topic_id: of the raw topic that these offsets are of; null in entries of older versions.
 CREATE TABLE accounted (
-    family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, raw_topic_id VARCHAR, next_offset BIGINT NOT NULL);
+    family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, raw_topic_id VARCHAR, first_offset BIGINT NOT NULL,
+    next_offset BIGINT NOT NULL);
+
+-- Raw records from first_offset to below next_offset were refined, and the ledger has no entry for them any more.
+CREATE TABLE missing (
+    family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, first_offset BIGINT NOT NULL, next_offset BIGINT NOT NULL);
 
 -- Ledger records that are no entries of ours: passed over, and counted, so that they are never unseen.
 CREATE TABLE foreign_records (
@@ -81,11 +86,13 @@ FROM sum_bins s ANTI JOIN coverage USING (family, axis, bin);
 -- A raw topic that was deleted and created again has another id, and its offsets begin again.
 UPDATE accounted t SET
     raw_topic_id = s.raw_topic_id,
+    first_offset = CASE WHEN t.raw_topic_id IS NOT DISTINCT FROM s.raw_topic_id
+        THEN least(t.first_offset, s.first_offset) ELSE s.first_offset END,
     next_offset = CASE WHEN t.raw_topic_id IS NOT DISTINCT FROM s.raw_topic_id
         THEN greatest(t.next_offset, s.next_offset) ELSE s.next_offset END
 FROM sum_accounted s WHERE t.family = s.family AND t."partition" = s."partition";
 INSERT INTO accounted
-SELECT s.family, s."partition", s.raw_topic_id, s.next_offset
+SELECT s.family, s."partition", s.raw_topic_id, s.first_offset, s.next_offset
 FROM sum_accounted s ANTI JOIN accounted USING (family, "partition");
 
 UPDATE foreign_records t SET

@@ -125,13 +125,17 @@ class RefinedTopics:
         self._positions.update(positions or {})
         return offsets
 
-    def audited(self) -> AuditReport:
-        """Audit, once the last position can be read: its marker is written after the transaction is over."""
+    def settle(self) -> None:
+        """Wait until the last position can be read: its marker is written after the transaction is over."""
         group = position_group(self.connection.settings, FAMILY.name)
         deadline = time.monotonic() + 30
         while committed_positions(self.connection, group, self.names[RAW]) != self._positions:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+    def audited(self) -> AuditReport:
+        """Audit what was written."""
+        self.settle()
         return audit(self.connection, FAMILY)
 
     def close(self) -> None:
