@@ -248,16 +248,19 @@ def group_offsets(connection: Connection, group: str, topic: str) -> dict[int, C
     }
 
 
-def has_records(connection: Connection, topic: str, positions: Mapping[int, int]) -> dict[int, bool]:
+def has_records(
+    connection: Connection, topic: str, positions: Mapping[int, int], held: Mapping[int, Extent] | None = None
+) -> dict[int, bool]:
     """Return, for each partition in `positions`, whether a committed record stands at or after that offset.
 
     Transaction markers and aborted records do not count. Reads at most one batch beyond them per partition; asks
-    nobody about partitions whose position is at their end.
+    nobody about partitions whose position is at their end. The topic is read up to `held`, or else to its extents of
+    now. Give `held` to act on the answer "none" up to these ends: a broker that was just started again may name others.
 
     Raises:
         BrokerError: the topic does not exist, or cannot be read.
     """
-    begins_and_ends = extents(connection, topic)
+    begins_and_ends = extents(connection, topic) if held is None else held
     open_ends: dict[TopicPartition, int] = {}
     starts: dict[TopicPartition, int] = {}
     for partition, position in positions.items():

@@ -162,7 +162,8 @@ class Watchdog:
         positions = {refiner.partition: refiner.position for refiner in idle}
         own_id = await asyncio.to_thread(topic_id, self._connection, topic)
         ends = await asyncio.to_thread(extents, self._connection, topic)
-        due = await asyncio.to_thread(has_records, self._connection, topic, positions)
+        # Read up to the very ends that a partition may be advanced to: ends asked for twice may differ.
+        due = await asyncio.to_thread(has_records, self._connection, topic, positions, ends)
         for refiner in idle:
             position, end = positions[refiner.partition], ends[refiner.partition].end
             if refiner.topic_id not in (None, own_id):
