@@ -108,6 +108,12 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
         self.held.pop(partition, None)
         self._next[partition] = offset
 
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget where fetching stood: what is assigned next is sought first."""
+        self._next.clear()
+        self.held.clear()
+        await super().on_partitions_revoked(revoked)
+
     async def _fetch_records(
         self,
         consumer: aiokafka.AIOKafkaConsumer,
@@ -116,12 +122,9 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
         max_records: int | None = None,
     ) -> dict[TP, list[Any]]:
         """Return the next records by partition, each with the offset it `follows`."""
-        readable = {tp for tp in active_partitions if tp not in self.held}
-        for tp, held in list(self.held.items()):
-            if time.monotonic() >= held.again_at:
-                # Opened again, for somebody may have moved the position past it; then it is tried again.
-                self.held[tp] = replace(held, again_at=time.monotonic() + _READ_AGAIN_S)
-                self.transport.ask_to_reopen(tp)
+        self._try_held_again()
+        # Before its first seek a partition has no place to be read from.
+        readable = {tp for tp in active_partitions if tp in self._next and tp not in self.held}
         if not readable:
             await asyncio.sleep(_NOTHING_TO_READ_S)
             return {}
@@ -129,15 +132,31 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
             found = await super()._fetch_records(consumer, readable, timeout=timeout, max_records=max_records)
         except _NOT_OF_A_RECORD:
             raise
+        except NoOffsetForPartitionError:
+            # Noted between the assignment and the first seek; nothing was fetched.
+            return {}
+        except OffsetOutOfRangeError as error:
+            # Opened again, it begins where the topic now begins, and what is gone is counted. Nothing was fetched.
+            for tp in {TP(each.topic, each.partition) for each in error.args[0]} & set(self._next):
+                self._hold(tp, "retention removed it before it was refined")
+                self.transport.ask_to_reopen(tp)
+            return {}
         except Exception as error:
             log.warning("a fetch failed (%s: %s): its partitions are read one by one", type(error).__name__, error)
-            found = await self._read_apart(consumer, readable)
+            return await self._read_apart(consumer, readable)
         for tp, records in found.items():
             self._chain(tp, records)
         return dict(found)
 
+    def _try_held_again(self) -> None:
+        for tp, held in list(self.held.items()):
+            if time.monotonic() >= held.again_at:
+                # Opened again, for somebody may have moved the position past it; then it is tried again.
+                self.held[tp] = replace(held, again_at=time.monotonic() + _READ_AGAIN_S)
+                self.transport.ask_to_reopen(tp)
+
     def _chain(self, tp: TP, records: list[Any]) -> None:
-        """Write into each record the offset that it follows."""
+        """Write into each record the offset that it follows: at once, before anybody can seek."""
         follows = self._next.get(tp)
         for record in records:
             record.follows = record.offset if follows is None else follows
@@ -148,25 +167,26 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
     async def _read_apart(self, consumer: aiokafka.AIOKafkaConsumer, tps: set[TP]) -> dict[TP, list[Any]]:
         """Return what can be read of each partition after a fetch that failed; hold those that are at fault."""
         found: dict[TP, list[Any]] = {}
-        for tp in tps & set(self._next):
+        for tp in tps:
+            if tp not in self._next:
+                continue
             # What the failed fetch took out of its buffers is fetched again.
             await self.seek_here(tp, self._next[tp])
             records, error = await self._read_alone(consumer, tp)
             if records:
                 found[tp] = records
-            elif isinstance(error, OffsetOutOfRangeError):
-                # Opened again, it begins where the topic now begins, and what is gone is counted.
-                self._hold(tp, "retention removed it before it was refined")
-                self.transport.ask_to_reopen(tp)
-            elif error is not None and not isinstance(error, NoOffsetForPartitionError):
+            elif error is not None and tp in self._next:
                 self._hold(tp, f"{type(error).__name__}: {error}"[:300])
         return found
 
     async def _read_alone(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> tuple[list[Any], Exception | None]:
-        """Return the next records of one partition, taken one by one, and what stopped it."""
+        """Return the next records of one partition, taken one by one, and what stopped it.
+
+        Each is chained as it is taken: between two of them somebody may seek.
+        """
         records: list[Any] = []
         deadline = time.monotonic() + _READ_ALONE_WITHIN_S
-        while time.monotonic() < deadline and len(records) < _READ_ALONE_RECORDS:
+        while time.monotonic() < deadline and len(records) < _READ_ALONE_RECORDS and tp in self._next:
             try:
                 with consumer._fetcher._subscriptions.fetch_context():
                     taken = await consumer._fetcher.fetched_records({tp}, timeout=_READ_ALONE_WAIT_S, max_records=1)
@@ -176,6 +196,7 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
                 return records, error
             if not taken.get(tp):
                 break
+            self._chain(tp, taken[tp])
             records += taken[tp]
         return records, None
 

@@ -149,6 +149,7 @@ class PartitionRefiner:
             if not (is_own and start.position == self.position and not start.lost):
                 self._state = None
             self._judge = Judge(self.family, self._settings, self.partition, self.partitions, start.topic_id)
+            log.info("%s: begins at offset %d, lost %d", self.name, start.position, start.lost)
             self.position = self.taken = start.position
             if start.lost:
                 log.error(
@@ -190,6 +191,7 @@ class PartitionRefiner:
             return
         with contextlib.suppress(Exception):
             async with self._deadly():
+                log.info("%s: moves from %d past markers to %d", self.name, self.position, to)
                 await self._send([], to)
                 self.position = self.taken = to
 
@@ -333,6 +335,7 @@ class PartitionRefiner:
         await self._producer.send(outgoing, position, self._judge.topic_id)
 
     def _committed(self, judged: Judged) -> None:
+        log.info("%s: committed offsets %d-%d", self.name, judged.records[0].offset, judged.position - 1)
         self.position = judged.position
         self.moved_at = time.monotonic()
         self._on_progress(judged.progress)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
+    IllegalOperation,
     InvalidTimestampError,
     MessageSizeTooLargeError,
     PolicyViolationError,
@@ -98,11 +99,25 @@ class PartitionProducer:
             bound = {self._raw: OffsetAndMetadata(position, topic_id)}
             await producer.send_offsets_to_transaction(bound, position_group(self._settings, self._family.name))
             await producer.commit_transaction()
-        except BaseException:
+        except BaseException as error:
+            cause = self._cause(error)
             # The failure that led here is the one to tell; what cannot be aborted, the broker times out.
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(producer.abort_transaction(), _STOP_WITHIN_S)
-            raise
+            if cause is error:
+                raise
+            raise cause from error
+
+    def _cause(self, error: BaseException) -> BaseException:
+        """Return what ended the transaction, where `error` only says that none is under way any more."""
+        if not isinstance(error, IllegalOperation | AssertionError):
+            return error
+        # The client keeps it to itself; its versions are pinned, and this part has no name.
+        ended = self._producer._txn_manager.wait_for_transaction_end()
+        if ended is None or not ended.done() or ended.cancelled():
+            return error
+        found: BaseException | None = ended.exception()
+        return found or error
 
     async def stop(self) -> None:
         """Stop the producer; what is uncommitted is aborted by the next one of the partition."""

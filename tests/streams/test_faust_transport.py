@@ -1,0 +1,163 @@
+"""What a fetched message says of the offset it follows is true, whatever fails and whoever seeks meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
+
+import aiokafka
+import pytest
+from aiokafka.structs import TopicPartition
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+
+from broker.clients import Connection
+from broker.topics import ensure_topics, topic_name
+from schema.record import RAW
+from schema.reduction import FAMILY
+from streams.faust_transport import PositionedThread
+
+RECORDS = 30
+Work = Callable[[PositionedThread, aiokafka.AIOKafkaConsumer, TopicPartition], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def topic(connection: Connection) -> str:
+    ensure_topics(connection, [FAMILY.name])
+    name = topic_name(connection.settings, FAMILY.name, RAW)
+    with closing(connection.producer(linger_ms=0)) as producer:
+        for number in range(RECORDS):
+            producer.send(name, value=str(number).encode(), partition=0).get(30)
+    return name
+
+
+class Transport:
+    """Takes note of what is to be opened again."""
+
+    def __init__(self) -> None:
+        self.reopened: list[TopicPartition] = []
+
+    def ask_to_reopen(self, tp: TopicPartition) -> None:
+        self.reopened.append(tp)
+
+
+def thread_of(consumer: aiokafka.AIOKafkaConsumer) -> PositionedThread:
+    """The consumer thread's code, run by the test's own loop."""
+    thread = PositionedThread.__new__(PositionedThread)
+    thread._next, thread.held = {}, {}
+    thread._consumer = consumer
+    thread.consumer = SimpleNamespace(flow_active=True)
+    thread.transport = Transport()
+    return thread
+
+
+def run(connection: Connection, topic: str, work: Work) -> None:
+    async def all_of_it() -> None:
+        consumer = aiokafka.AIOKafkaConsumer(
+            **connection.aiokafka_options(), enable_auto_commit=False, auto_offset_reset="none", fetch_max_wait_ms=100
+        )
+        await consumer.start()
+        try:
+            tp = TopicPartition(topic, 0)
+            consumer.assign([tp])
+            await work(thread_of(consumer), consumer, tp)
+        finally:
+            await consumer.stop()
+
+    asyncio.run(all_of_it())
+
+
+async def fetched(thread: PositionedThread, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition) -> list[Any]:
+    found = await thread._fetch_records(consumer, {tp}, timeout=1.0, max_records=7)
+    return list(found.get(tp, ()))
+
+
+def test_each_record_follows_the_one_before_or_the_offset_sought(connection: Connection, topic: str) -> None:
+    async def work(thread: PositionedThread, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition) -> None:
+        assert await fetched(thread, consumer, tp) == []
+        for begin in (0, 20, 5):
+            await thread.seek_here(tp, begin)
+            records: list[Any] = []
+            while not records or records[-1].offset < RECORDS - 1:
+                records += await fetched(thread, consumer, tp)
+            assert [record.offset for record in records] == list(range(begin, RECORDS))
+            assert [record.follows for record in records] == list(range(begin, RECORDS))
+
+    run(connection, topic, work)
+
+
+def failing_fetches(monkeypatch: pytest.MonkeyPatch, fail: Iterator[bool]) -> None:
+    """Make ordinary fetches take records out of the client's buffers, and then fail."""
+    fetch = AIOKafkaConsumerThread._fetch_records
+
+    async def fetch_and_fail(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = await fetch(self, *arguments, **options)
+        if found and next(fail):
+            raise RuntimeError("what was fetched is gone")
+        return found
+
+    monkeypatch.setattr(AIOKafkaConsumerThread, "_fetch_records", fetch_and_fail)
+
+
+def test_what_a_failed_fetch_took_is_fetched_again(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_fetches(monkeypatch, iter([True, False, True, *[False] * 100]))
+
+    async def work(thread: PositionedThread, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition) -> None:
+        await thread.seek_here(tp, 0)
+        records: list[Any] = []
+        while not records or records[-1].offset < RECORDS - 1:
+            records += await fetched(thread, consumer, tp)
+        assert [record.offset for record in records] == list(range(RECORDS))
+        assert [record.follows for record in records] == list(range(RECORDS))
+
+    run(connection, topic, work)
+
+
+def test_a_seek_in_the_middle_of_a_fetch_makes_no_record_claim_what_lies_between(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a partition is assigned while one that was fetched further is still being read record by record."""
+    failing_fetches(monkeypatch, iter([True, *[False] * 100]))
+
+    async def work(thread: PositionedThread, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition) -> None:
+        await thread.seek_here(tp, 20)
+        take = consumer._fetcher.fetched_records
+        taken = 0
+
+        async def take_and_seek(*arguments: Any, **options: Any) -> Any:
+            nonlocal taken
+            found = await take(*arguments, **options)
+            if options.get("max_records") == 1 and found:
+                taken += 1
+                if taken == 3:
+                    asyncio.get_running_loop().create_task(thread.seek_here(tp, 4))
+            return found
+
+        monkeypatch.setattr(consumer._fetcher, "fetched_records", take_and_seek)
+        records: list[Any] = []
+        while not records or records[-1].offset < RECORDS - 1:
+            records += await fetched(thread, consumer, tp)
+        assert {record.offset for record in records} >= set(range(4, RECORDS))
+        # No offset of the topic lies between what a record follows and the record.
+        assert all(record.follows == record.offset for record in records)
+
+    run(connection, topic, work)
+
+
+def test_a_position_that_is_no_longer_in_the_topic_is_opened_again(connection: Connection, topic: str) -> None:
+    async def work(thread: PositionedThread, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition) -> None:
+        await thread.seek_here(tp, RECORDS + 100)
+        for _ in range(20):
+            assert await fetched(thread, consumer, tp) == []
+            if tp in thread.held:
+                break
+        assert thread.transport.reopened == [tp]
+        await thread.seek_here(tp, RECORDS - 1)
+        records = await fetched(thread, consumer, tp)
+        assert [record.offset for record in records] == [RECORDS - 1]
+
+    run(connection, topic, work)
