@@ -130,7 +130,7 @@ class Watchdog:
         idle: dict[TP, PartitionRefiner] = {}
         for tp in assigned:
             refiner = self._refiner(tp)
-            if refiner is None or tp in held or self._refineries[tp.topic].is_rebuilding:
+            if refiner is None or tp in held or refiner.is_rebuilding or self._refineries[tp.topic].is_rebuilding:
                 continue
             # What is remembered is rebuilt with the first records that come.
             if refiner.phase not in (Phase.READY, Phase.REBUILDING):

@@ -75,6 +75,7 @@ class PartitionRefiner:
         taken: the offset after the last group that was taken to be judged.
         error: what it died of; None where it was closed, or lives.
         moved_at: when it last got anything done, in seconds of `time.monotonic()`.
+        is_rebuilding: whether it reads back by itself what is remembered, after a fault; nobody else should then.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class PartitionRefiner:
         self.position = self.taken = 0
         self.error: BaseException | None = None
         self.moved_at = time.monotonic()
+        self.is_rebuilding = False
         self._connection = connection
         self._settings = connection.settings
         self._on_progress = on_progress
@@ -356,7 +358,11 @@ class PartitionRefiner:
     async def _rebuild(self) -> None:
         self._enter(Phase.REBUILDING)
         self._state = None
-        found = await asyncio.to_thread(states, self._connection, self.family, [self.partition], self.partitions)
+        self.is_rebuilding = True
+        try:
+            found = await asyncio.to_thread(states, self._connection, self.family, [self.partition], self.partitions)
+        finally:
+            self.is_rebuilding = False
         self._state = found[self.partition]
         self.moved_at = time.monotonic()
 

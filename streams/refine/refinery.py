@@ -143,8 +143,15 @@ class Refinery:
         await asyncio.gather(*(refiner.settle() for refiner in self.refiners.values()))
 
     async def _rebuild(self) -> None:
-        """Read back what is remembered for all partitions that need it, in one pass over clean."""
-        stale = {each.partition: each for each in self.refiners.values() if each.phase is Phase.REBUILDING}
+        """Read back what is remembered for all partitions that need it, in one pass over clean.
+
+        One that does so by itself, and commits what it then judges, would be given what stood in clean before.
+        """
+        stale = {
+            each.partition: each
+            for each in self.refiners.values()
+            if each.phase is Phase.REBUILDING and not each.is_rebuilding
+        }
         if not stale:
             return
         count = next(iter(stale.values())).partitions

@@ -1,0 +1,103 @@
+"""The refinery of one worker: what is opened, cancelled or rebuilt at the same time does not mix."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
+
+from broker.clients import Connection
+from broker.topics import ensure_topics
+from schema.reduction import FAMILY
+from schema.settings import Settings
+from streams.refine import partition
+from streams.refine import refinery as of_refinery
+from streams.refine.judging import Progress
+from streams.refine.partition import PartitionRefiner
+from streams.refine.refinery import Refinery
+from tests.integration import workers
+from tests.streams.partitions import PARTITION, raw_records, rows_of, run, send_raw
+
+RECORDS = 4
+ROWS = 20
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"partitions": 2})
+
+
+@pytest.fixture
+def ready(connection: Connection) -> Connection:
+    """Raw with the records A, B, A, B in partition 0: the second two are duplicates."""
+    ensure_topics(connection, [FAMILY.name])
+    rows = rows_of(PARTITION, 2 * ROWS, 2)
+    send_raw(connection, [rows.slice(number % 2 * ROWS, ROWS) for number in range(RECORDS)])
+    return connection
+
+
+class Told:
+    """A refinery, with what it told."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.deaths: list[PartitionRefiner] = []
+        self.progress: list[Progress] = []
+        self.refinery = Refinery(connection, FAMILY, self.progress.append, self.deaths.append)
+
+
+def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_the_refinery(
+    ready: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rebuilds at once: the older would forget what was committed after it was read."""
+    records = raw_records(ready)
+    send = AIOKafkaProducer.send
+    sent = 0
+
+    async def fails_once(self: AIOKafkaProducer, *args: Any, **options: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        if sent == 1:
+            raise MessageSizeTooLargeError("once")
+        return await send(self, *args, **options)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send", fails_once)
+    rebuilding, second_asked = threading.Event(), threading.Event()
+    states = partition.states
+
+    def waits(*args: Any) -> Any:
+        rebuilding.set()
+        second_asked.wait(3.0)
+        return states(*args)
+
+    monkeypatch.setattr(partition, "states", waits)
+    refinery_states = of_refinery.states
+    asked = 0
+
+    def late(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        found = refinery_states(*args)
+        if asked > 1:
+            second_asked.set()
+            # It comes back when the first group has been committed record by record.
+            threading.Event().wait(4.0)
+        return found
+
+    monkeypatch.setattr(of_refinery, "states", late)
+
+    async def work() -> None:
+        told = Told(ready)
+        await told.refinery.assign(frozenset([PARTITION]), 1)
+        await told.refinery.refine(records[:2])
+        await asyncio.to_thread(rebuilding.wait, 30)
+        assert await told.refinery.refine(records[2:]) == {}
+        await told.refinery.close()
+        assert told.deaths == []
+
+    run(work)
+    sums = workers.check_accounts(ready)
+    assert (sums["rows_clean"], sums["rows_rejected"]) == (2 * ROWS, 2 * ROWS)
