@@ -309,6 +309,7 @@ class PartitionRefiner:
             while not await self._commit_one(record, faults):
                 await self._reopen()
                 self._enter(Phase.COMMITTING)
+        self._enter(Phase.READY)
 
     async def _commit_one(self, record: RawRecord, faults: dict[int, Fault]) -> bool:
         """Judge and commit one record; return False where it is at fault, which `faults` tells then."""

@@ -14,10 +14,10 @@ from broker.clients import Connection
 from broker.topics import ensure_topics
 from schema.reduction import FAMILY
 from schema.settings import Settings
-from streams.refine import partition
+from streams.refine import judging, partition
 from streams.refine import refinery as of_refinery
 from streams.refine.judging import Progress
-from streams.refine.partition import PartitionRefiner
+from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.refinery import Refinery
 from tests.integration import workers
 from tests.streams.partitions import PARTITION, raw_records, rows_of, run, send_raw
@@ -101,3 +101,32 @@ def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_the_refinery(
     run(work)
     sums = workers.check_accounts(ready)
     assert (sums["rows_clean"], sums["rows_rejected"]) == (2 * ROWS, 2 * ROWS)
+
+
+def test_a_partition_is_ready_after_records_that_were_judged_alone(
+    ready: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A phase that stayed at committing would look like a commit that never ends."""
+    records = raw_records(ready)
+    judge = judging.judge
+
+    def breaks(frame: Any, *others: Any) -> Any:
+        if frame.height > ROWS:
+            raise ZeroDivisionError("poison")
+        return judge(frame, *others)
+
+    monkeypatch.setattr(judging, "judge", breaks)
+
+    async def work() -> None:
+        told = Told(ready)
+        await told.refinery.assign(frozenset([PARTITION]), 1)
+        await told.refinery.refine(records)
+        await told.refinery.settle()
+        refiner = told.refinery.refiners[PARTITION]
+        assert refiner.position == records[-1].offset + 1
+        assert refiner.phase is Phase.READY
+        await told.refinery.close()
+        assert told.deaths == []
+
+    run(work)
+    assert workers.check_accounts(ready)["rows_clean"] == 2 * ROWS
