@@ -35,12 +35,13 @@ _SILENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Kafka record as read; `value` is empty where Kafka holds null."""
+    """One Kafka record as read; `value` is empty if Kafka holds null, `key` is None if the record has none."""
 
     partition: int
     offset: int
     headers: Sequence[tuple[str, bytes | None]]
     value: bytes
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,8 @@ class TopicReader:
             raise BrokerUnavailableError(f"{self._topic} cannot be read ({error}): run `feedmill doctor`") from error
         return {
             where.partition: [
-                Record(record.partition, record.offset, record.headers, record.value or b"") for record in records
+                Record(record.partition, record.offset, record.headers, record.value or b"", record.key)
+                for record in records
             ]
             for where, records in polled.items()
         }

@@ -1,7 +1,11 @@
-"""The command `feedmill redrive`: rejected rows back to raw, once what they were refused for may hold no longer.
+"""The command `feedmill redrive`: send rejected rows and dead letters to raw again, so that they are judged again.
 
-Meant for what a share gate refused (`quota_excellent_share`: the share has room again once other rows have come) and
-for `near_duplicate` after a change of the threshold. A row that breaks a rule is refused again.
+Use it when the cause of a refusal is gone: a share gate has room again (`quota_excellent_share`), a threshold or a
+limit was changed (`near_duplicate`, `too_many_rows`), or a fault in Feedmill was mended (`unprocessable`). A row that
+breaks a rule, and bytes that are no row, are refused again.
+
+Nothing is sent twice. A row is left where it is if it is in clean. A dead letter is left where it is if an earlier
+redrive sent it (`feedmill.redrive_letters`); if its bytes were refused again, the letter of that round is sent.
 """
 
 from __future__ import annotations
@@ -11,14 +15,17 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import polars as pl
 import typer
 
 from feedmill.progress import progress
+from feedmill.redrive_letters import NO_BYTES, SENT_BEFORE, TOO_LARGE, FoundLetter, send_letters, sendable_letters
+from feedmill.stage_records import OnProgress, stage_records
+from schema.dead_letter import is_dead_letter, reason_of, rejected_rows
 from schema.family import Family, identify
 from schema.record import CLEAN, REJECTED
 from schema.registry import family_named
@@ -28,11 +35,12 @@ if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.reading import Record
 
-_DEAD_LETTER = "__connect.errors."
 _REASONS_TOLD = 5
-
-# Called with the offsets read so far, and of how many.
-OnProgress = Callable[[int, int], None]
+_WHY_LEFT_OUT = {
+    SENT_BEFORE: "were sent by an earlier redrive",
+    NO_BYTES: "have no bytes to send",
+    TOO_LARGE: "have more bytes than `raw_record_max_bytes`",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,10 @@ class RedriveReport:
         rows_found: different examples that were rejected for the reason alone.
         rows_in_clean: those of them that stand in clean by now, and were left where they are.
         rows_sent: those that went to raw again.
+        letters_found: dead letters of the reason, of all rounds.
+        letters_sent: those that went to raw again.
+        letters_left_out: how many were not sent, by the cause: `sent_before`, `no_bytes` or
+            `over_raw_record_max_bytes`. The others are beyond the limit.
     """
 
     family: str
@@ -51,16 +63,27 @@ class RedriveReport:
     rows_found: int
     rows_in_clean: int
     rows_sent: int
+    letters_found: int = 0
+    letters_sent: int = 0
+    letters_left_out: dict[str, int] = field(default_factory=dict)
 
 
 def redrive_command(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. scenario")],
-    reason: Annotated[str, typer.Option(help="Rows rejected for this reason and no other.")],
-    run: Annotated[str, typer.Option(help="Name of this run in the accounts; made if not given.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Rows to send at most; the first rejected go first.")] = None,
+    reason: Annotated[str, typer.Option(help="Rows rejected for this reason and no other, and its dead letters.")],
+    run: Annotated[
+        str, typer.Option(help="Name of this run in the accounts; made if not given. Dead letters keep their own.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Rows and dead letters to send at most; the first rejected rows go first.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Send rejected rows to raw again, to be judged anew: those of one reason that are not in clean by now."""
+    """Send rejected rows and dead letters of one reason to raw again, so that they are judged again.
+
+    Nothing is sent twice: a row is left out if it is in clean by now, a dead letter if an earlier redrive sent it.
+    What is refused again can be sent again. Do not run two redrives of a family at the same time.
+    """
     from broker.clients import connect
     from broker.topics import ensure_topics
 
@@ -68,7 +91,7 @@ def redrive_command(
     connection = connect(load_settings())
     ensure_topics(connection, [declared.name])
     began = time.monotonic()
-    with progress(f"reading {declared.name}.{REJECTED}", 100, quiet=as_json) as advance:
+    with progress(f"reading {declared.name}", 100, quiet=as_json) as advance:
 
         def show(done: int, total: int) -> None:
             advance(100 * done / max(total, 1), "% of the offsets")
@@ -79,10 +102,15 @@ def redrive_command(
         return
     elapsed_s = time.monotonic() - began
     where = f"{connection.settings.namespace}.{declared.name}.raw"
-    print(f"{report.rows_sent:,} rows of run {report.run} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
+    sent = f"{report.rows_sent:,} rows of run {report.run}"
+    if report.letters_found:
+        sent += f" and {report.letters_sent:,} of {report.letters_found:,} dead letters"
+    print(f"{sent} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
     if report.rows_in_clean:
         print(f"{report.rows_in_clean:,} more stand in clean by now", file=sys.stderr)
-    if not report.rows_found and others:
+    for cause, letters in report.letters_left_out.items():
+        print(f"{letters:,} dead letters were left out: they {_WHY_LEFT_OUT[cause]}", file=sys.stderr)
+    if not report.rows_found and not report.letters_found and others:
         told = ", ".join(f"{name} ({rows:,})" for name, rows in others.most_common(_REASONS_TOLD))
         print(f"no row was rejected for {reason} alone; there are rows for {told}", file=sys.stderr)
 
@@ -97,69 +125,80 @@ def redrive(
 ) -> tuple[RedriveReport, Counter[str]]:
     """Send to raw what was rejected for `reason` alone, as far as it is committed when this begins.
 
-    Each example is sent once, as it was rejected last, with the `augmented_from` that it had.
+    Each example is sent once, as it was rejected last, with the `augmented_from` that it had. Each dead letter is sent
+    once, with its bytes and key; `limit` counts it as one, however many lines it holds.
 
     Returns:
-        The report, and how many rows were rejected for each other reason.
+        The report, and how many rows were rejected for each other reason, those in dead letters included.
 
     Raises:
         BrokerError: the broker cannot be read; DeliveryError: it did not take a record.
         ReplayError: a record cannot be decoded, or retention took it meanwhile.
     """
-    rows, others = _rejected(connection, family, reason, on_progress)
-    found = rows.height
+    refused = _rejected(connection, family, reason, on_progress)
+    rows, found = refused.rows, refused.rows.height
     if found:
         rows = _not_in_clean(connection, family, rows, on_progress)
+    letters, left_out = sendable_letters(connection, family, refused.letters, on_progress)
     run = run or f"redrive-{reason}-{uuid.uuid4().hex[:8]}"
     sent = rows.head(rows.height if limit is None else limit)
     _send(connection, family, run, sent)
-    return RedriveReport(family.name, reason, run, found, found - rows.height, sent.height), others
+    letters_sent = send_letters(
+        connection, family, run, letters if limit is None else letters[: max(limit - sent.height, 0)]
+    )
+    report = RedriveReport(
+        family=family.name,
+        reason=reason,
+        run=run,
+        rows_found=found,
+        rows_in_clean=found - rows.height,
+        rows_sent=sent.height,
+        letters_found=len(refused.letters),
+        letters_sent=letters_sent,
+        letters_left_out=dict(left_out),
+    )
+    return report, refused.others
 
 
-def _rejected(
-    connection: Connection, family: Family, reason: str, on_progress: OnProgress | None
-) -> tuple[pl.DataFrame, Counter[str]]:
-    """Return the rows of this one reason, each example once, in the order in which they were rejected."""
+@dataclass(frozen=True)
+class _Rejected:
+    """What `rejected` holds of one reason: rows, each example once, and dead letters; rows of `others` by reason."""
+
+    rows: pl.DataFrame
+    letters: Sequence[FoundLetter]
+    others: Counter[str]
+
+
+def _rejected(connection: Connection, family: Family, reason: str, on_progress: OnProgress | None) -> _Rejected:
+    """Return the rows and dead letters of this one reason, in the order in which they were rejected."""
     columns = {**family.wire, "reasons": pl.List(pl.String())}
     frames = [pl.DataFrame(schema=family.wire)]
+    letters: list[FoundLetter] = []
     others: Counter[str] = Counter()
-    for record in _records(connection, family, REJECTED, on_progress):
-        if any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
+    for record in stage_records(connection, family, REJECTED, on_progress):
+        if is_dead_letter(record.headers):
+            if reason_of(record.headers) == reason:
+                letters.append(FoundLetter.of(record))
+            else:
+                others[reason_of(record.headers)] += rejected_rows(record.value, record.headers)
             continue
         frame = _decoded(connection, family, record, REJECTED, columns)
         is_wanted = (pl.col("reasons").list.len() == 1) & (pl.col("reasons").list.first() == reason)
         frames.append(frame.filter(is_wanted).drop("reasons"))
         counted = frame.filter(~is_wanted)["reasons"].explode(empty_as_null=False).value_counts()
         others.update(dict(counted.iter_rows()))
-    return pl.concat(frames).unique("example_id", keep="last", maintain_order=True), others
+    rows = pl.concat(frames).unique("example_id", keep="last", maintain_order=True)
+    return _Rejected(rows, letters, others)
 
 
 def _not_in_clean(
     connection: Connection, family: Family, rows: pl.DataFrame, on_progress: OnProgress | None
 ) -> pl.DataFrame:
     columns = {"example_id": family.wire["example_id"]}
-    for record in _records(connection, family, CLEAN, on_progress):
+    for record in stage_records(connection, family, CLEAN, on_progress):
         clean = _decoded(connection, family, record, CLEAN, columns)
         rows = rows.join(clean, on="example_id", how="anti", maintain_order="left")
     return rows
-
-
-def _records(connection: Connection, family: Family, stage: str, on_progress: OnProgress | None) -> Iterator[Record]:
-    """Yield the records of a stage that are committed now, partition after partition."""
-    from broker.topics import extents, topic_name
-    from consumers.reading import Block, TopicReader
-    from schema.errors import ReplayError
-
-    topic = topic_name(connection.settings, family.name, stage)
-    blocks = [Block(partition, held.begin, held.end) for partition, held in extents(connection, topic).items()]
-    blocks = [block for block in blocks if block.end > block.begin]
-    total = sum(block.end - block.begin for block in blocks)
-    with TopicReader(connection, topic, ReplayError) as reader:
-        for number, record in reader.records(blocks):
-            yield record
-            if on_progress:
-                before = sum(block.end - block.begin for block in blocks[:number])
-                on_progress(before + record.offset + 1 - blocks[number].begin, total)
 
 
 def _decoded(

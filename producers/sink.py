@@ -158,7 +158,9 @@ class RecordSender:
         )
         self.send(record.data, envelope.headers(), record.partition, record.rows)
 
-    def send(self, value: bytes, headers: list[tuple[str, bytes]], partition: int, rows: int) -> None:
+    def send(
+        self, value: bytes, headers: list[tuple[str, bytes]], partition: int, rows: int, key: bytes | None = None
+    ) -> None:
         """Send any record; waits while too much is unacknowledged.
 
         Raises:
@@ -169,7 +171,7 @@ class RecordSender:
         while self._waiting and self._waiting[0][2].is_done:
             self._acknowledge_oldest()
         try:
-            future = self._producer.send(self._topic, value=value, headers=headers, partition=partition)
+            future = self._producer.send(self._topic, value=value, key=key, headers=headers, partition=partition)
         except KafkaError as error:
             raise self._refused(partition, error) from error
         self._waiting.append((partition, len(value), future))

@@ -7,9 +7,12 @@ The names are those of Kafka Connect, so that existing dead-letter tools can rea
 - `feedmill-rows`: how many rows of the accounts the letter stands for: the lines of one raw record that were refused
   for one reason share a letter. Any other record of `rejected` holds its rows as columns.
 - `feedmill-round`: how many times these bytes became a dead letter; 1 unless somebody sent a letter again.
+- `feedmill-redrive-of`: only on a record of raw that `feedmill redrive` sent: which letter it was, as topic id of
+  rejected, partition and offset. A letter with that name is not sent a second time.
 - `feedmill-source-file`, `feedmill-line`, `feedmill-lines`: the file, the number of the first line, and the numbers of
   all lines, where the sender said so (`schema.source_lines`).
-- `feedmill-dropped-headers`: names of the headers that the record had and that did not fit into the letter.
+- `feedmill-dropped-headers`: names of the headers that the record had and that did not fit into the letter, in this
+  round or before.
 
 All other headers are those of the record as it was sent; `original_headers` gives them back.
 """
@@ -30,9 +33,14 @@ ROWS_HEADER = "feedmill-rows"
 ROUND_HEADER = "feedmill-round"
 LINE_HEADER = "feedmill-line"
 DROPPED_HEADER = "feedmill-dropped-headers"
+REDRIVE_HEADER = "feedmill-redrive-of"
 
-# Names that a letter itself writes: those of an earlier round are replaced, so that rounds do not add headers.
-_OWN = frozenset({REASON_HEADER, ROWS_HEADER, LINE_HEADER, DROPPED_HEADER})
+# Headers as Kafka gives them: a foreign one may have no value.
+AnyHeaders = Sequence[tuple[str, bytes | None]]
+
+# Names that a letter itself writes, or that name the letter before it: those of an earlier round are replaced or
+# dropped, so that rounds do not add headers.
+_OWN = frozenset({REASON_HEADER, ROWS_HEADER, LINE_HEADER, REDRIVE_HEADER})
 # Headers of the record are handed on up to this size together: more could push a letter over the topic's limit.
 _KEPT_BYTES = 16 * 1024
 _MESSAGE_CHARS = 500
@@ -76,29 +84,33 @@ def letter_headers(refusal: Refusal, headers: Headers) -> list[tuple[str, bytes]
     }
     if refusal.lines:
         own |= {LINE_HEADER: str(refusal.lines[0]), LINES_HEADER: line_ranges(refusal.lines)}
-    kept, dropped = _fitting((name, value) for name, value in headers if not _is_own(name) and name not in own)
+    others = [(name, value) for name, value in headers if not _is_own(name) and name not in own]
+    kept, dropped = _fitting((name, value) for name, value in others if name != DROPPED_HEADER)
+    # The names from an earlier round come first: those headers are no longer here to be dropped again.
+    earlier = header_text(headers, DROPPED_HEADER)
+    dropped = dropped if earlier is None else [earlier, *dropped]
     if dropped:
         names = ",".join(name[:_DROPPED_CHARS] for name in dropped)
         own[DROPPED_HEADER] = names if len(names) <= _DROPPED_CHARS else f"{names[: _DROPPED_CHARS - 3]}..."
     return kept + [(name, text.encode("utf-8", "replace")) for name, text in own.items()]
 
 
-def original_headers(headers: Headers) -> list[tuple[str, bytes]]:
-    """Return the headers to send a dead letter to raw again with: the record's own, and the round."""
+def original_headers(headers: AnyHeaders) -> list[tuple[str, bytes]]:
+    """Return the headers to send a dead letter to raw again with: the record's own, round, and dropped names."""
     return [(name, value) for name, value in headers if not _is_own(name) and value is not None]
 
 
-def is_dead_letter(headers: Headers) -> bool:
+def is_dead_letter(headers: AnyHeaders) -> bool:
     """Return whether a record of `rejected` with these headers is a dead letter."""
     return any(name.startswith(CONNECT_PREFIX) for name, _ in headers)
 
 
-def reason_of(headers: Headers) -> str:
+def reason_of(headers: AnyHeaders) -> str:
     """Return the reason code of a dead letter; what somebody else's letter gives as its exception where it has none."""
     return header_text(headers, REASON_HEADER) or header_text(headers, f"{CONNECT_PREFIX}exception.class.name") or ""
 
 
-def rejected_rows(value: bytes | None, headers: Headers) -> int:
+def rejected_rows(value: bytes | None, headers: AnyHeaders) -> int:
     """Return how many rows of the accounts a record of `rejected` stands for, without decoding it.
 
     A dead letter says it (`feedmill-rows`; one, where it does not); any other record has as many rows as its Arrow
@@ -128,6 +140,6 @@ def _fitting(headers: Iterable[tuple[str, bytes]]) -> tuple[list[tuple[str, byte
     return kept, dropped
 
 
-def _number(headers: Headers, name: str, default: int) -> int:
+def _number(headers: AnyHeaders, name: str, default: int) -> int:
     text = header_text(headers, name) or ""
     return min(int(text), _MOST_ROWS) if re.fullmatch("[0-9]{1,12}", text) else default

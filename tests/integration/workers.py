@@ -35,6 +35,7 @@ class Read:
     offset: int
     value: bytes
     headers: Mapping[str, bytes]
+    key: bytes | None = None
 
 
 def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
@@ -106,7 +107,7 @@ def records(connection: Connection, stage: str, family: Family = FAMILY) -> list
     found: list[Read] = []
     while any(consumer.position(partition) < end for partition, end in ends.items()):
         for batch in consumer.poll(timeout_ms=500).values():
-            found += [Read(r.partition, r.offset, r.value, dict(r.headers)) for r in batch]
+            found += [Read(r.partition, r.offset, r.value, dict(r.headers), r.key) for r in batch]
     consumer.close()
     return sorted(found, key=lambda record: (record.partition, record.offset))
 

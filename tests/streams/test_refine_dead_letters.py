@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema import ledger
-from schema.dead_letter import is_dead_letter, original_headers, reason_of, rejected_rows
+from schema.dead_letter import (
+    REDRIVE_HEADER,
+    Refusal,
+    is_dead_letter,
+    letter_headers,
+    original_headers,
+    reason_of,
+    rejected_rows,
+)
 from schema.record import RAW, REJECTED, Envelope, Headers, decode, encode
 from schema.reduction import FAMILY
 from schema.settings import Settings, load_settings
@@ -74,6 +82,24 @@ def test_a_letter_that_is_sent_again_has_as_many_headers_each_round() -> None:
     assert rounds == [b"1", b"2", b"3", b"4", b"5"]
     own = [("mine", b"1"), *source_headers("f.jsonl", [4]), ("feedmill-round", b"5")]
     assert sorted(original_headers(headers)) == sorted(own)
+
+
+own_names = [REDRIVE_HEADER, "feedmill-round", "feedmill-rows", "feedmill-lines", "feedmill-dropped-headers", "a"]
+a_header = st.tuples(
+    st.sampled_from(own_names) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.binary(max_size=20) | st.sampled_from([b"x" * 9_000, b"1-3"]),
+)
+
+
+@given(st.lists(a_header, max_size=12), st.none() | st.just([4, 5]))
+def test_rounds_neither_add_nor_lose_header_names(headers: Headers, lines: list[int] | None) -> None:
+    refusal = Refusal("raw", 0, 5, "not_json", "no", lines=lines)
+    first = letter_headers(refusal, headers)
+    again = letter_headers(refusal, [*original_headers(first), (REDRIVE_HEADER, b"id/0/1")])
+    assert sorted(name for name, _ in again) == sorted(name for name, _ in first)
+    counted = {"feedmill-round"}
+    assert [each for each in again if each[0] not in counted] == [each for each in first if each[0] not in counted]
+    assert int(dict(again)["feedmill-round"]) == int(dict(first)["feedmill-round"]) + 1
 
 
 def test_a_round_that_somebody_made_up_is_bounded() -> None:

@@ -1,0 +1,147 @@
+"""Sends dead letters to raw again: which letters, each of them once, with the bytes and the key of the raw record.
+
+Takes the letters of one reason, as found in `rejected`. Every record that goes to raw names its letter in the header
+`feedmill-redrive-of`. So raw itself says which letters were sent before, even if a redrive was killed half way.
+A record that is refused again becomes a new letter, which can be sent once, too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from feedmill.stage_records import OnProgress, stage_records
+from schema.dead_letter import REDRIVE_HEADER, original_headers, rejected_rows
+from schema.envelope import header_text
+from schema.family import Family
+from schema.record import RAW, REJECTED
+
+if TYPE_CHECKING:
+    from broker.clients import Connection
+    from consumers.reading import Block, Record
+
+# Why a letter is not sent, as keys of the report.
+SENT_BEFORE = "sent_before"
+NO_BYTES = "no_bytes"
+TOO_LARGE = "over_raw_record_max_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLetter:
+    """Where a dead letter is stored in `rejected`, and the size of its bytes."""
+
+    partition: int
+    offset: int
+    size: int
+
+    @classmethod
+    def of(cls, record: Record) -> FoundLetter:
+        """Return the place and the size of a record of `rejected`."""
+        return cls(record.partition, record.offset, len(record.value))
+
+
+def sendable_letters(
+    connection: Connection, family: Family, found: Sequence[FoundLetter], on_progress: OnProgress | None = None
+) -> tuple[list[FoundLetter], Counter[str]]:
+    """Return the letters that can be sent, in order, and how many cannot, by the cause.
+
+    Raises:
+        BrokerError: raw cannot be read to its end, for instance because of an open transaction.
+    """
+    from broker.topics import topic_id, topic_name
+
+    limit_bytes = connection.settings.raw_record_max_bytes
+    left_out: Counter[str] = Counter()
+    wanted = []
+    for letter in found:
+        if not letter.size or letter.size > limit_bytes:
+            left_out[TOO_LARGE if letter.size else NO_BYTES] += 1
+        else:
+            wanted.append(letter)
+    if wanted:
+        before = _sent_before(connection, family, on_progress)
+        own_id = topic_id(connection, topic_name(connection.settings, family.name, REJECTED))
+        fresh = [letter for letter in wanted if _name(own_id, letter.partition, letter.offset) not in before]
+        left_out[SENT_BEFORE] += len(wanted) - len(fresh)
+        wanted = fresh
+    # Without the causes that no letter has.
+    return wanted, +left_out
+
+
+def send_letters(connection: Connection, family: Family, run: str, letters: Sequence[FoundLetter]) -> int:
+    """Send these letters to raw and return how many were sent: original bytes, key, headers and partition.
+
+    Raises:
+        BrokerError: a topic cannot be read; DeliveryError: raw did not take a record.
+        ReplayError: retention removed a letter meanwhile.
+    """
+    from broker.topics import topic_id, topic_name
+    from producers.sink import RecordSender, raw_layout
+
+    if not letters:
+        return 0
+    partitions = raw_layout(connection, family).partitions
+    own_id = topic_id(connection, topic_name(connection.settings, family.name, REJECTED))
+    with RecordSender(connection, family, run) as sender:
+        for record in stage_records(connection, family, REJECTED, blocks=_blocks(letters)):
+            name = _name(own_id, record.partition, record.offset)
+            sender.send(
+                record.value,
+                [*original_headers(record.headers), (REDRIVE_HEADER, name.encode())],
+                # A letter is in the partition of its raw record; raw may have been made again with fewer partitions.
+                record.partition % partitions,
+                rejected_rows(record.value, record.headers),
+                record.key,
+            )
+    return sender.records
+
+
+def _sent_before(connection: Connection, family: Family, on_progress: OnProgress | None) -> set[str]:
+    """Return the names of the letters that raw holds, up to the last record that was written before this call.
+
+    A record that comes after the records of an open transaction can be read only when that transaction ends. Reading
+    waits for it: to pass over the record would be to send its letter a second time.
+    """
+    from broker.holdups import open_transactions
+    from broker.topics import extents, topic_name, write_offsets
+    from consumers.reading import Block
+    from schema.errors import BrokerError, BrokerUnavailableError
+
+    topic = topic_name(connection.settings, family.name, RAW)
+    ends = write_offsets(connection, topic)
+    begins = {partition: held.begin for partition, held in extents(connection, topic).items()}
+    blocks = [Block(partition, begins.get(partition, 0), end) for partition, end in sorted(ends.items())]
+    try:
+        names = [
+            header_text(record.headers, REDRIVE_HEADER)
+            for record in stage_records(connection, family, RAW, on_progress, blocks)
+        ]
+    except BrokerUnavailableError as error:
+        for transaction in open_transactions(connection, topic):
+            raise BrokerError(
+                f"{topic} cannot be read to its end because of {transaction}: no dead letter was sent; end that "
+                "producer, or wait until Kafka aborts its transaction, then redrive again"
+            ) from error
+        raise
+    return {name for name in names if name}
+
+
+def _name(rejected_id: str, partition: int, offset: int) -> str:
+    """Return the text that names a letter: offsets alone would also fit the letters of a topic made again."""
+    return f"{rejected_id}/{partition}/{offset}"
+
+
+def _blocks(letters: Iterable[FoundLetter]) -> list[Block]:
+    """Return one block of offsets for each run of neighbouring letters; the letters are in order."""
+    from consumers.reading import Block
+
+    blocks: list[Block] = []
+    for letter in letters:
+        last = blocks[-1] if blocks else None
+        if last and (last.partition, last.end) == (letter.partition, letter.offset):
+            blocks[-1] = Block(last.partition, last.begin, letter.offset + 1)
+        else:
+            blocks.append(Block(letter.partition, letter.offset, letter.offset + 1))
+    return blocks
