@@ -271,9 +271,12 @@ def has_records(
     found = dict.fromkeys(positions, False)
     if not open_ends:
         return found
-    with connection.lend_consumer(
-        max_partition_fetch_bytes=PEEK_BYTES, max_poll_records=1, fetch_max_wait_ms=FETCH_WAIT_MS
-    ) as consumer:
+    with (
+        _told(connection),
+        connection.lend_consumer(
+            max_partition_fetch_bytes=PEEK_BYTES, max_poll_records=1, fetch_max_wait_ms=FETCH_WAIT_MS
+        ) as consumer,
+    ):
         consumer.assign(list(open_ends))
         for partition, position in starts.items():
             consumer.seek(partition, position)
@@ -293,9 +296,15 @@ def has_records(
 
 @contextmanager
 def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
+    with _told(connection), connection.lend_admin() as admin:
+        yield admin
+
+
+@contextmanager
+def _told(connection: Connection) -> Iterator[None]:
+    """Turn what Kafka's clients raise into a `BrokerError`."""
     try:
-        with connection.lend_admin() as admin:
-            yield admin
+        yield
     except KafkaError as error:
         raise BrokerError(
             f"Kafka at {connection.servers} could not answer ({type(error).__name__}): see `feedmill doctor`"

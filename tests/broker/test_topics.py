@@ -190,6 +190,14 @@ def test_position_before_what_retention_left_counts_from_there(connection: Conne
     assert has_records(connection, raw, {0: 0}) == {0: False}
 
 
+def test_ends_that_the_broker_no_longer_knows_are_an_error_of_the_broker(connection: Connection, raw: str) -> None:
+    """As after its restart: whoever asks again and again goes on with the next question."""
+    with kept_clients(connection) as kept:
+        with pytest.raises(BrokerError, match="OffsetOutOfRange"):
+            has_records(kept, raw, {0: 5}, {0: Extent(0, 10)})
+        assert has_records(kept, raw, {0: 0}) == {0: False}
+
+
 def test_a_kept_consumer_looks_again_wherever_it_looked_before(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     topic = topic_name(connection.settings, "reduction", "raw")
