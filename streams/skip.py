@@ -6,7 +6,8 @@ letter. The partition's transactional id is used, so a worker that owns it is fe
 1. Fence whoever owns the partition.
 2. Read the position, and the end of the topic.
 3. Find how far to go: to the end of the batch that cannot be read, or to where the user says.
-4. Send one ledger entry for each offset passed over, a dead letter that names them, and the new position; commit.
+4. Send one ledger entry for each offset passed over, a dead letter that names them, and the new position; commit. What
+   retention removed before the position is counted as lost, as a worker would.
 """
 
 from __future__ import annotations
@@ -18,20 +19,27 @@ from types import TracebackType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 
 from broker.clients import Connection
 from broker.topics import extents, topic_id, topic_name, write_offsets
 from schema.errors import RefineError, UsageError
 from schema.family import Family
 from schema.record import RAW
-from streams.refine.gone import skip_letter, skip_record
-from streams.refine.starting_position import positions_now
+from streams.refine.gone import loss_record, skip_letter, skip_record
+from streams.refine.starting_position import Start, positions_now
 from streams.refine.transactions import PartitionProducer
 
 # What is asked of the log at a time, at most; each becomes a ledger entry.
 MOST_OFFSETS = 1_000_000
 _READ_WITHIN_S = 20.0
+# Errors that are about the rights or the position, not about a record.
+_NOT_OF_A_RECORD = (NoOffsetForPartitionError, OffsetOutOfRangeError, TopicAuthorizationFailedError)
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,10 @@ async def _skip(connection: Connection, family: Family, raw: TopicPartition, end
         own_id = await asyncio.to_thread(topic_id, connection, raw.topic)
         offsets = range(position, to)
         told = []
+        if position > found[raw.partition]:
+            told = [loss_record(family, raw, Start(position, position - found[raw.partition], own_id))]
         if offsets:
-            told = [skip_record(family, raw, own_id, offsets), skip_letter(raw, offsets, error or "on request")]
+            told += [skip_record(family, raw, own_id, offsets), skip_letter(raw, offsets, error or "on request")]
         await producer.send(told, to, own_id)
     except KafkaError as failure:
         raise RefineError(
@@ -116,6 +126,7 @@ async def _end_of_unreadable(connection: Connection, raw: TopicPartition, positi
 
     Raises:
         UsageError: it can be read, or there is none.
+        KafkaError: it may not be read, or the position is not in the topic.
     """
     consumer = AIOKafkaConsumer(
         **connection.aiokafka_options(),
@@ -133,6 +144,8 @@ async def _end_of_unreadable(connection: Connection, raw: TopicPartition, positi
         raise UsageError(
             f"{raw.topic}/{raw.partition}: no record stands at offset {position} or after it: nothing to pass over"
         ) from None
+    except _NOT_OF_A_RECORD:
+        raise
     except Exception as error:
         return _batch_end(error, position, end), f"{type(error).__name__}: {error}"[:300]
     finally:
