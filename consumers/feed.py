@@ -7,9 +7,10 @@ where in it a feed stands, so that a state is small and a resumed feed goes on w
 In `snapshot` mode a pass goes over offsets that were fixed when the feed was made. In `follow` mode it goes over what
 has come since the last pass began, and passes never end.
 
-Ranks each take every R-th row of every global batch. The workers of `loader()` each make every W-th batch, and each of
-them reads the whole topic. In `follow` mode ranks agree on no offsets, so rank r takes the rows with
-`example_id mod R == r`. Workers of a foreign loader share those rows in the same way.
+Ranks each take every R-th row of every global batch. A batch holds at least `least_rows` rows, so each rank has one.
+The workers of `loader()` each make every W-th batch, and each of them reads the whole topic. In `follow` mode ranks
+agree on no offsets, so rank r takes the rows with `example_id mod R == r`. Workers of a foreign loader share those rows
+in the same way.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class Feed(IterableDataset[Batch]):
             bucket=options.bucket,
             where=None if options.where is None else Predicate.of(options.where, self.family.wire),
             curriculum=options.curriculum,
+            least_rows=options.ranks(mode) if options.least_rows is None else options.least_rows,
         )
         check_options(spec, options)
         self.options = options
@@ -181,14 +183,22 @@ class Feed(IterableDataset[Batch]):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where a feed stood whose `state_dict` this is: the next batch is the one it would have given.
 
-        The snapshot is the saved one, whatever has come since, and ranks may be more or fewer than they were.
+        The snapshot is the saved one, whatever has come since. Ranks may be fewer than they were, or more: as many as
+        the state's `least_rows`, which this feed takes over unless its options name another.
 
         Raises:
-            FeedError: it is no state of such a feed, or the topic no longer holds what it needs; both values are named.
+            FeedError: it is no state of such a feed, its batches hold too few rows for the ranks, or the topic no
+                longer holds what it needs; both values are named.
             BrokerError: a topic is gone.
         """
         state = read_state(state_dict)
-        require_same(state.spec, self.spec)
+        chosen = self.options.least_rows is not None
+        require_same(state.spec, self.spec if chosen else replace(self.spec, least_rows=state.spec.least_rows))
+        if state.spec.least_rows < (ranks := self.options.ranks(self.spec.mode)):
+            raise FeedError(
+                f"the state's batches hold at least {state.spec.least_rows} rows, too few for {ranks} ranks: resume "
+                f"with at most {state.spec.least_rows}, or begin a new run with least_rows {ranks}"
+            )
         share = self._share()
         if self.spec.mode == "follow" and state.share != share:
             raise FeedError(
@@ -346,15 +356,17 @@ class Feed(IterableDataset[Batch]):
         mine = cursor.batches + index if self._worker is None else cursor.batches - 1 + count
         while True:
             spec = self.spec if cursor.bounds is None else self.spec.with_bounds(cursor.bounds)
-            end = cursor.batches
+            end, dropped = cursor.batches, cursor.dropped
             for window in windows(connection, spec, cursor, share):
                 first = window.start.batches
-                end = first + len(window.batches)
+                end, dropped = first + len(window.batches), window.dropped
                 numbers = range(max(mine, first), end, count)
                 yield from self._batches(window, [number - first for number in numbers])
                 mine = numbers[-1] + count if numbers else mine
                 # Not two windows at once: the next one is read without it.
                 del window
+            if index == 0:
+                self._tell_dropped(dropped)
             if self.spec.mode == "snapshot":
                 return
             # The turns go on from one pass to the next.
@@ -385,11 +397,21 @@ class Feed(IterableDataset[Batch]):
         if not numbers:
             return
         encoded = self._form.encode(window.rows, self.topics)
-        shared = self.spec.mode == "snapshot" or self.options.together is not None
-        rank, world = (self.options.rank, self.options.world) if shared else (0, 1)
+        world = self.options.ranks(self.spec.mode)
+        rank = self.options.rank if world > 1 else 0
         for number in numbers:
             rows = window.batches[number]
             yield encoded.batch(rows[rank::world], Stamp(window.after(number), len(rows), window.too_long))
+
+    def _tell_dropped(self, dropped: int) -> None:
+        # Ranks that share batches drop the same rows: one of them says so.
+        if dropped and (self.options.rank == 0 or self.options.ranks(self.spec.mode) == 1):
+            _log.warning(
+                "%s: %d rows were dropped, because they could not fill a batch of least_rows %d",
+                ", ".join(self.topics),
+                dropped,
+                self.spec.least_rows,
+            )
 
     def _tell_left_out(self, too_long: int) -> None:
         if too_long:

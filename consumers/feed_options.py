@@ -10,7 +10,7 @@ import polars as pl
 
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.sources import Source, check_sources
-from consumers.sequence.spec import Curriculum, FeedSpec
+from consumers.sequence.spec import Curriculum, FeedSpec, least_rows_fault
 from schema.errors import UsageError
 from schema.family import SPLITS
 from schema.registry import family_named
@@ -43,6 +43,9 @@ class FeedOptions:
             window_rows / block_rows blocks from all over the topic: smaller ones mix better and cost more jumps.
         rank: of this process among `world`.
         world: processes that share every batch.
+        least_rows: every global batch holds at least this many rows, so that as many ranks can share it. Rows that
+            cannot fill such a batch are dropped and counted in the log. None takes `world`, or what a loaded state has;
+            set it to let a later resume use more ranks.
         prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
         linger_s: in `follow` mode, how long rows may wait for more to come.
         together: in `follow` mode, how ranks agree on the offsets of each pass: every rank then has its share of each
@@ -60,9 +63,14 @@ class FeedOptions:
     block_rows: int = 2_048
     rank: int = 0
     world: int = 1
+    least_rows: int | None = None
     prefetch: int = 4
     linger_s: float = 1.0
     together: Together | None = None
+
+    def ranks(self, mode: str) -> int:
+        """Return how many ranks share each batch of a feed in this mode: 1 if each rank follows by itself."""
+        return self.world if mode == "snapshot" or self.together is not None else 1
 
 
 def check_options(spec: FeedSpec, options: FeedOptions) -> None:
@@ -85,11 +93,17 @@ def check_options(spec: FeedSpec, options: FeedOptions) -> None:
         )
     if not 0 <= options.rank < options.world:
         raise UsageError(f"rank {options.rank} is not one of {options.world}: ranks count from 0")
-    if spec.mode == "snapshot" and spec.batch_size is not None and spec.batch_size < options.world:
+    ranks = options.ranks(spec.mode)
+    if spec.least_rows < ranks:
         raise UsageError(
-            f"batch_size {spec.batch_size} leaves some of {options.world} ranks without rows: raise it to "
-            f"{options.world} or more"
+            f"least_rows {spec.least_rows} leaves some of {ranks} ranks without rows: raise it to {ranks} or more"
         )
+    if spec.batch_size is not None and spec.batch_size < ranks:
+        raise UsageError(
+            f"batch_size {spec.batch_size} leaves some of {ranks} ranks without rows: raise it to {ranks} or more"
+        )
+    if (fault := least_rows_fault(spec)) is not None:
+        raise UsageError(fault)
     if options.prefetch < 0 or options.linger_s < 0:
         raise UsageError("prefetch and linger_s must not be negative")
     check_sources(options.sources, spec.mode, spec.shuffle_seed is not None)

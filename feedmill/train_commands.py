@@ -41,6 +41,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "split": "train",
     "batch_size": None,
     "batch_tokens": _BATCH_TOKENS,
+    "least_rows": None,
     "max_tokens": _MAX_TOKENS,
     "seed": 0,
     "curriculum": _CURRICULUM,
@@ -59,6 +60,14 @@ def train_reduction_command(
     batch_tokens: Annotated[
         int | None,
         typer.Option(min=3, help=f"Tokens to a batch, over all ranks; {_BATCH_TOKENS} if no --batch-size is given."),
+    ] = None,
+    least_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Fewest terms of a batch; as many ranks can share it. Terms that cannot fill one are dropped.",
+            show_default="the number of ranks",
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=3, help="Longer terms are left out, and counted.", show_default=str(_MAX_TOKENS))
@@ -112,6 +121,7 @@ def train_reduction_command(
         "split": split,
         "batch_size": batch_size,
         "batch_tokens": batch_tokens,
+        "least_rows": least_rows,
         "max_tokens": max_tokens,
         "seed": seed,
         "curriculum": None if curriculum is None else parse_curriculum(curriculum),
@@ -127,7 +137,7 @@ def train_reduction_command(
     )
     with joined() as ranks:
         saved = ranks.from_first(lambda: saved_choices(saving.out)) if resume else {}
-        chosen = _chosen(given, saved, ranks)
+        chosen = chosen_settings(given, saved, ranks)
         options = TrainOptions(
             saving=saving,
             budget=_budget(steps, minutes, saved),
@@ -191,14 +201,31 @@ def parse_curriculum(text: str) -> list[list[float]]:
     return parsed
 
 
-def _chosen(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Return every setting: what is given, or else the checkpoint's, so that `--resume` alone goes on as before."""
+def chosen_settings(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Return every setting: what is given, or else the checkpoint's, so that `--resume` alone goes on as before.
+
+    Args:
+        given: the command's options by name; None for one that is not given.
+        saved: the checkpoint's settings; empty for a new run.
+        ranks: this process among the others of the run.
+
+    Raises:
+        UsageError: the checkpoint's batches may hold fewer rows than there are ranks.
+    """
     from consumers.reduction.options import bf16_is_fast
 
     standing = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), **saved}
     if given["batch_size"] is not None or given["batch_tokens"] is not None:
         standing |= {"batch_size": None, "batch_tokens": None}
     chosen = {name: standing[name] if value is None else value for name, value in given.items()}
+    if saved and given["least_rows"] is None and chosen["least_rows"] < ranks.world:
+        raise UsageError(
+            f"the run's batches hold at least {chosen['least_rows']} rows, too few for {ranks.world} ranks: resume "
+            f"with at most {chosen['least_rows']}, or begin a new run with --least-rows {ranks.world}"
+        )
+    if not saved and given["batch_size"] is None and given["batch_tokens"] is None:
+        # Every rank needs a row of each batch, the longest rows included.
+        chosen["batch_tokens"] = max(_BATCH_TOKENS, (chosen["least_rows"] or ranks.world) * chosen["max_tokens"])
     # A lesson that leaves out no more than the whole run does is none.
     lessons = [[share, tokens] for share, tokens in chosen["curriculum"] if tokens < chosen["max_tokens"]]
     return {**chosen, "curriculum": lessons}
@@ -232,6 +259,7 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, toget
         options=FeedOptions(
             max_tokens=chosen["max_tokens"],
             batch_tokens=chosen["batch_tokens"],
+            least_rows=chosen["least_rows"],
             bucket=True,
             rank=ranks.rank,
             world=ranks.world,

@@ -196,8 +196,8 @@ class Learning:
                         break
                     yield batch
         raise FeedError(
-            f"{', '.join(feed.topics)}: no rows of split {feed.spec.split} with at most {feed.max_tokens} tokens: "
-            "produce more, or raise the limit"
+            f"{', '.join(feed.topics)}: no rows of split {feed.spec.split} with at most {feed.max_tokens} tokens, "
+            f"or fewer than the {feed.spec.least_rows} of a batch: produce more, or raise the limit"
         )
 
     def _feeds_at(self) -> list[_FeedAt]:

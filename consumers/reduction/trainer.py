@@ -46,6 +46,7 @@ from consumers.reduction.held_out import HeldOut, Judgement, judging_split
 from consumers.reduction.learning import Learning
 from consumers.reduction.options import Lesson, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
+from consumers.sequence.spec import read_state
 from consumers.training.checkpoints import RunFolder, flush, newest_first
 from consumers.training.loss_log import NAME as LOSSES
 from consumers.training.loss_log import LossLog
@@ -130,13 +131,17 @@ def _disk(out: Path) -> Iterator[None]:
 
 
 def saved_choices(out: Path) -> dict[str, Any]:
-    """Return the settings that the newest checkpoint in a run's folder is bound to, by name, and its `budget`.
+    """Return the settings that the newest checkpoint in a run's folder is bound to, by name.
+
+    With them come its `budget`, and the `least_rows` of its feed.
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
+        FeedError: its feed's state cannot be read.
     """
     saved = read_trainer(_newest(out))
-    return {**saved["settings"], "budget": saved["budget"]}
+    least_rows = read_state(saved["feed"]).spec.least_rows
+    return {**saved["settings"], "budget": saved["budget"], "least_rows": least_rows}
 
 
 def _newest(out: Path) -> Path:

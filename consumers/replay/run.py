@@ -220,7 +220,9 @@ def _seen(
             batches = window.batches if made.batches is None else window.batches[: made.batches - given]
             given += len(batches)
             part = given / made.batches if made.batches else min(window.start.places[0].block / max(blocks, 1), 1)
-            rows = window.rows.select(wire)[np.concatenate(batches)]
+            # A window whose rows were all dropped has no batches.
+            order = np.concatenate([np.empty(0, dtype=np.int64), *batches])
+            rows = window.rows.select(wire)[order]
             yield RunProgress(number + part, _count(stretches), 0), rows, len(batches)
             if given == made.batches:
                 break

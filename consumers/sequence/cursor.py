@@ -40,6 +40,7 @@ class Cursor:
         window: number of the window in the pass.
         batch: batches of that window that were given.
         places: where the window begins, per source.
+        dropped: rows of earlier windows of this pass that were dropped, because they could not fill a batch.
         bounds: in `follow` mode the offsets of this pass, per source; a snapshot's are the same in every pass.
     """
 
@@ -48,5 +49,6 @@ class Cursor:
     phase: int = 0
     window: int = 0
     batch: int = 0
+    dropped: int = 0
     places: tuple[Place, ...] = field(default=())
     bounds: tuple[Bounds, ...] | None = None

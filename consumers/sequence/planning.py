@@ -74,15 +74,20 @@ class BatchShape:
         rows: at most this many rows to a batch; None for no limit but that of tokens.
         tokens: at most this many tokens to a batch, padding included: rows times the longest; None for no limit.
         bucket: put rows of similar length together, so that little of a batch is padding.
+        least_rows: at least this many rows to a batch. `rows`, and `tokens` over the longest row, must not be less.
     """
 
     rows: int | None
     tokens: int | None
     bucket: bool
+    least_rows: int = 1
 
 
 def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, order: Indices | None) -> list[Indices]:
-    """Return the row indices of each batch of a window; every row is in exactly one.
+    """Return the row indices of each batch of a window.
+
+    Every row is in exactly one batch, unless the rows cannot fill their batches with `shape.least_rows` each. Then the
+    rows of the last batch are dropped.
 
     Args:
         tokens: (N,) length of each row in tokens.
@@ -99,7 +104,8 @@ def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, 
         order = order[_by_length(tokens[order])]
     ends = np.empty(count, dtype=np.int64)
     cuts = ends[: _cut(tokens[order], count if shape.rows is None else shape.rows, shape.tokens or 0, ends)]
-    batches = np.split(order, cuts[:-1]) if count else []
+    cuts = _filled_up(cuts, shape.least_rows)
+    batches = np.split(order[: cuts[-1]], cuts[:-1]) if len(cuts) else []
     if shape.bucket and seeds is not None:
         batches = [batches[index] for index in permutation(len(batches), *seeds, len(batches))]
     return batches
@@ -109,6 +115,25 @@ def _by_length(tokens: npt.NDArray[np.int64]) -> Indices:
     """Return the stable order of lengths; numpy sorts 16-bit numbers by their digits, many times as fast."""
     narrow = tokens.astype(np.uint16) if tokens.max(initial=0) < 1 << 16 else tokens
     return np.argsort(narrow, kind="stable")
+
+
+def _filled_up(ends: Indices, least_rows: int) -> Indices:
+    """Return where batches end once each has at least `least_rows` rows.
+
+    Only the last batch can have fewer, because `_cut` ends the others when they are full. It takes the rows that it
+    lacks from the batch before it, which may take rows from the one before that. If all batches together have too few
+    rows, the last batch is left out: `_cut` makes as few batches as possible, so its rows fit nowhere else.
+
+    Args:
+        ends: (K,) where each batch ends, increasing.
+        least_rows: at least 1.
+    """
+    moved = ends.copy()
+    for batch in range(len(ends) - 1, 0, -1):
+        if moved[batch] - moved[batch - 1] >= least_rows:
+            return moved
+        moved[batch - 1] = moved[batch] - least_rows
+    return moved if len(ends) and moved[0] >= least_rows else ends[:-1]
 
 
 @compiled

@@ -1,7 +1,8 @@
 """What decides a feed's global sequence of batches: sources with fixed offsets, filters, order and sizes, all as data.
 
 A spec and a `Cursor` are a feed's state and, with the passes made before, a run's manifest: both are plain JSON. The
-number of ranks and of workers is in neither, for the sequence does not depend on them.
+number of ranks and of workers is in neither, because the sequence does not depend on them. `least_rows` limits how many
+ranks can share it.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class FeedSpec:
     Attributes:
         schema_version: of the family's columns.
         where: the filter.
+        least_rows: every batch holds at least this many rows; states that lack it were saved with 1.
     """
 
     family: str
@@ -94,6 +96,7 @@ class FeedSpec:
     bucket: bool
     where: Predicate | None
     curriculum: Curriculum | None
+    least_rows: int = 1
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -199,9 +202,11 @@ def faults(state: FeedState) -> Iterator[str]:
         yield f"the number {outside:.3g} is beyond 64 bits"
     if spec.split not in (None, *SPLITS):
         yield f"the split {spec.split!r} is unknown"
-    sizes = (spec.max_tokens, spec.block_rows, spec.window_rows, spec.window_bytes)
+    sizes = (spec.max_tokens, spec.block_rows, spec.window_rows, spec.window_bytes, spec.least_rows)
     if min(*sizes, spec.batch_size or 1, spec.batch_tokens or 1) < 1 or spec.batch_size == 0 or spec.batch_tokens == 0:
         yield "a size is below 1"
+    if (fault := least_rows_fault(spec)) is not None:
+        yield fault
     if not 1 <= len(spec.sources) <= 255 or len(cursor.places) not in (0, len(spec.sources)):
         yield "it has a wrong number of sources or places"
     if not all(0 < source.weight < float("inf") for source in spec.sources):
@@ -218,12 +223,26 @@ def faults(state: FeedState) -> Iterator[str]:
         kind = family_named(spec.family).wire.get(spec.curriculum.column)
         if kind is None or not kind.is_numeric():
             yield f"the curriculum's column {spec.curriculum.column!r} is not a numeric one"
-    if not 0 <= cursor.phase < spec.phases or min(cursor.epoch, cursor.batches, cursor.window, cursor.batch) < 0:
+    counts = (cursor.epoch, cursor.batches, cursor.window, cursor.batch, cursor.dropped)
+    if not 0 <= cursor.phase < spec.phases or min(counts) < 0:
         yield "the cursor is outside the passes"
     if any(min(place.round, place.block, place.row, place.too_long) < 0 for place in cursor.places):
         yield "a place is below 0"
     if any(not 0 <= made.first <= made.last or made.batches == 0 for made in state.passes):
         yield "a pass is below 0, or empty"
+
+
+def least_rows_fault(spec: FeedSpec) -> str | None:
+    """Return why batches of the spec could not hold `least_rows` rows; None if they can."""
+    least = spec.least_rows
+    if spec.batch_size is not None and spec.batch_size < least:
+        return f"batch_size {spec.batch_size} is less than least_rows {least}: raise batch_size to {least} or more"
+    if least > 1 and spec.batch_tokens is not None and spec.batch_tokens < least * spec.max_tokens:
+        return (
+            f"batch_tokens {spec.batch_tokens} cannot hold {least} rows of max_tokens {spec.max_tokens}: raise "
+            f"batch_tokens to {least * spec.max_tokens}, or lower max_tokens to {spec.batch_tokens // least}"
+        )
+    return None
 
 
 def _numbers(value: Any) -> Iterator[int]:

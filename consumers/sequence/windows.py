@@ -6,7 +6,7 @@ One pass goes through these steps, and each follows from the spec and the cursor
 2. Streams. Each source gives its rows in the order of its blocks (`blocks`).
 3. Windows. The sources fill a window with exact shares (`mixing`). A window that a source could not fill is
    the phase's last.
-4. Batches. The window is shuffled, bucketed and cut (`planning`).
+4. Batches. The window is shuffled, bucketed and cut (`planning`). Rows that cannot fill a batch are dropped.
 
 Nothing here knows of ranks, workers or tensors.
 """
@@ -47,12 +47,14 @@ class Window:
         batches: row indices of each batch, in the order of the sequence.
         start: the cursor before the window's first batch, whatever batch the pass begins with.
         too_long: rows of the pass left out for their length, up to the window's end.
+        dropped: rows of the pass, up to the window's end, that are in no batch because they could not fill one.
     """
 
     rows: pl.DataFrame
     batches: list[Indices]
     start: Cursor
     too_long: int
+    dropped: int
 
     def after(self, batch: int) -> Cursor:
         """Return the cursor after the window's batch of that index."""
@@ -64,7 +66,7 @@ def window_rows(spec: FeedSpec) -> int:
     """Return how many rows a full window of the feed has: whole batches, where batches are cut by rows."""
     plain = spec.shuffle_seed is None and not spec.bucket and len(spec.sources) == 1
     if spec.batch_tokens is not None or spec.batch_size is None:
-        return _PLAIN_WINDOW_ROWS if plain else spec.window_rows
+        return max(_PLAIN_WINDOW_ROWS if plain else spec.window_rows, spec.least_rows)
     wanted = _PLAIN_WINDOW_BATCHES * spec.batch_size if plain else spec.window_rows
     return max(wanted // spec.batch_size, 1) * spec.batch_size
 
@@ -138,8 +140,9 @@ def _phase_windows(
             del pieces
             if rows.height:
                 batches = _plan(spec, start, rows, found)
-                yield Window(rows, batches, start, sum(stream.too_long for stream in streams))
-                start = replace(start, window=start.window + 1, batches=start.batches + len(batches))
+                dropped = start.dropped + rows.height - sum(map(len, batches))
+                yield Window(rows, batches, start, sum(stream.too_long for stream in streams), dropped)
+                start = replace(start, window=start.window + 1, batches=start.batches + len(batches), dropped=dropped)
             # Not two windows at once: the next one is read without it.
             del rows
             if not full:
@@ -158,7 +161,8 @@ def _filled(
     taken: list[list[pl.DataFrame]] = [[] for _ in streams]
     whole = sum(wanted)
     # A window that ends early still holds whole batches, unless several sources share them.
-    unit = spec.batch_size if spec.batch_size and spec.batch_tokens is None and len(streams) == 1 else 1
+    whole_batches = spec.batch_size if spec.batch_tokens is None and len(streams) == 1 else None
+    unit = whole_batches or spec.least_rows
     rows = held_bytes = 0
     step = _FIRST_STEP_ROWS
     while rows < whole:
@@ -191,5 +195,5 @@ def _first(pieces: list[pl.DataFrame], rows: int) -> list[pl.DataFrame]:
 
 def _plan(spec: FeedSpec, start: Cursor, rows: pl.DataFrame, found: list[int]) -> list[Indices]:
     seeds = None if spec.shuffle_seed is None else (spec.shuffle_seed, start.epoch, start.window)
-    shape = BatchShape(spec.batch_size, spec.batch_tokens, spec.bucket)
+    shape = BatchShape(spec.batch_size, spec.batch_tokens, spec.bucket, spec.least_rows)
     return plan(rows[TOKENS].to_numpy(), shape, seeds, interleaved(found) if len(found) > 1 else None)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import polars as pl
 import pytest
@@ -401,6 +402,97 @@ def test_wrong_arguments_are_told_before_a_broker_is_asked(arguments: dict[str, 
         Feed(nowhere, "reduction", **arguments)  # type: ignore[arg-type]
     with pytest.raises(UnknownFamilyError):
         Feed(nowhere, "reductions")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            {"batch_size": 7, "options": FeedOptions(world=8)},
+            "^batch_size 7 leaves some of 8 ranks without rows: raise",
+        ),
+        ({"options": FeedOptions(world=8, least_rows=7)}, "^least_rows 7 leaves some of 8 ranks without rows: raise"),
+        ({"options": FeedOptions(least_rows=0)}, "^least_rows 0 leaves some of 1 ranks without rows: raise"),
+        ({"batch_size": 7, "options": FeedOptions(least_rows=8)}, "^batch_size 7 is less than least_rows 8: raise"),
+        (
+            {"options": FeedOptions(batch_tokens=4096, world=8)},
+            "^batch_tokens 4096 cannot hold 8 rows of max_tokens 2050: raise batch_tokens to 16400, or lower "
+            "max_tokens to 512$",
+        ),
+    ],
+)
+def test_batches_that_would_leave_a_rank_without_rows_are_refused(arguments: dict[str, Any], told: str) -> None:
+    nowhere = Connection(settings=None, servers="127.0.0.1:1")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=told):
+        Feed(nowhere, "reduction", **arguments)
+
+
+# Rows to a batch, options, and how many rows are dropped.
+EIGHT_RANKS: dict[str, tuple[int | None, FeedOptions, int]] = {
+    "a last batch of 5 rows": (79, FeedOptions(), 0),
+    "a last window without a batch": (8, FeedOptions(where="size >= 7", window_rows=8), 6),
+    "tokens": (None, FeedOptions(batch_tokens=800, max_tokens=100, window_rows=43, bucket=True), 0),
+    "windows of few rows": (None, FeedOptions(batch_tokens=800, max_tokens=100, window_rows=1), 0),
+    "windows of few bytes": (None, FeedOptions(batch_tokens=8000, max_tokens=100, window_bytes=1, least_rows=70), 64),
+    "phases of 0, 2, 4, 10, 88 and 296 rows": (
+        16,
+        FeedOptions(curriculum=Curriculum(column="size", edges=(5, 7, 9, 12, 25)), bucket=True),
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", EIGHT_RANKS)
+def test_each_of_eight_ranks_has_rows_of_every_batch_and_dropped_rows_are_told(
+    connection: Connection, rows: pl.DataFrame, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    batch_size, options, dropped = EIGHT_RANKS[way]
+
+    def ranks() -> list[Feed]:
+        own = [dataclasses.replace(options, rank=rank, world=8) for rank in range(8)]
+        return [
+            Feed(connection, "reduction", split=None, batch_size=batch_size, shuffle_seed=1, options=each)
+            for each in own
+        ]
+
+    feeds = ranks()
+    with caplog.at_level(logging.WARNING, "feedmill.feed"):
+        shares = [list(feed) for feed in feeds]
+    steps = list(zip(*shares, strict=True))
+    assert steps
+    assert all(len(share) for step in steps for share in step)
+    least = options.least_rows or 8
+    assert all(sum(map(len, step)) == step[0].global_rows >= least for step in steps)
+    given_ids = [number for share in shares for number in ids(share)]
+    assert len(set(given_ids)) == len(given_ids)
+    selected = rows if options.where is None else rows.filter(pl.col("size") >= 7)
+    assert len(given_ids) + dropped == selected.height - shares[0][-1].too_long
+    told = [line for line in caplog.messages if "were dropped" in line]
+    # Rank 0 speaks for all.
+    assert len(told) == (dropped > 0)
+    assert all(
+        f": {dropped} rows were dropped, because they could not fill a batch of least_rows {least}" in line
+        for line in told
+    )
+
+    # A resumed run counts what was dropped before it, and goes on on fewer ranks.
+    first = ranks()[0]
+    begun = list(itertools.islice(first, len(steps) // 2))
+    alone = Feed(
+        connection,
+        "reduction",
+        split=None,
+        batch_size=batch_size,
+        shuffle_seed=1,
+        options=dataclasses.replace(options, world=1),
+    )
+    alone.load_state_dict(first.state_dict())
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "feedmill.feed"):
+        rest = [batch.hex_ids for batch in alone]
+    assert len(begun) + len(rest) == len(steps)
+    assert [ids_of[::8] for ids_of in rest] == [step[0].hex_ids for step in steps[len(begun) :]]
+    assert [line for line in caplog.messages if "were dropped" in line] == told
 
 
 @hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -72,6 +72,55 @@ def test_a_token_budget_holds_with_padding_and_is_used(
             assert (len(batch) + 1) * wider > budget or len(batch) == most_rows
 
 
+@given(
+    lengths,
+    st.integers(1, 12),
+    st.none() | st.integers(0, 30),
+    st.none() | st.integers(0, 2000),
+    seeds,
+    st.booleans(),
+)
+def test_every_batch_has_the_least_rows_and_only_what_fits_no_batch_is_dropped(
+    tokens: np.ndarray,
+    least: int,
+    more_rows: int | None,
+    more_tokens: int | None,
+    seed: tuple[int, ...] | None,
+    bucket: bool,
+) -> None:
+    most_rows = None if more_rows is None else least + more_rows
+    budget = None if more_tokens is None else least * 300 + more_tokens
+    batches = plan(tokens, BatchShape(most_rows, budget, bucket, least), seed, None)
+    assert all(least <= len(batch) <= (most_rows or len(tokens)) for batch in batches)
+    assert all(len(batch) * tokens[batch].max() <= (budget or np.inf) for batch in batches)
+    given_rows = [row for batch in batches for row in batch.tolist()]
+    assert len(given_rows) == len(set(given_rows))
+    assert set(given_rows) <= set(range(len(tokens)))
+    usual = plan(tokens, BatchShape(most_rows, budget, bucket), seed, None)
+    dropped = len(tokens) - len(given_rows)
+    # A greedy cut makes as few batches as there can be, so rows are dropped only if those cannot all be filled.
+    assert dropped == (min(map(len, usual)) if usual and len(tokens) < least * len(usual) else 0)
+    assert len(batches) == len(usual) - (dropped > 0)
+    if all(len(batch) >= least for batch in usual):
+        assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in usual]
+    if seed is None and not bucket:
+        # Rows that are given keep their order, and the dropped ones are the last.
+        assert given_rows == list(range(len(given_rows)))
+
+
+def test_a_short_last_batch_takes_rows_from_those_before_it() -> None:
+    def sizes(rows: int, most: int, least: int) -> list[int]:
+        return [len(batch) for batch in plan(np.full(rows, 9), BatchShape(most, None, False, least), None, None)]
+
+    assert sizes(35, 16, 8) == [16, 11, 8]
+    # Two batches have to give rows.
+    assert sizes(27, 12, 8) == [11, 8, 8]
+    # 15 rows are too many for one batch, and too few for two.
+    assert sizes(15, 12, 8) == [12]
+    assert sizes(7, 12, 8) == []
+    assert sizes(0, 12, 8) == []
+
+
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=4))
 def test_interleaving_spreads_every_group_evenly(counts: list[int]) -> None:
     order = interleaved(counts)

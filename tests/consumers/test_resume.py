@@ -180,12 +180,16 @@ def test_wherever_it_stops_it_goes_on_there(
     assert begun + rest == whole
 
 
-@pytest.mark.parametrize("way", ["bucketed", "tokens", "mixed"])
+# Budgets that hold four of the longest rows.
+RANKED: dict[str, dict[str, Any]] = {"bucketed": {}, "tokens": {"batch_tokens": 1200}, "mixed": {}}
+
+
+@pytest.mark.parametrize("way", RANKED)
 def test_one_two_and_four_ranks_take_the_same_global_sequence(
     connection: Connection, rows: pl.DataFrame, old: pl.DataFrame, way: str
 ) -> None:
     def rank(number: int, world: int, state: dict[str, Any] | None = None) -> Feed:
-        made = feed(connection, WAYS[way], rank=number, world=world)
+        made = feed(connection, {**WAYS[way], **RANKED[way]}, rank=number, world=world, least_rows=4)
         return made if state is None else on(made, state)
 
     alone = [batch.hex_ids for batch in rank(0, 1)]
@@ -207,6 +211,25 @@ def test_one_two_and_four_ranks_take_the_same_global_sequence(
     begun += [dealt_back(next(each) for each in iterators) for _ in range(len(alone) // 2)]
     rest = [batch.hex_ids for batch in rank(0, 1, saved(two[1]))]
     assert begun + rest == alone
+
+
+def test_a_state_whose_batches_hold_fewer_rows_than_there_are_ranks_is_refused(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
+    state = saved(feed(connection, WAYS["shuffled"], rank=1, world=2))
+    assert state["spec"]["least_rows"] == 2
+    # States of builds that knew no such limit.
+    older = {**state, "spec": {name: value for name, value in state["spec"].items() if name != "least_rows"}}
+    for held, most in ((state, 2), (older, 1)):
+        line = rf"^the state's batches hold at least {most} rows, too few for 4 ranks: resume with at most {most}, or"
+        with pytest.raises(FeedError, match=line):
+            feed(connection, WAYS["shuffled"], world=4).load_state_dict(held)
+        feed(connection, WAYS["shuffled"], world=most).load_state_dict(held)
+    with pytest.raises(FeedError, match="saved with least rows 2, and this feed has 4"):
+        feed(connection, WAYS["shuffled"], least_rows=4).load_state_dict(state)
+    state["spec"]["least_rows"] = 17
+    with pytest.raises(FeedError, match="batch_size 16 is less than least_rows 17"):
+        feed(connection, WAYS["shuffled"]).load_state_dict(state)
 
 
 def dealt_back(batches: Iterable[Batch]) -> list[str]:

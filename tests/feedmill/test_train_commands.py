@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker.clients import Connection
 from consumers.training.loss_log import read_losses
-from feedmill.train_commands import parse_curriculum
+from consumers.training.ranks import Ranks
+from feedmill.train_commands import chosen_settings, parse_curriculum
 from schema.errors import UsageError
 from tests import reductions
 from tests.consumers.records import write
@@ -48,6 +50,8 @@ def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> 
         (2, "batch_size 8, and 9 is asked for", ("--resume", "--batch-size", "9")),
         (2, "split train, and test is asked for", ("--resume", "--split", "test")),
         (2, "seed 0, and 7 is asked for", ("--resume", "--seed", "7")),
+        (2, "batch_size 8 is less than least_rows 9: raise batch_size", ("--batch-size", "8", "--least-rows", "9")),
+        (1, "saved with least rows 1, and this feed has 3: give", ("--resume", "--least-rows", "3")),
         (2, "is no curriculum", ("--curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
@@ -83,6 +87,30 @@ def test_a_lesson_longer_than_the_run_is_left_out(taught: Command, tmp_path: Pat
     out = tmp_path / "model"
     assert taught("train", "reduction", "--steps", "2", *SHORT, "--curriculum", "0.5:60", "--out", str(out))[0] == 0
     assert json.loads((out / "step-00000002" / "trainer.json").read_text())["settings"]["curriculum"] == []
+
+
+def settings_of(world: int, saved: dict[str, Any], **given: Any) -> dict[str, Any]:
+    names = ("split", "batch_size", "batch_tokens", "least_rows", "max_tokens", "seed", "curriculum", "mode")
+    return chosen_settings(dict.fromkeys(names) | given, saved, Ranks(world=world))
+
+
+def test_the_usual_token_budget_holds_a_longest_row_for_every_rank() -> None:
+    found = [settings_of(world, {})["batch_tokens"] for world in (1, 2, 8)]
+    assert found == [4096, 2 * 2050, 8 * 2050]
+    assert settings_of(1, {}, least_rows=8)["batch_tokens"] == 8 * 2050
+    assert settings_of(8, {}, max_tokens=100)["batch_tokens"] == 4096
+    assert settings_of(8, {}, batch_size=64)["batch_tokens"] is None
+
+
+def test_a_run_is_not_resumed_on_more_ranks_than_its_batches_hold_rows() -> None:
+    saved = {"batch_tokens": 4100, "least_rows": 2}
+    for world in (1, 2):
+        assert (settings_of(world, saved)["batch_tokens"], settings_of(world, saved)["least_rows"]) == (4100, 2)
+    line = (
+        "^the run's batches hold at least 2 rows, too few for 4 ranks: resume with at most 2, or begin a new run with"
+    )
+    with pytest.raises(UsageError, match=line):
+        settings_of(4, saved)
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5:x", "0.6:30,0.5:60", "0:30", "1:30", "", "0.5:30:60"])

@@ -139,7 +139,8 @@ def test_an_interrupt_ends_a_run_in_order(clean: Connection, tmp_path: Path) -> 
 def test_two_ranks_learn_as_one_does_and_one_goes_on_where_two_were(
     clean: Connection, here: Here, tmp_path: Path
 ) -> None:
-    more = ["--steps", str(STEPS), *ARGUMENTS]
+    # Two ranks need two rows of every batch, and batches are to be the same on one.
+    more = ["--steps", str(STEPS), "--least-rows", "2", *ARGUMENTS]
     alone = here(tmp_path / "alone", *more)
     out = tmp_path / "ranks"
     with training(clean, out, *more, ranks=2) as (process, log):
@@ -179,7 +180,7 @@ def test_ranks_that_follow_learn_as_one_does_and_go_on_after_a_kill(connection: 
         for part in parts
     ]
     after_first, after_second, after_all = batches[0], sum(batches[:2]), sum(batches)
-    more = ["--follow", "--steps", str(after_all - 2), *ARGUMENTS]
+    more = ["--follow", "--steps", str(after_all - 2), "--least-rows", "2", *ARGUMENTS]
     one, two = tmp_path / "one", tmp_path / "two"
     write(connection, parts[0], rows_per_record=256)
     with training(connection, one, *more) as (alone, alone_log):
