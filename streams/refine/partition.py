@@ -274,7 +274,8 @@ class PartitionRefiner:
         if self.is_dead:
             return None
         faults = await asyncio.to_thread(judge.faults_of, records)
-        await self._rebuild()
+        # A commit is answered before its markers are written; clean is whole once the partition is open again.
+        await self._reopen()
         await self._commit_each(records, faults)
         return None
 

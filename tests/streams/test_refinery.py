@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
 from broker.clients import Connection
+from broker.kept_clients import kept_clients
 from broker.topics import ensure_topics
 from schema.reduction import FAMILY
 from schema.settings import Settings
@@ -130,3 +131,43 @@ def test_a_partition_is_ready_after_records_that_were_judged_alone(
 
     run(work)
     assert workers.check_accounts(ready)["rows_clean"] == 2 * ROWS
+
+
+def test_what_was_committed_just_before_a_fault_is_remembered_after_it(
+    ready: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit is answered before its markers are written, and clean is read only as far as they are."""
+    rounds = 12
+    rows = rows_of(PARTITION, rounds * ROWS, 2, first=10_000)
+    send_raw(ready, [rows.slice(number // 2 * ROWS, ROWS) for number in range(2 * rounds)])
+    records = raw_records(ready)[RECORDS:]
+    judge = judging.judge
+    fails = False
+
+    def breaks(*arguments: Any) -> Any:
+        nonlocal fails
+        if fails:
+            fails = False
+            raise ZeroDivisionError("once")
+        return judge(*arguments)
+
+    monkeypatch.setattr(judging, "judge", breaks)
+    # Nothing is found at fault when it is judged again.
+    monkeypatch.setattr(judging.Judge, "faults_of", lambda *_: {})
+
+    async def work() -> None:
+        nonlocal fails
+        told = Told(kept)
+        await told.refinery.assign(frozenset([PARTITION]), 1)
+        await told.refinery.refine(raw_records(ready)[:RECORDS])
+        for number in range(rounds):
+            await told.refinery.refine([records[2 * number]])
+            fails = True
+            await told.refinery.refine([records[2 * number + 1]])
+        await told.refinery.close()
+        assert told.deaths == []
+
+    with kept_clients(ready) as kept:
+        run(work)
+    sums = workers.check_accounts(ready)
+    assert (sums["rows_clean"], sums["rows_rejected"]) == ((2 + rounds) * ROWS, (2 + rounds) * ROWS)
