@@ -126,6 +126,7 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
         # Before its first seek a partition has no place to be read from.
         readable = {tp for tp in active_partitions if tp in self._next and tp not in self.held}
         if not readable:
+            self.note_alive()
             await asyncio.sleep(_NOTHING_TO_READ_S)
             return {}
         try:
@@ -147,6 +148,15 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
         for tp, records in found.items():
             self._chain(tp, records)
         return dict(found)
+
+    def note_alive(self) -> None:
+        """Have the client know that somebody would fetch if there were anything to fetch from.
+
+        It leaves the group when nobody has fetched for `_MAX_POLL_INTERVAL_MS`, and does not join again.
+        """
+        # The client is pinned, and this part has no name.
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass
 
     def _try_held_again(self) -> None:
         for tp, held in list(self.held.items()):
@@ -261,6 +271,12 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
     def held(self) -> Mapping[TP, Held]:
         """The partitions that wait at a record which cannot be read."""
         return dict(self._thread.held)
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109  the base class's signature
+        # Without partitions Faust fetches nothing. A worker that waits for others to go must stay in the group.
+        if self.flow_active and not self._get_active_partitions():
+            self._thread.note_alive()
+        return await super()._wait_next_records(timeout)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         return True

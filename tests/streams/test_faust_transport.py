@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from types import SimpleNamespace
@@ -14,10 +15,12 @@ from aiokafka.structs import TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
 from broker.clients import Connection
+from broker.holdups import member_count
 from broker.topics import ensure_topics, topic_name
 from schema.record import RAW
 from schema.reduction import FAMILY
-from streams.faust_transport import PositionedThread
+from streams import faust_transport
+from streams.faust_transport import PositionedConsumer, PositionedThread
 
 RECORDS = 30
 Work = Callable[[PositionedThread, aiokafka.AIOKafkaConsumer, TopicPartition], Coroutine[Any, Any, None]]
@@ -161,3 +164,35 @@ def test_a_position_that_is_no_longer_in_the_topic_is_opened_again(connection: C
         assert [record.offset for record in records] == [RECORDS - 1]
 
     run(connection, topic, work)
+
+
+def test_a_worker_with_nothing_to_fetch_from_stays_in_the_group(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker more than there are partitions is there to take over; the client leaves the group if none fetches."""
+    monkeypatch.setattr(faust_transport, "_MAX_POLL_INTERVAL_MS", 2_000)
+    group = f"{topic}.workers"
+
+    async def all_of_it() -> None:
+        thread = PositionedThread.__new__(PositionedThread)
+        thread.app = SimpleNamespace(conf=SimpleNamespace(id=group))
+        consumer = thread._create_worker_consumer(SimpleNamespace(connection=connection))
+        thread._consumer = consumer
+        positioned = PositionedConsumer.__new__(PositionedConsumer)
+        positioned._thread, positioned.app = thread, SimpleNamespace(client_only=False)
+        positioned._active_partitions, positioned.not_waiting_next_records = set(), asyncio.Event()
+        monkeypatch.setattr(PositionedConsumer, "sleep", lambda _, seconds: asyncio.sleep(seconds))
+        await consumer.start()
+        try:
+            consumer.subscribe([topic])
+            deadline = time.monotonic() + 60
+            while not await asyncio.to_thread(member_count, connection, group):
+                assert time.monotonic() < deadline
+            until = time.monotonic() + 6
+            while time.monotonic() < until:
+                assert await positioned._wait_next_records(1.0) == ({}, set())
+            assert await asyncio.to_thread(member_count, connection, group) == 1
+        finally:
+            await consumer.stop()
+
+    asyncio.run(all_of_it())
