@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 _STOP_WITHIN_S = 20.0
 # Fetched records waiting in memory for their turn, per agent: a few groups' worth.
 _BUFFERED_RECORDS = 128
+# How long Faust waits for partitions to be opened. Where Kafka has forgotten a position, the ledger is read for it.
+# Once Faust has given up, it never lets records flow again.
+_OPEN_WITHIN_S = 600.0
 
 
 @dataclass
@@ -97,6 +100,7 @@ class RefineWorker:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._is_member = False
+        self._openings: set[asyncio.Task[Mapping[TP, int]]] = set()
         self._refineries = {
             topic_name(self._settings, family.name, RAW): Refinery(connection, family, self._progressed, self._died)
             for family in families
@@ -170,6 +174,7 @@ class RefineWorker:
             topic_allow_declare=False,
             topic_disable_leader=True,
             stream_buffer_maxsize=_BUFFERED_RECORDS,
+            broker_request_timeout=_OPEN_WITHIN_S,
             broker_session_timeout=self._settings.session_timeout_s,
             broker_heartbeat_interval=self._settings.session_timeout_s / 3,
         )
@@ -200,8 +205,19 @@ class RefineWorker:
         app.agent(source, name=f"refine-{refinery.family.name}", concurrency=1)(refine)
 
     async def _assigned(self, assigned: frozenset[TP], generation: int) -> Mapping[TP, int]:
+        # Faust cancels whoever waits when it has waited long, or the group changes again; a partition that is cancelled
+        # while it is opened is dead. The next assignment waits for this one at the refineries' locks.
+        opening = asyncio.create_task(self._opened(assigned, generation))
+        self._openings.add(opening)
+        opening.add_done_callback(self._openings.discard)
+        return await asyncio.shield(opening)
+
+    async def _opened(self, assigned: frozenset[TP], generation: int) -> Mapping[TP, int]:
         positions: dict[TP, int] = {}
         for topic, refinery in self._refineries.items():
+            if self._stop.is_set():
+                # What is opened once the worker leaves would fence its next owner.
+                break
             mine = frozenset(partition.partition for partition in assigned if partition.topic == topic)
             try:
                 found = await refinery.assign(mine, generation)
