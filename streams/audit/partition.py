@@ -76,6 +76,9 @@ def audit_partition(number: int, extent: Extent, position: int, entries: Entries
     refined = max(position, int(current[-1]) + 1 if current.size else 0)
     result = PartitionAudit(raw_records=raw.size, entries=entries.offsets.size)
     _one_to_one(result, raw, current, extent, refined)
+    # Nobody can tell which offsets hold records in what cannot be read, so each of them was given an entry.
+    told = entries.offsets[entries.is_current & (entries.skipped == 0)]
+    _without_record(result, raw, told, extent)
     wrong = np.flatnonzero(~entries.is_balanced)
     if wrong.size:
         sums = ", ".join(f"{name} {entries.counts[name][wrong[0]]:,}" for name in ROW_COUNTS)
@@ -107,6 +110,10 @@ def _one_to_one(
     if again.size:
         extra = int(times[times > 1].sum()) - again.size
         result.fault(DOUBLED, extra, int(again[0]), f"the record has {times[times > 1][0]} ledger entries")
+
+
+def _without_record(result: PartitionAudit, raw: NDArray[np.int64], entries: NDArray[np.int64], extent: Extent) -> None:
+    once = np.unique(entries)
     # Of records that retention removed, the entries remain.
     unknown = once[(once >= extent.begin) & ~np.isin(once, raw, assume_unique=True)]
     if unknown.size:

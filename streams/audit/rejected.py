@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from schema.dead_letter import is_dead_letter, rejected_rows
+from schema.dead_letter import REASON_HEADER, is_dead_letter, rejected_rows
 from schema.family import Family
+from schema.ledger import SKIPPED
 from schema.record import REJECTED
 from streams.audit.found import Found
 from streams.audit.scan import decode_batch, header, source_of
@@ -33,7 +34,8 @@ class RejectedLog:
             source = self._source_of_letter(letter)
             if source is None:
                 self.foreign += 1
-            else:
+            elif header(letter, REASON_HEADER) != SKIPPED.encode():
+                # One letter stands for all that was skipped; `Entries.skipped` is not looked for here.
                 self.found.add(source, rejected_rows(letter.value, letter.headers))
         kept = {id(letter) for letter in letters}
         batch = decode_batch([record for record in records if id(record) not in kept], self._ce_type, _COLUMNS)

@@ -133,6 +133,10 @@ class RefinedTopics:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
+    def moved(self, partition: int, position: int) -> None:
+        """Take note that somebody else has moved a position."""
+        self._positions[partition] = position
+
     def audited(self) -> AuditReport:
         """Audit what was written."""
         self.settle()

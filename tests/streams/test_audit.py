@@ -18,6 +18,7 @@ from schema.reduction import FAMILY
 from streams.audit.report import AuditReport
 from streams.audit.run import audit
 from streams.coverage.client import open_coverage
+from streams.skip import skip
 from tests.streams.refined import RefinedTopics, coverage_of, rows_of
 
 NONE = pl.DataFrame(schema=FAMILY.wire)
@@ -220,6 +221,19 @@ def test_lost_and_skipped_records_that_the_ledger_tells_of_are_no_faults(topics:
     assert faults(report) == {}
     assert report.ok
     assert report.rows["rows_lost"] == lost
+
+
+def test_a_marker_within_what_was_skipped_is_no_fault(topics: RefinedTopics) -> None:
+    skipped = topics.raw(rows_of(3, 40).tail(1), partition=3)
+    topics.raw(rows_of(3, 41).tail(1), partition=3)
+    topics.settle()
+    # The offset after the record holds the marker of its transaction.
+    report = skip(topics.connection, FAMILY, 3, skipped + 2)
+    assert report.begin < skipped < report.end - 1
+    topics.moved(3, skipped + 2)
+    audited = topics.audited()
+    assert faults(audited) == {}
+    assert audited.waiting == 1
 
 
 def test_entries_of_a_deleted_raw_topic_are_not_held_against_the_new_one(topics: RefinedTopics) -> None:
