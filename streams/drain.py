@@ -138,7 +138,7 @@ def _what_is_left(
 ) -> str:
     """Return what keeps the family from being drained, and what to do: in this order,
 
-    an open transaction, for nothing after it can be read; no worker; workers that do not move; too little time.
+    an open transaction, because nothing after it can be read; no worker; workers that do not move; too little time.
     """
     stage, left = (RAW, progress.raw) if progress.raw else (LEDGER, progress.ledger)
     listed = ", ".join(f"{count} in partition {partition}" for partition, count in sorted(left.items()))
@@ -149,10 +149,10 @@ def _what_is_left(
     if opened:
         more = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
         return f"{line}; readers wait for {opened[0]}{more}: end that producer, or wait until Kafka aborts it"
-    members = member_count(connection, worker_group(connection.settings))
-    if members == 0:
-        return f"{line}; no worker runs: start `feedmill worker`"
     if still_s >= min(_STILL_S, timeout_s):
+        members = member_count(connection, worker_group(connection.settings))
+        if members == 0:
+            return f"{line}; no worker runs: start `feedmill worker`"
         who = "the workers" if members is None else f"{members} worker(s) of the group"
         return (
             f"{line}; refining did not move for {still_s:.0f} s though {who} may run: see their logs, `feedmill doctor`"

@@ -5,6 +5,7 @@ A broker that cannot start fails the tests that need it; nothing is skipped for 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import uuid
@@ -46,6 +47,11 @@ try:
 finally:
     embedded.stop(settings)
 """
+
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Under nohup; commands that are tested would inherit it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

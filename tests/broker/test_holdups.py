@@ -40,7 +40,8 @@ def test_drain_says_that_no_worker_runs_only_where_none_does(connection: Connect
     assert member_count(connection, worker_group(connection.settings)) == 0
     with pytest.raises(DrainTimeoutError, match="no worker runs: start `feedmill worker`"):
         drain(connection, "reduction", 0.5)
-    with closing(connection.consumer(group_id=worker_group(connection.settings))) as member:
+    group = worker_group(connection.settings)
+    with closing(connection.consumer(group_id=group, auto_offset_reset="earliest")) as member:
         member.subscribe([raw])
         for _ in range(100):
             member.poll(timeout_ms=100)

@@ -293,6 +293,7 @@ def test_the_ledger_can_be_replayed(connection: Connection, tmp_path: Path, endi
     entries = pl.DataFrame(
         {
             "source_partition": [1, 1],
+            "source_topic_id": ["t", None],
             "source_offset": [4, 5],
             "source_time": [MOMENT, MOMENT],
             "run": ["r", None],
@@ -302,6 +303,7 @@ def test_the_ledger_can_be_replayed(connection: Connection, tmp_path: Path, endi
             "rows_rejected": [1, 1],
             "rows_rerouted": [0, 0],
             "rows_augmented": [0, 0],
+            "rows_lost": [0, None],
             "reasons": [[{"reason": "duplicate", "rows": 1}], [{"reason": "garbage", "rows": 1}]],
             "coverage": [[{"axis": "size", "bin": "1-9", "rows": 2}], []],
         },

@@ -94,7 +94,7 @@ def test_rebuild_folds_anew_and_is_refused_while_another_owns_the_store(
     with ownership(coverage_folder(connection.settings)):
         status, _, err = command("coverage", "rebuild")
     assert status == 1
-    assert "in use by another command" in err
+    assert "in use by process" in err
 
 
 def test_drain_exits_0_where_nothing_is_left_and_1_where_something_is(connection: Connection, command: Command) -> None:

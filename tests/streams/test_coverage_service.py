@@ -208,7 +208,7 @@ with ownership(Path({str(coverage_folder(connection.settings))!r})):
 """
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "owned\n"
-    with pytest.raises(CoverageOwnedError, match="another command"), ownership(coverage_folder(connection.settings)):
+    with pytest.raises(CoverageOwnedError, match="in use by process"), ownership(coverage_folder(connection.settings)):
         pass
     assert other.stdin is not None
     other.stdin.write("\n")
