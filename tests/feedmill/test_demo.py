@@ -56,7 +56,9 @@ def test_an_interrupt_leaves_nothing_running(tmp_path: Path, line: str, number: 
         assert demo.poll() is None, log.read_text()
         time.sleep(0.02)
     demo.send_signal(number)
-    assert demo.wait(90) == 128 + number, log.read_text()
+    # A shell reports both as 130. Python ends by the signal itself if it came while a module ran generated code.
+    ends = {128 + number, -number} if number == signal.SIGINT else {128 + number}
+    assert demo.wait(90) in ends, log.read_text()
     left = [process for process in psutil.process_iter(["cmdline", "environ"]) if _belongs(process, data)]
     assert left == []
     assert log.read_text().rstrip().endswith("feedmill: stopped")
