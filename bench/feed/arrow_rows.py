@@ -12,13 +12,14 @@ import pyarrow as pa
 import torch
 
 from bench.feed.tensors import Tensors
+from consumers.feed_options import FeedOptions
 from consumers.reduction.form import SPECIAL_TOKENS
 from consumers.reduction.tensors import pad_terms
 from consumers.sequence.planning import BatchShape, plan
 from schema.buffers import strings
 
-# Rows to a window of shuffled rows: the feed's default.
-WINDOW_ROWS = 65_536
+# Rows to a window, as in the feed.
+WINDOW_ROWS = FeedOptions().window_rows
 
 
 def batches_of(tables: Iterable[pa.Table], batch_size: int, shuffle_seed: int | None) -> Iterator[Tensors]:

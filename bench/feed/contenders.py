@@ -1,7 +1,7 @@
 """The list of contenders: the feed and its peers, in the two orders that they are compared in.
 
-A contender either gives shuffled rows, bucketed by length in windows of 65,536 rows, or rows in their stored order. It
-is compared with the feed in the same order only, because batches of similar lengths have almost no padding.
+A contender gives rows either in stored order, or shuffled in windows of the size of the feed and bucketed by length.
+It is compared with the feed in the same order only, because batches of similar lengths have almost no padding.
 """
 
 from __future__ import annotations

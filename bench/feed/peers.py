@@ -86,11 +86,12 @@ def hugging_face_map(rows: Path, batch_size: int) -> Passes:
     from torch.utils.data import DataLoader
 
     def tokenised(row: dict[str, Any]) -> dict[str, Any]:
-        return {"tokens": row_of(row["term"])[0].numpy()}
+        # The torch format takes no number from 2^63 on.
+        signed = (row["example_id"] ^ 1 << 63) - (1 << 63)
+        return {"tokens": row_of(row["term"])[0].numpy(), "example_id": signed}
 
     def collate(samples: list[dict[str, Any]]) -> Tensors:
         numbers = ([int(sample[name]) for name in COLUMNS[1:-1]] for sample in samples)
-        # torch has no sums of uint64, and the dataset gives ids as int64.
         ids = [int(sample["example_id"]) % 2**64 for sample in samples]
         return stacked(
             [

@@ -102,11 +102,13 @@ def stacked(rows: Sequence[tuple[torch.Tensor, tuple[int, ...]]]) -> Tensors:
 
 def _tensors(tokens: torch.Tensor, mask: torch.Tensor, *numbers: Sequence[int]) -> Tensors:
     start, end, size, depth, ids = numbers
-    span = torch.tensor([start, end]).T
+    # Some libraries give numbers of 32 bits.
+    span, sizes = (torch.tensor(pair, dtype=torch.int64) for pair in ([start, end], [size, depth]))
+    span = span.T
     is_normal_form = ~span.any(dim=1)
     span = torch.where(is_normal_form[:, None], 0, span + 1)
     signed = torch.from_numpy(np.array(ids, dtype=np.uint64).view(np.int64))
-    return Tensors(tokens, mask, span, is_normal_form, torch.tensor(size), torch.tensor(depth), signed)
+    return Tensors(tokens, mask, span, is_normal_form, sizes[0], sizes[1], signed)
 
 
 def tally_of_batches(batches: Iterable[Tensors]) -> tuple[Tally, float]:
