@@ -31,6 +31,8 @@ LINGER_MS = 5
 BATCH_BYTES = 128 * 1024
 
 PROBE_INTERVAL_S = 0.1
+# A broker that has just answered is up. A client may take longer than `broker_timeout_s` to connect if it is busy.
+ANSWERED_TIMEOUT_S = 30.0
 # Asking why a server lets nobody in: little beside `broker_timeout_s`, for both together must stay under 10 s.
 SECURITY_CHECK_S = 3.0
 
@@ -164,16 +166,17 @@ class Connection:
             raise
 
     def _reachable_server(self) -> tuple[str, float]:
-        """Return the first server that is reachable, and the seconds left of the time to connect in, at least one."""
+        """Return the first server that is reachable, and the seconds that a client may take to connect to it."""
         servers = {server: _address(server) for server in self.servers.split(",")}
         # Behind TLS or SASL only the client itself can ask; here it is enough that something listens.
-        reachable = probe.answers if self.settings.security_protocol == "PLAINTEXT" else probe.listens
+        is_plain = self.settings.security_protocol == "PLAINTEXT"
+        reachable, least_s = (probe.answers, ANSWERED_TIMEOUT_S) if is_plain else (probe.listens, 1.0)
         deadline = time.monotonic() + self.settings.broker_timeout_s
         while True:
             for server, (host, port) in servers.items():
                 left_s = max(deadline - time.monotonic(), PROBE_INTERVAL_S)
                 if reachable(host, port, min(left_s, probe.ANSWER_TIMEOUT_S)):
-                    return server, max(deadline - time.monotonic(), 1.0)
+                    return server, max(deadline - time.monotonic(), least_s)
             if time.monotonic() + PROBE_INTERVAL_S > deadline:
                 raise self._unavailable(None)
             time.sleep(PROBE_INTERVAL_S)

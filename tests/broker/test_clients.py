@@ -57,6 +57,37 @@ def test_address_that_resolves_to_nothing_is_given_up_within_ten_seconds() -> No
     assert took_s < 10
 
 
+def test_a_busy_broker_that_has_answered_gets_more_time_than_one_that_is_silent(broker: str) -> None:
+    host, port = broker.split(":")
+    accepted: list[float] = []
+
+    class SlowRelay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            accepted.append(time.monotonic())
+            if len(accepted) > 1:
+                time.sleep(1.5)
+            with socket.create_connection((host, int(port))) as real:
+                forth = threading.Thread(target=relay, args=(self.request, real))
+                forth.start()
+                relay(real, self.request)
+                forth.join()
+
+    def relay(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer((HOST, 0), SlowRelay) as server:
+        threading.Thread(target=server.serve_forever).start()
+        relayed = f"{HOST}:{server.server_address[1]}"
+        try:
+            with closing(Connection(load_settings(broker_timeout_s=0.5), relayed).admin()):
+                assert len(accepted) > 1
+        finally:
+            server.shutdown()
+
+
 def test_second_server_is_used_where_the_first_is_down(broker: str) -> None:
     connection = connect(load_settings(bootstrap_servers=f"{HOST}:{ports.free_port(HOST)}, {broker}"))
     with closing(connection.admin()) as admin:
