@@ -9,6 +9,7 @@ The names load when first used, so that `import feedmill` pulls neither torch no
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -57,4 +58,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'feedmill' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with warnings.catch_warnings():
+        # kafka-python reads its own files in a way that Python 3.11 deprecates.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        home = import_module(_HOMES[name])
+    return getattr(home, name)

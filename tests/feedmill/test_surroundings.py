@@ -189,6 +189,14 @@ def test_strict_warnings_stop_no_first_import(tmp_path: Path) -> None:
     assert "127.0.0.1:1" in done.stderr
 
 
+def test_strict_warnings_stop_no_import_of_the_public_names() -> None:
+    code = "import feedmill\nfor name in feedmill.__all__: getattr(feedmill, name)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each], ids=" ".join)
 def test_every_command_ends_in_a_line_and_not_in_a_traceback(runner: Runner, command: tuple[str, ...]) -> None:
     arguments = [*command, *ARGUMENTS.get(command, [])]
