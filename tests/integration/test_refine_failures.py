@@ -53,6 +53,15 @@ def faulty(settings: Settings, log: Path, fault: str) -> subprocess.Popen[bytes]
         )
 
 
+def assert_fails(settings: Settings, log: Path, fault: str) -> None:
+    """Run a worker with this fault until it ends, which it must with status 1."""
+    process = faulty(settings, log, fault)
+    try:
+        assert process.wait(120) == 1, log.read_text()
+    finally:
+        workers.kill(process)
+
+
 def wait_for(what: Callable[[], bool], log: Path, limit_s: float = 120.0) -> None:
     deadline = time.monotonic() + limit_s
     while not what():
@@ -64,11 +73,7 @@ def test_a_commit_that_fails_while_the_worker_stops_loses_nothing(ready: Connect
     settings = ready.settings.model_copy(update={"refine_group_records": 2, "partitions": 4})
     log = tmp_path / "worker.log"
     produce(ready, ReductionRun(count=30_000, seed=21))
-    process = faulty(settings, log, "commit-fails-while-stopping")
-    try:
-        assert process.wait(120) == 1, log.read_text()
-    finally:
-        workers.kill(process)
+    assert_fails(settings, log, "commit-fails-while-stopping")
     assert "stopped in order" not in log.read_text()
     assert "KafkaTimeoutError" in log.read_text()
     with workers.worker(settings, log) as process:
@@ -111,11 +116,7 @@ def test_a_worker_that_takes_no_more_records_ends_with_an_error(ready: Connectio
     settings = ready.settings.model_copy(update={"refine_stall_s": 4.0, "refine_group_records": 2})
     log = tmp_path / "worker.log"
     produce(ready, ReductionRun(count=30_000, seed=25))
-    process = faulty(settings, log, "hangs")
-    try:
-        assert process.wait(120) == 1, log.read_text()
-    finally:
-        workers.kill(process)
+    assert_fails(settings, log, "hangs")
     assert "no progress for 4 s while records are waiting at offset" in log.read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -117,6 +118,24 @@ def test_a_record_after_a_missing_one_is_not_taken(ready: Connection) -> None:
     assert workers.check_accounts(ready)["rows_clean"] == RECORDS * ROWS
 
 
+def refined_but_the_fourth(connection: Connection, records: Sequence[RawRecord]) -> list[Any]:
+    """Refine the records in three groups, check that only the fourth is refused, and return the dead letters."""
+
+    async def work() -> None:
+        owner = Owner(connection)
+        refiner = await owner.open()
+        for group in (records[:2], records[2:5], records[5:]):
+            assert await refiner.refine(group)
+        await refiner.close()
+        assert owner.deaths == []
+
+    run(work)
+    sums = workers.check_accounts(connection)
+    assert sums["rows_clean"] == (RECORDS - 1) * ROWS
+    assert refused_rows(connection) == {records[3].offset: judging.UNPROCESSABLE}
+    return workers.rejected(connection)[1]
+
+
 def test_a_record_that_breaks_judging_becomes_a_dead_letter_and_the_others_go_on(
     ready: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,21 +152,9 @@ def test_a_record_that_breaks_judging_becomes_a_dead_letter_and_the_others_go_on
 
     monkeypatch.setattr(judging, "judge", breaks)
 
-    async def work() -> None:
-        owner = Owner(ready)
-        refiner = await owner.open()
-        for group in (records[:2], records[2:5], records[5:]):
-            assert await refiner.refine(group)
-        await refiner.close()
-        assert owner.deaths == []
-
-    run(work)
-    sums = workers.check_accounts(ready)
-    assert sums["rows_clean"] == (RECORDS - 1) * ROWS
-    assert refused_rows(ready) == {records[3].offset: judging.UNPROCESSABLE}
-    _, letters = workers.rejected(ready)
-    assert letters[0].value == records[3].value
-    assert b"ZeroDivisionError: poison" in letters[0].headers["__connect.errors.exception.message"]
+    (letter,) = refined_but_the_fourth(ready, records)
+    assert letter.value == records[3].value
+    assert b"ZeroDivisionError: poison" in letter.headers["__connect.errors.exception.message"]
 
 
 @pytest.mark.parametrize("error", [MessageSizeTooLargeError, TypeError])
@@ -169,20 +176,8 @@ def test_a_record_that_breaks_sending_becomes_a_dead_letter_and_the_others_go_on
 
     monkeypatch.setattr(AIOKafkaProducer, "send", breaks)
 
-    async def work() -> None:
-        owner = Owner(ready)
-        refiner = await owner.open()
-        for group in (records[:2], records[2:5], records[5:]):
-            assert await refiner.refine(group)
-        await refiner.close()
-        assert owner.deaths == []
-
-    run(work)
-    sums = workers.check_accounts(ready)
-    assert sums["rows_clean"] == (RECORDS - 1) * ROWS
-    assert refused_rows(ready) == {records[3].offset: judging.UNPROCESSABLE}
-    _, letters = workers.rejected(ready)
-    assert letters[0].value == b""
+    (letter,) = refined_but_the_fourth(ready, records)
+    assert letter.value == b""
 
 
 def workers_ids(record: RawRecord) -> list[int]:
