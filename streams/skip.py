@@ -13,10 +13,7 @@ letter. The partition's transactional id is used, so a worker that owns it is fe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import (
@@ -28,6 +25,7 @@ from aiokafka.errors import (
 
 from broker.clients import Connection
 from broker.topics import extents, topic_id, topic_name, write_offsets
+from broker.unreadable import unreadable_batch
 from schema.errors import RefineError, UsageError
 from schema.family import Family
 from schema.record import RAW
@@ -158,16 +156,5 @@ async def _end_of_unreadable(connection: Connection, raw: TopicPartition, positi
 
 def _batch_end(error: Exception, position: int, end: int) -> int:
     """Return the offset after the batch whose reading raised `error`; after one offset where no batch is known."""
-    # aiokafka names no offset in these errors; the frame that raised knows the batch.
-    for frame in _frames(error.__traceback__):
-        batch: Any = frame.f_locals.get("next_batch")
-        after = getattr(batch, "next_offset", None)
-        if isinstance(after, int) and position < after <= end:
-            return after
-    return position + 1
-
-
-def _frames(traceback: TracebackType | None) -> Iterator[Any]:
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
+    batch = unreadable_batch(error)
+    return batch.offsets.stop if batch and position < batch.offsets.stop <= end else position + 1

@@ -140,6 +140,18 @@ class LedgerLog:
             .items()
         }
 
+    def is_passed_over(self, partition: int, offsets: range) -> bool:
+        """Return whether every one of these raw offsets was skipped as unreadable, or is counted as lost."""
+        entries = self.by_partition().get(partition, Entries.none())
+        lost = entries.counts["rows_lost"]
+        passed = np.flatnonzero(entries.is_current & ((entries.skipped > 0) | (lost > 0)))
+        last = entries.offsets[passed]
+        # An entry of lost records stands for all of them, and names the last.
+        first = last - np.maximum(lost[passed], 1) + 1
+        wanted = np.arange(offsets.start, offsets.stop)
+        entry = np.searchsorted(last, wanted)
+        return bool(np.all(entry < last.size) and np.all(first[entry] <= wanted))
+
     def _flat(self, entries: pl.DataFrame) -> pl.DataFrame:
         """Return the entries as columns of numbers."""
         reason = pl.element().struct.field("reason")

@@ -77,7 +77,7 @@ def audit_partition(number: int, extent: Extent, position: int, entries: Entries
     result = PartitionAudit(raw_records=raw.size, entries=entries.offsets.size)
     _one_to_one(result, raw, current, extent, refined)
     # Nobody can tell which offsets hold records in what cannot be read, so each of them was given an entry.
-    told = entries.offsets[entries.is_current & (entries.skipped == 0)]
+    told = entries.offsets[entries.is_current & (entries.skipped == 0) & (entries.counts["rows_lost"] == 0)]
     _without_record(result, raw, told, extent)
     wrong = np.flatnonzero(~entries.is_balanced)
     if wrong.size:

@@ -89,7 +89,7 @@ def _read(
     clean = CleanLog(family, raw_topic, len(view.stages[RAW]), ledger.first_entry_ms, settings.dedup_window_rows)
     logs = Logs(ledger, clean, RejectedLog(family, raw_topic), RawLog(family, raw_topic))
     done = 0
-    # The ledger comes first: it says since when a partition has been in use.
+    # The ledger comes first: it says since when a partition has been in use, and what was passed over.
     for stage, log in ((LEDGER, ledger), (CLEAN, clean), (REJECTED, logs.rejected), (RAW, logs.raw)):
 
         def passed(offsets: int, stage: str = stage) -> None:
@@ -98,7 +98,9 @@ def _read(
             if on_progress is not None:
                 on_progress(done, view.offsets, stage)
 
-        for records in scan(connection, topic_name(settings, family.name, stage), view.stages[stage], passed):
+        is_passed_over = ledger.is_passed_over if stage == RAW else None
+        name = topic_name(settings, family.name, stage)
+        for records in scan(connection, name, view.stages[stage], passed, is_passed_over):
             log.add(records)
     return logs
 

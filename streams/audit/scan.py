@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from broker.clients import Connection
 from broker.topics import Extent
+from broker.unreadable import unreadable_batch
 from schema.errors import AuditError, RecordError
 from schema.record import ForeignHeaders, conform, read_table
 
@@ -32,17 +33,24 @@ _SOURCE = re.compile(
 )
 
 OnOffsets = Callable[[int], None]
+# Called with a partition and offsets of it that cannot be read: whether the ledger says that they were passed over.
+IsPassedOver = Callable[[int, range], bool]
 
 
 def scan(
-    connection: Connection, topic: str, stretch: Mapping[int, Extent], on_offsets: OnOffsets
+    connection: Connection,
+    topic: str,
+    stretch: Mapping[int, Extent],
+    on_offsets: OnOffsets,
+    is_passed_over: IsPassedOver | None = None,
 ) -> Iterator[Sequence[Any]]:
     """Yield the committed records of `topic` within `stretch`, some at a time; those of a partition come in order.
 
-    `on_offsets` is told how many offsets were passed since it was last told.
+    `on_offsets` is given the number of offsets that were passed since its last call. A batch that cannot be read is
+    left out if `is_passed_over` says so of its offsets.
 
     Raises:
-        AuditError: the topic cannot be read.
+        AuditError: the topic cannot be read; the line names the batch that cannot be read, if it is known.
     """
     ends = {TopicPartition(topic, number): held.end for number, held in stretch.items() if held.end > held.begin}
     if not ends:
@@ -54,7 +62,7 @@ def scan(
         passed = {partition: stretch[partition.partition].begin for partition in ends}
         idle = 0
         while passed:
-            polled = _polled(consumer, topic, passed)
+            polled = _polled(consumer, topic, passed, ends, is_passed_over)
             for partition in list(passed):
                 at = min(consumer.position(partition), ends[partition])
                 on_offsets(at - passed[partition])
@@ -76,14 +84,45 @@ def _place(record: Any) -> TopicPartition:
     return TopicPartition(record.topic, record.partition)
 
 
-def _polled(consumer: Any, topic: str, passed: Mapping[TopicPartition, int]) -> list[Sequence[Any]]:
+def _polled(
+    consumer: Any,
+    topic: str,
+    passed: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    is_passed_over: IsPassedOver | None,
+) -> list[Sequence[Any]]:
     try:
         return list(consumer.poll(timeout_ms=_POLL_MS).values())
-    except KafkaError as error:
+    except Exception as error:
+        batch = unreadable_batch(error)
+        if batch is not None and batch.partition is not None:
+            at = TopicPartition(topic, batch.partition)
+            due = range(max(batch.offsets.start, passed[at]), min(batch.offsets.stop, ends[at]))
+            if due and not (is_passed_over and is_passed_over(batch.partition, due)):
+                raise AuditError(
+                    _unreadable(topic, batch.partition, due, error, is_raw=bool(is_passed_over))
+                ) from error
+            consumer.seek(at, max(due.stop, passed[at]))
+            return []
+        if not isinstance(error, KafkaError):
+            raise
         if getattr(error, "retriable", False):
             return []
         where = ", ".join(f"{topic}/{at.partition} from offset {offset}" for at, offset in passed.items())
         raise AuditError(f"{where} cannot be read ({type(error).__name__}: {error}): see `feedmill doctor`") from error
+
+
+def _unreadable(topic: str, partition: int, offsets: range, error: Exception, is_raw: bool) -> AuditError:
+    skip = f"`feedmill skip FAMILY --partition {partition}`"
+    advice = (
+        f"no ledger entry says that it was skipped; if a worker waits there, {skip} passes over it"
+        if is_raw
+        else "restore the topic from a replica or a backup"
+    )
+    return AuditError(
+        f"{topic}/{partition} offset {offsets[0]} cannot be read, nor can its batch up to offset {offsets[-1]} "
+        f"({type(error).__name__}: {error}): {advice}"
+    )
 
 
 @dataclass(frozen=True)

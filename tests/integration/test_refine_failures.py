@@ -23,10 +23,11 @@ from broker.topics import committed_positions, delete_topics, ensure_topics, ext
 from producers.reduction.recipe import ReductionRun
 from producers.reduction.run import produce
 from schema import ledger
-from schema.errors import DrainTimeoutError, RowsLostError
+from schema.errors import AuditError, DrainTimeoutError, RowsLostError
 from schema.record import RAW, REJECTED
 from schema.reduction import FAMILY
 from schema.settings import Settings, load_settings
+from streams.audit.run import audit
 from streams.drain import drain
 from streams.positions import position_group
 from streams.skip import skip
@@ -286,6 +287,8 @@ def test_a_batch_that_cannot_be_read_holds_its_partition_only_and_can_be_skipped
         time.sleep(2 * connection.settings.refine_stall_s)
         assert process.poll() is None, log.read_text()
 
+        with pytest.raises(AuditError, match=f"{topic}/0 offset {begin} cannot be read"):
+            audit(connection, FAMILY)
         report = skip(connection, FAMILY, 0)
         assert (report.begin, report.end) == (begin, end)
         assert "CorruptRecord" in str(report.error)
@@ -293,6 +296,9 @@ def test_a_batch_that_cannot_be_read_holds_its_partition_only_and_can_be_skipped
         assert process.poll() is None, log.read_text()
     finally:
         workers.kill(process)
+    audited = audit(connection, FAMILY)
+    assert audited.ok, audited.first_fault
+    assert audited.raw_records == sum(ends.values()) - (end - begin)
     entries = workers.entries(connection)
     skipped = entries.filter(entries["source_partition"] == 0).filter(
         entries.filter(entries["source_partition"] == 0)["source_offset"].is_between(begin, end - 1)

@@ -9,14 +9,17 @@ from typing import Any
 import polars as pl
 import pytest
 from kafka import TopicPartition
+from kafka.record.default_records import DefaultRecordBatch
 
 from broker.clients import Connection
-from broker.topics import topic_id
+from broker.topics import Extent, topic_id
+from schema.errors import AuditError
 from schema.ledger import LOST_TO_RETENTION, SKIPPED
 from schema.record import CLEAN, LEDGER, RAW, Envelope, encode
 from schema.reduction import FAMILY
 from streams.audit.report import AuditReport
 from streams.audit.run import audit
+from streams.audit.scan import scan
 from streams.coverage.client import open_coverage
 from streams.skip import skip
 from tests.streams.refined import RefinedTopics, coverage_of, rows_of
@@ -234,6 +237,62 @@ def test_a_marker_within_what_was_skipped_is_no_fault(topics: RefinedTopics) -> 
     audited = topics.audited()
     assert faults(audited) == {}
     assert audited.waiting == 1
+
+
+def damage(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Let every batch with this content fail its check."""
+    is_sound = DefaultRecordBatch.validate_crc
+    monkeypatch.setattr(
+        DefaultRecordBatch, "validate_crc", lambda batch: content not in batch._buffer and is_sound(batch)
+    )
+
+
+@pytest.fixture
+def unreadable(topics: RefinedTopics, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The offset of a raw record whose batch fails its check."""
+    rows = rows_of(0, 40).tail(1)
+    damage(monkeypatch, encode(rows))
+    return topics.raw(rows)
+
+
+def told(reason: str) -> dict[str, Any]:
+    """The columns of the entry of one record that was not judged, for this reason."""
+    outcome = "rows_lost" if reason == LOST_TO_RETENTION else "rows_rejected"
+    return {"rows_in": 1, outcome: 1, "reasons": [{"reason": reason, "rows": 1}]}
+
+
+@pytest.mark.parametrize("reason", ["duplicate", None])
+def test_an_unreadable_batch_that_was_not_skipped_is_named(
+    topics: RefinedTopics, unreadable: int, reason: str | None
+) -> None:
+    if reason:
+        topics.refine(unreadable, NONE, **told(reason))
+    with pytest.raises(AuditError, match=f"{topics.names[RAW]}/0 offset {unreadable} cannot be read.*CorruptRecord"):
+        topics.audited()
+
+
+@pytest.mark.parametrize("reason", [SKIPPED, LOST_TO_RETENTION])
+def test_an_unreadable_batch_that_was_skipped_or_lost_is_stepped_over(
+    topics: RefinedTopics, unreadable: int, reason: str
+) -> None:
+    topics.refine(unreadable, NONE, **told(reason))
+    topics.whole(rows_of(0, 20).tail(5))
+    report = topics.audited()
+    assert faults(report) == {}
+    assert report.ok
+    assert (report.raw_records, report.ledger_entries) == (4, 5)
+
+
+def test_an_unreadable_batch_after_the_end_of_an_audit_does_not_matter(topics: RefinedTopics, unreadable: int) -> None:
+    offsets: list[int] = []
+    assert list(scan(topics.connection, topics.names[RAW], {0: Extent(0, unreadable)}, offsets.append))
+    assert sum(offsets) == unreadable
+
+
+def test_an_unreadable_batch_of_clean_is_named(topics: RefinedTopics, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage(monkeypatch, b"reduction.clean")
+    with pytest.raises(AuditError, match=rf"{topics.names[CLEAN]}/\d offset 0 cannot be read.*restore the topic"):
+        topics.audited()
 
 
 def test_entries_of_a_deleted_raw_topic_are_not_held_against_the_new_one(topics: RefinedTopics) -> None:
