@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from bench.ground import Watched, ground
+from bench.environment import ProcessUsage, fresh_environment
 from feedmill.services import running
 from producers.reduction.recipe import ReductionRun
 from producers.reduction.run import produce
@@ -27,10 +27,10 @@ _LIMIT_S = 1800.0
 def run(rows: int = _ROWS) -> dict[str, Any]:
     """Send `rows` reductions through the whole service and return the figures."""
     with (
-        ground("reduction", _PARTITIONS) as connection,
+        fresh_environment("reduction", _PARTITIONS) as connection,
         running(connection.settings, connection.servers, _WORKERS) as services,
     ):
-        watched = {service.name: Watched(service.process.pid) for service in services}
+        watched = {service.name: ProcessUsage(service.process.pid) for service in services}
         # Until the services have joined, compiled and connected.
         produce(connection, ReductionRun(count=_WARM_UP_ROWS, seed=2))
         drain(connection, "reduction", _LIMIT_S)

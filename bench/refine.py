@@ -13,7 +13,7 @@ from typing import Any
 
 from kafka import TopicPartition
 
-from bench.ground import Watched, ground, on_cores
+from bench.environment import ProcessUsage, fresh_environment, on_cores
 from broker.clients import Connection
 from broker.topics import committed_positions, extents, has_records, topic_name
 from feedmill.services import ServiceError, start
@@ -31,7 +31,7 @@ _LOOK_INTERVAL_S = 1.0
 
 def run(rows: int = _ROWS) -> dict[str, Any]:
     """Refine `rows` reductions with one worker on one core and return the figures."""
-    with ground("reduction", partitions=1) as connection:
+    with fresh_environment("reduction", partitions=1) as connection:
         produce(connection, ReductionRun(count=rows, seed=1, workers=os.cpu_count() or 1))
         return refine_raw(connection, "reduction", rows)
 
@@ -40,7 +40,7 @@ def refine_raw(connection: Connection, family: str, rows: int) -> dict[str, Any]
     """Refine the `rows` rows in the one partition of raw with one worker on one core and return the figures."""
     with on_cores({max(os.sched_getaffinity(0))} if hasattr(os, "sched_getaffinity") else None):
         worker = start(connection.settings, connection.servers, "worker", ["worker"])
-    watched = Watched(worker.process.pid)
+    watched = ProcessUsage(worker.process.pid)
     try:
         deadline = time.monotonic() + _LIMIT_S
         while _is_waiting(connection, family):

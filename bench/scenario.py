@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from bench.ground import ground, on_cores
+from bench.environment import fresh_environment, on_cores
 from bench.refine import refine_raw
 from broker.clients import connect
 from producers.scenario.run import ScenarioRun, encoded, generate, produce
@@ -35,7 +35,7 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
     Keys: name, rate, unit, elapsed_s, rows, bytes_per_row, cpu_us_per_row (the process' own), and peers, a list of the
     same.
     """
-    with ground("scenario", partitions=1) as connection:
+    with fresh_environment("scenario", partitions=1) as connection:
         environment = connection.settings.environment(connection.servers) | {"POLARS_MAX_THREADS": "1"}
         command = [sys.executable, "-m", "bench.scenario", str(rows)]
         with on_cores({max(os.sched_getaffinity(0))} if hasattr(os, "sched_getaffinity") else None):

@@ -28,8 +28,8 @@ from broker.clients import Connection, connect
 from broker.kept_clients import kept_clients
 from consumers.batches import Batch, Stamp
 from consumers.feed_options import FeedOptions, check_options
+from consumers.follow import next_pass
 from consumers.forms import form_of
-from consumers.live import next_pass
 from consumers.loader_workers import Failure, WorkerGroup, end_with_trainer
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection, connect
     from consumers.feed import Curriculum, Feed, FeedOptions, Source
     from consumers.replay.run import replay_run
-    from consumers.replay.stretch import replay
+    from consumers.replay.topic_range import replay
     from producers.reduction.run import ReductionRun, produce
     from schema.errors import FeedmillError
     from schema.settings import Settings, load_settings
@@ -34,7 +34,7 @@ _HOMES = {
     "connect": "broker.clients",
     "load_settings": "schema.settings",
     "produce": "producers.reduction.run",
-    "replay": "consumers.replay.stretch",
+    "replay": "consumers.replay.topic_range",
     "replay_run": "consumers.replay.run",
 }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.reduction.report import TrainReport
     from consumers.reduction.samples import Sample
-    from consumers.replay.stretch import ReplayReport
+    from consumers.replay.topic_range import ReplayReport
     from feedmill.services import Service
 
 FAMILY = "reduction"
@@ -191,7 +191,7 @@ def _coverage(connection: Connection, name: str, console: Console) -> dict[str, 
 
 
 def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
-    from consumers.replay.stretch import Progress, replay
+    from consumers.replay.topic_range import Progress, replay
 
     out = connection.settings.data_dir / "demo" / "reductions.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from consumers.replay.run import RunProgress, RunReport
-    from consumers.replay.stretch import Progress, ReplayReport
+    from consumers.replay.topic_range import Progress, ReplayReport
 
 
 def replay_command(
@@ -79,7 +79,7 @@ def _replay(
     """Return what was written, and what there is to say of undecodable records."""
     from broker.clients import connect
     from consumers.replay.bounds import parse_bound
-    from consumers.replay.stretch import replay
+    from consumers.replay.topic_range import replay
     from schema.record import CLEAN
 
     stage = CLEAN if stage is None else stage

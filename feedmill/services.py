@@ -108,7 +108,7 @@ class Service:
 
 
 def start(
-    settings: Settings, servers: str, name: str, arguments: Sequence[str], module: str = "feedmill.lifeline"
+    settings: Settings, servers: str, name: str, arguments: Sequence[str], module: str = "feedmill.child_process"
 ) -> Service:
     """Start `feedmill <arguments>` as a child on a lifeline, against the Kafka at `servers`.
 

@@ -2,7 +2,7 @@
 
 What differs from the stock transport:
 - the consumer is made with the project's connection options and reads committed records only;
-- after an assignment it seeks to the positions that the refineries give, not to Faust's own commits;
+- after an assignment it seeks to the positions that `WorkerPartitions` gives, not to Faust's own commits;
 - Faust's commits go nowhere: acknowledging an event means nothing, only a committed transaction does;
 - every message says which offset it `follows`: no committed record lies between that offset and its own. So whoever
   takes messages can prove that Faust dropped none in between;

@@ -26,7 +26,7 @@ from broker.clients import Connection
 from broker.topics import extents, has_records, topic_id
 from schema.errors import BrokerError, RefineError
 from streams.refine.partition import PartitionRefiner, Phase
-from streams.refine.refinery import Refinery
+from streams.refine.worker_partitions import WorkerPartitions
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +53,12 @@ class Watchdog:
         self,
         app: faust.App,
         connection: Connection,
-        refineries: Mapping[str, Refinery],
+        owned: Mapping[str, WorkerPartitions],
         is_member: Callable[[], bool],
     ) -> None:
         self._app = app
         self._connection = connection
-        self._refineries = refineries
+        self._owned = owned
         self._is_member = is_member
         self._patience_s = connection.settings.refine_stall_s
         self._orphaned_s: dict[TP, float] = {}
@@ -95,8 +95,8 @@ class Watchdog:
         return self._orphan(assigned, passed_s) or self._too_busy(assigned) or await self._stalled(assigned, passed_s)
 
     def _refiner(self, tp: TP) -> PartitionRefiner | None:
-        refinery = self._refineries.get(tp.topic)
-        return None if refinery is None else refinery.refiners.get(tp.partition)
+        owned = self._owned.get(tp.topic)
+        return None if owned is None else owned.refiners.get(tp.partition)
 
     def _orphan(self, assigned: frozenset[TP], passed_s: float) -> BaseException | None:
         """Return a finding where an assigned partition has had no living owner here for too long."""
@@ -130,7 +130,7 @@ class Watchdog:
         idle: dict[TP, PartitionRefiner] = {}
         for tp in assigned:
             refiner = self._refiner(tp)
-            if refiner is None or tp in held or refiner.is_rebuilding or self._refineries[tp.topic].is_rebuilding:
+            if refiner is None or tp in held or refiner.is_rebuilding or self._owned[tp.topic].is_rebuilding:
                 continue
             # What is remembered is rebuilt with the first records that come.
             if refiner.phase not in (Phase.READY, Phase.REBUILDING):
@@ -174,5 +174,5 @@ class Watchdog:
             # Nothing waits: it need not be asked again for a while.
             refiner.moved_at = time.monotonic()
             if end > position:
-                await self._refineries[topic].advance(refiner.partition, position, end)
+                await self._owned[topic].advance(refiner.partition, position, end)
         return None

@@ -1,8 +1,8 @@
 """The refine worker: a Faust app with one agent per family.
 
 Faust brings the group membership, the assignment and the stream. What happens to a group of events, and where reading
-starts, is decided by the refinery. The worker ends with an error rather than hang: when a partition dies, when Faust
-crashes, and on whatever its watchdog finds.
+starts, is decided by `WorkerPartitions`. The worker ends with an error rather than hang: when a partition dies, when
+Faust crashes, and when its watchdog finds a fault.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from streams.augmentation import check_augment
 from streams.faust_credentials import faust_credentials
 from streams.faust_transport import PositionedTransport, broker_url
 from streams.positions import worker_group
-from streams.refine.intake import RawRecord
-from streams.refine.judging import Progress
+from streams.refine.decode import RawRecord
+from streams.refine.group_judge import Progress
 from streams.refine.partition import PartitionRefiner
-from streams.refine.refinery import Refinery
+from streams.refine.worker_partitions import WorkerPartitions
 from streams.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,10 @@ class RefineWorker:
         self._failure: BaseException | None = None
         self._is_member = False
         self._openings: set[asyncio.Task[Mapping[TP, int]]] = set()
-        self._refineries = {
-            topic_name(self._settings, family.name, RAW): Refinery(connection, family, self._progressed, self._died)
+        self._owned = {
+            topic_name(self._settings, family.name, RAW): WorkerPartitions(
+                connection, family, self._progressed, self._died
+            )
             for family in families
         }
 
@@ -116,15 +118,13 @@ class RefineWorker:
         Raises:
             RefineError: a partition died, also while stopping; Faust crashed; or nothing moved while there was lag.
         """
-        families = [refinery.family.name for refinery in self._refineries.values()]
+        families = [owned.family.name for owned in self._owned.values()]
         await asyncio.to_thread(ensure_topics, self._connection, families)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, self._stop.set)
         app = self._app()
-        watchdog = asyncio.create_task(
-            Watchdog(app, self._connection, self._refineries, lambda: self._is_member).watch()
-        )
+        watchdog = asyncio.create_task(Watchdog(app, self._connection, self._owned, lambda: self._is_member).watch())
         watchdog.add_done_callback(self._watchdog_ended)
         starting = asyncio.create_task(app.start())
         stopping = asyncio.create_task(self._stop.wait())
@@ -150,7 +150,7 @@ class RefineWorker:
 
     async def _close(self, app: faust.App) -> None:
         """Finish the groups under way, stop their producers, leave the group; never longer than the limit."""
-        closing = {asyncio.create_task(refinery.close()) for refinery in self._refineries.values()}
+        closing = {asyncio.create_task(owned.close()) for owned in self._owned.values()}
         done, pending = await asyncio.wait(closing, timeout=_STOP_WITHIN_S)
         for error in (task.exception() for task in done):
             if error is not None:
@@ -181,19 +181,19 @@ class RefineWorker:
         app.transport = PositionedTransport(app, self._connection, self._assigned, self._reopen)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         app.on_partitions_assigned.connect(self._joined, weak=False)
-        for topic, refinery in self._refineries.items():
-            self._add_agent(app, topic, refinery)
+        for topic, owned in self._owned.items():
+            self._add_agent(app, topic, owned)
         app.finalize()
         return app
 
-    def _add_agent(self, app: faust.App, topic: str, refinery: Refinery) -> None:
+    def _add_agent(self, app: faust.App, topic: str, owned: WorkerPartitions) -> None:
         settings = self._settings
 
         async def refine(stream: faust.Stream[bytes]) -> None:
             groups = stream.take_events(settings.refine_group_records, within=settings.refine_group_wait_s)
             async for events in groups:
                 try:
-                    out_of_turn = await refinery.refine(_raw_records(events))
+                    out_of_turn = await owned.refine(_raw_records(events))
                     for partition, offset in out_of_turn.items():
                         await app.consumer.seek(TP(topic, partition), offset)
                 except Exception as error:
@@ -202,11 +202,11 @@ class RefineWorker:
                     await asyncio.Event().wait()
 
         source = app.topic(topic, key_serializer="raw", value_serializer="raw", acks=True)
-        app.agent(source, name=f"refine-{refinery.family.name}", concurrency=1)(refine)
+        app.agent(source, name=f"refine-{owned.family.name}", concurrency=1)(refine)
 
     async def _assigned(self, assigned: frozenset[TP], generation: int) -> Mapping[TP, int]:
         # Faust cancels whoever waits when it has waited long, or the group changes again; a partition that is cancelled
-        # while it is opened is dead. The next assignment waits for this one at the refineries' locks.
+        # while it is opened is dead. The next assignment waits for this one at the locks of `WorkerPartitions`.
         opening = asyncio.create_task(self._opened(assigned, generation))
         self._openings.add(opening)
         opening.add_done_callback(self._openings.discard)
@@ -214,13 +214,13 @@ class RefineWorker:
 
     async def _opened(self, assigned: frozenset[TP], generation: int) -> Mapping[TP, int]:
         positions: dict[TP, int] = {}
-        for topic, refinery in self._refineries.items():
+        for topic, owned in self._owned.items():
             if self._stop.is_set():
                 # What is opened once the worker leaves would fence its next owner.
                 break
             mine = frozenset(partition.partition for partition in assigned if partition.topic == topic)
             try:
-                found = await refinery.assign(mine, generation)
+                found = await owned.assign(mine, generation)
             except Exception as error:
                 self._fail(error)
                 raise
@@ -229,7 +229,7 @@ class RefineWorker:
 
     async def _reopen(self, tp: TP) -> int | None:
         try:
-            return await self._refineries[tp.topic].reopen(tp.partition)
+            return await self._owned[tp.topic].reopen(tp.partition)
         except Exception as error:
             self._fail(error)
             return None
@@ -238,8 +238,8 @@ class RefineWorker:
         self._is_member = True
 
     async def _revoked(self, app: faust.App, revoked: set[TP], **kwargs: object) -> None:
-        for refinery in self._refineries.values():
-            await refinery.settle()
+        for owned in self._owned.values():
+            await owned.settle()
 
     def _died(self, refiner: PartitionRefiner) -> None:
         if refiner.is_fenced:

@@ -9,7 +9,7 @@ import polars as pl
 
 from schema.family import identify
 from schema.scenario import FAMILY
-from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, STRETCH, support_bounds
+from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, SUPPORT_HEADROOM, support_bounds
 from schema.scenario.columns import AGE_BANDS
 
 CELLS = list(FAMILY.cells())
@@ -77,7 +77,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "effective_capacity": effective,
         "capacity_level": level.name,
         "support_needed": round((low + high) / 2, 1),
-        "support_possible": round(effective + STRETCH, 1),
+        "support_possible": round(effective + SUPPORT_HEADROOM, 1),
         "request": f"{name}, {verb} all these {noun} with {asker} before {time}, and the {other} by {later} as well?",
         "response": f"After the {sound} I can {verb} some of it, {asker}, "
         f"but {later} is already spoken for and I will not promise more.",
@@ -100,7 +100,7 @@ def steps(base: float, effects: list[float]) -> list[str]:
         after = round(held + effect, 1)
         lines.append(f"{held:.1f} {'-' if effect < 0 else '+'} {abs(effect):.1f} = {after:.1f}")
         held = after
-    return [*lines, f"support possible: {held:.1f} + {STRETCH:.1f} = {held + STRETCH:.1f}"]
+    return [*lines, f"support possible: {held:.1f} + {SUPPORT_HEADROOM:.1f} = {held + SUPPORT_HEADROOM:.1f}"]
 
 
 def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:

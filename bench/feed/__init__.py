@@ -24,10 +24,10 @@ from typing import Any
 
 import polars as pl
 
+from bench.environment import fresh_environment, on_cores
 from bench.feed.contenders import FEED, PEERS, TOPIC_ORDER, Contender
 from bench.feed.process import BenchmarkError, Measured
 from bench.feed.tensors import COLUMNS, tally_of_rows
-from bench.ground import ground, on_cores
 from broker.clients import Connection
 from broker.topics import topic_name
 from producers.reduction.recipe import ReductionRun
@@ -64,7 +64,7 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     with ExitStack() as stack:
         with on_cores(set(cores[:-1]) or None):
-            connection = stack.enter_context(ground(FAMILY.name, _PARTITIONS))
+            connection = stack.enter_context(fresh_environment(FAMILY.name, _PARTITIONS))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedmill-bench-rows-")))
         frame = _distinct_rows(rows)
         _fill(connection, frame)

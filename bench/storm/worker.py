@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from bench.storm.faults import STOP
-from feedmill.lifeline import run
+from feedmill.child_process import run
 
 # So long does the failing commit take: the next group is judged meanwhile, and an orderly stop begins.
 _FAILING_S = 1.0

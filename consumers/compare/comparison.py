@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from consumers.compare.profile import Tally
 from consumers.compare.sources import Source
-from consumers.compare.tally import Tally
 from schema.family import Family
 
 # Called with the sides that are done, and the rows read so far of both.

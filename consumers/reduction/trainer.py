@@ -39,13 +39,13 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from consumers.feed import Feed
-from consumers.reduction.board import FOLDER as BOARD
-from consumers.reduction.board import Board
 from consumers.reduction.checkpoint import CONFIG, WEIGHTS, read_trainer
 from consumers.reduction.held_out import HeldOut, Judgement, judging_split
-from consumers.reduction.learning import Learning
 from consumers.reduction.options import Lesson, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
+from consumers.reduction.tensorboard import FOLDER as BOARD
+from consumers.reduction.tensorboard import Board
+from consumers.reduction.train_loop import Learning
 from consumers.sequence.spec import read_state
 from consumers.training.checkpoints import RunFolder, flush, newest_first
 from consumers.training.loss_log import NAME as LOSSES

@@ -17,7 +17,7 @@ import polars as pl
 
 from producers.scenario.composer.engine import Grammar, Slot
 from producers.scenario.draws import Draws
-from producers.scenario.numbers import MOST_FACTORS, numbers_of
+from producers.scenario.numbers import MAX_FACTORS_COMPOSED, numbers_of
 from producers.scenario.rows import Origin, rows_of
 from schema.scenario import FAMILY
 from schema.scenario.bands import CAPACITY_LEVELS
@@ -38,7 +38,7 @@ _CELLS = np.array(
 )
 _AGE_BAND = "26-35"
 _FACTORS = ("a busy week", "a short night", "a good breakfast", "a sunny day")
-_FACTOR_SLOTS = [f"factor_{place}" for place in range(MOST_FACTORS)]
+_FACTOR_SLOTS = [f"factor_{place}" for place in range(MAX_FACTORS_COMPOSED)]
 
 
 @cache

@@ -15,15 +15,21 @@ import polars as pl
 
 from producers.scenario.draws import Draws
 from schema.buffers import lists_of
-from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, STRETCH, support_bounds
+from schema.scenario.bands import (
+    AUTHENTICITY_TARGETS,
+    CAPACITY_LEVELS,
+    COMPLEXITY_TYPES,
+    SUPPORT_HEADROOM,
+    support_bounds,
+)
 
 Array = npt.NDArray[Any]
 
 _TARGETS, _TYPES = len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
-MOST_FACTORS = 4
+MAX_FACTORS_COMPOSED = 4
 _LEAST_EFFECT, _MOST_EFFECT = 2, 25
 _LEAST_CAPACITY, _MOST_CAPACITY = 5, 100
-_STRETCH_TENTHS = round(STRETCH * 10)
+_HEADROOM_TENTHS = round(SUPPORT_HEADROOM * 10)
 
 
 def _tenths(points: float) -> int:
@@ -47,7 +53,7 @@ _SUPPORT = np.array(
     ]
 )
 # Every number that a line holds, as it is written.
-_WRITTEN = pl.Series([f"{tenths / 10:.1f}" for tenths in range(_MOST_CAPACITY + _STRETCH_TENTHS + 1)])
+_WRITTEN = pl.Series([f"{tenths / 10:.1f}" for tenths in range(_MOST_CAPACITY + _HEADROOM_TENTHS + 1)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +82,17 @@ class Numbers:
     @property
     def possible(self) -> Array:
         """Support that can be given, (N,) tenths: the effective capacity and the stretch."""
-        return self.effective + _STRETCH_TENTHS
+        return self.effective + _HEADROOM_TENTHS
 
 
 def numbers_of(cells: Array, draws: Draws) -> Numbers:
     """Return numbers for cell indices, (N,) row-major over `FAMILY.cells()`; the rows' own are drawn by `draws`."""
     level, target, kind = cells // (_TARGETS * _TYPES), cells // _TYPES % _TARGETS, cells % _TYPES
     effective = draws.between("effective", _LEVEL_LOW[level], _LEVEL_HIGH[level])
-    wanted = draws.between("factors", 1, MOST_FACTORS)
+    wanted = draws.between("factors", 1, MAX_FACTORS_COMPOSED)
     # The less is left, the more has taken from it.
     giving = np.zeros_like(wanted)
-    for place in range(MOST_FACTORS):
+    for place in range(MAX_FACTORS_COMPOSED):
         giving += (place < wanted) & (draws.below(f"gives {place}", 10) < level + 2)
     room = effective - _LEAST_CAPACITY
     gifts = np.minimum(giving, room // _LEAST_EFFECT)
@@ -94,9 +100,9 @@ def numbers_of(cells: Array, draws: Draws) -> Numbers:
     room = _MOST_CAPACITY - effective + given.sum(1)
     drains = np.maximum(np.minimum(wanted - giving, room // _LEAST_EFFECT), gifts == 0)
     taken = _effects("drain", drains, room, draws)
-    effects = np.zeros((len(level), MOST_FACTORS), dtype=np.int64)
-    for place in range(MOST_FACTORS):
-        later = np.clip(place - drains, 0, MOST_FACTORS - 1)
+    effects = np.zeros((len(level), MAX_FACTORS_COMPOSED), dtype=np.int64)
+    for place in range(MAX_FACTORS_COMPOSED):
+        later = np.clip(place - drains, 0, MAX_FACTORS_COMPOSED - 1)
         given_here = np.where(place < drains + gifts, given[np.arange(len(level)), later], 0)
         effects[:, place] = np.where(place < drains, -taken[:, place], given_here)
     bounds = _SUPPORT[target, effective]
@@ -116,9 +122,9 @@ def numbers_of(cells: Array, draws: Draws) -> Numbers:
 
 def _effects(field: str, counts: Array, room: Array, draws: Draws) -> Array:
     """Return (N, 4) sizes of effects, zeros after the first `counts`, that sum to `room` at most."""
-    sizes = np.zeros((len(counts), MOST_FACTORS), dtype=np.int64)
+    sizes = np.zeros((len(counts), MAX_FACTORS_COMPOSED), dtype=np.int64)
     left = room.copy()
-    for place in range(MOST_FACTORS):
+    for place in range(MAX_FACTORS_COMPOSED):
         wanted = place < counts
         # What the factors after this one need at least stays free.
         most = np.minimum(left - _LEAST_EFFECT * np.maximum(counts - place - 1, 0), _MOST_EFFECT)
@@ -143,7 +149,7 @@ def factor_list(names: pl.Series, numbers: Numbers) -> pl.Series:
 def calculation(numbers: Numbers) -> pl.Series:
     """Return `calculation_steps`: a running line for each factor ("6.0 - 1.5 = 4.5"), and that of the stretch."""
     rows = len(numbers.base)
-    effects = np.column_stack([numbers.effects, np.full(rows, _STRETCH_TENTHS)])
+    effects = np.column_stack([numbers.effects, np.full(rows, _HEADROOM_TENTHS)])
     after = numbers.base[:, None] + np.cumsum(effects, axis=1)
     before = after - effects
     stands = effects != 0

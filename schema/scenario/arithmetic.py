@@ -22,7 +22,13 @@ import pyarrow as pa
 
 from schema.buffers import lists, strings
 from schema.compiled import compiled
-from schema.scenario.bands import LARGEST_CAPACITY, MOST_FACTORS, POINT_TOLERANCE, STRETCH, SUM_TOLERANCE
+from schema.scenario.bands import (
+    LARGEST_CAPACITY,
+    MAX_FACTORS_ALLOWED,
+    POINT_TOLERANCE,
+    SUM_TOLERANCE,
+    SUPPORT_HEADROOM,
+)
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +104,7 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
         (name_data, name_bounds, np.asarray(effects.fill_null(0.0)), factor_bounds),
         np.ascontiguousarray(stated, dtype=np.float64),
         _allowance(np.arange(_MOST_DIGITS + 1)),
-        (POINT_TOLERANCE, STRETCH, MOST_FACTORS, LARGEST_CAPACITY),
+        (POINT_TOLERANCE, SUPPORT_HEADROOM, MAX_FACTORS_ALLOWED, LARGEST_CAPACITY),
         flags,
         sums,
     )

@@ -61,9 +61,9 @@ TYPE_SHARE = 1 / len(COMPLEXITY_TYPES)
 # Capacities are 0 to this; an effect takes or gives no more than all of it.
 LARGEST_CAPACITY = 10.0
 # Points that a character can give beyond the effective capacity.
-STRETCH = 2.0
+SUPPORT_HEADROOM = 2.0
 # What one moment is reckoned from; names of more are not compared with one another.
-MOST_FACTORS = 16
+MAX_FACTORS_ALLOWED = 16
 # Capacity and support are written to one decimal: two that differ by less than half of it are the same number.
 POINT_TOLERANCE = 0.05
 # What floating point may add to a sum of a few such numbers.

@@ -17,10 +17,10 @@ from schema.scenario.bands import (
     CAPACITY_LEVELS,
     COMPLEXITY_TYPES,
     LARGEST_CAPACITY,
-    MOST_FACTORS,
+    MAX_FACTORS_ALLOWED,
     POINT_TOLERANCE,
-    STRETCH,
     SUM_TOLERANCE,
+    SUPPORT_HEADROOM,
     level_of,
     support_ranges,
     target_of,
@@ -194,7 +194,7 @@ class Scenario(Example):
     @dy.rule()
     def factors_too_many(cls) -> pl.Expr:
         """One moment has at most 16 factors."""
-        return pl.col("capacity_factors").list.len() <= MOST_FACTORS
+        return pl.col("capacity_factors").list.len() <= MAX_FACTORS_ALLOWED
 
     @dy.rule()
     def factor_unnamed(cls) -> pl.Expr:
@@ -224,7 +224,7 @@ class Scenario(Example):
     @dy.rule()
     def support_possible_mismatch(cls) -> pl.Expr:
         """The support possible is the effective capacity + 2."""
-        return _is_same(pl.col("support_possible"), pl.col("effective_capacity") + STRETCH)
+        return _is_same(pl.col("support_possible"), pl.col("effective_capacity") + SUPPORT_HEADROOM)
 
     @dy.rule()
     def support_formula_broken(cls) -> pl.Expr:

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from schema.family import Family
-from streams.refine.arrival import INSIDE, OUTSIDE, UNCOUNTED, Shares
+from streams.refine.admission import INSIDE, OUTSIDE, UNCOUNTED, Shares
 
 # Shares are written as decimals; a finer one would overflow the integers that it is compared by.
 _FINEST_SHARE = 1_000_000

@@ -20,8 +20,8 @@ from schema.dead_letter import Refusal, letter_headers
 from schema.family import Family
 from schema.record import CLEAN, LEDGER, RAW, REJECTED, Envelope, encode_parts, to_table
 from schema.settings import Settings
-from streams.refine.chain import Verdicts
-from streams.refine.intake import DeadLetter, Intake, RawRecord
+from streams.refine.decode import DeadLetter, Intake, RawRecord
+from streams.refine.judge import Verdicts
 from streams.refine.sources import SOURCE_COLUMNS, sourced
 
 

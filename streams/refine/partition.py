@@ -32,9 +32,9 @@ from broker.topics import topic_name
 from schema.errors import RefineError
 from schema.family import Family
 from schema.record import RAW
+from streams.refine.decode import RawRecord, least_row_bytes
 from streams.refine.gone import loss_record
-from streams.refine.intake import RawRecord, least_row_bytes
-from streams.refine.judging import Fault, Judge, Judged, Progress, fault_of
+from streams.refine.group_judge import Fault, Judge, Judged, Progress, fault_of
 from streams.refine.outbound import OutRecord
 from streams.refine.pieces import pieces
 from streams.refine.rebuild import states

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from schema.decoded_size import STREAM_MARK, declared_bytes
-from streams.refine.intake import RawRecord
+from streams.refine.decode import RawRecord
 
 # An ordinary group of 60 micro-batches of reductions holds some 45 MB of rows.
 PIECE_BYTES = 96 * 1024 * 1024

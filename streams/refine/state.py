@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from schema.family import Family
 from schema.settings import Settings
-from streams.refine import arrival
+from streams.refine import admission
 from streams.refine.dedup import DedupIndex
 from streams.refine.gates import ShareGates
-from streams.refine.near import NearIndex
+from streams.refine.near_duplicates import NearIndex
 
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
@@ -51,7 +51,7 @@ class State:
         """Return the verdict on each valid row, in order: 0 for one that goes to clean, else of `reasons`, plus 1."""
         ids = rows["example_id"]
         if not self.near.is_on and not self.gates.quotas:
-            return np.where(self.ids.admit(ids.to_numpy()), arrival.ADMITTED, arrival.DUPLICATE).astype(np.int8)
+            return np.where(self.ids.admit(ids.to_numpy()), admission.ADMITTED, admission.DUPLICATE).astype(np.int8)
         verdicts = np.empty(rows.height, dtype=np.int8)
         found, codes = self.near.sketches(rows), self.gates.codes(rows)
         # A window is turned over between pieces no larger than itself.
@@ -60,7 +60,7 @@ class State:
             part = slice(start, start + step)
             different, numbers = np.unique(ids[part].to_numpy(), return_inverse=True)
             self.near.make_room(numbers.size)
-            verdicts[part], self.near.held = arrival.judge_in_order(
+            verdicts[part], self.near.held = admission.judge_in_order(
                 numbers,
                 self.ids.holds(different),
                 found.piece(part),
@@ -72,5 +72,5 @@ class State:
                 self.gates.shares,
                 self.gates.from_rows,
             )
-            self.ids.admit(ids[part].filter(verdicts[part] == arrival.ADMITTED).to_numpy())
+            self.ids.admit(ids[part].filter(verdicts[part] == admission.ADMITTED).to_numpy())
         return verdicts

@@ -20,9 +20,9 @@ from broker.clients import Connection
 from consumers.compare.comparison import compare, differences
 from consumers.compare.files import FileSource
 from consumers.compare.measures import distinct_ngrams, diversity
+from consumers.compare.profile import Tally, balance
 from consumers.compare.rows import Rows, rows_of_lines
 from consumers.compare.sources import common_family, source_named
-from consumers.compare.tally import Tally, balance
 from consumers.compare.texts import RUN_BYTES, DistinctCount, TextTally, byte_runs
 from consumers.replay.formats import open_writer
 from schema.errors import UnknownFamilyError, UsageError

@@ -14,7 +14,7 @@ from broker.clients import Connection
 from broker.topics import ensure_topics, extents
 from consumers.replay import row_groups
 from consumers.replay.bounds import parse_bound
-from consumers.replay.stretch import Progress, replay
+from consumers.replay.topic_range import Progress, replay
 from schema import ledger
 from schema.errors import BrokerError, ReplayError, UnknownFamilyError, UsageError
 from schema.json_form import json_lines

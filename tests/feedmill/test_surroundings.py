@@ -25,7 +25,7 @@ import feedmill.cli as cli, warnings
 with warnings.catch_warnings():
     # Once for all the forks; each command is strict by itself.
     warnings.simplefilter("ignore")
-    import broker.topics, consumers.replay.stretch, consumers.compare.comparison, producers.reduction.run
+    import broker.topics, consumers.replay.topic_range, consumers.compare.comparison, producers.reduction.run
     import producers.scenario.run, producers.ingest, streams.drain, streams.coverage.service, streams.worker
     with contextlib.redirect_stdout(io.StringIO()):
         cli.run(["bench", "--help"])

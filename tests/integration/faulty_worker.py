@@ -19,10 +19,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from feedmill.cli import main
-from streams.refine.refinery import Refinery
+from streams.refine.worker_partitions import WorkerPartitions
 
 _commit = AIOKafkaProducer.commit_transaction
-_refine = Refinery.refine
+_refine = WorkerPartitions.refine
 _made = {"commits": 0, "groups": 0}
 
 
@@ -36,7 +36,7 @@ async def _fails_while_stopping(self: AIOKafkaProducer) -> None:
     await _commit(self)
 
 
-async def _hangs(self: Refinery, records: Sequence[Any]) -> dict[int, int]:
+async def _hangs(self: WorkerPartitions, records: Sequence[Any]) -> dict[int, int]:
     _made["groups"] += 1
     if _made["groups"] > 1:
         await asyncio.Event().wait()
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     if fault == "commit-fails-while-stopping":
         AIOKafkaProducer.commit_transaction = _fails_while_stopping
     elif fault == "hangs":
-        Refinery.refine = _hangs  # type: ignore[method-assign]
+        WorkerPartitions.refine = _hangs  # type: ignore[method-assign]
     else:
         sys.exit(f"no fault {fault!r}")
     main(["worker", "reduction"])

@@ -14,7 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from broker.clients import Connection
 from broker.topics import ensure_topics, topic_name
-from consumers.replay.stretch import replay
+from consumers.replay.topic_range import replay
 from producers.sink import send_frames
 from schema.dead_letter import rejected_rows
 from schema.errors import RecordError, ReplayError

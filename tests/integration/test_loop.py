@@ -43,7 +43,7 @@ def following(connection: Connection, family: str, seed: int, log: Path) -> subp
     """`feedmill produce FAMILY --follow`, ended with this process at the latest."""
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "feedmill.lifeline", "produce", family, "--follow", "--seed", str(seed)],
+            [sys.executable, "-m", "feedmill.child_process", "produce", family, "--follow", "--seed", str(seed)],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,

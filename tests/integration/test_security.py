@@ -162,7 +162,7 @@ def test_encrypted_key_is_never_asked_for_on_the_terminal(kafka: SecuredKafka, t
 def test_worker_with_debug_logging_tells_no_secret(kafka: SecuredKafka, tmp_path: Path) -> None:
     settings = kafka.settings("BOTH", namespace=f"test-{uuid.uuid4().hex[:12]}", data_dir=tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "feedmill.lifeline", "--debug", "worker"],
+        [sys.executable, "-m", "feedmill.child_process", "--debug", "worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

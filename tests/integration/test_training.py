@@ -67,7 +67,7 @@ def training(
     connection: Connection, out: Path, *more: str, ranks: int = 1
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """`feedmill train reduction` as a process, or as the processes of torchrun, of one thread each; and its log."""
-    launch = ["-m", "feedmill.lifeline"]
+    launch = ["-m", "feedmill.child_process"]
     if ranks > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "feedmill"]
     log = out.with_name(f"{out.name}.log")

@@ -43,7 +43,7 @@ def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
     assert settings.bootstrap_servers is not None
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "feedmill.lifeline", "worker"],
+            [sys.executable, "-m", "feedmill.child_process", "worker"],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.compare.measures import distinct_ngrams, diversity, nearest
-from producers.scenario.composer import factors, manners, scenes, situations, stances, tasks
+from producers.scenario.composer import factors, replies, reply_frames, scenes, situations, tasks
 from producers.scenario.composer.composing import compose
 from producers.scenario.composer.engine import Grammar, Slot
 from producers.scenario.composer.grammar import grammar
@@ -115,7 +115,7 @@ def test_the_type_and_the_target_can_be_told_from_the_words(rows: pl.DataFrame) 
         assert told == [kind]
         answered = [
             (one, other)
-            for one, moves in enumerate(manners.MOVES)
+            for one, moves in enumerate(replies.MOVES)
             for other, pool in enumerate(moves)
             if any(move in row["response"] for move in pool)
         ]
@@ -124,18 +124,24 @@ def test_the_type_and_the_target_can_be_told_from_the_words(rows: pl.DataFrame) 
 
 def test_every_bin_has_its_phrases_and_shares_them_with_no_other() -> None:
     levels, targets, types = len(CAPACITY_LEVELS), len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
-    by_type = [situations.CUES, situations.OPENINGS, situations.PRESSURES, manners.MOVES]
+    by_type = [situations.CUES, situations.OPENINGS, situations.PRESSURES, replies.MOVES]
     assert [len(pools) for pools in by_type] == [types] * 4
     assert [
         len(pools)
-        for pools in (*manners.MOVES, stances.STANDS, stances.BEGINNINGS, stances.CLOSINGS, stances.URGENT_CLOSINGS)
+        for pools in (
+            *replies.MOVES,
+            reply_frames.STANDS,
+            reply_frames.BEGINNINGS,
+            reply_frames.CLOSINGS,
+            reply_frames.URGENT_CLOSINGS,
+        )
     ] == ([targets] * (types + 4))
-    assert [len(pools) for pools in (*stances.STANDS, scenes.BUSY, scenes.DETAILS)] == [levels] * (targets + 2)
+    assert [len(pools) for pools in (*reply_frames.STANDS, scenes.BUSY, scenes.DETAILS)] == [levels] * (targets + 2)
     assert len(scenes.SETTINGS) == len(tasks.TASKS) == len(vocabulary.DOMAINS)
     assert {len(sizes) for sizes in (*tasks.TASKS, tasks.URGENT_TASKS)} == {len(tasks.SIZES_FROM_TENTHS)}
-    moves = [set(pool) for group in manners.MOVES for pool in group]
-    stands = [set(pool) for group in stances.STANDS for pool in group]
-    drawn = [moves, stands, *by_type[:3], scenes.DETAILS, stances.BEGINNINGS]
+    moves = [set(pool) for group in replies.MOVES for pool in group]
+    stands = [set(pool) for group in reply_frames.STANDS for pool in group]
+    drawn = [moves, stands, *by_type[:3], scenes.DETAILS, reply_frames.BEGINNINGS]
     for pools in drawn:
         for one, other in combinations(map(set, pools), 2):
             assert not one & other

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.scenario.draws import Draws
-from producers.scenario.numbers import MOST_FACTORS, Numbers, calculation, numbers_of, points
+from producers.scenario.numbers import MAX_FACTORS_COMPOSED, Numbers, calculation, numbers_of, points
 from schema.scenario import FAMILY
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, support_bounds
 
@@ -47,7 +47,7 @@ def test_numbers_lie_in_the_bands_of_their_cell_and_add_up_exactly(seed: int, fi
 def test_one_to_four_factors_take_before_they_give_and_the_running_sum_stays_between_a_half_and_ten(seed: int) -> None:
     numbers = all_cells(seed)
     counts = numbers.drains + numbers.gifts
-    assert counts.min() >= 1 and counts.max() <= MOST_FACTORS
+    assert counts.min() >= 1 and counts.max() <= MAX_FACTORS_COMPOSED
     for effects, drains, count in zip(numbers.effects, numbers.drains, counts, strict=True):
         assert (effects[:drains] < 0).all() and (effects[drains:count] > 0).all() and (effects[count:] == 0).all()
     running = numbers.base[:, None] + np.cumsum(np.column_stack([np.zeros_like(numbers.base), numbers.effects]), axis=1)

@@ -12,8 +12,8 @@ from broker.clients import Connection
 from broker.topics import topic_name
 from schema.record import RAW, Envelope, encode
 from schema.reduction import FAMILY
-from streams.refine.intake import RawRecord
-from streams.refine.judging import Progress
+from streams.refine.decode import RawRecord
+from streams.refine.group_judge import Progress
 from streams.refine.partition import PartitionRefiner
 from streams.refine.rebuild import states
 from streams.refine.starting_position import starting_positions

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from producers.scenario.run import ScenarioRun, generate
 from schema.family import identify
 from schema.scenario import FAMILY
-from schema.scenario.bands import MOST_FACTORS
+from schema.scenario.bands import MAX_FACTORS_ALLOWED
 from schema.scenario.vocabulary import MEN, WOMEN
 from streams.augmentation.scenario import augment
-from streams.augmentation.scenario.moves import CAPACITY_STEPS, EFFECT_STEPS, SCORE_STEPS
+from streams.augmentation.scenario.jitter_numbers import CAPACITY_STEPS, EFFECT_STEPS, SCORE_STEPS
 from streams.augmentation.scenario.phrases import UNSURE, replaced
 from streams.augmentation.scenario.vocabulary import ANYONE, RELATIONS, SETTINGS
 from tests import scenarios
@@ -219,7 +219,7 @@ def test_numbers_finer_than_written_stay() -> None:
 
 
 def test_the_most_and_the_largest_effects_there_can_be_are_moved() -> None:
-    effects = [10.0 if place % 2 else -10.0 for place in range(MOST_FACTORS)]
+    effects = [10.0 if place % 2 else -10.0 for place in range(MAX_FACTORS_ALLOWED)]
     row = augmented(
         capacity_factors=[{"name": f"swing {place}", "effect": effect} for place, effect in enumerate(effects)],
         base_capacity=5.0,
@@ -229,7 +229,7 @@ def test_the_most_and_the_largest_effects_there_can_be_are_moved() -> None:
         calculation_steps=scenarios.steps(5.0, effects),
     )
     assert row is not None
-    assert len(row["calculation_steps"]) == MOST_FACTORS + 1
+    assert len(row["calculation_steps"]) == MAX_FACTORS_ALLOWED + 1
 
 
 def test_what_was_paid_and_validated_was_so_for_the_origin_alone() -> None:

@@ -20,10 +20,10 @@ from schema.reduction import FAMILY
 from schema.scenario import FAMILY as SCENARIO
 from schema.settings import load_settings
 from streams.augmentation import augment_of, check_augment
-from streams.refine.account import entries
 from streams.refine.augmenting import augmented, copies_of
-from streams.refine.chain import judge
-from streams.refine.intake import Limits, RawRecord, read_group
+from streams.refine.decode import Limits, RawRecord, read_group
+from streams.refine.judge import judge
+from streams.refine.ledger_entries import entries
 from streams.refine.outbound import Group, outbound
 from streams.refine.state import State
 from streams.worker import run_worker

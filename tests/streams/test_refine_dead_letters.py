@@ -24,9 +24,9 @@ from schema.record import RAW, REJECTED, Envelope, Headers, decode, encode
 from schema.reduction import FAMILY
 from schema.settings import Settings, load_settings
 from schema.source_lines import source_headers
-from streams.refine.account import entries
-from streams.refine.chain import Verdicts, judge
-from streams.refine.intake import Limits, RawRecord, read_group
+from streams.refine.decode import Limits, RawRecord, read_group
+from streams.refine.judge import Verdicts, judge
+from streams.refine.ledger_entries import entries
 from streams.refine.outbound import Group, OutRecord, outbound
 from streams.refine.state import State
 from tests import reductions

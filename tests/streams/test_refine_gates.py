@@ -15,10 +15,10 @@ from schema.reduction import FAMILY as REDUCTION
 from schema.registry import FAMILIES
 from schema.scenario import FAMILY
 from schema.settings import load_settings
-from streams.refine.account import entries
-from streams.refine.chain import judge
+from streams.refine.decode import Intake, RawRecord
 from streams.refine.gates import ShareGates
-from streams.refine.intake import Intake, RawRecord
+from streams.refine.judge import judge
+from streams.refine.ledger_entries import entries
 from streams.refine.state import State
 from tests import scenarios
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 from schema.record import Envelope, encode
 from schema.registry import FAMILIES
 from schema.settings import load_settings
-from streams.refine.intake import RawRecord, least_row_bytes
-from streams.refine.judging import Judge
+from streams.refine.decode import RawRecord, least_row_bytes
+from streams.refine.group_judge import Judge
 from streams.refine.pieces import pieces
 from streams.refine.state import State
 

@@ -15,8 +15,8 @@ from broker.clients import Connection
 from broker.topics import ensure_topics
 from schema.reduction import FAMILY
 from schema.settings import Settings
-from streams.refine import judging
-from streams.refine.intake import RawRecord
+from streams.refine import group_judge
+from streams.refine.decode import RawRecord
 from streams.refine.partition import Phase
 from streams.refine.pieces import pieces
 from tests.integration import workers
@@ -132,7 +132,7 @@ def refined_but_the_fourth(connection: Connection, records: Sequence[RawRecord])
     run(work)
     sums = workers.check_accounts(connection)
     assert sums["rows_clean"] == (RECORDS - 1) * ROWS
-    assert refused_rows(connection) == {records[3].offset: judging.UNPROCESSABLE}
+    assert refused_rows(connection) == {records[3].offset: group_judge.UNPROCESSABLE}
     return workers.rejected(connection)[1]
 
 
@@ -140,7 +140,7 @@ def test_a_record_that_breaks_judging_becomes_a_dead_letter_and_the_others_go_on
     ready: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = raw_records(ready)
-    judge = judging.judge
+    judge = group_judge.judge
     poison = set(workers_ids(records[3]))
 
     def breaks(frame: pl.DataFrame, *others: Any) -> Any:
@@ -150,7 +150,7 @@ def test_a_record_that_breaks_judging_becomes_a_dead_letter_and_the_others_go_on
             raise ZeroDivisionError("poison")
         return verdicts
 
-    monkeypatch.setattr(judging, "judge", breaks)
+    monkeypatch.setattr(group_judge, "judge", breaks)
 
     (letter,) = refined_but_the_fourth(ready, records)
     assert letter.value == records[3].value

@@ -16,8 +16,8 @@ from schema.scenario import FAMILY
 from schema.settings import Settings
 from streams.positions import position_group
 from streams.refine.augmenting import copies_of
-from streams.refine.chain import Verdicts, judge
-from streams.refine.intake import Limits, RawRecord, read_group
+from streams.refine.decode import Limits, RawRecord, read_group
+from streams.refine.judge import Verdicts, judge
 from streams.refine.state import State
 from tests import scenarios
 from tests.integration import workers

@@ -35,7 +35,7 @@ def test_an_opening_that_faust_cancels_goes_on(connection: Connection, monkeypat
 
     async def all_of_it() -> None:
         worker = RefineWorker(connection, [FAMILY], ignore)
-        refinery = worker._refineries[topic]
+        owned = worker._owned[topic]
         opening = asyncio.create_task(worker._assigned(assigned, 1))
         await asyncio.wait_for(fencing.wait(), 60)
         opening.cancel()
@@ -43,7 +43,7 @@ def test_an_opening_that_faust_cancels_goes_on(connection: Connection, monkeypat
         assert await worker._assigned(assigned, 2) == dict.fromkeys(assigned, 0)
         assert opening.cancelled()
         assert worker._failure is None
-        assert {refiner.phase for refiner in refinery.refiners.values()} == {Phase.REBUILDING}
-        await refinery.close()
+        assert {refiner.phase for refiner in owned.refiners.values()} == {Phase.REBUILDING}
+        await owned.close()
 
     asyncio.run(all_of_it())

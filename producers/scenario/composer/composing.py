@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from producers.scenario.composer.grammar import choices, grammar
-from producers.scenario.numbers import MOST_FACTORS, numbers_of
+from producers.scenario.numbers import MAX_FACTORS_COMPOSED, numbers_of
 from producers.scenario.rows import Origin, rows_of
 from schema.scenario.vocabulary import RELATIONS
 
@@ -17,7 +17,7 @@ GENERATOR = "composer"
 _AGE_BANDS = [band for relation in RELATIONS for band in relation.age_bands]
 _AGE_BAND_COUNTS = np.array([len(relation.age_bands) for relation in RELATIONS])
 _AGE_BAND_FIRST = np.cumsum(_AGE_BAND_COUNTS) - _AGE_BAND_COUNTS
-_FACTOR_SLOTS = [f"factor_{place}" for place in range(MOST_FACTORS)]
+_FACTOR_SLOTS = [f"factor_{place}" for place in range(MAX_FACTORS_COMPOSED)]
 
 
 def compose(cells: npt.NDArray[Any], origin: Origin) -> pl.DataFrame:

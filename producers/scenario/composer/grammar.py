@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from producers.scenario.composer import asking, factors, manners, scenes, situations, stances, tasks
+from producers.scenario.composer import factors, replies, reply_frames, requests, scenes, situations, tasks
 from producers.scenario.composer.engine import Grammar, Slot
 from producers.scenario.draws import Draws
-from producers.scenario.numbers import MOST_FACTORS, Numbers
+from producers.scenario.numbers import MAX_FACTORS_COMPOSED, Numbers
 from schema.scenario import vocabulary
 from schema.scenario.bands import CAPACITY_LEVELS, COMPLEXITY_TYPES
 
@@ -53,7 +53,7 @@ _RELATION_DOMAIN = np.array([relation.domain for relation in vocabulary.RELATION
 
 def _listed(first: int, count: int) -> str:
     """Return a template that lists `count` factors from place `first` on: "{a}, {b} and {c}"."""
-    slots = [f"{{factor_{place}}}" for place in range(first, min(first + count, MOST_FACTORS))]
+    slots = [f"{{factor_{place}}}" for place in range(first, min(first + count, MAX_FACTORS_COMPOSED))]
     return " and ".join([", ".join(slots[:-1]), slots[-1]] if len(slots) > 1 else slots)
 
 
@@ -65,7 +65,7 @@ def _flat(nested: tuple[tuple[tuple[str, ...], ...], ...]) -> list[tuple[str, ..
 def grammar() -> Grammar:
     """Return the composer's grammar, compiled once a process."""
     flat_tasks = [pool for group in (*tasks.TASKS, tasks.URGENT_TASKS) for pool in group]
-    counts = range(MOST_FACTORS + 1)
+    counts = range(MAX_FACTORS_COMPOSED + 1)
     return Grammar(
         {
             "name": Slot((vocabulary.WOMEN, vocabulary.MEN)),
@@ -80,12 +80,12 @@ def grammar() -> Grammar:
             "anchor": Slot([band.anchors for band in CAPACITY_LEVELS]),
             "anchored": Slot((scenes.ANCHORED,)),
             "detail": Slot(scenes.DETAILS),
-            **{f"factor_{place}": Slot(_FACTORS) for place in range(MOST_FACTORS)},
+            **{f"factor_{place}": Slot(_FACTORS) for place in range(MAX_FACTORS_COMPOSED)},
             # By how many take; and by how many take, then by how many give.
             "drains": Slot([(_listed(0, count),) if count else ("",) for count in counts]),
             "gifts": Slot(
                 [
-                    (_listed(drains, gifts),) if gifts and drains < MOST_FACTORS else ("",)
+                    (_listed(drains, gifts),) if gifts and drains < MAX_FACTORS_COMPOSED else ("",)
                     for drains in counts
                     for gifts in counts
                 ]
@@ -96,14 +96,14 @@ def grammar() -> Grammar:
             "task": Slot([[asked for asked, _ in pool] for pool in flat_tasks]),
             "doing": Slot([[done for _, done in pool] for pool in flat_tasks], draw="task"),
             "wanted_day": Slot((scenes.DAYS,)),
-            "deadline": Slot(_flat(asking.DEADLINES)),
-            "ask": Slot(asking.ASKS),
-            "reason": Slot(asking.REASONS),
+            "deadline": Slot(_flat(requests.DEADLINES)),
+            "ask": Slot(requests.ASKS),
+            "reason": Slot(requests.REASONS),
             "pressure": Slot(situations.PRESSURES),
-            "beginning": Slot(stances.BEGINNINGS),
-            "move": Slot(_flat(manners.MOVES)),
-            "stand": Slot(_flat(stances.STANDS)),
-            "closing": Slot([*_flat(stances.CLOSINGS), *stances.URGENT_CLOSINGS]),
+            "beginning": Slot(reply_frames.BEGINNINGS),
+            "move": Slot(_flat(replies.MOVES)),
+            "stand": Slot(_flat(reply_frames.STANDS)),
+            "closing": Slot([*_flat(reply_frames.CLOSINGS), *reply_frames.URGENT_CLOSINGS]),
             "context": Slot((CONTEXTS,)),
             "request": Slot((REQUESTS,)),
             "response": Slot((RESPONSES,)),
@@ -124,7 +124,7 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
     # The last group of tasks is that of emergencies.
     task = np.where(urgent, len(vocabulary.DOMAINS), domain) * len(tasks.SIZES_FROM_TENTHS) + size
     factor_pools, factor_choices = _distinct_factors(numbers, draws)
-    levels, targets = len(CAPACITY_LEVELS), len(stances.BEGINNINGS)
+    levels, targets = len(CAPACITY_LEVELS), len(reply_frames.BEGINNINGS)
     pools = {
         "name": gender,
         "setting": domain,
@@ -132,14 +132,14 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
         "anchor": level,
         "detail": level,
         "drains": numbers.drains,
-        "gifts": numbers.drains * (MOST_FACTORS + 1) + numbers.gifts,
+        "gifts": numbers.drains * (MAX_FACTORS_COMPOSED + 1) + numbers.gifts,
         "factors": np.where(numbers.gifts == 0, 0, np.where(numbers.drains == 0, 1, 2)),
         "cue": kind,
         "opening": kind,
         "task": task,
         "doing": task,
         "deadline": 2 * urgent + (size >= _LONG_SIZE),
-        "reason": np.where(urgent, len(asking.REASONS) - 1, _REASON_OF_SIZE[size]),
+        "reason": np.where(urgent, len(requests.REASONS) - 1, _REASON_OF_SIZE[size]),
         "pressure": kind,
         "beginning": target,
         "move": kind * targets + target,
@@ -166,7 +166,7 @@ def _distinct_factors(numbers: Numbers, draws: Draws) -> tuple[dict[str, Array],
     compiled = grammar()
     pools: dict[str, Array] = {}
     taken: dict[str, Array] = {}
-    for place in range(MOST_FACTORS):
+    for place in range(MAX_FACTORS_COMPOSED):
         slot = f"factor_{place}"
         effect = numbers.effects[:, place]
         pool = _GIVES * (effect > 0) + (np.abs(effect) >= factors.MAJOR_FROM_TENTHS)

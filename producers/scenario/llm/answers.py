@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producers.scenario.llm.rows import Row, broken_rules, to_frame
 from schema.scenario import FAMILY
-from schema.scenario.bands import STRETCH
+from schema.scenario.bands import SUPPORT_HEADROOM
 
 Cell = Mapping[str, str]
 
@@ -80,7 +80,7 @@ class Scenario(_Strict):
             "base_capacity": self.base_capacity,
             "effective_capacity": effective,
             "support_needed": self.support_needed,
-            "support_possible": round(effective + STRETCH, 6),
+            "support_possible": round(effective + SUPPORT_HEADROOM, 6),
             "request": self.request,
             "response": self.response,
             "authenticity_score": self.authenticity_score,

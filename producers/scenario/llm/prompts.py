@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, STRETCH, support_bounds
+from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, SUPPORT_HEADROOM, support_bounds
 from schema.scenario.columns import AGE_BANDS
 
 Message = dict[str, str]
@@ -21,13 +21,13 @@ SCENARIOS_PER_CALL = 5
 
 RULES = (
     "Write short scenes in which a character is asked for support: one for each line of the list, under its id. "
-    f"Capacities are points, 0 to 10. A character at X/10 can provide up to (X+{STRETCH:g})/10.\n"
+    f"Capacities are points, 0 to 10. A character at X/10 can provide up to (X+{SUPPORT_HEADROOM:g})/10.\n"
     "capacity_factors: 1 to 4, each a name and a signed effect with one decimal, never 0. base_capacity plus all "
     "effects is the effective capacity C, inside the line's range.\n"
     "support_needed: one decimal, inside the line's range.\n"
     "authenticity_score: two decimals, inside the line's range; the response must read like it.\n"
     'calculation_steps: from the base, one line for each effect, then the stretch: "6.0 - 1.5 = 4.5", '
-    f'"4.5 + {STRETCH:.1f} = {4.5 + STRETCH:.1f}".\n'
+    f'"4.5 + {SUPPORT_HEADROOM:.1f} = {4.5 + SUPPORT_HEADROOM:.1f}".\n'
     'setting: a place, such as "the hospital corridor". context: 2 or 3 sentences with the character\'s name, the '
     "setting word for word, and the factors. request: what the character is asked, in the asker's words. response: "
     "what the character answers, 2 or 3 sentences, in the manner of the line's type. relation: what the character is "
@@ -53,8 +53,8 @@ _READINGS = {
 
 _VALIDATION_RULES = (
     "For each scene, score from 0 to 1 how well its text fits its numbers. Capacity and support are points out of 10: "
-    f"a character at X can provide up to X+{STRETCH:g}. authenticity is 0 to 1: how true the response is to what the "
-    "character can give. Answer with a score for every id."
+    f"a character at X can provide up to X+{SUPPORT_HEADROOM:g}. authenticity is 0 to 1: how true the response is to "
+    "what the character can give. Answer with a score for every id."
 )
 
 # A capacity at which no bound of the support needed is cut off: what is left of one is its offset.

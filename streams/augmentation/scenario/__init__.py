@@ -19,8 +19,8 @@ from __future__ import annotations
 import polars as pl
 
 from schema.scenario import FAMILY
-from streams.augmentation.scenario.moves import moved
-from streams.augmentation.scenario.swaps import TEXTS, swapped
+from streams.augmentation.scenario.jitter_numbers import moved
+from streams.augmentation.scenario.swap_names import TEXTS, swapped
 
 
 def augment(rows: pl.DataFrame) -> pl.DataFrame:

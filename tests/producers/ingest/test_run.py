@@ -19,7 +19,7 @@ import pytest
 import zstandard
 
 from broker.clients import Connection
-from consumers.replay.stretch import replay
+from consumers.replay.topic_range import replay
 from producers.ingest import ingest, ingest_stream
 from schema import json_rows
 from schema.errors import UsageError

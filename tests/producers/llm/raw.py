@@ -9,7 +9,7 @@ from broker.clients import Connection
 from broker.topics import extents, topic_name
 from schema.record import RAW, decode
 from schema.scenario import FAMILY
-from streams.refine.intake import RawRecord
+from streams.refine.decode import RawRecord
 
 
 def raw_records(connection: Connection) -> list[RawRecord]:

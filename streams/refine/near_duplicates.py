@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from schema.family import Family
-from streams.refine.arrival import Table, link_rows
+from streams.refine.admission import Table, link_rows
 from streams.refine.sketch import SLOTS, Sketches, banding, no_sketches, sketches
 
 _START_ROWS = 1024

@@ -15,9 +15,9 @@ from schema.scenario.bands import (
     AUTHENTICITY_TARGETS,
     CAPACITY_LEVELS,
     LARGEST_CAPACITY,
-    MOST_FACTORS,
-    STRETCH,
+    MAX_FACTORS_ALLOWED,
     SUM_TOLERANCE,
+    SUPPORT_HEADROOM,
     level_names,
     support_bounds,
     target_names,
@@ -81,7 +81,7 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
         "base_capacity": pl.Series(started / 10),
         "effective_capacity": pl.Series(reached / 10),
         "support_needed": pl.Series(support / 10),
-        "support_possible": pl.Series((reached + _STRETCH_TENTHS) / 10),
+        "support_possible": pl.Series((reached + _HEADROOM_TENTHS) / 10),
         "authenticity_score": pl.Series(score / 100),
         "capacity_factors": lists_of(items, counts),
         "calculation_steps": _calculation(started, new_effects, counts),
@@ -94,7 +94,7 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
 def _calculation(base: Array, effects: Array, counts: Array) -> pl.Series:
     """Return a line for each factor ("6.0 - 1.5 = 4.5"), and one for the support, of each row's numbers in tenths."""
     ends = np.cumsum(counts)
-    every = np.insert(effects, ends, _STRETCH_TENTHS)
+    every = np.insert(effects, ends, _HEADROOM_TENTHS)
     running = np.cumsum(every)
     lengths = counts + 1
     before_row = np.repeat(np.concatenate([[0], running[np.cumsum(lengths)[:-1] - 1]]) if len(base) else [], lengths)
@@ -130,9 +130,9 @@ def _in_steps(low: float, high: float, steps: int) -> tuple[int, int]:
     return int(np.ceil(low * steps - SUM_TOLERANCE)), int(np.floor(high * steps + SUM_TOLERANCE))
 
 
-_SCALE_TENTHS, _STRETCH_TENTHS = round(LARGEST_CAPACITY * 10), round(STRETCH * 10)
+_SCALE_TENTHS, _HEADROOM_TENTHS = round(LARGEST_CAPACITY * 10), round(SUPPORT_HEADROOM * 10)
 # The base, all factors' effects, and the stretch.
-_WRITABLE = _SCALE_TENTHS + MOST_FACTORS * _SCALE_TENTHS + _STRETCH_TENTHS
+_WRITABLE = _SCALE_TENTHS + MAX_FACTORS_ALLOWED * _SCALE_TENTHS + _HEADROOM_TENTHS
 _LEVEL_TENTHS = np.array([_in_steps(band.low, band.high, 10) for band in CAPACITY_LEVELS])
 # The upper bound belongs to the next target, but for the last.
 _SCORE_HUNDREDTHS = np.array([_in_steps(band.low, band.high, 100) for band in AUTHENTICITY_TARGETS])

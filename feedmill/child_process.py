@@ -1,4 +1,4 @@
-"""A child service that ends with its parent: `python -m feedmill.lifeline worker` is `feedmill worker` on a lifeline.
+"""A child service that ends with its parent: `python -m feedmill.child_process worker` runs `feedmill worker`.
 
 The parent holds the write end of the child's standard input. However the parent ends, `kill -9` included, the pipe
 closes, and the child ends itself as if told to by SIGTERM; at the latest after a minute, whatever it is at.

@@ -1,4 +1,4 @@
-"""The ground a benchmark of services stands on: a Kafka, a namespace and a data folder of its own, gone afterwards."""
+"""The environment of a benchmark of services: a Kafka, a namespace and a data folder of its own, gone afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAMPLE_INTERVAL_S = 0.2
 
 
 @contextmanager
-def ground(family: str, partitions: int) -> Iterator[Connection]:
+def fresh_environment(family: str, partitions: int) -> Iterator[Connection]:
     """Yield a connection to the configured or embedded Kafka in a fresh namespace with the topics of `family`.
 
     The embedded broker is started if need be, and stopped again only then; topics and folder are deleted at the end.
@@ -65,7 +65,7 @@ def on_cores(cores: set[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-class Watched:
+class ProcessUsage:
     """The peak resident memory (bytes) and the CPU time (s) of a process, sampled until `stop`."""
 
     def __init__(self, pid: int) -> None:

@@ -1,4 +1,4 @@
-"""The refinery of one worker: the partitions of one family that it owns.
+"""The partitions of one family that a worker owns.
 
 `assign` is called after every rebalance and `refine` by the family's agent. A lock keeps the two apart, so that nothing
 is revoked between the judging of a group and its commit. What happens to a partition is `streams.refine.partition`'s.
@@ -14,8 +14,8 @@ from broker.clients import Connection
 from broker.topics import partition_count, topic_name
 from schema.family import Family
 from schema.record import RAW
-from streams.refine.intake import RawRecord
-from streams.refine.judging import Progress
+from streams.refine.decode import RawRecord
+from streams.refine.group_judge import Progress
 from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.rebuild import states
 from streams.refine.starting_position import starting_positions
@@ -23,7 +23,7 @@ from streams.refine.starting_position import starting_positions
 log = logging.getLogger(__name__)
 
 
-class Refinery:
+class WorkerPartitions:
     """All the raw partitions of one family that this worker owns.
 
     Attributes:

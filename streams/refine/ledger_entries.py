@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from schema import ledger
 from schema.buffers import lists_of
 from schema.family import CELL_AXIS, Family, axis_codes, cell_codes, cell_label
-from streams.refine.chain import Verdicts
-from streams.refine.intake import Intake, RawRecord
+from streams.refine.decode import Intake, RawRecord
+from streams.refine.judge import Verdicts
 
 
 def entries(

@@ -1,4 +1,4 @@
-"""The refinery of one worker: what is opened, cancelled or rebuilt at the same time does not mix."""
+"""The partitions of one worker: what is opened, cancelled or rebuilt at the same time does not mix."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from broker.kept_clients import kept_clients
 from broker.topics import ensure_topics
 from schema.reduction import FAMILY
 from schema.settings import Settings
-from streams.refine import judging, partition
-from streams.refine import refinery as of_refinery
-from streams.refine.judging import Progress
+from streams.refine import group_judge, partition, worker_partitions
+from streams.refine.group_judge import Progress
 from streams.refine.partition import PartitionRefiner, Phase
-from streams.refine.refinery import Refinery
+from streams.refine.worker_partitions import WorkerPartitions
 from tests.integration import workers
 from tests.streams.partitions import PARTITION, raw_records, rows_of, run, send_raw
 
@@ -41,16 +40,16 @@ def ready(connection: Connection) -> Connection:
     return connection
 
 
-class Told:
-    """A refinery, with what it told."""
+class Watched:
+    """The partitions of a worker, with the deaths and progress that they report."""
 
     def __init__(self, connection: Connection) -> None:
         self.deaths: list[PartitionRefiner] = []
         self.progress: list[Progress] = []
-        self.refinery = Refinery(connection, FAMILY, self.progress.append, self.deaths.append)
+        self.owned = WorkerPartitions(connection, FAMILY, self.progress.append, self.deaths.append)
 
 
-def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_the_refinery(
+def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_their_owner(
     ready: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two rebuilds at once: the older would forget what was committed after it was read."""
@@ -75,29 +74,29 @@ def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_the_refinery(
         return states(*args)
 
     monkeypatch.setattr(partition, "states", waits)
-    refinery_states = of_refinery.states
+    real_states = worker_partitions.states
     asked = 0
 
     def late(*args: Any) -> Any:
         nonlocal asked
         asked += 1
-        found = refinery_states(*args)
+        found = real_states(*args)
         if asked > 1:
             second_asked.set()
             # It comes back when the first group has been committed record by record.
             threading.Event().wait(4.0)
         return found
 
-    monkeypatch.setattr(of_refinery, "states", late)
+    monkeypatch.setattr(worker_partitions, "states", late)
 
     async def work() -> None:
-        told = Told(ready)
-        await told.refinery.assign(frozenset([PARTITION]), 1)
-        await told.refinery.refine(records[:2])
+        watched = Watched(ready)
+        await watched.owned.assign(frozenset([PARTITION]), 1)
+        await watched.owned.refine(records[:2])
         await asyncio.to_thread(rebuilding.wait, 30)
-        assert await told.refinery.refine(records[2:]) == {}
-        await told.refinery.close()
-        assert told.deaths == []
+        assert await watched.owned.refine(records[2:]) == {}
+        await watched.owned.close()
+        assert watched.deaths == []
 
     run(work)
     sums = workers.check_accounts(ready)
@@ -109,25 +108,25 @@ def test_a_partition_is_ready_after_records_that_were_judged_alone(
 ) -> None:
     """A phase that stayed at committing would look like a commit that never ends."""
     records = raw_records(ready)
-    judge = judging.judge
+    judge = group_judge.judge
 
     def breaks(frame: Any, *others: Any) -> Any:
         if frame.height > ROWS:
             raise ZeroDivisionError("poison")
         return judge(frame, *others)
 
-    monkeypatch.setattr(judging, "judge", breaks)
+    monkeypatch.setattr(group_judge, "judge", breaks)
 
     async def work() -> None:
-        told = Told(ready)
-        await told.refinery.assign(frozenset([PARTITION]), 1)
-        await told.refinery.refine(records)
-        await told.refinery.settle()
-        refiner = told.refinery.refiners[PARTITION]
+        watched = Watched(ready)
+        await watched.owned.assign(frozenset([PARTITION]), 1)
+        await watched.owned.refine(records)
+        await watched.owned.settle()
+        refiner = watched.owned.refiners[PARTITION]
         assert refiner.position == records[-1].offset + 1
         assert refiner.phase is Phase.READY
-        await told.refinery.close()
-        assert told.deaths == []
+        await watched.owned.close()
+        assert watched.deaths == []
 
     run(work)
     assert workers.check_accounts(ready)["rows_clean"] == 2 * ROWS
@@ -141,7 +140,7 @@ def test_what_was_committed_just_before_a_fault_is_remembered_after_it(
     rows = rows_of(PARTITION, rounds * ROWS, 2, first=10_000)
     send_raw(ready, [rows.slice(number // 2 * ROWS, ROWS) for number in range(2 * rounds)])
     records = raw_records(ready)[RECORDS:]
-    judge = judging.judge
+    judge = group_judge.judge
     fails = False
 
     def breaks(*arguments: Any) -> Any:
@@ -151,21 +150,21 @@ def test_what_was_committed_just_before_a_fault_is_remembered_after_it(
             raise ZeroDivisionError("once")
         return judge(*arguments)
 
-    monkeypatch.setattr(judging, "judge", breaks)
+    monkeypatch.setattr(group_judge, "judge", breaks)
     # Nothing is found at fault when it is judged again.
-    monkeypatch.setattr(judging.Judge, "faults_of", lambda *_: {})
+    monkeypatch.setattr(group_judge.Judge, "faults_of", lambda *_: {})
 
     async def work() -> None:
         nonlocal fails
-        told = Told(kept)
-        await told.refinery.assign(frozenset([PARTITION]), 1)
-        await told.refinery.refine(raw_records(ready)[:RECORDS])
+        watched = Watched(kept)
+        await watched.owned.assign(frozenset([PARTITION]), 1)
+        await watched.owned.refine(raw_records(ready)[:RECORDS])
         for number in range(rounds):
-            await told.refinery.refine([records[2 * number]])
+            await watched.owned.refine([records[2 * number]])
             fails = True
-            await told.refinery.refine([records[2 * number + 1]])
-        await told.refinery.close()
-        assert told.deaths == []
+            await watched.owned.refine([records[2 * number + 1]])
+        await watched.owned.close()
+        assert watched.deaths == []
 
     with kept_clients(ready) as kept:
         run(work)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schema.reduction import FAMILY
 from schema.scenario import FAMILY as SCENARIO
 from schema.settings import load_settings
-from streams.refine.chain import Verdicts, judge
+from streams.refine.judge import Verdicts, judge
 from streams.refine.state import State
 from tests import reductions, scenarios
 

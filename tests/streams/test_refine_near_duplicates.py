@@ -18,7 +18,7 @@ from schema.reduction import FAMILY as REDUCTION
 from schema.scenario import FAMILY
 from schema.settings import load_settings
 from schema.shingles import shingles, smallest
-from streams.refine.near import NearIndex
+from streams.refine.near_duplicates import NearIndex
 from streams.refine.sketch import SLOTS, banding, no_sketches, sketches
 from streams.refine.state import State
 

@@ -14,10 +14,10 @@ import polars as pl
 
 from schema.family import Family
 from schema.settings import Settings
-from streams.refine.account import entries
 from streams.refine.augmenting import augmented
-from streams.refine.chain import judge
-from streams.refine.intake import Intake, Limits, RawRecord, read_group
+from streams.refine.decode import Intake, Limits, RawRecord, read_group
+from streams.refine.judge import judge
+from streams.refine.ledger_entries import entries
 from streams.refine.outbound import Group, OutRecord, outbound
 from streams.refine.state import State
 

@@ -15,7 +15,7 @@ from schema.record import Envelope, encode
 from schema.reduction import FAMILY
 from schema.scenario import FAMILY as SCENARIO
 from schema.source_lines import line_ranges, parse_line_ranges, source_headers
-from streams.refine.intake import Intake, Limits, RawRecord, read_group
+from streams.refine.decode import Intake, Limits, RawRecord, read_group
 from tests import reductions, scenarios
 
 LIMITS = Limits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=4_000_000)
