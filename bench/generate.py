@@ -11,11 +11,11 @@ from typing import Any
 
 from bench.plain_traces import plain_rows
 from producers.reduction.run import ReductionRun, encoded
-from producers.sink import Layout
+from producers.sink import RecordLayout
 
 _SEED = 7
 _ROWS = 1_000_000
-_LAYOUT = Layout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
+_LAYOUT = RecordLayout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
 # Some seconds of it.
 _PEER_ROWS = 3_000
 

@@ -19,14 +19,14 @@ from bench.environment import fresh_environment, on_cores
 from bench.refine import refine_raw
 from broker.clients import connect
 from producers.scenario.run import ScenarioRun, encoded, generate, produce
-from producers.sink import Layout
+from producers.sink import RecordLayout
 from schema.settings import load_settings
 
 _ROWS = 400_000
 _WARM_UP_ROWS = 20_000
 _SEED = 7
 _LIMIT_S = 600.0
-_LAYOUT = Layout(partitions=1, rows_per_record=2048, record_max_bytes=1_000_000)
+_LAYOUT = RecordLayout(partitions=1, rows_per_record=2048, record_max_bytes=1_000_000)
 
 
 def run(rows: int = _ROWS) -> dict[str, Any]:

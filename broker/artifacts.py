@@ -30,7 +30,7 @@ PROGRESS_STEPS = 10
 # Another process may be fetching the same jars over a slow line.
 _FETCH_LOCK_TIMEOUT_S = 900.0
 
-Progress = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def jar_cache(settings: Settings) -> Path:
     return shared
 
 
-def class_path(cache: Path, on_progress: Progress | None = None, manifest: Path = MANIFEST) -> list[Path]:
+def class_path(cache: Path, on_progress: OnProgress | None = None, manifest: Path = MANIFEST) -> list[Path]:
     """Return the checked jars under `cache`, fetching those that are missing.
 
     Args:
@@ -139,7 +139,7 @@ def class_path(cache: Path, on_progress: Progress | None = None, manifest: Path 
     return paths
 
 
-def _fetch(jars: list[Jar], cache: Path, on_progress: Progress | None) -> None:
+def _fetch(jars: list[Jar], cache: Path, on_progress: OnProgress | None) -> None:
     if not jars:
         return
     # Slow to import, and needed once in the life of a cache.

@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
 from broker import embedded, probe, receiving
-from broker.artifacts import Progress
+from broker.artifacts import OnProgress
 from broker.codecs import bound_aiokafka, bound_kafka_python
 from broker.diagnosis import why_refused
 from broker.security import security_options
@@ -213,7 +213,7 @@ class Connection:
         )
 
 
-def connect(settings: Settings, *, start: bool = True, on_progress: Progress | None = None) -> Connection:
+def connect(settings: Settings, *, start: bool = True, on_progress: OnProgress | None = None) -> Connection:
     """Return a connection to the configured servers, or else to the embedded broker, started if `start`.
 
     Raises:

@@ -29,8 +29,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from broker import jvm, ports
-from broker.artifacts import KAFKA_VERSION, Progress, class_path, jar_cache
-from broker.kraft import HOST, Layout, render, server_properties
+from broker.artifacts import KAFKA_VERSION, OnProgress, class_path, jar_cache
+from broker.kraft import HOST, KraftLayout, render, server_properties
 from broker.probe import answers
 from schema.errors import BrokerStartError
 from schema.settings import Settings
@@ -79,20 +79,20 @@ class _State:
     controller_port: int
 
     @classmethod
-    def read(cls, layout: Layout) -> _State | None:
+    def read(cls, layout: KraftLayout) -> _State | None:
         try:
             return cls(**json.loads(layout.state.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def write(self, layout: Layout) -> None:
+    def write(self, layout: KraftLayout) -> None:
         partial = layout.state.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self)))
         partial.replace(layout.state)
 
 
 def start(
-    settings: Settings, *, on_progress: Progress | None = None, timeout_s: float = START_TIMEOUT_S
+    settings: Settings, *, on_progress: OnProgress | None = None, timeout_s: float = START_TIMEOUT_S
 ) -> BrokerStatus:
     """Start the embedded broker unless it runs, and return it ready for clients.
 
@@ -105,7 +105,7 @@ def start(
         BrokerArtifactError: a jar cannot be fetched or is not the pinned one.
         BrokerStartError: it did not come up; carries the last log lines.
     """
-    layout = Layout.of(settings)
+    layout = KraftLayout.of(settings)
     with _locked(layout):  # 1
         running = _running(layout)
         if running is not None:  # 2
@@ -128,7 +128,7 @@ def start(
 
 def stop(settings: Settings, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     """Stop the embedded broker gracefully, or by force after `timeout_s`; returns whether there was one."""
-    layout = Layout.of(settings)
+    layout = KraftLayout.of(settings)
     if not layout.root.is_dir():
         return False
     with _locked(layout):
@@ -141,7 +141,7 @@ def stop(settings: Settings, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
 
 def status(settings: Settings) -> BrokerStatus:
     """Return the state of the embedded broker; starts and changes nothing."""
-    layout = Layout.of(settings)
+    layout = KraftLayout.of(settings)
     state = _State.read(layout)
     process = jvm.find(layout, state.pid) if state else None
     if state is not None and process is not None and answers(HOST, state.port):
@@ -152,21 +152,21 @@ def status(settings: Settings) -> BrokerStatus:
 
 def is_alive(settings: Settings) -> bool:
     """Return whether the broker that was started last has a living process, be it ready or not."""
-    layout = Layout.of(settings)
+    layout = KraftLayout.of(settings)
     state = _State.read(layout)
     return state is not None and jvm.find(layout, state.pid) is not None
 
 
 def started_here(settings: Settings) -> bool:
     """Return whether the broker runs and is a child of this process."""
-    layout = Layout.of(settings)
+    layout = KraftLayout.of(settings)
     state = _State.read(layout)
     return state is not None and jvm.find(layout, state.pid) is not None and jvm.is_child(state.pid)
 
 
 def tail_log(settings: Settings, lines: int = 20) -> list[str]:
     """Return the last lines of Kafka's log; where there are none, of what the JVM wrote."""
-    layout = Layout.of(settings)
+    layout = KraftLayout.of(settings)
     return _tail(layout.log_file, lines) or _tail(layout.console_file, lines)
 
 
@@ -181,7 +181,7 @@ def _tail(path: Path, lines: int, after_bytes: int = 0) -> list[str]:
 
 
 @contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
+def _locked(layout: KraftLayout) -> Iterator[None]:
     try:
         layout.make()
     except OSError as error:
@@ -201,7 +201,7 @@ def _locked(layout: Layout) -> Iterator[None]:
         lock.release()
 
 
-def _running(layout: Layout) -> tuple[psutil.Process, _State] | None:
+def _running(layout: KraftLayout) -> tuple[psutil.Process, _State] | None:
     """Return the live broker of this layout. A pid file that names another program, or none, is no broker."""
     state = _State.read(layout)
     process = jvm.find(layout, state.pid) if state else None
@@ -217,7 +217,7 @@ def _running(layout: Layout) -> tuple[psutil.Process, _State] | None:
     return process, state
 
 
-def _status(layout: Layout, process: psutil.Process, state: _State) -> BrokerStatus:
+def _status(layout: KraftLayout, process: psutil.Process, state: _State) -> BrokerStatus:
     return BrokerStatus(
         running=True,
         pid=process.pid,
@@ -232,7 +232,7 @@ def _status(layout: Layout, process: psutil.Process, state: _State) -> BrokerSta
 
 
 def _start_once(
-    settings: Settings, layout: Layout, jars: list[Path], deadline: float, *, any_port: bool
+    settings: Settings, layout: KraftLayout, jars: list[Path], deadline: float, *, any_port: bool
 ) -> BrokerStatus:
     chosen = _choose_ports(settings, layout, any_port=any_port)  # 4
     try:
@@ -263,7 +263,7 @@ def _start_once(
         raise
 
 
-def _choose_ports(settings: Settings, layout: Layout, *, any_port: bool) -> _State:
+def _choose_ports(settings: Settings, layout: KraftLayout, *, any_port: bool) -> _State:
     previous = _State.read(layout)
     wanted = [] if any_port else [settings.broker_port, *([previous.port] if previous else [])]
     port = next((candidate for candidate in wanted if ports.is_free(HOST, candidate)), None) or ports.free_port(HOST)
@@ -283,7 +283,7 @@ def new_cluster_id() -> str:
     return made
 
 
-def _format(layout: Layout, jars: list[Path], deadline: float) -> None:
+def _format(layout: KraftLayout, jars: list[Path], deadline: float) -> None:
     cluster_id = new_cluster_id()
     try:
         done = jvm.run(layout, jvm.format_command(layout, jars, cluster_id), max(deadline - time.monotonic(), 1.0))
@@ -295,7 +295,7 @@ def _format(layout: Layout, jars: list[Path], deadline: float) -> None:
 
 
 def _wait_until_ready(
-    layout: Layout, process: psutil.Process, state: _State, deadline: float, logged_before: int
+    layout: KraftLayout, process: psutil.Process, state: _State, deadline: float, logged_before: int
 ) -> None:
     while not answers(HOST, state.port):
         if jvm.find(layout, process.pid) is None:
@@ -311,7 +311,7 @@ def _wait_until_ready(
         time.sleep(POLL_INTERVAL_S)
 
 
-def _evidence(layout: Layout, logged_before: int) -> str:
+def _evidence(layout: KraftLayout, logged_before: int) -> str:
     lines = _tail(layout.log_file, 200, logged_before)
     telling = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line] or lines
     last = " / ".join((telling or _tail(layout.console_file, 200))[-LOG_LINES_IN_ERROR:])

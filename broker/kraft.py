@@ -17,13 +17,13 @@ INT_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Layout:
+class KraftLayout:
     """Where the embedded broker keeps its things, all under one folder; paths are absolute."""
 
     root: Path
 
     @classmethod
-    def of(cls, settings: Settings) -> Layout:
+    def of(cls, settings: Settings) -> KraftLayout:
         """Return the layout under `settings.data_dir`."""
         return cls(settings.data_dir.resolve() / "broker")
 
@@ -87,7 +87,7 @@ class Layout:
             leftover.unlink()
 
 
-def server_properties(settings: Settings, layout: Layout, port: int, controller_port: int) -> dict[str, str]:
+def server_properties(settings: Settings, layout: KraftLayout, port: int, controller_port: int) -> dict[str, str]:
     """Return the configuration of a single node that listens on 127.0.0.1 only."""
     return {
         "process.roles": "broker,controller",

@@ -45,7 +45,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class OffsetBlock:
     """Consecutive offsets of a partition, [begin, end)."""
 
     partition: int
@@ -59,8 +59,8 @@ class _Lane:
     def __init__(self) -> None:
         self.read: deque[tuple[int, Record]] = deque()
         self.held_bytes = 0
-        self.ahead: deque[tuple[int, Block]] = deque()
-        self.number, self.block = -1, Block(0, 0, 0)
+        self.ahead: deque[tuple[int, OffsetBlock]] = deque()
+        self.number, self.block = -1, OffsetBlock(0, 0, 0)
         self.done = False
 
     def enter_next(self) -> bool:
@@ -120,7 +120,7 @@ class TopicReader:
     ) -> None:
         self._lent.__exit__(kind, error, trace)
 
-    def records(self, order: Sequence[Block]) -> Iterator[tuple[int, Record]]:
+    def records(self, order: Sequence[OffsetBlock]) -> Iterator[tuple[int, Record]]:
         """Yield (number of the block, record) for all records of the blocks, block after block as `order` has them.
 
         Each partition is read ahead along its own blocks while others have their turn, so the order follows from

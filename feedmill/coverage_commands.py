@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from feedmill.progress import Advance, progress
+from feedmill.progress import OnAdvance, progress
 from feedmill.signals import service
 from schema.registry import family_named
 from schema.settings import load_settings
@@ -89,7 +89,7 @@ def drain_command(
     family_named(family)
     connection = connect(load_settings())
     with ExitStack() as stack:
-        shown: list[tuple[int, Advance]] = []
+        shown: list[tuple[int, OnAdvance]] = []
 
         def show(now: DrainProgress) -> None:
             if not shown:

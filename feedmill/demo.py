@@ -191,14 +191,14 @@ def _coverage(connection: Connection, name: str, console: Console) -> dict[str, 
 
 
 def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
-    from consumers.replay.topic_range import Progress, replay
+    from consumers.replay.topic_range import ReplayProgress, replay
 
     out = connection.settings.data_dir / "demo" / "reductions.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with progress("replay", 1.0) as advance:
 
-        def show(done: Progress) -> None:
+        def show(done: ReplayProgress) -> None:
             advance(done.offsets_done / max(done.offsets_total, 1), f"{done.rows:,} rows")
 
         report = replay(connection, FAMILY, out, on_progress=show)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedmill.progress import Advance, progress
+from feedmill.progress import OnAdvance, progress
 from feedmill.train_commands import require_torch
 from schema.errors import BrokerError, CheckpointError, FeedError
 from schema.settings import load_settings
@@ -52,7 +52,7 @@ def eval_reduction_command(
     from consumers.reduction.evaluation import evaluate
     from consumers.reduction.model_predictor import ModelPredictor
     from consumers.reduction.options import bf16_is_fast
-    from consumers.reduction.whole_trace import Limits
+    from consumers.reduction.whole_trace import TraceLimits
     from consumers.training.checkpoints import find_checkpoint
     from feedmill.fresh_terms import draw
     from producers.reduction.recipe import ReductionRun
@@ -65,7 +65,7 @@ def eval_reduction_command(
     known = _known(folder, unchecked=unchecked, quiet=as_json)
     fresh = draw(run, traces, known)
     with _Bars({"rows": fresh.rows.height, "traces": fresh.starts.height}, quiet=as_json) as bars:
-        found = evaluate(fresh.rows, fresh.starts, predict, Limits(fuel, run.size_cap), bars.show)
+        found = evaluate(fresh.rows, fresh.starts, predict, TraceLimits(fuel, run.size_cap), bars.show)
     report: dict[str, Any] = {
         "checkpoint": str(folder),
         "seed": seed,
@@ -117,7 +117,7 @@ class _Bars:
         self._totals, self._quiet = totals, quiet
         self._shown = ExitStack()
         self._stage = ""
-        self._advance: Advance | None = None
+        self._advance: OnAdvance | None = None
 
     def __enter__(self) -> _Bars:
         return self

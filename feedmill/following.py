@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feedmill.progress import Advance, progress
+from feedmill.progress import OnAdvance, progress
 from schema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def follow_requests(connection: Connection, family: Family, make: Make, plan: Fo
 
     began = time.monotonic()
     with ExitStack() as stack:
-        shown: list[tuple[int, Advance]] = []
+        shown: list[tuple[int, OnAdvance]] = []
 
         def show(now: FollowProgress) -> None:
             if not shown and now.rows_missing:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schema.family import Family
-from streams.coverage.grid import Grid, Slot, cell_grid
+from streams.coverage.grid import Grid, GridSquare, cell_grid
 
 SHADES = " ░▒▓█"
 # Dark to light blue on any background: the same order with and without colour.
@@ -48,7 +48,7 @@ def compact(count: int) -> str:
     return str(count)
 
 
-def _slot(grid: Grid, slot: Slot, deeper: bool) -> Text:
+def _slot(grid: Grid, slot: GridSquare, deeper: bool) -> Text:
     if not slot.possible and not slot.rows:
         return Text("·", style="dim")
     share = f" {slot.covered}/{slot.possible}" if deeper else ""

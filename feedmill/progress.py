@@ -24,7 +24,7 @@ from rich.progress import (
 _PLAIN_LINE_INTERVAL_S = 5.0
 
 
-class Advance(Protocol):
+class OnAdvance(Protocol):
     """Called with what is done so far, and a note (a rate, a loss) to show beside it."""
 
     def __call__(self, done: float, note: str = "") -> None:
@@ -32,7 +32,7 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: float, *, quiet: bool = False) -> Iterator[Advance]:
+def progress(title: str, total: float, *, quiet: bool = False) -> Iterator[OnAdvance]:
     """Show progress on `title` towards `total` while the context lasts; nothing if `quiet`."""
     console = Console(stderr=True)
     if quiet:
@@ -53,7 +53,7 @@ def progress(title: str, total: float, *, quiet: bool = False) -> Iterator[Advan
         yield _plain(title, total)
 
 
-def _plain(title: str, total: float) -> Advance:
+def _plain(title: str, total: float) -> OnAdvance:
     last = [time.monotonic()]
 
     def advance(done: float, note: str = "") -> None:

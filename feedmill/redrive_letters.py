@@ -20,7 +20,7 @@ from schema.record import RAW, REJECTED
 
 if TYPE_CHECKING:
     from broker.clients import Connection
-    from consumers.reading import Block, Record
+    from consumers.reading import OffsetBlock, Record
 
 # Why a letter is not sent, as keys of the report.
 SENT_BEFORE = "sent_before"
@@ -106,13 +106,13 @@ def _sent_before(connection: Connection, family: Family, on_progress: OnProgress
     """
     from broker.holdups import open_transactions
     from broker.topics import extents, topic_name, write_offsets
-    from consumers.reading import Block
+    from consumers.reading import OffsetBlock
     from schema.errors import BrokerError, BrokerUnavailableError
 
     topic = topic_name(connection.settings, family.name, RAW)
     ends = write_offsets(connection, topic)
     begins = {partition: held.begin for partition, held in extents(connection, topic).items()}
-    blocks = [Block(partition, begins.get(partition, 0), end) for partition, end in sorted(ends.items())]
+    blocks = [OffsetBlock(partition, begins.get(partition, 0), end) for partition, end in sorted(ends.items())]
     try:
         names = [
             header_text(record.headers, REDRIVE_HEADER)
@@ -133,15 +133,15 @@ def _name(rejected_id: str, partition: int, offset: int) -> str:
     return f"{rejected_id}/{partition}/{offset}"
 
 
-def _blocks(letters: Iterable[FoundLetter]) -> list[Block]:
+def _blocks(letters: Iterable[FoundLetter]) -> list[OffsetBlock]:
     """Return one block of offsets for each run of neighbouring letters; the letters are in order."""
-    from consumers.reading import Block
+    from consumers.reading import OffsetBlock
 
-    blocks: list[Block] = []
+    blocks: list[OffsetBlock] = []
     for letter in letters:
         last = blocks[-1] if blocks else None
         if last and (last.partition, last.end) == (letter.partition, letter.offset):
-            blocks[-1] = Block(last.partition, last.begin, letter.offset + 1)
+            blocks[-1] = OffsetBlock(last.partition, last.begin, letter.offset + 1)
         else:
-            blocks.append(Block(letter.partition, letter.offset, letter.offset + 1))
+            blocks.append(OffsetBlock(letter.partition, letter.offset, letter.offset + 1))
     return blocks

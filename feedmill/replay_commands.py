@@ -18,7 +18,7 @@ from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from consumers.replay.run import RunProgress, RunReport
-    from consumers.replay.topic_range import Progress, ReplayReport
+    from consumers.replay.topic_range import ReplayProgress, ReplayReport
 
 
 def replay_command(
@@ -87,7 +87,7 @@ def _replay(
     connection = connect(load_settings())
     with progress(f"replaying {family}.{stage}", 100, quiet=quiet) as advance:
 
-        def show(done: Progress) -> None:
+        def show(done: ReplayProgress) -> None:
             advance(100 * done.offsets_done / max(done.offsets_total, 1), f"% of the offsets, {done.rows:,} rows")
 
         report = replay(connection, family, out, stage=stage, start=first, end=last, where=where, on_progress=show)

@@ -13,7 +13,7 @@ from schema.family import Family
 
 if TYPE_CHECKING:
     from broker.clients import Connection
-    from consumers.reading import Block, Record
+    from consumers.reading import OffsetBlock, Record
 
 # Called with the number of offsets read so far, and with the number of all offsets to read.
 OnProgress = Callable[[int, int], None]
@@ -24,7 +24,7 @@ def stage_records(
     family: Family,
     stage: str,
     on_progress: OnProgress | None = None,
-    blocks: Sequence[Block] | None = None,
+    blocks: Sequence[OffsetBlock] | None = None,
 ) -> Iterator[Record]:
     """Yield the committed records in `blocks`; without `blocks`, all records of the stage that are committed now.
 
@@ -33,12 +33,14 @@ def stage_records(
         ReplayError: retention removed an offset while this was reading.
     """
     from broker.topics import extents, topic_name
-    from consumers.reading import Block, TopicReader
+    from consumers.reading import OffsetBlock, TopicReader
     from schema.errors import ReplayError
 
     topic = topic_name(connection.settings, family.name, stage)
     if blocks is None:
-        blocks = [Block(partition, held.begin, held.end) for partition, held in extents(connection, topic).items()]
+        blocks = [
+            OffsetBlock(partition, held.begin, held.end) for partition, held in extents(connection, topic).items()
+        ]
     blocks = [block for block in blocks if block.end > block.begin]
     before = [0]
     for block in blocks:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from feedmill.progress import Advance, progress
+from feedmill.progress import OnAdvance, progress
 from schema.errors import ConfigError, UsageError
 from schema.settings import load_settings
 
@@ -173,7 +173,7 @@ def require_torch() -> None:
         raise ConfigError(f"training needs {', '.join(missing)}: install the extra with `pip install feedmill[train]`")
 
 
-def shows(advance: Advance, budget: Budget) -> Callable[[Step], None]:
+def shows(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
     """Return what takes a run's steps and shows them: against the steps of the budget, or against its seconds."""
 
     def show(step: Step) -> None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from broker.clients import Connection
 from broker.kept_clients import keeping_clients
 from broker.topics import ensure_topics, has_records, topic_name, undecided, write_offsets
-from producers.requests import RequestBoard, Shares
+from producers.requests import CellAssignment, RequestBoard
 from schema.errors import ProducerError
 from schema.family import Family
 from schema.record import RAW
@@ -74,7 +74,7 @@ def follow(
         BrokerError: the broker cannot be reached; whatever `make`, and what it returns, raise.
     """
     ensure_topics(connection, [family.name])
-    with RequestBoard(connection, family) as board, Shares(connection, family) as shares:
+    with RequestBoard(connection, family) as board, CellAssignment(connection, family) as shares:
         return Follower(connection, family, make, batch_rows, board, shares).run(on_progress)
 
 
@@ -82,7 +82,13 @@ class Follower:
     """One producer's rounds, over a board and its shares of it."""
 
     def __init__(
-        self, connection: Connection, family: Family, make: Make, batch_rows: int, board: RequestBoard, shares: Shares
+        self,
+        connection: Connection,
+        family: Family,
+        make: Make,
+        batch_rows: int,
+        board: RequestBoard,
+        shares: CellAssignment,
     ) -> None:
         self._connection = connection
         self._family = family

@@ -1,8 +1,8 @@
 """What producers that follow know: the open requests of a family, and which of them are theirs to fill.
 
-`RequestBoard` reads the whole requests topic, as often as it is asked. `Shares` is membership of the group of producers
-that follow the family: each partition of the topic, and with it each cell, belongs to one of them at a time, and those
-of a killed one go to the others once its session has timed out.
+`RequestBoard` reads the whole requests topic, as often as it is asked. `CellAssignment` is membership of the group of
+producers that follow the family. Each partition of the topic, and with it each cell, belongs to one of them at a time.
+The partitions of a killed producer go to the others once its session has timed out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BATCH_LIMIT_MS = 60 * 60 * 1000
 
 
 @dataclass
-class _Page:
+class _RequestsPage:
     """One partition of the topic, as read so far: its requests, its account, and the end it had when last looked at."""
 
     end: int
@@ -47,7 +47,7 @@ class RequestBoard:
         self._connection = connection
         self._family = family
         self._topic = topic_name(connection.settings, family.name, REQUESTS)
-        self._pages: list[_Page] = []
+        self._pages: list[_RequestsPage] = []
         self._consumer = connection.consumer(auto_offset_reset="earliest")
         try:
             self.look()
@@ -72,7 +72,7 @@ class RequestBoard:
             page.end = found[number].end
         starts = self.positions | {number: found[number].begin for number in range(len(self._pages), len(found))}
         if len(starts) > len(self._pages):
-            self._pages += [_Page(found[number].end) for number in range(len(self._pages), len(found))]
+            self._pages += [_RequestsPage(found[number].end) for number in range(len(self._pages), len(found))]
             self._consumer.assign([TopicPartition(self._topic, number) for number in starts])
             for number, offset in starts.items():
                 self._consumer.seek(TopicPartition(self._topic, number), offset)
@@ -89,7 +89,7 @@ class RequestBoard:
                     log.warning("%s/%d offset %d: %s", record.topic, record.partition, record.offset, error)
         return bool(polled)
 
-    def _take(self, page: _Page, key: bytes | None, value: bytes | None) -> None:
+    def _take(self, page: _RequestsPage, key: bytes | None, value: bytes | None) -> None:
         label = (key or b"").decode("utf-8", "replace")
         if label == ACCOUNTED:
             page.account = None if value is None else decode_account(value)
@@ -130,7 +130,7 @@ class RequestBoard:
         return sorted(found, key=lambda request: (-request.deficit, request.label))
 
 
-class Shares(ConsumerRebalanceListener):  # type: ignore[misc]
+class CellAssignment(ConsumerRebalanceListener):  # type: ignore[misc]
     """The partitions of the requests topic whose cells are this producer's to fill; a context.
 
     `changes` rises whenever the partitions have changed hands.
@@ -153,7 +153,7 @@ class Shares(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         self._consumer.subscribe([self._topic], listener=self)
 
-    def __enter__(self) -> Shares:
+    def __enter__(self) -> CellAssignment:
         return self
 
     def __exit__(self, *_: object) -> None:

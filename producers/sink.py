@@ -33,7 +33,7 @@ ACKNOWLEDGE_TIMEOUT_S = 150.0
 ABANDON_TIMEOUT_S = 2.0
 
 # Called with the rows done so far.
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ProduceReport:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RecordLayout:
     """How rows become records: the raw topic's partitions, and the rows and bytes of a record at most."""
 
     partitions: int
@@ -68,7 +68,7 @@ class EncodedRecord:
     data: bytes
 
 
-def raw_layout(connection: Connection, family: Family) -> Layout:
+def raw_layout(connection: Connection, family: Family) -> RecordLayout:
     """Return the layout of the family's raw topic, which is created if need be.
 
     Raises:
@@ -77,10 +77,10 @@ def raw_layout(connection: Connection, family: Family) -> Layout:
     ensure_topics(connection, [family.name])
     settings = connection.settings
     partitions = partition_count(connection, topic_name(settings, family.name, RAW))
-    return Layout(partitions, settings.rows_per_record, settings.record_max_bytes)
+    return RecordLayout(partitions, settings.rows_per_record, settings.record_max_bytes)
 
 
-def encode_block(frame: pl.DataFrame, family: Family, layout: Layout, block: int = 0) -> list[EncodedRecord]:
+def encode_block(frame: pl.DataFrame, family: Family, layout: RecordLayout, block: int = 0) -> list[EncodedRecord]:
     """Return the rows of an identified frame as records, each row in its own partition; partitions in order.
 
     A partition's rows are cut evenly. No two blocks of a run share a chunk; rows without a chunk count as chunk
@@ -214,7 +214,7 @@ def send_frames(
     family: Family,
     run: str,
     frames: Iterable[pl.DataFrame],
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     seed: int | None = None,
 ) -> ProduceReport:
     """Send identified frames to the family's raw topic, gathering small ones into whole records.

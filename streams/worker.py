@@ -28,7 +28,7 @@ from streams.faust_credentials import faust_credentials
 from streams.faust_transport import PositionedTransport, broker_url
 from streams.positions import worker_group
 from streams.refine.decode import RawRecord
-from streams.refine.group_judge import Progress
+from streams.refine.group_judge import GroupProgress
 from streams.refine.partition import PartitionRefiner
 from streams.refine.worker_partitions import WorkerPartitions
 from streams.watchdog import Watchdog
@@ -53,7 +53,7 @@ class WorkerTotals:
     rows_rejected: int = 0
     rows_rerouted: int = 0
 
-    def add(self, progress: Progress) -> None:
+    def add(self, progress: GroupProgress) -> None:
         """Add a committed group."""
         self.records += progress.records
         self.rows_in += progress.rows_in
@@ -108,7 +108,7 @@ class RefineWorker:
             for family in families
         }
 
-    def _progressed(self, progress: Progress) -> None:
+    def _progressed(self, progress: GroupProgress) -> None:
         self.totals.add(progress)
         self._on_progress(self.totals)
 

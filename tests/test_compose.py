@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from broker.artifacts import KAFKA_VERSION
-from broker.kraft import Layout, server_properties
+from broker.kraft import KraftLayout, server_properties
 from schema.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def test_kafka_is_set_as_the_embedded_broker_is(tmp_path: Path) -> None:
         for name, value in SERVICES["kafka"]["environment"].items()
         if name.startswith("KAFKA_")
     }
-    embedded = server_properties(Settings(data_dir=tmp_path), Layout(tmp_path), 9092, 9093)
+    embedded = server_properties(Settings(data_dir=tmp_path), KraftLayout(tmp_path), 9092, 9093)
     assert {name: value for name, value in composed.items() if name not in OF_THE_CONTAINER} == {
         name: value for name, value in embedded.items() if name not in OF_THE_CONTAINER
     }

@@ -32,7 +32,7 @@ from broker.clients import Connection
 from broker.topics import topic_name
 from producers.reduction.recipe import ReductionRun
 from producers.reduction.run import generate
-from producers.sink import Layout, encode_block
+from producers.sink import RecordLayout, encode_block
 from schema.record import CLEAN, Envelope
 from schema.reduction import FAMILY
 
@@ -147,7 +147,7 @@ def _distinct_rows(rows: int) -> pl.DataFrame:
 
 def _fill(connection: Connection, frame: pl.DataFrame) -> None:
     settings = connection.settings
-    layout = Layout(_PARTITIONS, settings.rows_per_record, settings.record_max_bytes)
+    layout = RecordLayout(_PARTITIONS, settings.rows_per_record, settings.record_max_bytes)
     clean = topic_name(settings, FAMILY.name, CLEAN)
     producer = connection.producer()
     for record in encode_block(frame, FAMILY, layout):

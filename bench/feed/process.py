@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from bench.feed.contenders import Contender
-from bench.feed.tensors import Tally
+from bench.feed.tensors import TensorSums
 from schema.errors import FeedmillError
 
 _END_TIMEOUT_S = 30.0
@@ -40,7 +40,7 @@ class Measured:
     """
 
     def __init__(
-        self, contender: Contender, stored: Path, batch_size: int, environment: Mapping[str, str], wanted: Tally
+        self, contender: Contender, stored: Path, batch_size: int, environment: Mapping[str, str], wanted: TensorSums
     ) -> None:
         self.contender = contender
         self.padding_share = 0.0
@@ -62,7 +62,7 @@ class Measured:
         )
         try:
             first = self._answer()
-            tally = Tally(*first["tally"])
+            tally = TensorSums(*first["tally"])
             if tally != self._wanted:
                 raise BenchmarkError(f"{self.contender.name} gave {tally}, and its rows are {self._wanted}: report it")
         except BaseException:

@@ -41,7 +41,7 @@ class Tensors(NamedTuple):
     example_id: torch.Tensor
 
 
-class Tally(NamedTuple):
+class TensorSums(NamedTuple):
     """Sums over rows that depend neither on the order of the rows nor on the width of a batch.
 
     Attributes:
@@ -111,13 +111,13 @@ def _tensors(tokens: torch.Tensor, mask: torch.Tensor, *numbers: Sequence[int]) 
     return Tensors(tokens, mask, span, is_normal_form, sizes[0], sizes[1], signed)
 
 
-def tally_of_batches(batches: Iterable[Tensors]) -> tuple[Tally, float]:
+def tally_of_batches(batches: Iterable[Tensors]) -> tuple[TensorSums, float]:
     """Return the sums over the batches, and the share of their tokens that is padding.
 
     Raises:
         TypeError: a tensor has the wrong dtype.
     """
-    total = np.zeros(len(Tally._fields), dtype=np.int64)
+    total = np.zeros(len(TensorSums._fields), dtype=np.int64)
     places = 0
     for batch in batches:
         for name, tensor in zip(Tensors._fields, batch, strict=True):
@@ -135,10 +135,10 @@ def tally_of_batches(batches: Iterable[Tensors]) -> tuple[Tally, float]:
         )
         total += np.array([len(batch.tokens), *(int(found) for found in sums)])
         places += batch.tokens.numel()
-    return Tally(*total.tolist()), 1 - int(total[1]) / places
+    return TensorSums(*total.tolist()), 1 - int(total[1]) / places
 
 
-def tally_of_rows(rows: pl.DataFrame) -> Tally:
+def tally_of_rows(rows: pl.DataFrame) -> TensorSums:
     """Return the sums that the tensors of `rows`, a frame with `COLUMNS`, must have."""
     lengths = rows["term"].str.len_bytes().to_numpy().astype(np.int64)
     flat = _TOKEN_OF_BYTE[np.frombuffer("".join(rows["term"]).encode(), dtype=np.uint8)]
@@ -150,7 +150,7 @@ def tally_of_rows(rows: pl.DataFrame) -> Tally:
         rows[name].to_numpy().astype(np.int64) for name in ("span_start", "span_end", "size", "depth")
     )
     reducible = (start != 0) | (end != 0)
-    return Tally(
+    return TensorSums(
         rows=rows.height,
         tokens=int(lengths.sum()) + 2 * rows.height,
         placed_tokens=placed,

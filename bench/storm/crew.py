@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from bench.storm import faults
-from bench.storm.faults import STOP, Fault
+from bench.storm.faults import STOP, InjectedFault
 from broker import embedded
 from broker.clients import Connection, connect
 from broker.kraft import HOST
@@ -68,7 +68,7 @@ class Crew:
         self._start_producer()
         threading.Thread(target=self._keep_running, name="storm-crew", daemon=True).start()
 
-    def strike(self, fault: Fault) -> None:
+    def strike(self, fault: InjectedFault) -> None:
         """Do what `fault` says, and wait as long as it lasts; a killed broker is up again when this returns."""
         worker = f"worker-{fault.target}"
         if fault.kind in (faults.WORKER_KILL, faults.COVERAGE_KILL):

@@ -28,7 +28,7 @@ _OVERLAP_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Fault:
+class InjectedFault:
     """One fault.
 
     Attributes:
@@ -45,7 +45,7 @@ class Fault:
     overlaps: bool
 
 
-def plan(seed: int) -> Iterator[Fault]:
+def plan(seed: int) -> Iterator[InjectedFault]:
     """Yield faults without end: each kind once in each round, in a random order; one commit failure in all."""
     rng = random.Random(seed)  # noqa: S311  a plan that can be repeated is the point
     # A commit failure comes early, so that short storms have theirs.
@@ -55,5 +55,5 @@ def plan(seed: int) -> Iterator[Fault]:
         for kind in kinds:
             lasts = {BROKER_KILL: _BROKER_DOWN_S, BROKER_PAUSE: _BROKER_PAUSE_S}.get(kind, _PAUSE_S)
             gap_s, lasts_s, target = rng.uniform(*_GAP_S), rng.uniform(*lasts), rng.randrange(2)
-            yield Fault(kind, gap_s, lasts_s, target, overlaps=rng.random() < _OVERLAP_SHARE)
+            yield InjectedFault(kind, gap_s, lasts_s, target, overlaps=rng.random() < _OVERLAP_SHARE)
         kinds = rng.sample([kind for kind in KINDS if kind != COMMIT_FAILURE], len(KINDS) - 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.storm.crew import PARTITIONS, Crew, crew
-from bench.storm.faults import Fault, plan
+from bench.storm.faults import InjectedFault, plan
 from bench.storm.recovery import RecoveryClock
 from bench.storm.traffic import ForeignTraffic
 from schema.errors import DrainTimeoutError, FeedmillError
@@ -116,7 +116,7 @@ def _storm(hands: Crew, clock: RecoveryClock, seed: int, storm_s: float, on_prog
     return struck
 
 
-def _told(fault: Fault) -> str:
+def _told(fault: InjectedFault) -> str:
     return f"{fault.kind} ({fault.lasts_s:.1f} s)" if "pause" in fault.kind else fault.kind
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from consumers.compare.profile import Tally
-from consumers.compare.sources import Source
+from consumers.compare.profile import DatasetProfile
+from consumers.compare.sources import ComparisonSource
 from schema.family import Family
 
 # Called with the sides that are done, and the rows read so far of both.
@@ -18,8 +18,8 @@ _BETTER, _WORSE, _NEITHER = 1, -1, 0
 
 def compare(
     family: Family,
-    a: Source,
-    b: Source,
+    a: ComparisonSource,
+    b: ComparisonSource,
     *,
     near: float,
     limit: int | None = None,
@@ -36,7 +36,7 @@ def compare(
         on_progress: called after every frame.
 
     Returns:
-        family; a and b: `source`, and the keys of `Tally.report`; differences: those of `differences`.
+        family; a and b: `source`, and the keys of `DatasetProfile.report`; differences: those of `differences`.
 
     Raises:
         UsageError, BrokerError, ReplayError: a source cannot be read.
@@ -44,7 +44,7 @@ def compare(
     done = 0
     sides: list[dict[str, Any]] = []
     for source in (a, b):
-        tally = Tally(family, near)
+        tally = DatasetProfile(family, near)
         for rows in source.rows(family):
             tally.take(rows if limit is None else rows.head(limit - tally.rows))
             on_progress(len(sides), done + tally.rows)

@@ -19,7 +19,7 @@ from schema.family import Family, axis_codes, cell_codes, cell_label, identify
 _PROVENANCE = ("seed", "chunk")
 
 
-class Tally:
+class DatasetProfile:
     """The rows of one side, counted.
 
     Every row is judged by the family's rules, as the refine stage would; those that break one are counted apart, with

@@ -25,7 +25,7 @@ TOPIC_PREFIX = "topic:"
 STAGES = (RAW, CLEAN, REJECTED)
 
 
-class Source(Protocol):
+class ComparisonSource(Protocol):
     """Rows somewhere."""
 
     @property
@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
 
-def source_named(text: str, connect: Callable[[], Connection]) -> Source:
+def source_named(text: str, connect: Callable[[], Connection]) -> ComparisonSource:
     """Return the file or topic that `text` names; only for a topic is a connection asked for.
 
     Args:
@@ -66,7 +66,7 @@ def source_named(text: str, connect: Callable[[], Connection]) -> Source:
     return TopicSource(connection, name, known[name])
 
 
-def common_family(sources: Iterable[Source], asked: str | None) -> Family:
+def common_family(sources: Iterable[ComparisonSource], asked: str | None) -> Family:
     """Return the family that all sources are of: the one asked for, or else the one that each can be of.
 
     Raises:

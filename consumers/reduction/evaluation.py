@@ -16,7 +16,7 @@ import torch
 from consumers.reduction.diagnosis import diagnosis, judge, trace_summary, worst
 from consumers.reduction.metrics import SpanMetrics, iou
 from consumers.reduction.predictions import Predict, Predictions
-from consumers.reduction.whole_trace import Limits, whole_traces
+from consumers.reduction.whole_trace import TraceLimits, whole_traces
 
 # Rows between two reports of progress.
 _STRETCH_ROWS = 1_024
@@ -50,7 +50,7 @@ def evaluate(
     rows: pl.DataFrame,
     starts: pl.DataFrame,
     predict: Predict,
-    limits: Limits,
+    limits: TraceLimits,
     on_progress: OnProgress = lambda stage, done, note: None,
 ) -> Evaluation:
     """Judge what `predict` says of rows, and where it leads from the starts.

@@ -91,7 +91,7 @@ class SpanLogits:
 
 
 @dataclass(frozen=True, eq=False)
-class _Layout:
+class _TokenLayout:
     """What every block needs to know of a batch.
 
     Attributes:
@@ -115,7 +115,7 @@ class _Attention(nn.Module):
         self.query_key_value = Linear(config.hidden_size, 3 * inner)
         self.mix = Linear(inner, config.hidden_size, gain=_gain(config))
 
-    def forward(self, hidden: torch.Tensor, layout: _Layout) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, layout: _TokenLayout) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
         rows, length, _ = hidden.shape
         shaped = self.query_key_value(hidden).view(rows, length, 3, self.heads, self.head_dim)
@@ -146,7 +146,7 @@ class _Block(GradientCheckpointingLayer):  # type: ignore[misc]  # transformers 
         self.up = Linear(config.hidden_size, config.intermediate_size, first_bias=0.0)
         self.down = Linear(config.intermediate_size, config.hidden_size, gain=_gain(config))
 
-    def forward(self, hidden: torch.Tensor, layout: _Layout) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, layout: _TokenLayout) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
         hidden = hidden + self.counter(rms_norm(hidden) * layout.real_wide, layout.real)
         if self.attention is not None:
@@ -193,12 +193,12 @@ class SpanPredictor(PreTrainedModel):  # type: ignore[misc]  # transformers is n
         pointers = pointers.masked_fill(~attention_mask[..., None], torch.finfo(torch.float32).min)
         return SpanLogits(pointers[..., 0], pointers[..., 1], self.normal_form(hidden[:, 0])[:, 0].float())
 
-    def _layout(self, attention_mask: torch.Tensor, hidden: torch.Tensor) -> _Layout:
+    def _layout(self, attention_mask: torch.Tensor, hidden: torch.Tensor) -> _TokenLayout:
         real = attention_mask[..., None]
         half = self.config.head_dim // 2
         pace = self.config.rope_theta ** (-torch.arange(half, device=hidden.device, dtype=torch.float32) / half)
         angle = torch.arange(hidden.shape[1], device=hidden.device, dtype=torch.float32)[:, None] * pace
-        return _Layout(
+        return _TokenLayout(
             real=real.float(),
             real_wide=real.to(hidden.dtype).expand_as(hidden).contiguous(),
             keys=attention_mask[:, None, None, :],

@@ -37,7 +37,7 @@ OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class TraceLimits:
     """Where every reduction ends at the latest: beta steps, and nodes of a term."""
 
     fuel: int
@@ -51,7 +51,7 @@ def normal_order(terms: pl.Series) -> Predictions:
 
 
 def follow(
-    terms: pl.Series, predict: Predict, limits: Limits, on_step: OnStep = lambda step, active: None
+    terms: pl.Series, predict: Predict, limits: TraceLimits, on_step: OnStep = lambda step, active: None
 ) -> pl.DataFrame:
     """Reduce each term (N,) at the spans that `predict` gives, and return how it went, a row for each.
 
@@ -96,7 +96,7 @@ def follow(
 
 
 def whole_traces(
-    terms: pl.Series, predict: Predict, limits: Limits, on_step: OnStep = lambda step, active: None
+    terms: pl.Series, predict: Predict, limits: TraceLimits, on_step: OnStep = lambda step, active: None
 ) -> pl.DataFrame:
     """Reduce each term (N,) by `predict` alone, and by normal order, under the same limits.
 

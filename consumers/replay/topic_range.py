@@ -27,7 +27,7 @@ import polars as pl
 from broker.clients import Connection
 from broker.topics import Extent, topic_name
 from consumers.decoding import decode_record
-from consumers.reading import Block, Record, TopicReader
+from consumers.reading import OffsetBlock, Record, TopicReader
 from consumers.replay.bounds import Bound, resolve
 from consumers.replay.formats import ending, open_writer
 from consumers.replay.row_groups import RowGroups
@@ -48,7 +48,7 @@ _DEAD_LETTER = "__connect.errors."
 
 
 @dataclass(frozen=True)
-class Progress:
+class ReplayProgress:
     """How far a replay is: offsets passed, of all, and rows written."""
 
     offsets_done: int
@@ -94,7 +94,7 @@ def replay(
     start: Bound | None = None,
     end: Bound | None = None,
     where: str | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[ReplayProgress], None] = lambda progress: None,
 ) -> ReplayReport:
     """Write a stretch of `<family>.<stage>` to `out`, and its manifest to `<out>.manifest.json`.
 
@@ -120,15 +120,15 @@ def replay(
     ending(out)
     if out.is_dir():
         raise UsageError(f"{out} is a folder: name a file")
-    layout = _layout(declared, stage)
+    stage_columns = _stage_columns(declared, stage)
     topic = topic_name(connection.settings, family, stage)
     manifest = out.with_name(f"{out.name}.manifest.json")
-    with RowFilter(where, layout.columns, ReplayError) if where is not None else nullcontext() as row_filter:
+    with RowFilter(where, stage_columns.columns, ReplayError) if where is not None else nullcontext() as row_filter:
         ranges = resolve(connection, topic, start, end)
         with whole_file(out, manifest) as file:
-            with closing(open_writer(out, file.stream, layout.columns, layout.lines)) as writer:
-                rows = RowGroups(writer, layout.columns, row_filter)
-                _read(connection, topic, ranges, layout, rows, on_progress)
+            with closing(open_writer(out, file.stream, stage_columns.columns, stage_columns.lines)) as writer:
+                rows = RowGroups(writer, stage_columns.columns, row_filter)
+                _read(connection, topic, ranges, stage_columns, rows, on_progress)
                 rows.flush()
             report = ReplayReport(
                 rows=rows.written,
@@ -154,23 +154,23 @@ def _read(
     connection: Connection,
     topic: str,
     ranges: Mapping[int, Extent],
-    layout: _Layout,
+    stage_columns: _StageColumns,
     rows: RowGroups,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[ReplayProgress], None],
 ) -> None:
-    blocks = [Block(number, extent.begin, extent.end) for number, extent in sorted(ranges.items())]
+    blocks = [OffsetBlock(number, extent.begin, extent.end) for number, extent in sorted(ranges.items())]
     with TopicReader(connection, topic, ReplayError) as reader:
         for _, record in reader.records(blocks):
-            if layout.kind[1] == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
+            if stage_columns.kind[1] == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
                 rows.take_line(_dead_letter(record))
                 continue
-            frame = decode_record(record, topic, layout.kind, layout.columns, ReplayError)
+            frame = decode_record(record, topic, stage_columns.kind, stage_columns.columns, ReplayError)
             if rows.take(frame, len(record.value)):
                 on_progress(_progress(ranges, record, rows.written))
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _StageColumns:
     """A stage's columns, how its rows become lines of JSON, and the (family, stage, version) of its records."""
 
     columns: dict[str, pl.DataType]
@@ -178,11 +178,11 @@ class _Layout:
     kind: tuple[str, str, int]
 
 
-def _layout(family: Family, stage: str) -> _Layout:
+def _stage_columns(family: Family, stage: str) -> _StageColumns:
     if stage == LEDGER:
-        return _Layout(dict(ledger.COLUMNS), _plain_lines, (family.name, stage, ledger.VERSION))
+        return _StageColumns(dict(ledger.COLUMNS), _plain_lines, (family.name, stage, ledger.VERSION))
     columns = family.wire | (_REJECTED_COLUMNS if stage == REJECTED else {})
-    return _Layout(columns, partial(json_lines, family=family), (family.name, stage, family.version))
+    return _StageColumns(columns, partial(json_lines, family=family), (family.name, stage, family.version))
 
 
 def _plain_lines(frame: pl.DataFrame) -> bytes:
@@ -206,7 +206,7 @@ def _dead_letter(record: Record) -> str:
     )
 
 
-def _progress(ranges: Mapping[int, Extent], record: Record, rows: int) -> Progress:
+def _progress(ranges: Mapping[int, Extent], record: Record, rows: int) -> ReplayProgress:
     sizes = {number: extent.end - extent.begin for number, extent in ranges.items()}
     before = sum(size for number, size in sizes.items() if number < record.partition)
-    return Progress(before + record.offset + 1 - ranges[record.partition].begin, sum(sizes.values()), rows)
+    return ReplayProgress(before + record.offset + 1 - ranges[record.partition].begin, sum(sizes.values()), rows)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.topics import Extent
-from consumers.reading import Block
+from consumers.reading import OffsetBlock
 from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.planning import Seeds, interleaved, permutation
 from consumers.sequence.spec import BlockSizes, FeedSpec
@@ -26,7 +26,7 @@ def order_of(
     sizes: BlockSizes | int,
     seeds: Seeds | None = None,
     spread: int = 1,
-) -> list[Block]:
+) -> list[OffsetBlock]:
     """Return the blocks that cover `bounds`, in reading order.
 
     Without seeds partitions take turns. With seeds the blocks are dealt out like this:
@@ -59,7 +59,7 @@ def order_of(
     else:
         order = interleaved(counts)[_dealt(len(begin), spread, seeds)]
     return [
-        Block(number, first, last)
+        OffsetBlock(number, first, last)
         for number, first, last in zip(
             partition[order].tolist(), begin[order].tolist(), end[order].tolist(), strict=True
         )
@@ -96,7 +96,7 @@ def _begins(extent: Extent, sizes: Sequence[tuple[int, int]]) -> Offsets:
 
 def reading_order(
     spec: FeedSpec, source: int, epoch: int, phase: int, place: Place, bounds: Mapping[int, Extent] | None = None
-) -> list[Block]:
+) -> list[OffsetBlock]:
     """Return the blocks of a source in one round of one phase of a pass; `bounds` replace the source's own."""
     pinned = spec.sources[source]
     seeds = None if spec.shuffle_seed is None else (spec.shuffle_seed, epoch, phase, source, place.round)

@@ -12,7 +12,7 @@ import polars as pl
 from broker.clients import Connection
 from broker.topics import Extent, extents, topic_id
 from consumers.decoding import decode_record
-from consumers.reading import Block, TopicReader, gone
+from consumers.reading import OffsetBlock, TopicReader, gone
 from consumers.sequence.spec import PinnedSource, read_state
 from schema.errors import FeedError
 from schema.record import CLEAN
@@ -67,7 +67,7 @@ class TrainingSet:
         return np.unique(np.concatenate(found))
 
 
-def _blocks(connection: Connection, source: PinnedSource, mode: str) -> list[Block]:
+def _blocks(connection: Connection, source: PinnedSource, mode: str) -> list[OffsetBlock]:
     """Return what to read of a source, in order; raises as `TrainingSet` does."""
     held = extents(connection, source.topic)
     if topic_id(connection, source.topic) != source.topic_id or set(source.bounds) - set(held):
@@ -83,4 +83,4 @@ def _blocks(connection: Connection, source: PinnedSource, mode: str) -> list[Blo
             partition: Extent(source.bounds.get(partition, extent).begin, extent.end)
             for partition, extent in held.items()
         }
-    return [Block(partition, extent.begin, extent.end) for partition, extent in sorted(ranges.items())]
+    return [OffsetBlock(partition, extent.begin, extent.end) for partition, extent in sorted(ranges.items())]

@@ -20,7 +20,7 @@ SEND_WITHIN_S = 0.5
 
 
 @dataclass(frozen=True)
-class Batch:
+class LineBatch:
     """What one record holds: its rows, a line each, and the numbers of their lines in the file."""
 
     value: bytes
@@ -43,7 +43,7 @@ class Batcher:
         self._ranges = LineRanges()
         self._began_s = 0.0
 
-    def add(self, rows: list[Row]) -> Iterator[Batch]:
+    def add(self, rows: list[Row]) -> Iterator[LineBatch]:
         """Take rows in order and yield the batches that they fill."""
         for number, line in rows:
             is_full = len(self._lines) == self._max_rows or self._bytes + len(line) > self._max_bytes
@@ -59,9 +59,9 @@ class Batcher:
         """Return after how many seconds the rows at hand are to be sent, 0 or less if now; None without any."""
         return self._began_s + SEND_WITHIN_S - self._clock() if self._lines else None
 
-    def rest(self) -> Iterator[Batch]:
+    def rest(self) -> Iterator[LineBatch]:
         """Yield the rows at hand as a batch, if there are any."""
         if self._lines:
-            batch = Batch(b"\n".join(self._lines), len(self._lines), self._ranges)
+            batch = LineBatch(b"\n".join(self._lines), len(self._lines), self._ranges)
             self._lines, self._bytes, self._ranges = [], 0, LineRanges()
             yield batch

@@ -20,13 +20,13 @@ from typing import BinaryIO, cast
 
 from broker.clients import Connection
 from producers.ingest.background import BackgroundReader
-from producers.ingest.batches import Batch, Batcher, Row
+from producers.ingest.batches import Batcher, LineBatch, Row
 from producers.ingest.kinds import Kind, kind_of
 from producers.ingest.signals import FirstSignal, first_signal
 from producers.ingest.streams import DAMAGED, Arriving, decompressed, require_seekable
 from producers.ingest.tables import read_tables
 from producers.ingest.text import read_text
-from producers.sink import ProduceReport, Progress, RecordSender, raw_layout
+from producers.sink import OnProgress, ProduceReport, RecordSender, raw_layout
 from schema.errors import StoppedError, UsageError
 from schema.family import Family
 from schema.record import JSON
@@ -39,7 +39,7 @@ _LOOK_INTERVAL_S = 0.1
 
 
 def ingest(
-    connection: Connection, family: Family, file: str, run: str = "", on_progress: Progress | None = None
+    connection: Connection, family: Family, file: str, run: str = "", on_progress: OnProgress | None = None
 ) -> ProduceReport:
     """Send each row of `file`, or of standard input for `-`; as `ingest_stream`.
 
@@ -73,7 +73,7 @@ def ingest_stream(
     family: Family,
     stream: BinaryIO,
     run: str = "",
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     *,
     name: str = "stream",
 ) -> ProduceReport:
@@ -117,7 +117,7 @@ def ingest_stream(
     return ProduceReport(sender.rows, sender.records, sender.bytes, time.monotonic() - started, None, run)
 
 
-def _batches(reader: BackgroundReader, batcher: Batcher) -> Iterator[Batch]:
+def _batches(reader: BackgroundReader, batcher: Batcher) -> Iterator[LineBatch]:
     """Yield batches as they fill or fall due, to the end of what `reader` gives."""
     while True:
         due_in_s = batcher.due_in_s()
@@ -131,7 +131,7 @@ def _batches(reader: BackgroundReader, batcher: Batcher) -> Iterator[Batch]:
         yield from batcher.add(rows)
 
 
-def _send(sender: RecordSender, run: str, name: str, partitions: int, batch: Batch) -> None:
+def _send(sender: RecordSender, run: str, name: str, partitions: int, batch: LineBatch) -> None:
     headers = {
         "content-type": JSON,
         "feedmill-run": run,

@@ -22,7 +22,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from producers.reduction.counting import NO_CLASS, Grammar
+from producers.reduction.counting import NO_CLASS, SizeGrammar
 
 ANY, NORMAL, NEUTRAL, FUNCTION = range(4)
 # As deep as the redex of a term of 19 nodes and depth 16 or more may be; enough for any depth up to 16.
@@ -40,7 +40,7 @@ def spine(redex_depth: int) -> int:
     return 5 + 2 * redex_depth
 
 
-def _by_redex() -> Grammar:
+def _by_redex() -> SizeGrammar:
     leaves = np.zeros(CLASSES, dtype=np.int64)
     bodies = np.full(CLASSES, NO_CLASS, dtype=np.int64)
     pairs = np.full((CLASSES, 2, 2), NO_CLASS, dtype=np.int64)
@@ -53,7 +53,7 @@ def _by_redex() -> Grammar:
         bodies[reducible(depth)] = reducible(above)
         pairs[[reducible(depth), spine(depth)], 0] = spine(above), ANY
         pairs[[reducible(depth), spine(depth)], 1] = NEUTRAL, reducible(above)
-    return Grammar(leaves, bodies, pairs)
+    return SizeGrammar(leaves, bodies, pairs)
 
 
 BY_REDEX = _by_redex()

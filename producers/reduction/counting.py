@@ -28,7 +28,7 @@ NO_CLASS = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Grammar:
+class SizeGrammar:
     """What terms of C classes are made of, a class being its place in these arrays; NO_CLASS where there is none.
 
     Attributes:
@@ -47,7 +47,7 @@ class Grammar:
 
 
 # One class, of all terms.
-EVERY = Grammar(
+EVERY = SizeGrammar(
     leaves=np.ones(1, dtype=np.int64),
     bodies=np.zeros(1, dtype=np.int64),
     pairs=np.array([[[0, 0], [NO_CLASS, NO_CLASS]]], dtype=np.int64),
@@ -55,7 +55,7 @@ EVERY = Grammar(
 
 
 @lru_cache(maxsize=4)
-def count_terms(grammar: Grammar, largest: int, deepest: int) -> tuple[Counts, Counts]:
+def count_terms(grammar: SizeGrammar, largest: int, deepest: int) -> tuple[Counts, Counts]:
     """Return (E, L), each indexed [class, d, k, n] for n <= largest, d <= deepest and k <= deepest - d; zeros beyond.
 
     Both are read-only and contiguous. Takes 10 ms for one class, 200 nodes and depth 15.

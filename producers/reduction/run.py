@@ -15,10 +15,10 @@ from typing import TypeVar
 import polars as pl
 
 from broker.clients import Connection
-from producers.blocks import Lines, Parcel, Records, send_parcels, write_parcels
+from producers.blocks import BlockResult, Lines, Records, send_results, write_results
 from producers.pool import Pool
 from producers.reduction.recipe import EXAMPLES_PER_TRACE, ReductionRun
-from producers.sink import EncodedRecord, Layout, ProduceReport, Progress, raw_layout
+from producers.sink import EncodedRecord, OnProgress, ProduceReport, RecordLayout, raw_layout
 from schema.reduction import FAMILY
 
 __all__ = ["ReductionRun", "encoded", "generate", "produce", "write_jsonl"]
@@ -30,7 +30,7 @@ Payload = TypeVar("Payload")
 
 
 @dataclass(frozen=True)
-class Block:
+class WorkUnit:
     """Chunks first..first + chunks - 1 of a run; the first `limit` rows of them where that is given."""
 
     first: int
@@ -39,12 +39,12 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Frames:
+class ReductionFrames:
     """The job that makes a block's frame."""
 
     run: ReductionRun
 
-    def __call__(self, block: Block) -> Parcel[Block, pl.DataFrame]:
+    def __call__(self, block: WorkUnit) -> BlockResult[WorkUnit, pl.DataFrame]:
         """Return the block's examples, identified, as a frame of the family's wire columns."""
         # Compiled code is loaded where it is used, not where a run is only described.
         from producers.reduction.chunks import make_chunks
@@ -52,60 +52,62 @@ class Frames:
         frame = make_chunks(self.run, block.first, block.chunks)
         if block.limit is not None:
             frame = frame.head(block.limit)
-        return Parcel(block, frame.height, frame)
+        return BlockResult(block, frame.height, frame)
 
 
 def generate(run: ReductionRun) -> Iterator[pl.DataFrame]:
     """Yield the run's examples, in this process, as identified frames of the family's wire columns, none empty."""
-    for parcel in _parcels(replace(run, workers=1), Frames(run)):
-        yield parcel.payload
+    for result in _results(replace(run, workers=1), ReductionFrames(run)):
+        yield result.payload
 
 
-def encoded(run: ReductionRun, layout: Layout) -> Iterator[Parcel[Block, list[EncodedRecord]]]:
+def encoded(run: ReductionRun, layout: RecordLayout) -> Iterator[BlockResult[WorkUnit, list[EncodedRecord]]]:
     """Yield the run's examples as records for a raw topic of that layout, block by block.
 
     Raises:
         ProducerError: a worker process failed.
     """
-    return _parcels(run, Records(Frames(run), FAMILY.name, layout))
+    return _results(run, Records(ReductionFrames(run), FAMILY.name, layout))
 
 
-def produce(connection: Connection, run: ReductionRun, on_progress: Progress | None = None) -> ProduceReport:
+def produce(connection: Connection, run: ReductionRun, on_progress: OnProgress | None = None) -> ProduceReport:
     """Generate the run's examples and send them to `reduction.raw`; every one is acknowledged when this returns.
 
     Raises:
         BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
         ProducerError: a worker process failed.
     """
-    parcels = encoded(run, raw_layout(connection, FAMILY))
-    return send_parcels(connection, FAMILY, run.run, run.seed, parcels, on_progress)
+    results = encoded(run, raw_layout(connection, FAMILY))
+    return send_results(connection, FAMILY, run.run, run.seed, results, on_progress)
 
 
-def write_jsonl(run: ReductionRun, path: Path, on_progress: Progress | None = None) -> ProduceReport:
+def write_jsonl(run: ReductionRun, path: Path, on_progress: OnProgress | None = None) -> ProduceReport:
     """Write the run's examples to `path` as JSON lines; the file is there whole, or not at all.
 
     Raises:
         UsageError: the file cannot be written.
         ProducerError: a worker process failed.
     """
-    parcels = _parcels(run, Lines(Frames(run), FAMILY.name))
-    return write_parcels(path, run.run, run.seed, parcels, on_progress)
+    results = _results(run, Lines(ReductionFrames(run), FAMILY.name))
+    return write_results(path, run.run, run.seed, results, on_progress)
 
 
-def _parcels(run: ReductionRun, job: Callable[[Block], Parcel[Block, Payload]]) -> Iterator[Parcel[Block, Payload]]:
-    """Yield the run's parcels in order, the last one made again with only the rows still wanted."""
+def _results(
+    run: ReductionRun, job: Callable[[WorkUnit], BlockResult[WorkUnit, Payload]]
+) -> Iterator[BlockResult[WorkUnit, Payload]]:
+    """Yield the run's results in order, the last one made again with only the rows still wanted."""
     # A trace that gives more examples than usual gives them in smaller blocks.
     chunks = max(1, _BLOCK_CHUNKS * EXAMPLES_PER_TRACE // max(run.examples_per_trace, EXAMPLES_PER_TRACE))
-    blocks = (Block(first, chunks) for first in count(0, chunks))
+    blocks = (WorkUnit(first, chunks) for first in count(0, chunks))
     left = run.count
     if left == 0:
         return
     with Pool(job, run.workers) as pool:
-        for parcel in pool.results(blocks):
-            if parcel.rows > left:
-                yield from pool.results([replace(parcel.block, limit=left)])
+        for result in pool.results(blocks):
+            if result.rows > left:
+                yield from pool.results([replace(result.block, limit=left)])
                 return
-            yield parcel
-            left -= parcel.rows
+            yield result
+            left -= result.rows
             if left == 0:
                 return

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from producers.reduction.counting import EVERY, Counts, Grammar, count_terms
+from producers.reduction.counting import EVERY, Counts, SizeGrammar, count_terms
 from schema.compiled import compiled
 
 Array = npt.NDArray[Any]
@@ -42,7 +42,7 @@ class Cells:
         bounds: (C + 1,) cell c has the shapes bounds[c] <= s < bounds[c + 1].
     """
 
-    grammar: Grammar
+    grammar: SizeGrammar
     exact: Counts
     within: Counts
     shapes: Array

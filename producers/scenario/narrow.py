@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from producers.scenario.composer.engine import Grammar, Slot
+from producers.scenario.composer.engine import PhraseGrammar, PhraseSlot
 from producers.scenario.draws import Draws
 from producers.scenario.numbers import MAX_FACTORS_COMPOSED, numbers_of
 from producers.scenario.rows import Origin, rows_of
@@ -42,15 +42,15 @@ _FACTOR_SLOTS = [f"factor_{place}" for place in range(MAX_FACTORS_COMPOSED)]
 
 
 @cache
-def grammar() -> Grammar:
+def grammar() -> PhraseGrammar:
     """Return the baseline's few templates, compiled once a process."""
-    return Grammar(
+    return PhraseGrammar(
         {
-            "name": Slot((("Anna", "Ben", "Clara", "David", "Emma", "Frank"),)),
-            "relation": Slot((("friend", "colleague"),)),
-            "setting": Slot((("the office", "the kitchen", "the park"),)),
-            "anchor": Slot([band.anchors for band in CAPACITY_LEVELS]),
-            "context": Slot(
+            "name": PhraseSlot((("Anna", "Ben", "Clara", "David", "Emma", "Frank"),)),
+            "relation": PhraseSlot((("friend", "colleague"),)),
+            "setting": PhraseSlot((("the office", "the kitchen", "the park"),)),
+            "anchor": PhraseSlot([band.anchors for band in CAPACITY_LEVELS]),
+            "context": PhraseSlot(
                 (
                     (
                         "My {relation} {name} is in {setting} and feels fine. In a word: {anchor}.",
@@ -58,9 +58,11 @@ def grammar() -> Grammar:
                     ),
                 )
             ),
-            "task": Slot((("help me with a small thing", "give me some advice", "lend me a hand", "listen to me"),)),
-            "request": Slot((("{name}, could you {task}?", "{name}, would you {task} today?"),)),
-            "response": Slot(
+            "task": PhraseSlot(
+                (("help me with a small thing", "give me some advice", "lend me a hand", "listen to me"),)
+            ),
+            "request": PhraseSlot((("{name}, could you {task}?", "{name}, would you {task} today?"),)),
+            "response": PhraseSlot(
                 (
                     (
                         "Of course, I have time and I am happy to help you.",
@@ -69,7 +71,7 @@ def grammar() -> Grammar:
                     ),
                 )
             ),
-            **{f"factor_{place}": Slot(((name,),)) for place, name in enumerate(_FACTORS)},
+            **{f"factor_{place}": PhraseSlot(((name,),)) for place, name in enumerate(_FACTORS)},
         }
     )
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import polars as pl
 
 from broker.clients import Connection
-from producers.blocks import Lines, Parcel, Records, send_parcels, write_parcels
+from producers.blocks import BlockResult, Lines, Records, send_results, write_results
 from producers.pool import Pool
 from producers.seeds import check_seed
-from producers.sink import EncodedRecord, Layout, ProduceReport, Progress, raw_layout
+from producers.sink import EncodedRecord, OnProgress, ProduceReport, RecordLayout, raw_layout
 from schema.errors import UsageError
 from schema.scenario import FAMILY
 
@@ -65,7 +65,7 @@ class ScenarioRun:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class WorkUnit:
     """Rows first..first + len(cells) - 1 of a run, and the cell of each; `number` counts blocks from 0."""
 
     number: int
@@ -74,14 +74,14 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Frames:
+class ScenarioFrames:
     """The job that makes a block's frame."""
 
     seed: int
     backend: str
     run: str
 
-    def __call__(self, block: Block) -> Parcel[Block, pl.DataFrame]:
+    def __call__(self, block: WorkUnit) -> BlockResult[WorkUnit, pl.DataFrame]:
         """Return the block's examples, identified, as a frame of the family's wire columns."""
         # Compiled code is loaded where it is used, not where a run is only described.
         from producers.scenario.composer.composing import compose
@@ -90,22 +90,22 @@ class Frames:
 
         make = compose if self.backend == "composer" else narrow_rows
         frame = make(block.cells, Origin(self.seed, block.first, block.number, f"{self.run}/{block.number}"))
-        return Parcel(block, frame.height, frame)
+        return BlockResult(block, frame.height, frame)
 
 
 def generate(run: ScenarioRun) -> Iterator[pl.DataFrame]:
     """Yield the run's examples, in this process, as identified frames of the family's wire columns, none empty."""
-    for parcel in _parcels(replace(run, workers=1), _frames(run)):
-        yield parcel.payload
+    for result in _results(replace(run, workers=1), _frames(run)):
+        yield result.payload
 
 
-def encoded(run: ScenarioRun, layout: Layout) -> Iterator[Parcel[Block, list[EncodedRecord]]]:
+def encoded(run: ScenarioRun, layout: RecordLayout) -> Iterator[BlockResult[WorkUnit, list[EncodedRecord]]]:
     """Yield the run's examples as records for a raw topic of that layout, block by block.
 
     Raises:
         ProducerError: a worker process failed.
     """
-    return _parcels(run, Records(_frames(run), FAMILY.name, layout))
+    return _results(run, Records(_frames(run), FAMILY.name, layout))
 
 
 def rows_by_cell(run: ScenarioRun) -> npt.NDArray[np.int64]:
@@ -116,41 +116,43 @@ def rows_by_cell(run: ScenarioRun) -> npt.NDArray[np.int64]:
     return counts
 
 
-def produce(connection: Connection, run: ScenarioRun, on_progress: Progress | None = None) -> ProduceReport:
+def produce(connection: Connection, run: ScenarioRun, on_progress: OnProgress | None = None) -> ProduceReport:
     """Generate the run's examples and send them to `scenario.raw`; every one is acknowledged when this returns.
 
     Raises:
         BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
         ProducerError: a worker process failed.
     """
-    parcels = encoded(run, raw_layout(connection, FAMILY))
-    return send_parcels(connection, FAMILY, run.run, run.seed, parcels, on_progress)
+    results = encoded(run, raw_layout(connection, FAMILY))
+    return send_results(connection, FAMILY, run.run, run.seed, results, on_progress)
 
 
-def write_jsonl(run: ScenarioRun, path: Path, on_progress: Progress | None = None) -> ProduceReport:
+def write_jsonl(run: ScenarioRun, path: Path, on_progress: OnProgress | None = None) -> ProduceReport:
     """Write the run's examples to `path` as JSON lines; the file is there whole, or not at all.
 
     Raises:
         UsageError: the file cannot be written.
         ProducerError: a worker process failed.
     """
-    parcels = _parcels(run, Lines(_frames(run), FAMILY.name))
-    return write_parcels(path, run.run, run.seed, parcels, on_progress)
+    results = _results(run, Lines(_frames(run), FAMILY.name))
+    return write_results(path, run.run, run.seed, results, on_progress)
 
 
-def _frames(run: ScenarioRun) -> Frames:
-    return Frames(run.seed, run.backend, run.run)
+def _frames(run: ScenarioRun) -> ScenarioFrames:
+    return ScenarioFrames(run.seed, run.backend, run.run)
 
 
-def _parcels(run: ScenarioRun, job: Callable[[Block], Parcel[Block, Payload]]) -> Iterator[Parcel[Block, Payload]]:
-    """Yield the run's parcels in order."""
+def _results(
+    run: ScenarioRun, job: Callable[[WorkUnit], BlockResult[WorkUnit, Payload]]
+) -> Iterator[BlockResult[WorkUnit, Payload]]:
+    """Yield the run's results in order."""
     if run.count:
         # A process with no block to make would only take its time to start.
         with Pool(job, min(run.workers, -(-run.count // _BLOCK_ROWS))) as pool:
             yield from pool.results(_blocks(run))
 
 
-def _blocks(run: ScenarioRun) -> Iterator[Block]:
+def _blocks(run: ScenarioRun) -> Iterator[WorkUnit]:
     from producers.scenario.narrow import narrow_cells
     from producers.scenario.planning import Planner
 
@@ -158,4 +160,4 @@ def _blocks(run: ScenarioRun) -> Iterator[Block]:
     for number, first in enumerate(range(0, run.count, _BLOCK_ROWS)):
         rows = min(_BLOCK_ROWS, run.count - first)
         cells = narrow_cells(run.seed, first, rows) if run.backend == "narrow" else planner.take(rows)
-        yield Block(number, first, cells.astype(np.int16))
+        yield WorkUnit(number, first, cells.astype(np.int16))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Source = tuple[int, int, int]
+RecordSource = tuple[int, int, int]
 # (first offsets, last offsets, amounts): arrays of one length.
 Spans = tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[Any]]]
 
@@ -20,7 +20,7 @@ class Found:
         self._amounts = amounts
         self._spans: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
 
-    def add(self, source: Source, *amounts: Any) -> None:
+    def add(self, source: RecordSource, *amounts: Any) -> None:
         """Take one record."""
         partition, first, last = source
         self._spans[partition].append((first, last, *amounts))

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Fault:
+class AuditFault:
     """One thing that does not agree, and the record where it shows; `offset` is None if no one record is at fault."""
 
     topic: str
@@ -68,7 +68,7 @@ class AuditReport:
     foreign_records: int
     rows: Mapping[str, int]
     coverage: CoverageCheck
-    first_fault: Fault | None
+    first_fault: AuditFault | None
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
     elapsed_s: float = 0.0
 

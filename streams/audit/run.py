@@ -26,7 +26,7 @@ from streams.audit.ledger import ROW_COUNTS, LedgerLog
 from streams.audit.partition import KINDS, Logs, PartitionAudit, audit_partition
 from streams.audit.raw import RawLog
 from streams.audit.rejected import RejectedLog
-from streams.audit.report import AuditReport, Fault
+from streams.audit.report import AuditFault, AuditReport
 from streams.audit.scan import scan
 from streams.audit.view import View, take_view
 
@@ -55,12 +55,14 @@ def audit(connection: Connection, family: Family, on_progress: OnProgress | None
     coverage = fold.check(family, stored, view.stages[LEDGER], logs.ledger.folded)  # 5
 
     faults = list(_of_raw(partitions, topics[RAW], view.stages[LEDGER]))
-    faults += [Fault(topics[CLEAN], at, offset, f"example_id {id_:016x} comes again") for at, offset, id_ in twice[:1]]
+    faults += [
+        AuditFault(topics[CLEAN], at, offset, f"example_id {id_:016x} comes again") for at, offset, id_ in twice[:1]
+    ]
     for wrong in logs.clean.misplaced[:1]:
         what = f"{wrong.rows:,} rows belong in another partition"
-        faults.append(Fault(topics[CLEAN], wrong.partition, wrong.offset, what))
+        faults.append(AuditFault(topics[CLEAN], wrong.partition, wrong.offset, what))
     if not coverage.ok:
-        faults.append(Fault(topics[LEDGER], 0, None, coverage.note))
+        faults.append(AuditFault(topics[LEDGER], 0, None, coverage.note))
     sums = logs.ledger.folded + logs.ledger.beyond
     kinds: Counter[str] = sum((each.faults for each in partitions.values()), Counter())
     return AuditReport(
@@ -105,7 +107,9 @@ def _read(
     return logs
 
 
-def _of_raw(partitions: Mapping[int, PartitionAudit], raw_topic: str, ledger: Mapping[int, Extent]) -> Iterator[Fault]:
+def _of_raw(
+    partitions: Mapping[int, PartitionAudit], raw_topic: str, ledger: Mapping[int, Extent]
+) -> Iterator[AuditFault]:
     """Yield the first fault of each kind in each partition: the gravest kind first, then by partition."""
     for kind in KINDS:
         for number, result in partitions.items():
@@ -113,4 +117,4 @@ def _of_raw(partitions: Mapping[int, PartitionAudit], raw_topic: str, ledger: Ma
                 offset, what = result.first[kind]
                 removed = ledger[number].begin if number in ledger else 0
                 why = f"; entries below offset {removed} of its ledger were removed" if removed else ""
-                yield Fault(raw_topic, number, offset, f"{what}{why}")
+                yield AuditFault(raw_topic, number, offset, f"{what}{why}")

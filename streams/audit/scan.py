@@ -126,7 +126,7 @@ def _unreadable(topic: str, partition: int, offsets: range, error: Exception, is
 
 
 @dataclass(frozen=True)
-class Batch:
+class DecodedRecords:
     """Records that a worker wrote, and their rows.
 
     Attributes:
@@ -148,7 +148,9 @@ class Batch:
         return result
 
 
-def decode_batch(records: Sequence[Any], ce_type: tuple[str, str, int], columns: Mapping[str, pl.DataType]) -> Batch:
+def decode_batch(
+    records: Sequence[Any], ce_type: tuple[str, str, int], columns: Mapping[str, pl.DataType]
+) -> DecodedRecords:
     """Return those of `records` that are whole micro-batches of this `ce_type`, decoded."""
     whole = []
     for record in records:
@@ -161,7 +163,7 @@ def decode_batch(records: Sequence[Any], ce_type: tuple[str, str, int], columns:
     heights = [frame.height for frame in frames] if len(frames) == len(kept) else [table.num_rows for _, table in whole]
     frame = pl.concat([pl.DataFrame(schema=dict(columns)), *frames])
     record_of_row = pl.Series("record", np.repeat(np.arange(len(kept), dtype=np.uint32), heights))
-    return Batch(kept, frame.with_columns(record_of_row), len(records) - len(kept))
+    return DecodedRecords(kept, frame.with_columns(record_of_row), len(records) - len(kept))
 
 
 def _conformed(

@@ -11,7 +11,7 @@ part of one, whatever T becomes, for neither an argument nor the body of an abst
 leaves it as it is and takes nothing from it: an index that is free in T counts the same abstractions after the step. So
 normal order takes exactly the steps that it takes from T, and every term of T's trace, in the same surroundings, is one
 of the larger term's: `step_k`, `steps_total` and `outcome` hold as they are, and so do `trace_id` and hence the split.
-Limits of size were counted by the producer, without the surroundings.
+RecordLimits of size were counted by the producer, without the surroundings.
 
 `initial_size` and `initial_depth` stay those of the trace as it was generated. Quotas on them see each copy of a first
 step in the bin of its origin, and so their shares hold as long as rows are augmented at one rate. `growth` is the new

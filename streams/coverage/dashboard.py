@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from schema.family import Family
-from streams.coverage.grid import Grid, Slot, cell_grid
+from streams.coverage.grid import Grid, GridSquare, cell_grid
 from streams.coverage.report import ledger_lines
 
 REFRESH_S = 3
@@ -128,7 +128,7 @@ def _heat(family: Family, report: Mapping[str, Any]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _slot(grid: Grid, slot: Slot) -> str:
+def _slot(grid: Grid, slot: GridSquare) -> str:
     if not slot.possible and not slot.rows:
         return '<td class="none">·</td>'
     name = f"h{grid.heat(slot, _HEATS)}" if slot.rows else "no"

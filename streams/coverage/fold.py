@@ -29,7 +29,7 @@ from schema.ledger_entries import decode_entries
 from schema.record import LEDGER
 from streams.coverage.completeness import note_missing, refined_positions
 from streams.coverage.entries import ForeignRecord, sums
-from streams.coverage.store import REBUILD_HINT, Advance, CoverageStore
+from streams.coverage.store import REBUILD_HINT, CoverageStore, FoldAdvance
 
 # One transaction: a ledger record is some 10 kB, and stands for some 60 raw records.
 _RECORDS_PER_FOLD = 1000
@@ -125,7 +125,7 @@ class LedgerFold:
             moved = {at: end for at, end in ends.items() if self._topics[at.topic] == family and end != starts[at]}
             if not moved:
                 continue
-            advances = [Advance(family, at.partition, starts[at], end) for at, end in moved.items()]
+            advances = [FoldAdvance(family, at.partition, starts[at], end) for at, end in moved.items()]
             frames = entries.get(family)
             added = {family: pl.concat(frames)} if frames else {}
             try:

@@ -13,7 +13,7 @@ from schema.family import Family, cell_label
 
 
 @dataclass(frozen=True)
-class Slot:
+class GridSquare:
     """One place of the grid: its rows, and how many of its possible cells have any."""
 
     rows: int = 0
@@ -28,9 +28,9 @@ class Grid:
     corner: str
     lines: tuple[str, ...]
     columns: tuple[str, ...]
-    slots: tuple[tuple[Slot, ...], ...]
+    slots: tuple[tuple[GridSquare, ...], ...]
 
-    def heat(self, slot: Slot, levels: int) -> int:
+    def heat(self, slot: GridSquare, levels: int) -> int:
         """Return how hot a slot is: 0 without rows, else 1 to `levels`, by logarithm from emptiest to fullest."""
         if not slot.rows:
             return 0
@@ -46,11 +46,13 @@ def cell_grid(family: Family, cells: Mapping[str, int]) -> Grid:
     line_axis, *others = (family.axis(name) for name in family.cell_axes)
     column_axis = others[0] if others else None
     columns = column_axis.bins if column_axis else ("rows",)
-    slots: dict[tuple[str, str], Slot] = {}
+    slots: dict[tuple[str, str], GridSquare] = {}
     for cell in family.cells():
         place = cell[line_axis.name], cell[column_axis.name] if column_axis else "rows"
-        slot, rows = slots.get(place, Slot()), cells.get(cell_label(cell), 0)
-        slots[place] = Slot(slot.rows + rows, slot.covered + (rows > 0), slot.possible + family.cell_possible(cell))
+        slot, rows = slots.get(place, GridSquare()), cells.get(cell_label(cell), 0)
+        slots[place] = GridSquare(
+            slot.rows + rows, slot.covered + (rows > 0), slot.possible + family.cell_possible(cell)
+        )
     return Grid(
         corner=" \\ ".join(family.cell_axes[:2]),
         lines=line_axis.bins,

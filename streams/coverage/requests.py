@@ -38,7 +38,7 @@ _PARTITIONS_CHECK_S = 5.0
 
 
 @dataclass
-class _Page:
+class _PublishedPage:
     """One partition of the topic: what it holds as {key: value}, and the offset that is to be written next."""
 
     held: dict[str, bytes]
@@ -56,7 +56,7 @@ class RequestPublisher:
         self._families = families
         self._connection = connection
         self._topics = {name: topic_name(connection.settings, name, REQUESTS) for name in families}
-        self._pages: dict[str, list[_Page]] = {}
+        self._pages: dict[str, list[_PublishedPage]] = {}
         # As of which positions in the ledger each family was published.
         self._published: dict[str, Mapping[int, int]] = {}
         self._checked_at = 0.0
@@ -166,10 +166,10 @@ def _changes(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:
     return [ACCOUNTED, *changed] if falls else [*changed, ACCOUNTED]
 
 
-def _read(connection: Connection, topic: str) -> list[_Page]:
+def _read(connection: Connection, topic: str) -> list[_PublishedPage]:
     """Return what stands on the topic now, by partition."""
     found: dict[int, Extent] = extents(connection, topic)
-    pages = [_Page({}, found[partition].end) for partition in sorted(found)]
+    pages = [_PublishedPage({}, found[partition].end) for partition in sorted(found)]
     ends = {TopicPartition(topic, number): page.end for number, page in enumerate(pages)}
     with closing(connection.consumer()) as consumer:
         consumer.assign(list(ends))

@@ -38,7 +38,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 
 
 @dataclass(frozen=True)
-class Advance:
+class FoldAdvance:
     """One step in one ledger partition: entries of offsets [start, end) are in the sums that go with it."""
 
     family: str
@@ -139,7 +139,7 @@ class CoverageStore:
                 if (family, partition) not in known:
                     cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", [family, partition, offset, offset])
 
-    def fold(self, advances: list[Advance], added: Sums) -> None:
+    def fold(self, advances: list[FoldAdvance], added: Sums) -> None:
         """Add `added` and step the positions, both or neither.
 
         Raises:

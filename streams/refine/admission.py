@@ -42,7 +42,7 @@ class Table(NamedTuple):
     heads: NDArray[np.uint32]
 
 
-class Shares(NamedTuple):
+class GateCounts(NamedTuple):
     """The counters of G gates, each (G,) int64; the target of gate g is numerators[g] / denominators[g]."""
 
     inside: NDArray[np.int64]
@@ -64,7 +64,7 @@ def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
         young, old: `Table`s; `young` holds `held` rows and is updated, with room for N more.
         banding: `Banding`.
         codes: (N, G) int8, of `UNCOUNTED`, `OUTSIDE` and `INSIDE`.
-        shares: `Shares`, updated.
+        shares: `GateCounts`, updated.
         from_rows: fewer clean rows than this are taken for this many.
     """
     verdicts = np.empty(ids.size, dtype=np.int8)

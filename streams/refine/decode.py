@@ -27,7 +27,7 @@ from schema.registry import FAMILIES
 from schema.source_lines import RANGES_MAX
 from streams.refine.numbers import finite
 from streams.refine.row_size import lengths, row_bytes
-from streams.refine.sources import SOURCE_COLUMNS, UNKNOWN, Source, with_sources
+from streams.refine.sources import SOURCE_COLUMNS, UNKNOWN, RecordSource, with_sources
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RawRecord:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RecordLimits:
     """What one raw record may hold.
 
     Attributes:
@@ -103,7 +103,7 @@ class Intake:
     chunks: list[int | None] = field(default_factory=list)
 
 
-def read_group(records: Sequence[RawRecord], family: Family, limits: Limits) -> Intake:
+def read_group(records: Sequence[RawRecord], family: Family, limits: RecordLimits) -> Intake:
     """Read a group of raw records of one family."""
     result = Intake(pl.DataFrame())
     pieces: list[_Piece] = []
@@ -132,7 +132,7 @@ class _Piece:
 
     record: int
     rows: pa.Table | pl.DataFrame
-    source: Source = UNKNOWN
+    source: RecordSource = UNKNOWN
     dead: Sequence[DeadLetter] = ()
 
 
@@ -183,7 +183,7 @@ def _own_form(family: Family) -> pa.Schema:
     return arrow_schema(family.wire)
 
 
-def _read(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: Limits) -> _Piece:
+def _read(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: RecordLimits) -> _Piece:
     """Read one raw record.
 
     Raises:
@@ -199,7 +199,7 @@ def _read(index: int, value: bytes, headers: ForeignHeaders, family: Family, lim
     raise RecordError("unknown_content_type", f"content-type {headers.content_type[:80]!r} is neither Arrow nor JSON")
 
 
-def _read_arrow(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: Limits) -> _Piece:
+def _read_arrow(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: RecordLimits) -> _Piece:
     table = read_table(
         value,
         _read_columns(family),
@@ -208,10 +208,10 @@ def _read_arrow(index: int, value: bytes, headers: ForeignHeaders, family: Famil
         max_bytes=limits.decoded_bytes,
         row_bytes=least_row_bytes(family),
     )
-    source = Source.of_headers(headers, table.num_rows)
+    source = RecordSource.of_headers(headers, table.num_rows)
     names = table.schema.names
     if any(name in names for name in SOURCE_COLUMNS):
-        source = Source.of_columns(table) or source
+        source = RecordSource.of_columns(table) or source
         table = table.drop_columns([name for name in SOURCE_COLUMNS if name in names])
     rows = table if table.schema.equals(_own_form(family)) else conform(table, family.wire, strict=False)
     return _Piece(index, rows, source)
@@ -236,7 +236,7 @@ def _check_type(headers: ForeignHeaders, family: Family) -> None:
         )
 
 
-def _read_json(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: Limits) -> _Piece:
+def _read_json(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: RecordLimits) -> _Piece:
     """Read one JSON object, or NDJSON lines.
 
     Raises:
@@ -246,7 +246,7 @@ def _read_json(index: int, value: bytes, headers: ForeignHeaders, family: Family
     if not value.strip():
         raise RecordError("empty_record", "the record has no bytes")
     lines = lines_of(value)
-    source = Source.of_headers(headers, len(lines))
+    source = RecordSource.of_headers(headers, len(lines))
     fault = _too_many(len(lines), family, limits)
     if fault is not None:
         letter = DeadLetter(index, fault.reason, str(fault), value, len(lines))
@@ -258,7 +258,7 @@ def _read_json(index: int, value: bytes, headers: ForeignHeaders, family: Family
     return _Piece(index, rows, source.without([other.index for other in others]), dead)
 
 
-def _too_many(lines: int, family: Family, limits: Limits) -> RecordError | None:
+def _too_many(lines: int, family: Family, limits: RecordLimits) -> RecordError | None:
     if lines > limits.rows:
         return RecordError("too_many_rows", f"{lines} lines in one record, over {limits.rows}: send smaller ones")
     size = lines * least_row_bytes(family)
@@ -267,7 +267,7 @@ def _too_many(lines: int, family: Family, limits: Limits) -> RecordError | None:
     return None
 
 
-def _letters(index: int, value: bytes, others: Sequence[NoRow], lines: int, source: Source) -> list[DeadLetter]:
+def _letters(index: int, value: bytes, others: Sequence[NoRow], lines: int, source: RecordSource) -> list[DeadLetter]:
     """Return the dead letters of the lines of one record that are no rows: one for each reason, in order.
 
     A letter whose line numbers would not fit into its header is cut in several.

@@ -17,9 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from schema.family import Family
-from streams.refine.admission import INSIDE, OUTSIDE, UNCOUNTED, Shares
+from streams.refine.admission import INSIDE, OUTSIDE, UNCOUNTED, GateCounts
 
-# Shares are written as decimals; a finer one would overflow the integers that it is compared by.
+# GateCounts are written as decimals; a finer one would overflow the integers that it is compared by.
 _FINEST_SHARE = 1_000_000
 
 
@@ -35,7 +35,7 @@ class ShareGates:
         self.quotas = family.gates
         self.from_rows = from_rows
         targets = [Fraction(str(quota.target)).limit_denominator(_FINEST_SHARE) for quota in self.quotas]
-        self.shares = Shares(
+        self.shares = GateCounts(
             np.zeros(len(targets), dtype=np.int64),
             np.zeros(len(targets), dtype=np.int64),
             np.array([target.numerator for target in targets], dtype=np.int64),

@@ -15,7 +15,7 @@ import polars as pl
 from schema.family import Family
 from schema.settings import Settings
 from streams.refine.augmenting import augmented
-from streams.refine.decode import Intake, Limits, RawRecord, read_group
+from streams.refine.decode import Intake, RawRecord, RecordLimits, read_group
 from streams.refine.judge import judge
 from streams.refine.ledger_entries import entries
 from streams.refine.outbound import Group, OutRecord, outbound
@@ -28,7 +28,7 @@ _ROW_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Progress:
+class GroupProgress:
     """What one committed group came to."""
 
     records: int = 0
@@ -39,7 +39,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Fault:
+class RecordFault:
     """Why a record could not be judged or sent; `is_bare` where even its own bytes could not be sent on."""
 
     message: str
@@ -47,7 +47,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedGroup:
     """A judged group.
 
     Attributes:
@@ -62,7 +62,7 @@ class Judged:
     state: State
     outgoing: Sequence[OutRecord]
     position: int
-    progress: Progress = field(default_factory=Progress)
+    progress: GroupProgress = field(default_factory=GroupProgress)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Judge:
     topic_id: str
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> RecordLimits:
         """What one raw record may hold."""
-        return Limits(
+        return RecordLimits(
             record_bytes=self.settings.record_max_bytes,
             rows=self.settings.raw_record_max_rows,
             decoded_bytes=self.settings.record_max_decoded_bytes,
@@ -86,8 +86,8 @@ class Judge:
         )
 
     def judge_group(
-        self, records: Sequence[RawRecord], state: State, faults: Mapping[int, Fault] | None = None
-    ) -> Judged:
+        self, records: Sequence[RawRecord], state: State, faults: Mapping[int, RecordFault] | None = None
+    ) -> JudgedGroup:
         """Return the records of the transaction that answers for `records`, one group of this partition.
 
         `faults` are those found before, by offset: such a record becomes a dead letter unread.
@@ -112,9 +112,9 @@ class Judge:
         )
         sums = entry.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0)
         outgoing = list(outbound(Group(self.family, records, intake), verdicts, entry, made, self.settings))
-        return Judged(records, state, outgoing, records[-1].offset + 1, Progress(len(records), *sums))
+        return JudgedGroup(records, state, outgoing, records[-1].offset + 1, GroupProgress(len(records), *sums))
 
-    def faults_of(self, records: Sequence[RawRecord]) -> dict[int, Fault]:
+    def faults_of(self, records: Sequence[RawRecord]) -> dict[int, RecordFault]:
         """Return, by offset, the records that cannot be judged even alone and by a partition that remembers nothing."""
         found = {}
         for record in records:
@@ -125,12 +125,14 @@ class Judge:
         return found
 
 
-def fault_of(error: BaseException, *, is_bare: bool = False) -> Fault:
+def fault_of(error: BaseException, *, is_bare: bool = False) -> RecordFault:
     """Return the fault that an error shows."""
-    return Fault(f"{type(error).__name__}: {error}"[:400], is_bare)
+    return RecordFault(f"{type(error).__name__}: {error}"[:400], is_bare)
 
 
-def _read(records: Sequence[RawRecord], family: Family, limits: Limits, faults: Mapping[int, Fault]) -> Intake:
+def _read(
+    records: Sequence[RawRecord], family: Family, limits: RecordLimits, faults: Mapping[int, RecordFault]
+) -> Intake:
     """Read a group, but of a record with a fault nothing."""
     # A record without a value is a dead letter of which nothing is read; its reason and bytes are put right below.
     unread = [replace(record, value=None, headers=()) if record.offset in faults else record for record in records]

@@ -34,7 +34,7 @@ from schema.family import Family
 from schema.record import RAW
 from streams.refine.decode import RawRecord, least_row_bytes
 from streams.refine.gone import loss_record
-from streams.refine.group_judge import Fault, Judge, Judged, Progress, fault_of
+from streams.refine.group_judge import GroupProgress, Judge, JudgedGroup, RecordFault, fault_of
 from streams.refine.outbound import OutRecord
 from streams.refine.pieces import pieces
 from streams.refine.rebuild import states
@@ -84,7 +84,7 @@ class PartitionRefiner:
         family: Family,
         partition: int,
         partitions: int,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[GroupProgress], None],
         on_death: Callable[[PartitionRefiner], None],
     ) -> None:
         self.family = family
@@ -256,7 +256,7 @@ class PartitionRefiner:
             self._enter(Phase.COMMITTING)
             self._commit = asyncio.create_task(self._commit_group(judged))
 
-    async def _judged(self, records: Sequence[RawRecord]) -> Judged | None:
+    async def _judged(self, records: Sequence[RawRecord]) -> JudgedGroup | None:
         """Judge a group in a thread (step 4); None where it had to be committed record by record already."""
         if self._tries_each:
             await self.settle()
@@ -284,7 +284,7 @@ class PartitionRefiner:
             raise RefineError(f"{self.name} was given records before it was ready: start the worker again")
         return self._judge, self._state
 
-    async def _commit_group(self, judged: Judged) -> None:
+    async def _commit_group(self, judged: JudgedGroup) -> None:
         with contextlib.suppress(Exception):
             async with self._deadly():
                 try:
@@ -300,7 +300,7 @@ class PartitionRefiner:
                 if self.phase is Phase.COMMITTING:
                     self._enter(Phase.READY)
 
-    async def _commit_each(self, records: Sequence[RawRecord], faults: dict[int, Fault]) -> None:
+    async def _commit_each(self, records: Sequence[RawRecord], faults: dict[int, RecordFault]) -> None:
         """Judge and commit records one by one; one at fault becomes a dead letter, at last without its own bytes.
 
         Raises whatever even such a letter meets.
@@ -312,7 +312,7 @@ class PartitionRefiner:
                 self._enter(Phase.COMMITTING)
         self._enter(Phase.READY)
 
-    async def _commit_one(self, record: RawRecord, faults: dict[int, Fault]) -> bool:
+    async def _commit_one(self, record: RawRecord, faults: dict[int, RecordFault]) -> bool:
         """Judge and commit one record; return False where it is at fault, which `faults` tells then."""
         judge, state = self._ready()
         known = faults.get(record.offset)
@@ -338,7 +338,7 @@ class PartitionRefiner:
             raise RefineError(f"{self.name} is not open: start the worker again")
         await self._producer.send(outgoing, position, self._judge.topic_id)
 
-    def _committed(self, judged: Judged) -> None:
+    def _committed(self, judged: JudgedGroup) -> None:
         log.info("%s: committed offsets %d-%d", self.name, judged.records[0].offset, judged.position - 1)
         self.position = judged.position
         self.moved_at = time.monotonic()

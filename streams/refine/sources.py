@@ -23,7 +23,7 @@ SOURCE_COLUMNS: dict[str, pl.DataType] = {FILE_COLUMN: pl.String(), LINE_COLUMN:
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordSource:
     """Where the rows of one raw record came from.
 
     Attributes:
@@ -37,14 +37,14 @@ class Source:
     columns: pl.DataFrame | None = None
 
     @classmethod
-    def of_headers(cls, headers: ForeignHeaders, rows: int) -> Source:
+    def of_headers(cls, headers: ForeignHeaders, rows: int) -> RecordSource:
         """Return what the headers of a record of so many rows say."""
         if headers.source_file is None and headers.lines is None:
             return UNKNOWN
         return cls(headers.source_file, None if headers.lines is None else parse_line_ranges(headers.lines, rows))
 
     @classmethod
-    def of_columns(cls, table: pa.Table) -> Source | None:
+    def of_columns(cls, table: pa.Table) -> RecordSource | None:
         """Return what the columns of a record say; None where they are not of the types that they should be."""
         columns = {}
         for name, dtype in SOURCE_COLUMNS.items():
@@ -54,20 +54,20 @@ class Source:
                 return None
         return cls(columns=pl.DataFrame(columns).with_columns(pl.col(FILE_COLUMN).str.slice(0, HEADER_MAX_CHARS)))
 
-    def without(self, indices: Collection[int]) -> Source:
+    def without(self, indices: Collection[int]) -> RecordSource:
         """Return the source of the rows that are left without these."""
         if self.lines is None or not indices:
             return self
         kept = np.ones(len(self.lines), dtype=bool)
         kept[list(indices)] = False
-        return Source(self.file, np.array(self.lines, dtype=np.int64)[kept].tolist())
+        return RecordSource(self.file, np.array(self.lines, dtype=np.int64)[kept].tolist())
 
 
 # Most records name no file.
-UNKNOWN = Source()
+UNKNOWN = RecordSource()
 
 
-def with_sources(frame: pl.DataFrame, sources: Sequence[tuple[int, Source]]) -> pl.DataFrame:
+def with_sources(frame: pl.DataFrame, sources: Sequence[tuple[int, RecordSource]]) -> pl.DataFrame:
     """Return the rows of some records, given each one's rows and source, with the source columns.
 
     A frame of which nothing is known is returned as it is: most are.
@@ -77,7 +77,7 @@ def with_sources(frame: pl.DataFrame, sources: Sequence[tuple[int, Source]]) -> 
     return frame.hstack(pl.concat([_columns(rows, source) for rows, source in sources]))
 
 
-def _columns(rows: int, source: Source) -> pl.DataFrame:
+def _columns(rows: int, source: RecordSource) -> pl.DataFrame:
     if source.columns is not None:
         return source.columns
     lines: Any = [None] * rows if source.lines is None else source.lines

@@ -15,7 +15,7 @@ from broker.topics import partition_count, topic_name
 from schema.family import Family
 from schema.record import RAW
 from streams.refine.decode import RawRecord
-from streams.refine.group_judge import Progress
+from streams.refine.group_judge import GroupProgress
 from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.rebuild import states
 from streams.refine.starting_position import starting_positions
@@ -36,7 +36,7 @@ class WorkerPartitions:
         self,
         connection: Connection,
         family: Family,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[GroupProgress], None],
         on_death: Callable[[PartitionRefiner], None],
     ) -> None:
         self.family = family

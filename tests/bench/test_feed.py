@@ -136,7 +136,7 @@ def test_tokens_of_another_type_are_refused() -> None:
 def test_a_contender_that_gives_other_rows_is_an_error(connection: Connection, tmp_path: Path) -> None:
     rows = reductions.valid(300)
     write(connection, rows)
-    with pytest.raises(BenchmarkError, match=r"gave Tally\(rows=300, .* and its rows are Tally\(rows=299,"):
+    with pytest.raises(BenchmarkError, match=r"gave TensorSums\(rows=300, .* and its rows are TensorSums\(rows=299,"):
         measure((FEED,), connection, rows[:-1], tmp_path, repetitions=1)
 
 

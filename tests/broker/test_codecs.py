@@ -17,7 +17,7 @@ from broker import codecs
 from broker.clients import Connection
 from broker.codecs import BatchTooLargeError, bound_aiokafka, bound_kafka_python
 from broker.topics import ensure_topics, topic_name
-from consumers.reading import Block, TopicReader
+from consumers.reading import OffsetBlock, TopicReader
 from schema.errors import BrokerError, ReplayError
 from schema.record import CLEAN
 
@@ -63,7 +63,7 @@ def test_a_reader_names_the_batch_that_it_cannot_hold(connection: Connection, mo
         producer.send(topic, b"x" * 900_000, partition=0).get(30)
     monkeypatch.setattr(codecs, "BATCH_LIMIT_BYTES", 100_000)
     with TopicReader(connection, topic, ReplayError) as reader:
-        found = reader.records([Block(0, 0, 2)])
+        found = reader.records([OffsetBlock(0, 0, 2)])
         assert next(found)[1].value == b"small"
         with pytest.raises(BrokerError, match=r"clean.*the batch at offset 1: over 100000 bytes"):
             next(found)

@@ -19,7 +19,7 @@ from kafka import TopicPartition
 
 from broker import embedded, jvm, ports
 from broker.clients import Connection, connect
-from broker.kraft import HOST, Layout
+from broker.kraft import HOST, KraftLayout
 from broker.topics import ensure_topics, extents, topic_name
 from schema.errors import BrokerStartError, BrokerUnavailableError
 from schema.settings import Settings, load_settings
@@ -45,10 +45,10 @@ def fresh(tmp_path: Path) -> Iterator[Settings]:
 @pytest.fixture
 def own(fresh: Settings, shared: Settings) -> Settings:
     """Settings of a broker that only this test starts, its folder formatted already (which takes a JVM seconds)."""
-    layout = Layout.of(fresh)
+    layout = KraftLayout.of(fresh)
     layout.make()
     for name in ("meta.properties", "bootstrap.checkpoint"):
-        shutil.copy(Layout.of(shared).data / name, layout.data)
+        shutil.copy(KraftLayout.of(shared).data / name, layout.data)
     return fresh
 
 
@@ -74,7 +74,7 @@ def start_elsewhere(settings: Settings) -> subprocess.Popen[str]:
 
 
 def brokers_of(settings: Settings) -> list[psutil.Process]:
-    mark = str(Layout.of(settings).properties)
+    mark = str(KraftLayout.of(settings).properties)
     return [
         process
         for process in psutil.process_iter(["cmdline", "status"])
@@ -136,7 +136,7 @@ def test_stopped_broker_leaves_no_process_and_starts_again_with_its_data(own: Se
 
 def test_broker_with_a_lost_state_file_is_found_not_started_twice(shared: Settings) -> None:
     first = embedded.start(shared)
-    Layout.of(shared).state.unlink()
+    KraftLayout.of(shared).state.unlink()
     second = embedded.start(shared)
     assert (second.pid, second.port) == (first.pid, first.port)
 
@@ -163,7 +163,7 @@ def test_port_taken_between_our_look_and_kafkas_gives_another_one(
 
 
 def test_pid_that_belongs_to_another_program_now_is_no_broker(fresh: Settings) -> None:
-    layout = Layout.of(fresh)
+    layout = KraftLayout.of(fresh)
     layout.make()
     layout.state.write_text(f'{{"pid": {os.getpid()}, "port": {fresh.broker_port}, "controller_port": 1}}')
     assert not embedded.status(fresh).running
@@ -171,7 +171,7 @@ def test_pid_that_belongs_to_another_program_now_is_no_broker(fresh: Settings) -
 
 
 def test_broker_that_cannot_start_says_why_and_leaves_nothing(own: Settings) -> None:
-    layout = Layout.of(own)
+    layout = KraftLayout.of(own)
     layout.make()
     (layout.data / "meta.properties").write_text("version=1\ncluster.id=x\nnode.id=77\n")
     with pytest.raises(BrokerStartError, match=r"node\.id|NodeId|node id"):

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from broker import jvm
-from broker.kraft import Layout
+from broker.kraft import KraftLayout
 
 
 def test_child_just_started_is_found_before_its_command_line_can_be_read(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
+    layout = KraftLayout(tmp_path)
     layout.make()
     arguments = [sys.executable, "-c", "import time; time.sleep(60)", jvm.SERVER_CLASS, str(layout.properties)]
     for _ in range(20):
@@ -22,7 +22,7 @@ def test_child_just_started_is_found_before_its_command_line_can_be_read(tmp_pat
 
 
 def test_process_of_another_folder_is_not_ours(tmp_path: Path) -> None:
-    ours, theirs = Layout(tmp_path / "a"), Layout(tmp_path / "b")
+    ours, theirs = KraftLayout(tmp_path / "a"), KraftLayout(tmp_path / "b")
     theirs.make()
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)", jvm.SERVER_CLASS, str(theirs.properties)]
     pid = jvm.spawn(theirs, sleeper)

@@ -20,7 +20,7 @@ from broker.clients import Connection
 from consumers.compare.comparison import compare, differences
 from consumers.compare.files import FileSource
 from consumers.compare.measures import distinct_ngrams, diversity
-from consumers.compare.profile import Tally, balance
+from consumers.compare.profile import DatasetProfile, balance
 from consumers.compare.rows import Rows, rows_of_lines
 from consumers.compare.sources import common_family, source_named
 from consumers.compare.texts import RUN_BYTES, DistinctCount, TextTally, byte_runs
@@ -39,8 +39,8 @@ SAMPLES = {"reduction": reductions.valid(60), "scenario": scenarios.valid_rows(6
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 
 
-def tallied(family: Family, *frames: pl.DataFrame) -> Tally:
-    tally = Tally(family, NEAR)
+def tallied(family: Family, *frames: pl.DataFrame) -> DatasetProfile:
+    tally = DatasetProfile(family, NEAR)
     for frame in frames:
         tally.take(Rows(frame))
     return tally
@@ -207,7 +207,7 @@ def test_a_file_of_any_format_tells_what_its_rows_tell(family: Family, ending: s
     source = FileSource(write(tmp_path / f"rows{ending}", frame, family))
     assert source.families() == [family.name]
     assert common_family([source], None) is family
-    tally = Tally(family, NEAR)
+    tally = DatasetProfile(family, NEAR)
     for rows in source.rows(family):
         tally.take(rows)
     assert tally.report() == tallied(family, frame).report()
@@ -219,7 +219,7 @@ def test_lines_that_are_no_rows_are_counted_by_reason() -> None:
     rows = rows_of_lines([*good, b"{", b"[1]", mistyped, b"7"], SCENARIO)
     assert rows.frame.height == 3
     assert rows.refused == {"not_json": 1, "not_an_object": 2, "wrong_type": 1}
-    tally = Tally(SCENARIO, NEAR)
+    tally = DatasetProfile(SCENARIO, NEAR)
     tally.take(rows)
     assert (tally.report()["rows"], tally.report()["rows_invalid"]) == (7, 4)
     assert [len(rows.head(count)) for count in (0, 2, 5, 9)] == [0, 2, 5, 7]
@@ -278,5 +278,5 @@ def test_a_name_that_is_neither_file_nor_topic_is_refused_without_a_broker() -> 
 
 
 def test_a_family_without_prose_is_read_in_characters() -> None:
-    assert Tally(REDUCTION, NEAR).report()["ngram"] == "8 characters"
-    assert Tally(SCENARIO, NEAR).report()["ngram"] == "4 words"
+    assert DatasetProfile(REDUCTION, NEAR).report()["ngram"] == "8 characters"
+    assert DatasetProfile(SCENARIO, NEAR).report()["ngram"] == "4 words"

@@ -9,10 +9,10 @@ import pytest
 
 from consumers.reduction.evaluation import evaluate
 from consumers.reduction.predictions import Predictions
-from consumers.reduction.whole_trace import Limits, normal_order
+from consumers.reduction.whole_trace import TraceLimits, normal_order
 from producers.reduction.run import ReductionRun, generate
 
-LIMITS = Limits(fuel=30, size_cap=600)
+LIMITS = TraceLimits(fuel=30, size_cap=600)
 
 
 @pytest.fixture(scope="module")

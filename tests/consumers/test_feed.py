@@ -372,7 +372,7 @@ def test_a_silent_broker_is_told(connection: Connection, rows: pl.DataFrame) -> 
         # An end that is never reached looks like a broker that no longer answers.
         end = extents(connection, name)[0].end + 1
         with pytest.raises(BrokerUnavailableError, match=r"clean/0: no answer for offset \d+ in 1 s"):
-            list(reader.records([reading.Block(0, 0, end)]))
+            list(reader.records([reading.OffsetBlock(0, 0, end)]))
 
 
 @pytest.mark.parametrize(

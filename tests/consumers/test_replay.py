@@ -14,7 +14,7 @@ from broker.clients import Connection
 from broker.topics import ensure_topics, extents
 from consumers.replay import row_groups
 from consumers.replay.bounds import parse_bound
-from consumers.replay.topic_range import Progress, replay
+from consumers.replay.topic_range import ReplayProgress, replay
 from schema import ledger
 from schema.errors import BrokerError, ReplayError, UnknownFamilyError, UsageError
 from schema.json_form import json_lines
@@ -106,7 +106,7 @@ def test_a_long_topic_is_written_in_row_groups(
     import pyarrow.parquet as pq
 
     monkeypatch.setattr(row_groups, "_GROUP_ROWS", 64)
-    told: list[Progress] = []
+    told: list[ReplayProgress] = []
     replay(connection, "reduction", tmp_path / "x.parquet", on_progress=told.append)
     groups = pq.ParquetFile(tmp_path / "x.parquet").metadata
     assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [64, 64, 64, 64, 44]

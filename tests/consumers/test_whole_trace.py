@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from consumers.reduction.diagnosis import FAILURES, diagnosis, judge, trace_summary, worst
 from consumers.reduction.predictions import Predict, Predictions, remembered
-from consumers.reduction.whole_trace import Limits, normal_order, whole_traces
+from consumers.reduction.whole_trace import TraceLimits, normal_order, whole_traces
 from producers.reduction.run import ReductionRun, generate
 from schema.reduction.text import facts
 from tests import plain_reducer as plain
@@ -22,7 +22,7 @@ from tests.schema.test_reduction_text import TERMS
 
 Span = tuple[int, int]
 
-LIMITS = Limits(fuel=250, size_cap=600)
+LIMITS = TraceLimits(fuel=250, size_cap=600)
 OMEGA = r"(\.00)(\.00)"
 GROWING = r"(\.000)(\.000)"
 
@@ -41,7 +41,7 @@ def choosing(choose: Callable[[str, list[Span]], Span]) -> Predict:
 innermost = choosing(lambda term, found: found[-1] if found else (0, 0))
 
 
-def judged(terms: list[str], predict: Predict, limits: Limits = LIMITS) -> pl.DataFrame:
+def judged(terms: list[str], predict: Predict, limits: TraceLimits = LIMITS) -> pl.DataFrame:
     return judge(whole_traces(pl.Series(terms, dtype=pl.String), predict, limits))
 
 
@@ -69,12 +69,12 @@ def test_normal_order_itself_is_right_on_every_trace_and_ends_as_the_producer_do
 
 def test_the_last_step_that_fuel_allows_may_reach_the_normal_form() -> None:
     term = r"(\.0)((\.0)((\.0)1))"
-    assert judged([term], normal_order, Limits(3, 600))["fate", "ended", "correct"].row(0) == (
+    assert judged([term], normal_order, TraceLimits(3, 600))["fate", "ended", "correct"].row(0) == (
         "normal_form",
         "normal_form",
         True,
     )
-    assert judged([term], normal_order, Limits(2, 600))["fate", "ended", "correct"].row(0) == (
+    assert judged([term], normal_order, TraceLimits(2, 600))["fate", "ended", "correct"].row(0) == (
         "fuel_exhausted",
         "fuel_exhausted",
         True,
@@ -131,7 +131,7 @@ def test_a_reduction_without_end_is_right_when_it_is_followed_to_the_limits() ->
 def test_whoever_takes_any_redexes_to_a_normal_form_has_the_true_one(terms: list[plain.Term], random: object) -> None:
     texts = [plain.show(term) for term in terms]
     predict = choosing(lambda term, found: random.choice(found) if found else (0, 0))  # type: ignore[attr-defined]
-    found = judged(texts, predict, Limits(fuel=12, size_cap=80))
+    found = judged(texts, predict, TraceLimits(fuel=12, size_cap=80))
     terminating = found.filter(fate="normal_form")
     announced = terminating.filter(ended="normal_form")
     assert announced["correct"].all()
@@ -146,7 +146,7 @@ def test_whoever_takes_any_redexes_to_a_normal_form_has_the_true_one(terms: list
 
 @given(TERMS)
 def test_the_true_normal_form_is_that_of_the_plain_reducer(term: plain.Term) -> None:
-    limits = Limits(fuel=20, size_cap=200)
+    limits = TraceLimits(fuel=20, size_cap=200)
     found = judged([plain.show(term)], normal_order, limits).row(0, named=True)
     steps = 0
     while (after := plain.step(term)) is not None and steps < limits.fuel:
@@ -181,7 +181,7 @@ def test_remembered_answers_are_those_given() -> None:
 @pytest.mark.parametrize(("term", "fuel"), [(r"(\.0)((\.0)1)", 250), (OMEGA, 2)])
 def test_progress_tells_how_many_terms_go_on(term: str, fuel: int) -> None:
     told: list[tuple[int, int]] = []
-    limits = Limits(fuel, 600)
+    limits = TraceLimits(fuel, 600)
     whole_traces(pl.Series([term, "0"]), normal_order, limits, lambda step, active: told.append((step, active)))
     assert told == [(0, 1), (1, 1), (2, 0)]
 

@@ -12,7 +12,7 @@ import pytest
 from broker.clients import Connection
 from broker.topics import ensure_topics, topic_name, write_offsets
 from producers.follow import Cell, Follower, FollowProgress, Send
-from producers.requests import RequestBoard, Shares
+from producers.requests import CellAssignment, RequestBoard
 from schema.errors import ProducerError
 from schema.record import RAW
 from schema.requests import Account, Request
@@ -44,7 +44,7 @@ class Said:
 
 @dataclass
 class Group:
-    """Shares of everything; `answers` are those to whether they are still held, yes once there are no more."""
+    """CellAssignment of everything; `answers` are those to whether they are still held, yes once there are no more."""
 
     answers: list[bool] = field(default_factory=list)
     partitions: frozenset[int] = frozenset({0})
@@ -85,7 +85,7 @@ def raw(connection: Connection) -> str:
 
 
 def run(connection: Connection, said: Said, rows: Rows, group: Group | None = None) -> FollowProgress:
-    board, shares = cast(RequestBoard, said), cast(Shares, group or Group())
+    board, shares = cast(RequestBoard, said), cast(CellAssignment, group or Group())
     return Follower(connection, FAMILY, rows.make, 10, board, shares).run(None)
 
 

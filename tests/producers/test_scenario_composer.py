@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from consumers.compare.measures import distinct_ngrams, diversity, nearest
 from producers.scenario.composer import factors, replies, reply_frames, scenes, situations, tasks
 from producers.scenario.composer.composing import compose
-from producers.scenario.composer.engine import Grammar, Slot
+from producers.scenario.composer.engine import PhraseGrammar, PhraseSlot
 from producers.scenario.composer.grammar import grammar
 from producers.scenario.draws import Draws
 from producers.scenario.planning import plan
@@ -187,7 +187,13 @@ def test_a_text_is_its_template_with_every_slot_replaced(
     leaves: list[list[str]], parts: list[tuple[str, str]], count: int, seed: int
 ) -> None:
     root = "".join(word + slot for word, slot in parts)
-    made = Grammar({"leaf": Slot(leaves), "other": Slot((("x{leaf}", "é"),)), "root": Slot(((root, f"{root}!"),))})
+    made = PhraseGrammar(
+        {
+            "leaf": PhraseSlot(leaves),
+            "other": PhraseSlot((("x{leaf}", "é"),)),
+            "root": PhraseSlot(((root, f"{root}!"),)),
+        }
+    )
     draws = Draws(seed, 0, count)
     pools = {"leaf": draws.below("pool", len(leaves))}
     choice = made.chosen(draws, pools, {})
@@ -212,7 +218,7 @@ def upper(letter: str) -> str:
 
 
 def test_phrases_are_what_rows_took_for_slots_without_slots_of_their_own() -> None:
-    made = Grammar({"a": Slot((("x", "y"),)), "b": Slot((("z",),))})
+    made = PhraseGrammar({"a": PhraseSlot((("x", "y"),)), "b": PhraseSlot((("z",),))})
     choice = made.chosen(Draws(1, 0, 3), {}, {"a": np.array([0, 1, 0])})
     assert made.phrases(choice, ["a", "b"]).to_list() == ["x", "z", "y", "z", "x", "z"]
     stands = np.array([[True, False], [True, True], [False, False]])
@@ -220,11 +226,12 @@ def test_phrases_are_what_rows_took_for_slots_without_slots_of_their_own() -> No
 
 
 @pytest.mark.parametrize(
-    ("slots", "told"), [({"a": Slot(((),))}, "empty pool"), ({"a": Slot((("{b}",),))}, "names b, which is no slot")]
+    ("slots", "told"),
+    [({"a": PhraseSlot(((),))}, "empty pool"), ({"a": PhraseSlot((("{b}",),))}, "names b, which is no slot")],
 )
-def test_a_grammar_that_cannot_be_written_is_refused(slots: dict[str, Slot], told: str) -> None:
+def test_a_grammar_that_cannot_be_written_is_refused(slots: dict[str, PhraseSlot], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        Grammar(slots)
+        PhraseGrammar(slots)
 
 
 def test_a_grammar_is_compiled_once() -> None:

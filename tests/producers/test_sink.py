@@ -13,14 +13,14 @@ from kafka.consumer.fetcher import ConsumerRecord
 from broker.clients import Connection
 from broker.topics import topic_name
 from producers.reduction.run import ReductionRun, generate, produce
-from producers.sink import EncodedRecord, Layout, RecordSender, encode_block, gathered, raw_layout, send_frames
+from producers.sink import EncodedRecord, RecordLayout, RecordSender, encode_block, gathered, raw_layout, send_frames
 from schema.errors import DeliveryError, UsageError
 from schema.family import partition_of
 from schema.record import ARROW_STREAM, RAW, ForeignHeaders, decode
 from schema.reduction import FAMILY
 
 RUN = ReductionRun(30_000, 7, run="sink")
-LAYOUT = Layout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
+LAYOUT = RecordLayout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
 
 
 def read_raw(connection: Connection) -> list[ConsumerRecord]:

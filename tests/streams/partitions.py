@@ -13,7 +13,7 @@ from broker.topics import topic_name
 from schema.record import RAW, Envelope, encode
 from schema.reduction import FAMILY
 from streams.refine.decode import RawRecord
-from streams.refine.group_judge import Progress
+from streams.refine.group_judge import GroupProgress
 from streams.refine.partition import PartitionRefiner
 from streams.refine.rebuild import states
 from streams.refine.starting_position import starting_positions
@@ -56,7 +56,7 @@ class Owner:
     def __init__(self, connection: Connection, partition: int = PARTITION) -> None:
         self.connection = connection
         self.deaths: list[PartitionRefiner] = []
-        self.progress: list[Progress] = []
+        self.progress: list[GroupProgress] = []
         partitions = connection.settings.partitions
         self.refiner = PartitionRefiner(
             connection, FAMILY, partition, partitions, self.progress.append, self.deaths.append

@@ -23,7 +23,7 @@ from streams.coverage.entries import sums
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import coverage_folder
 from streams.coverage.report import foreign_lines
-from streams.coverage.store import Advance, CoverageStore
+from streams.coverage.store import CoverageStore, FoldAdvance
 from tests.streams.ledgers import FAMILY, LedgerWriter, entry, folded, frame, random_entry, said, without_minutes
 
 NAME = FAMILY.name
@@ -175,7 +175,7 @@ def test_a_family_whose_store_fails_keeps_its_position_and_is_tried_again(
     producer = connection.producer()
     with folding(connection) as (store, fold):
         # A foreign hand in the store: the position of one family is no longer where this fold left it.
-        store.fold([Advance(NAME, 0, 0, 1)], sums({}))
+        store.fold([FoldAdvance(NAME, 0, 0, 1)], sums({}))
         ledger.write([entry(rows_in=3, rows_clean=3)])
         value = encode(frame([entry(rows_in=5, rows_clean=5)]))
         producer.send(topic_name(connection.settings, other, LEDGER), value, headers=envelope.headers()).get(30)

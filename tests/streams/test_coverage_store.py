@@ -20,7 +20,7 @@ from schema.ledger_entries import decode_entries
 from schema.record import LEDGER, Envelope, encode
 from schema.registry import FAMILIES
 from streams.coverage.entries import sums
-from streams.coverage.store import STORE_FILE, Advance, Counts, CoverageStore, remove_store
+from streams.coverage.store import STORE_FILE, Counts, CoverageStore, FoldAdvance, remove_store
 from tests.streams.ledgers import CELLS, FAMILY, START, entry, folded, frame, random_entry
 
 NAME = FAMILY.name
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[CoverageStore]:
 
 
 def fold(store: CoverageStore, entries: list[dict[str, Any]], start: int = 0) -> None:
-    store.fold([Advance(NAME, 0, start, start + len(entries))], sums({NAME: frame(entries)}))
+    store.fold([FoldAdvance(NAME, 0, start, start + len(entries))], sums({NAME: frame(entries)}))
 
 
 def seen(counts: Counts) -> dict[str, Any]:
@@ -139,7 +139,7 @@ import os, signal
 from pathlib import Path
 from schema.registry import FAMILIES
 from streams.coverage.entries import sums
-from streams.coverage.store import Advance, CoverageStore
+from streams.coverage.store import FoldAdvance, CoverageStore
 from tests.streams.ledgers import entry, frame
 
 class Dying:
@@ -157,7 +157,7 @@ store.begin({{("reduction", 0): 0}})
 for n in range(25):
     if n == 20:
         store._writer = Dying(store._writer)
-    store.fold([Advance("reduction", 0, n, n + 1)], sums({{"reduction": frame([entry(rows_in=1, rows_clean=1)])}}))
+    store.fold([FoldAdvance("reduction", 0, n, n + 1)], sums({{"reduction": frame([entry(rows_in=1, rows_clean=1)])}}))
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=Path.cwd(), check=False)
     assert killed.returncode == -9
@@ -209,7 +209,7 @@ def test_parameter_coverage_shows_the_scenario_cells_by_parameter(tmp_path: Path
     store = CoverageStore(tmp_path, FAMILIES)
     store.begin({("scenario", 0): 0})
     cell = {"axis": "cell", "bin": "low|authentic|baseline", "rows": 4}
-    store.fold([Advance("scenario", 0, 0, 1)], sums({"scenario": frame([entry(coverage=[cell])])}))
+    store.fold([FoldAdvance("scenario", 0, 0, 1)], sums({"scenario": frame([entry(coverage=[cell])])}))
     cursor = store._cursor()
     query = "SELECT * EXCLUDE (first_generated, last_generated), epoch_ms(last_generated) FROM parameter_coverage"
     rows = [row for row in cursor.execute(query).fetchall() if row[3]]

@@ -21,7 +21,7 @@ from schema.scenario import FAMILY as SCENARIO
 from schema.settings import load_settings
 from streams.augmentation import augment_of, check_augment
 from streams.refine.augmenting import augmented, copies_of
-from streams.refine.decode import Limits, RawRecord, read_group
+from streams.refine.decode import RawRecord, RecordLimits, read_group
 from streams.refine.judge import judge
 from streams.refine.ledger_entries import entries
 from streams.refine.outbound import Group, outbound
@@ -183,7 +183,7 @@ def test_every_record_of_a_transaction_has_an_id_of_its_own(monkeypatch: pytest.
     values = [encode(rows.head(44)), encode(rows.tail(44)), b"garbage"]
     headers = [("content-type", b"application/vnd.apache.arrow.stream"), ("feedmill-run", b"run")]
     raw = [RawRecord("raw", 1, offset, 0, value, headers) for offset, value in enumerate(values)]
-    intake = read_group(raw, FAMILY, Limits(10**6, 10**6, LARGEST, 10**8))
+    intake = read_group(raw, FAMILY, RecordLimits(10**6, 10**6, LARGEST, 10**8))
     verdicts = judge(intake.frame, FAMILY, 1, 3, State.empty(FAMILY, settings))
     made = augmented(verdicts.clean, FAMILY, 2.0, 3, LARGEST)
     counts = np.bincount(made["record"].to_numpy(), minlength=len(raw))
@@ -209,6 +209,6 @@ def test_what_is_in_lists_counts_towards_the_size_of_a_row() -> None:
     values = [data for _, data in encode_parts(to_table(long), 1, 10**7)]
     headers = [("content-type", b"application/vnd.apache.arrow.stream")]
     raw = [RawRecord("raw", 0, offset, 0, value, headers) for offset, value in enumerate(values)]
-    intake = read_group(raw, SCENARIO, Limits(10**7, 10**6, 500_000, 10**8))
+    intake = read_group(raw, SCENARIO, RecordLimits(10**7, 10**6, 500_000, 10**8))
     assert intake.frame["scenario_id"].to_list() == ["hand-1"]
     assert [letter.reason for letter in intake.dead] == ["row_too_large"]

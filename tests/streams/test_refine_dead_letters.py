@@ -24,14 +24,14 @@ from schema.record import RAW, REJECTED, Envelope, Headers, decode, encode
 from schema.reduction import FAMILY
 from schema.settings import Settings, load_settings
 from schema.source_lines import source_headers
-from streams.refine.decode import Limits, RawRecord, read_group
+from streams.refine.decode import RawRecord, RecordLimits, read_group
 from streams.refine.judge import Verdicts, judge
 from streams.refine.ledger_entries import entries
 from streams.refine.outbound import Group, OutRecord, outbound
 from streams.refine.state import State
 from tests import reductions
 
-LIMITS = Limits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=10_000_000)
+LIMITS = RecordLimits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=10_000_000)
 ARROW = Envelope("reduction", "raw", 1, "r", 4, 0, 1).headers()
 
 

@@ -15,10 +15,10 @@ from schema.record import Envelope, encode
 from schema.reduction import FAMILY
 from schema.scenario import FAMILY as SCENARIO
 from schema.source_lines import line_ranges, parse_line_ranges, source_headers
-from streams.refine.decode import Intake, Limits, RawRecord, read_group
+from streams.refine.decode import Intake, RawRecord, RecordLimits, read_group
 from tests import reductions, scenarios
 
-LIMITS = Limits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=4_000_000)
+LIMITS = RecordLimits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=4_000_000)
 ARROW = Envelope("reduction", "raw", 1, "r", 4, 0, 1).headers()
 JSON_TYPE = [("content-type", b"application/json")]
 DOCUMENT = {
@@ -167,13 +167,13 @@ def test_what_is_no_text_is_one_row(value: bytes) -> None:
 def test_too_many_lines_are_refused_and_counted() -> None:
     value = b"{}\n" * 10_001
     assert [(letter.reason, letter.rows) for letter in read(value, []).dead] == [("too_many_rows", 10_001)]
-    small = Limits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=1_000_000)
+    small = RecordLimits(record_bytes=1_000_000, rows=10_000, row_bytes=900_000, decoded_bytes=1_000_000)
     intake = read_group([RawRecord("t", 0, 5, 0, b"{}\n" * 9_000, [])], FAMILY, small)
     assert [(letter.reason, letter.rows) for letter in intake.dead] == [("too_many_bytes", 9_000)]
 
 
 def test_a_row_that_is_too_large_takes_its_record_along_and_all_of_it_is_counted() -> None:
-    limits = Limits(record_bytes=1_000_000, rows=10_000, row_bytes=1_000, decoded_bytes=4_000_000)
+    limits = RecordLimits(record_bytes=1_000_000, rows=10_000, row_bytes=1_000, decoded_bytes=4_000_000)
     lines = [json.dumps(DOCUMENT).encode(), b"no", json.dumps({**DOCUMENT, "trace_id": "x" * 2_000}).encode()]
     intake = read_group([RawRecord("t", 0, 5, 0, b"\n".join(lines), [])], FAMILY, limits)
     assert intake.frame.is_empty()

@@ -16,7 +16,7 @@ from schema.scenario import FAMILY
 from schema.settings import Settings
 from streams.positions import position_group
 from streams.refine.augmenting import copies_of
-from streams.refine.decode import Limits, RawRecord, read_group
+from streams.refine.decode import RawRecord, RecordLimits, read_group
 from streams.refine.judge import Verdicts, judge
 from streams.refine.state import State
 from tests import scenarios
@@ -53,7 +53,7 @@ def in_one_pass(connection: Connection) -> dict[int, Verdicts]:
             for read in raw
             if read.partition == partition
         ]
-        frame = read_group(records, FAMILY, Limits(10**6, 10**6, 10**6, 10**8)).frame
+        frame = read_group(records, FAMILY, RecordLimits(10**6, 10**6, 10**6, 10**8)).frame
         state = State.empty(FAMILY, connection.settings)
         found[partition] = judge(frame, FAMILY, partition, PARTITIONS, state)
     return found

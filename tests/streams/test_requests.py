@@ -11,7 +11,7 @@ from kafka.admin import MemberToRemove
 
 from broker.clients import Connection
 from broker.topics import ensure_topics, extents, topic_name
-from producers.requests import RequestBoard, Shares
+from producers.requests import CellAssignment, RequestBoard
 from schema.family import cell_label
 from schema.record import REQUESTS
 from schema.registry import FAMILIES
@@ -108,8 +108,8 @@ def test_junk_and_keys_of_another_day_do_not_last(connection: Connection, fold: 
 
 
 def test_producers_share_the_partitions_and_take_over_what_one_leaves(connection: Connection, fold: LedgerFold) -> None:
-    with Shares(connection, FAMILY) as first:
-        with Shares(connection, FAMILY) as second:
+    with CellAssignment(connection, FAMILY) as first:
+        with CellAssignment(connection, FAMILY) as second:
             deadline = time.monotonic() + 60
             while not len(first.partitions) == len(second.partitions) == 2:
                 assert time.monotonic() < deadline
@@ -127,7 +127,7 @@ def test_producers_share_the_partitions_and_take_over_what_one_leaves(connection
 
 def test_a_producer_that_the_group_has_put_out_is_told_so(connection: Connection) -> None:
     ensure_topics(connection, [FAMILY.name])
-    with Shares(connection, FAMILY) as shares, closing(connection.admin()) as admin:
+    with CellAssignment(connection, FAMILY) as shares, closing(connection.admin()) as admin:
         assert not shares.hold()
         joined(shares)
         assert shares.hold()
@@ -141,7 +141,7 @@ def test_a_producer_that_the_group_has_put_out_is_told_so(connection: Connection
         assert shares.hold()
 
 
-def joined(shares: Shares) -> None:
+def joined(shares: CellAssignment) -> None:
     changes, deadline = shares.changes, time.monotonic() + 60
     while not shares.partitions or shares.changes == changes:
         assert time.monotonic() < deadline
@@ -154,7 +154,7 @@ def test_partitions_that_are_added_are_published_to_and_read(connection: Connect
     with (
         closing(RequestPublisher(connection, fold._store, FAMILIES)) as publisher,
         read(connection) as board,
-        Shares(connection, FAMILY) as shares,
+        CellAssignment(connection, FAMILY) as shares,
     ):
         publisher.publish()
         read_on(board, connection)

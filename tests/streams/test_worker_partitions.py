@@ -16,7 +16,7 @@ from broker.topics import ensure_topics
 from schema.reduction import FAMILY
 from schema.settings import Settings
 from streams.refine import group_judge, partition, worker_partitions
-from streams.refine.group_judge import Progress
+from streams.refine.group_judge import GroupProgress
 from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.worker_partitions import WorkerPartitions
 from tests.integration import workers
@@ -45,7 +45,7 @@ class Watched:
 
     def __init__(self, connection: Connection) -> None:
         self.deaths: list[PartitionRefiner] = []
-        self.progress: list[Progress] = []
+        self.progress: list[GroupProgress] = []
         self.owned = WorkerPartitions(connection, FAMILY, self.progress.append, self.deaths.append)
 
 

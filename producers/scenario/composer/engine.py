@@ -28,7 +28,7 @@ _DEEPEST = 16
 
 
 @dataclass(frozen=True)
-class Slot:
+class PhraseSlot:
     """A slot's pools; which pool a row takes from is the caller's to say, and the template is drawn.
 
     `draw` names the draw; two slots of one name and of pools of the same sizes go together.
@@ -38,14 +38,14 @@ class Slot:
     draw: str = ""
 
 
-class Grammar:
+class PhraseGrammar:
     """Slots by name, compiled.
 
     Raises:
         ValueError: a pool is empty, or a template names a slot that is not there.
     """
 
-    def __init__(self, slots: Mapping[str, Slot]) -> None:
+    def __init__(self, slots: Mapping[str, PhraseSlot]) -> None:
         self._slots = slots
         self._columns = {name: column for column, name in enumerate(slots)}
         literals: list[bytes] = []

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from producers.scenario.composer import factors, replies, reply_frames, requests, scenes, situations, tasks
-from producers.scenario.composer.engine import Grammar, Slot
+from producers.scenario.composer.engine import PhraseGrammar, PhraseSlot
 from producers.scenario.draws import Draws
 from producers.scenario.numbers import MAX_FACTORS_COMPOSED, Numbers
 from schema.scenario import vocabulary
@@ -62,57 +62,57 @@ def _flat(nested: tuple[tuple[tuple[str, ...], ...], ...]) -> list[tuple[str, ..
 
 
 @cache
-def grammar() -> Grammar:
+def grammar() -> PhraseGrammar:
     """Return the composer's grammar, compiled once a process."""
     flat_tasks = [pool for group in (*tasks.TASKS, tasks.URGENT_TASKS) for pool in group]
     counts = range(MAX_FACTORS_COMPOSED + 1)
-    return Grammar(
+    return PhraseGrammar(
         {
-            "name": Slot((vocabulary.WOMEN, vocabulary.MEN)),
-            "relation": Slot(([relation.name for relation in vocabulary.RELATIONS],)),
-            "setting": Slot(scenes.SETTINGS),
-            "day": Slot((scenes.DAYS,)),
-            "part": Slot((scenes.PARTS,)),
-            "weather": Slot((scenes.WEATHERS,)),
-            "when": Slot((scenes.WHENS,)),
-            "busy": Slot(scenes.BUSY),
-            "scene": Slot((scenes.SCENES,)),
-            "anchor": Slot([band.anchors for band in CAPACITY_LEVELS]),
-            "anchored": Slot((scenes.ANCHORED,)),
-            "detail": Slot(scenes.DETAILS),
-            **{f"factor_{place}": Slot(_FACTORS) for place in range(MAX_FACTORS_COMPOSED)},
+            "name": PhraseSlot((vocabulary.WOMEN, vocabulary.MEN)),
+            "relation": PhraseSlot(([relation.name for relation in vocabulary.RELATIONS],)),
+            "setting": PhraseSlot(scenes.SETTINGS),
+            "day": PhraseSlot((scenes.DAYS,)),
+            "part": PhraseSlot((scenes.PARTS,)),
+            "weather": PhraseSlot((scenes.WEATHERS,)),
+            "when": PhraseSlot((scenes.WHENS,)),
+            "busy": PhraseSlot(scenes.BUSY),
+            "scene": PhraseSlot((scenes.SCENES,)),
+            "anchor": PhraseSlot([band.anchors for band in CAPACITY_LEVELS]),
+            "anchored": PhraseSlot((scenes.ANCHORED,)),
+            "detail": PhraseSlot(scenes.DETAILS),
+            **{f"factor_{place}": PhraseSlot(_FACTORS) for place in range(MAX_FACTORS_COMPOSED)},
             # By how many take; and by how many take, then by how many give.
-            "drains": Slot([(_listed(0, count),) if count else ("",) for count in counts]),
-            "gifts": Slot(
+            "drains": PhraseSlot([(_listed(0, count),) if count else ("",) for count in counts]),
+            "gifts": PhraseSlot(
                 [
                     (_listed(drains, gifts),) if gifts and drains < MAX_FACTORS_COMPOSED else ("",)
                     for drains in counts
                     for gifts in counts
                 ]
             ),
-            "factors": Slot((factors.DRAINED, factors.GIVEN, factors.BOTH)),
-            "cue": Slot(situations.CUES),
-            "opening": Slot(situations.OPENINGS),
-            "task": Slot([[asked for asked, _ in pool] for pool in flat_tasks]),
-            "doing": Slot([[done for _, done in pool] for pool in flat_tasks], draw="task"),
-            "wanted_day": Slot((scenes.DAYS,)),
-            "deadline": Slot(_flat(requests.DEADLINES)),
-            "ask": Slot(requests.ASKS),
-            "reason": Slot(requests.REASONS),
-            "pressure": Slot(situations.PRESSURES),
-            "beginning": Slot(reply_frames.BEGINNINGS),
-            "move": Slot(_flat(replies.MOVES)),
-            "stand": Slot(_flat(reply_frames.STANDS)),
-            "closing": Slot([*_flat(reply_frames.CLOSINGS), *reply_frames.URGENT_CLOSINGS]),
-            "context": Slot((CONTEXTS,)),
-            "request": Slot((REQUESTS,)),
-            "response": Slot((RESPONSES,)),
+            "factors": PhraseSlot((factors.DRAINED, factors.GIVEN, factors.BOTH)),
+            "cue": PhraseSlot(situations.CUES),
+            "opening": PhraseSlot(situations.OPENINGS),
+            "task": PhraseSlot([[asked for asked, _ in pool] for pool in flat_tasks]),
+            "doing": PhraseSlot([[done for _, done in pool] for pool in flat_tasks], draw="task"),
+            "wanted_day": PhraseSlot((scenes.DAYS,)),
+            "deadline": PhraseSlot(_flat(requests.DEADLINES)),
+            "ask": PhraseSlot(requests.ASKS),
+            "reason": PhraseSlot(requests.REASONS),
+            "pressure": PhraseSlot(situations.PRESSURES),
+            "beginning": PhraseSlot(reply_frames.BEGINNINGS),
+            "move": PhraseSlot(_flat(replies.MOVES)),
+            "stand": PhraseSlot(_flat(reply_frames.STANDS)),
+            "closing": PhraseSlot([*_flat(reply_frames.CLOSINGS), *reply_frames.URGENT_CLOSINGS]),
+            "context": PhraseSlot((CONTEXTS,)),
+            "request": PhraseSlot((REQUESTS,)),
+            "response": PhraseSlot((RESPONSES,)),
         }
     )
 
 
 def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
-    """Return (choice, relation) for rows of those numbers: of `Grammar.chosen`, and the index in `RELATIONS`."""
+    """Return (choice, relation) for rows of those numbers: of `PhraseGrammar.chosen`, and the index in `RELATIONS`."""
     compiled = grammar()
     level, target, kind = numbers.level, numbers.target, numbers.kind
     relation = draws.below("relation", len(vocabulary.RELATIONS))

@@ -47,7 +47,7 @@ class _Factor(_Strict):
     effect: _Number
 
 
-class Scenario(_Strict):
+class ScenarioAnswer(_Strict):
     """One scenario of an answer, well formed; nothing else is known of it."""
 
     id: str
@@ -94,7 +94,7 @@ class Scenario(_Strict):
 class Read:
     """The answers of a call by id, and why the other ids have none."""
 
-    scenarios: dict[str, Scenario] = field(default_factory=dict)
+    scenarios: dict[str, ScenarioAnswer] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,10 +126,10 @@ def read(text: str, asked: Iterable[str], *, cut_off: bool = False, refused: boo
     return result
 
 
-def _whole(item: dict[str, Any]) -> Scenario:
+def _whole(item: dict[str, Any]) -> ScenarioAnswer:
     # JSON can escape half of a character, which no text can hold.
     json.dumps(item, ensure_ascii=False).encode()
-    return Scenario.model_validate(item)
+    return ScenarioAnswer.model_validate(item)
 
 
 def objects_in(text: str, name: str) -> tuple[list[Any], bool]:
@@ -181,7 +181,7 @@ def scores_in(text: str, asked: Iterable[str]) -> dict[str, float]:
 
 
 @dataclass
-class Judged:
+class JudgedAnswer:
     """What became of the ids of a call.
 
     Attributes:
@@ -211,7 +211,7 @@ class Judged:
         self.refused[name] = {**row, "scenario_id": name}
 
 
-def judge(answers: Read, asked: Mapping[str, Cell], common: Row, texts: set[int]) -> Judged:
+def judge(answers: Read, asked: Mapping[str, Cell], common: Row, texts: set[int]) -> JudgedAnswer:
     """Return what becomes of every id asked.
 
     Args:
@@ -220,7 +220,7 @@ def judge(answers: Read, asked: Mapping[str, Cell], common: Row, texts: set[int]
         common: columns that all rows of the call have in common.
         texts: example ids of the run's accepted rows; none may come again.
     """
-    judged = Judged(faults=dict(answers.faults))
+    judged = JudgedAnswer(faults=dict(answers.faults))
     if not answers.scenarios:
         return judged
     rows = {name: {**common, **scenario.row(), "scenario_id": name} for name, scenario in answers.scenarios.items()}

@@ -162,7 +162,7 @@ class Conversation:
                 await self._send_scored(question, {}, entry)
             else:
                 faults = dict.fromkeys(question.asked, answers.REFUSED if why.refused else answers.MISSING)
-                await self._send_written(question, answers.Judged(faults=faults), entry)
+                await self._send_written(question, answers.JudgedAnswer(faults=faults), entry)
 
     async def _settle_scenarios(self, question: Question, reply: Reply) -> None:
         entry = self._entry(question, reply)
@@ -186,7 +186,7 @@ class Conversation:
         judged = await asyncio.to_thread(answers.judge, found, cells, self._common(question), standing.texts)
         await self._send_written(question, judged, entry)
 
-    async def _send_written(self, question: Question, judged: answers.Judged, entry: Entry) -> None:
+    async def _send_written(self, question: Question, judged: answers.JudgedAnswer, entry: Entry) -> None:
         """Send what a writing call came to: accepted rows, and for each id given up the row that says so."""
         usage = Usage(entry.prompt_tokens, entry.completion_tokens)
         shares = dict(zip(question.asked, usage.shares(len(question.asked)), strict=True))

@@ -17,14 +17,14 @@ NAME, RELATION, SETTING, CAPACITY, SUPPORT, SCORE, EFFECT = range(7)
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
-def turned(rows: pl.DataFrame, draw: int, sizes: Array) -> Array:
+def pick(rows: pl.DataFrame, draw: int, sizes: Array) -> Array:
     """Return a place below each row's size (N,): another for each copy of an origin, as long as there are."""
     first = _mix(_unsigned(rows["example_id"]) + _GOLDEN * np.array([draw], dtype=np.uint64)) % sizes.astype(np.uint64)
     found: Array = (first.astype(np.int64) + rows["copy"].to_numpy().astype(np.int64)) % sizes
     return found
 
 
-def step(rows: pl.DataFrame, draw: int | Array, most: int, owner: Array | slice = slice(None)) -> Array:
+def offset(rows: pl.DataFrame, draw: int | Array, most: int, owner: Array | slice = slice(None)) -> Array:
     """Return a step from -most to most for each row, or for each of what rows own: `owner` is whose it is."""
     copy = _mix(_unsigned(rows["example_id"]) + _GOLDEN * (_unsigned(rows["copy"]) + np.uint64(1)))
     words = _mix(copy[owner] + _GOLDEN * np.asarray(draw, dtype=np.uint64))

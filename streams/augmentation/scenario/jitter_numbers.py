@@ -55,9 +55,9 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
         target_names(), range(len(AUTHENTICITY_TARGETS)), return_dtype=pl.Int64
     )
     low, high = _LEVEL_TENTHS[level].T
-    reached = np.clip(effective + draws.step(rows, draws.CAPACITY, CAPACITY_STEPS), low, high)
+    reached = np.clip(effective + draws.offset(rows, draws.CAPACITY, CAPACITY_STEPS), low, high)
     place = np.arange(len(owner)) - np.repeat(bounds[:-1] - bounds[0], counts)
-    step = draws.step(rows, draws.EFFECT + place, EFFECT_STEPS, owner)
+    step = draws.offset(rows, draws.EFFECT + place, EFFECT_STEPS, owner)
     shifted = np.clip(old_effects + step, -_SCALE_TENTHS, _SCALE_TENTHS)
     new_effects = np.where(np.sign(shifted) == np.sign(old_effects), shifted, np.sign(old_effects))
     # Where the effects so moved ask for a base that there is not, they stay; where even that is not enough, all does.
@@ -67,11 +67,11 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
     movable &= _is_base(started)
     support_low, support_high = _SUPPORT_TENTHS[target, reached].T
     support = np.clip(
-        needed + reached - effective + draws.step(rows, draws.SUPPORT, SUPPORT_STEPS), support_low, support_high
+        needed + reached - effective + draws.offset(rows, draws.SUPPORT, SUPPORT_STEPS), support_low, support_high
     )
     score_low, score_high = _SCORE_HUNDREDTHS[target].T
     hundredths = np.rint(rows["authenticity_score"].to_numpy() * 100).astype(np.int64)
-    score = np.clip(hundredths + draws.step(rows, draws.SCORE, SCORE_STEPS), score_low, score_high)
+    score = np.clip(hundredths + draws.offset(rows, draws.SCORE, SCORE_STEPS), score_low, score_high)
 
     moves = pl.Series(movable)
     items = pa.StructArray.from_arrays(

@@ -92,7 +92,7 @@ def _other_names(rows: pl.DataFrame) -> pl.Series:
     at = rows["character_name"].replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int64).to_numpy()
     within = at - start[gender]
     listed = (at >= 0) & (within >= 0) & (within < size[gender])
-    turn = draws.turned(rows, draws.NAME, size[gender] - listed)
+    turn = draws.pick(rows, draws.NAME, size[gender] - listed)
     # From the one that it is, round to any but itself.
     place = np.where(listed, (within + 1 + turn) % size[gender], turn)
     return pl.Series(names).gather(start[gender] + place).set(pl.Series(gender < 0), None)
@@ -116,7 +116,7 @@ def _other_relations(rows: pl.DataFrame) -> pl.Series:
         )
     ).to_series()
     pool = at.fill_null(0).to_numpy() * len(AGE_BANDS) + band.to_numpy()
-    place = draws.turned(rows, draws.RELATION, np.maximum(size[pool], 1))
+    place = draws.pick(rows, draws.RELATION, np.maximum(size[pool], 1))
     chosen = pl.Series(others).gather(np.minimum(start[pool] + place, len(others) - 1))
     return chosen.set(at.is_null() | pl.Series(size[pool] == 0) | article, None)
 
@@ -135,7 +135,7 @@ def _other_settings(rows: pl.DataFrame) -> pl.Series:
     here = at.fill_null(0).to_numpy()
     kind = kinds[here]
     # From the one that it is, round to any but itself.
-    place = (here - starts[kind] + 1 + draws.turned(rows, draws.SETTING, sizes[kind] - 1)) % sizes[kind]
+    place = (here - starts[kind] + 1 + draws.pick(rows, draws.SETTING, sizes[kind] - 1)) % sizes[kind]
     return pl.Series(settings).gather(starts[kind] + place).set(at.is_null(), None)
 
 

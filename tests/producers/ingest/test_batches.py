@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.ingest.batches import SEND_WITHIN_S, Batch, Batcher
+from producers.ingest.batches import SEND_WITHIN_S, Batcher, LineBatch
 from schema.source_lines import parse_line_ranges
 
 
@@ -24,7 +24,7 @@ def test_batches_hold_all_rows_within_their_limits(
     numbers = list(itertools.accumulate((step for step, _ in steps), initial=1))[1:]
     rows = list(zip(numbers, lines, strict=True))
     batcher = Batcher(max_rows, max_bytes)
-    cut: list[Batch] = []
+    cut: list[LineBatch] = []
     for begin in range(0, len(rows), at_once):
         cut.extend(batcher.add(rows[begin : begin + at_once]))
     cut.extend(batcher.rest())

@@ -16,7 +16,7 @@ from producers.scenario.llm.answers import (
     MISSING,
     REFUSED,
     WRONG_CELL,
-    Judged,
+    JudgedAnswer,
     judge,
     objects_in,
     read,
@@ -38,7 +38,7 @@ def made(**cells: int) -> list[dict[str, Any]]:
     return [MAKER.scenario(name, cells.get(name.replace("-", "_"), cell)) for name, cell in CELLS.items()]
 
 
-def judged(scenarios: list[Any], texts: set[int] | None = None) -> Judged:
+def judged(scenarios: list[Any], texts: set[int] | None = None) -> JudgedAnswer:
     return judge(read(json.dumps({"scenarios": scenarios}), ASKED), ASKED, COMMON, texts or set())
 
 
