@@ -21,7 +21,7 @@ from schema.settings import load_settings
 if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.feed import Feed
-    from consumers.reduction.options import Lesson, TrainOptions
+    from consumers.reduction.options import CurriculumStage, TrainOptions
     from consumers.reduction.report import Step, TrainReport
     from consumers.training.budget import Budget
     from consumers.training.rank_passes import RankPasses
@@ -78,7 +78,7 @@ def train_reduction_command(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of weights, shuffling and held-out rows.", show_default="0")
     ] = None,
-    curriculum: Annotated[
+    length_curriculum: Annotated[
         str | None,
         typer.Option(
             metavar="SHARE:TOKENS,...",
@@ -112,7 +112,7 @@ def train_reduction_command(
     require_torch()
     settings = load_settings()
     from broker.clients import connect
-    from consumers.reduction.options import Execution, Judging, Lesson, Optimisation, Saving, TrainOptions
+    from consumers.reduction.options import CurriculumStage, Execution, Judging, Optimisation, Saving, TrainOptions
     from consumers.reduction.trainer import saved_choices
     from consumers.training.ranks import joined
     from consumers.training.stopping import StopRequest
@@ -124,7 +124,7 @@ def train_reduction_command(
         "least_rows": least_rows,
         "max_tokens": max_tokens,
         "seed": seed,
-        "curriculum": None if curriculum is None else parse_curriculum(curriculum),
+        "curriculum": None if length_curriculum is None else parse_curriculum(length_curriculum),
         "learning_rate": learning_rate,
         "bf16": bf16,
         "mode": "follow" if follow else None,
@@ -150,14 +150,14 @@ def train_reduction_command(
         ranks.from_first(lambda: connect(settings).servers)
         connection = connect(settings)
         stop = StopRequest()
-        lessons = [
-            Lesson(
+        stages = [
+            CurriculumStage(
                 _feed(connection, {**chosen, "max_tokens": tokens}, ranks, _together(ranks, number, chosen, stop)),
                 until,
             )
             for number, (until, tokens) in enumerate([*chosen["curriculum"], (1.0, chosen["max_tokens"])])
         ]
-        report = _train(lessons, options, ranks, stop, quiet=as_json or not ranks.first)
+        report = _train(stages, options, ranks, stop, quiet=as_json or not ranks.first)
     if not ranks.first:
         return
     if as_json:
@@ -185,14 +185,14 @@ def shows(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
 
 
 def parse_curriculum(text: str) -> list[list[float]]:
-    """Return `SHARE:TOKENS,...` as [[share, tokens], ...]; `none` as no lessons.
+    """Return `SHARE:TOKENS,...` as [[share, tokens], ...]; `none` as no stages.
 
     Raises:
         UsageError: it is not of that form, or its shares do not increase from above 0 to below 1.
     """
     try:
-        lessons = [lesson.split(":") for lesson in text.split(",")] if text != "none" else []
-        parsed: list[list[float]] = [[float(share), int(tokens)] for share, tokens in lessons]
+        stages = [stage.split(":") for stage in text.split(",")] if text != "none" else []
+        parsed: list[list[float]] = [[float(share), int(tokens)] for share, tokens in stages]
     except ValueError:
         raise UsageError(f"{text!r} is no curriculum: give SHARE:TOKENS,... such as 0.3:128,0.6:384, or none") from None
     shares = [0.0, *(share for share, _ in parsed), 1.0]
@@ -226,9 +226,9 @@ def chosen_settings(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: R
     if not saved and given["batch_size"] is None and given["batch_tokens"] is None:
         # Every rank needs a row of each batch, the longest rows included.
         chosen["batch_tokens"] = max(_BATCH_TOKENS, (chosen["least_rows"] or ranks.world) * chosen["max_tokens"])
-    # A lesson that leaves out no more than the whole run does is none.
-    lessons = [[share, tokens] for share, tokens in chosen["curriculum"] if tokens < chosen["max_tokens"]]
-    return {**chosen, "curriculum": lessons}
+    # A stage that leaves out no more than the whole run does is none.
+    stages = [[share, tokens] for share, tokens in chosen["curriculum"] if tokens < chosen["max_tokens"]]
+    return {**chosen, "curriculum": stages}
 
 
 def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) -> Budget:
@@ -239,11 +239,11 @@ def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) 
     return Budget(steps=steps, seconds=None if minutes is None else 60 * minutes)
 
 
-def _together(ranks: Ranks, lesson: int, chosen: Mapping[str, Any], stop: StopRequest) -> RankPasses | None:
-    """Return how ranks agree on the passes of a lesson's feed; None where there is nothing to agree on."""
+def _together(ranks: Ranks, stage: int, chosen: Mapping[str, Any], stop: StopRequest) -> RankPasses | None:
+    """Return how ranks agree on the passes of a stage's feed; None where there is nothing to agree on."""
     from consumers.training.rank_passes import RankPasses
 
-    return RankPasses(ranks, f"lesson-{lesson}", stop) if ranks.world > 1 and chosen["mode"] == "follow" else None
+    return RankPasses(ranks, f"stage-{stage}", stop) if ranks.world > 1 and chosen["mode"] == "follow" else None
 
 
 def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, together: RankPasses | None) -> Feed:
@@ -269,13 +269,13 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, toget
 
 
 def _train(
-    lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, stop: StopRequest, *, quiet: bool
+    stages: Sequence[CurriculumStage], options: TrainOptions, ranks: Ranks, stop: StopRequest, *, quiet: bool
 ) -> TrainReport:
     from consumers.reduction.trainer import train
     from consumers.training.stopping import stop_on_signals
 
     total = options.budget.steps or options.budget.seconds or 0.0
-    *before, last = lessons
+    *before, last = stages
     with stop_on_signals(stop), progress("training", total, quiet=quiet) as advance:
         return train(last.feed, options, shows(advance, options.budget), before=before, ranks=ranks, stop=stop)
 

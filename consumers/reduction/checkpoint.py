@@ -6,7 +6,7 @@
     optimizer.safetensors             the optimizer's tensors, named `<what>.<weight's name>`
     trainer.json                      step, counters, settings, the feeds' states, and the random generators'
     manifest.json                     the rows seen, for `feedmill replay --manifest`
-    manifest-1.json, ...              those of the lessons before, where the run began with easier rows
+    manifest-1.json, ...              those of the stages before, where the run began with easier rows
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from schema.errors import CheckpointError
 # transformers' own names for the first two
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OPTIMIZER, TRAINER, MANIFEST = "optimizer.safetensors", "trainer.json", "manifest.json"
-LESSON_MANIFEST = "manifest-{}.json"
+STAGE_MANIFEST = "manifest-{}.json"
 # What AdamW keeps of each weight.
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

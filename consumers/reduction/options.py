@@ -82,7 +82,7 @@ class Judging:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class CurriculumStage:
     """A feed of easier rows for the beginning of a run.
 
     Attributes:

@@ -24,8 +24,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from consumers.feed import Feed
 from consumers.reduction.checkpoint import (
-    LESSON_MANIFEST,
     MANIFEST,
+    STAGE_MANIFEST,
     TRAINER,
     Learner,
     load_config,
@@ -37,7 +37,7 @@ from consumers.reduction.checkpoint import (
 from consumers.reduction.held_out import HeldOut, Judgement
 from consumers.reduction.loss import loss_sums
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
-from consumers.reduction.options import Lesson, Optimisation, TrainOptions
+from consumers.reduction.options import CurriculumStage, Optimisation, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Counters, Step
 from consumers.reduction.tensors import ReductionBatch
 from consumers.training.ranks import Ranks
@@ -49,14 +49,14 @@ class Learning:
     """One rank's part of a training run.
 
     Args:
-        lessons: this rank's share of the global batches, the last of them to the end; the feeds' states become rank
+        stages: this rank's share of the global batches, the last of them to the end; the feeds' states become rank
             0's, or the checkpoint's.
         options: of the run.
         ranks: this process among its fellows.
         checkpoint: to go on from; None begins from the seed.
 
     Attributes:
-        feed: the last lesson's.
+        feed: the last stage's.
         counters: what was spent and seen so far.
         settings: what a checkpoint of this run is bound to, by name.
         held_out_state: of the checkpoint's `HeldOut`, None for a new run.
@@ -68,37 +68,39 @@ class Learning:
         FeedError: the feed cannot go on where the checkpoint left it.
     """
 
-    def __init__(self, lessons: Sequence[Lesson], options: TrainOptions, ranks: Ranks, checkpoint: Path | None) -> None:
-        for lesson in lessons:
-            if ranks.world > 1 and lesson.feed.spec.mode == "follow" and lesson.feed.options.together is None:
+    def __init__(
+        self, stages: Sequence[CurriculumStage], options: TrainOptions, ranks: Ranks, checkpoint: Path | None
+    ) -> None:
+        for stage in stages:
+            if ranks.world > 1 and stage.feed.spec.mode == "follow" and stage.feed.options.together is None:
                 raise UsageError(
                     f"{ranks.world} ranks follow a topic each by itself, so their batches do not fit together: "
                     "give every feed `FeedOptions(together=RankPasses(...))`"
                 )
-        self._lessons, self._options, self._ranks = lessons, options, ranks
-        self.feed = lessons[-1].feed
+        self._stages, self._options, self._ranks = stages, options, ranks
+        self.feed = stages[-1].feed
         self.counters, self.stopped = Counters(), False
         self.held_out_state: dict[str, Any] | None = None
         saved = read_trainer(checkpoint) if checkpoint else None
         torch.manual_seed(options.seed)
         self._model = SpanPredictor(_config(options, checkpoint)).to(ranks.device)
         self._learner = Learner(self._model, _optimizer(self._model, options.optimisation))
-        self.settings = {**_feed_settings(lessons), **options.lasting, "model": _sizes(self._model.config)}
+        self.settings = {**_feed_settings(stages), **options.lasting, "model": _sizes(self._model.config)}
         if checkpoint and saved:
             check_settings(saved["settings"], self.settings)
             self._learner.load(checkpoint)
             self.counters = Counters(**saved["counters"])
             self.held_out_state = saved["held_out"]
             states = [*saved["lessons"], saved["feed"]]
-            if len(states) != len(lessons):
-                raise CheckpointError(f"{checkpoint} has the states of {len(states)} lessons, not of {len(lessons)}")
-            for lesson, state in zip(lessons, states, strict=True):
-                lesson.feed.load_state_dict(state)
+            if len(states) != len(stages):
+                raise CheckpointError(f"{checkpoint} has the states of {len(states)} stages, not of {len(stages)}")
+            for stage, state in zip(stages, states, strict=True):
+                stage.feed.load_state_dict(state)
             set_random_state(checkpoint, saved["random"])
         elif ranks.world > 1:
-            for lesson in lessons:
+            for stage in stages:
                 # The topic may have grown between one rank's look at it and another's.
-                lesson.feed.load_state_dict(ranks.share(lesson.feed.state_dict()))
+                stage.feed.load_state_dict(ranks.share(stage.feed.state_dict()))
         self._forward = self._prepared()
         self._recent: deque[tuple[float, float]] = deque(maxlen=SMOOTHING_STEPS)
         self._interrupted: list[_FeedAt] | None = None
@@ -156,15 +158,15 @@ class Learning:
                 "random": random_state(),
             },
         )
-        for number, lesson in enumerate(at, start=1):
-            if lesson.manifest is not None:
-                write_json(folder, MANIFEST if number == len(at) else LESSON_MANIFEST.format(number), lesson.manifest)
+        for number, stage in enumerate(at, start=1):
+            if stage.manifest is not None:
+                write_json(folder, MANIFEST if number == len(at) else STAGE_MANIFEST.format(number), stage.manifest)
 
     def _batches(self, stop: StopRequest) -> Iterator[ReductionBatch]:
-        """Yield the batches of lesson after lesson."""
-        for lesson in self._lessons:
-            with closing(self._passes(lesson.feed, stop)) as batches:
-                while lesson is self._lessons[-1] or self._spent() < lesson.until:
+        """Yield the batches of stage after stage."""
+        for stage in self._stages:
+            with closing(self._passes(stage.feed, stop)) as batches:
+                while stage is self._stages[-1] or self._spent() < stage.until:
                     yield next(batches)
 
     def _passes(self, feed: Feed, stop: StopRequest) -> Generator[ReductionBatch]:
@@ -201,7 +203,7 @@ class Learning:
         )
 
     def _feeds_at(self) -> list[_FeedAt]:
-        return [_FeedAt.of(lesson.feed) for lesson in self._lessons]
+        return [_FeedAt.of(stage.feed) for stage in self._stages]
 
     def _spent(self) -> float:
         return self._options.budget.spent(self.counters.steps, self.counters.elapsed_s)
@@ -270,11 +272,11 @@ class _FeedAt:
         return cls(feed.state_dict(), None if feed.spec.mode == "follow" else feed.manifest())
 
 
-def _feed_settings(lessons: Sequence[Lesson]) -> dict[str, Any]:
+def _feed_settings(stages: Sequence[CurriculumStage]) -> dict[str, Any]:
     """Return what a run's batches depend on beside the topic, by name."""
     names = ("mode", "split", "batch_size", "batch_tokens", "max_tokens", "shuffle_seed", "window_rows", "bucket")
-    curriculum = [[lesson.until, lesson.feed.max_tokens] for lesson in lessons[:-1]]
-    return {**{name: getattr(lessons[-1].feed.spec, name) for name in names}, "curriculum": curriculum}
+    curriculum = [[stage.until, stage.feed.max_tokens] for stage in stages[:-1]]
+    return {**{name: getattr(stages[-1].feed.spec, name) for name in names}, "curriculum": curriculum}
 
 
 def check_settings(saved: dict[str, Any], asked: dict[str, Any]) -> None:

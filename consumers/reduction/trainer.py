@@ -41,7 +41,7 @@ from pydantic import TypeAdapter
 from consumers.feed import Feed
 from consumers.reduction.checkpoint import CONFIG, WEIGHTS, read_trainer
 from consumers.reduction.held_out import HeldOut, Judgement, judging_split
-from consumers.reduction.options import Lesson, TrainOptions
+from consumers.reduction.options import CurriculumStage, TrainOptions
 from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
 from consumers.reduction.tensorboard import FOLDER as BOARD
 from consumers.reduction.tensorboard import Board
@@ -67,7 +67,7 @@ def train(
     options: TrainOptions,
     on_step: Callable[[Step], None] = lambda step: None,
     *,
-    before: Sequence[Lesson] = (),
+    before: Sequence[CurriculumStage] = (),
     ranks: Ranks = ALONE,
     stop: StopRequest | None = None,
 ) -> TrainReport:
@@ -98,20 +98,20 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_disk(options.saving.out))
         found = ranks.from_first(lambda: _begin(folder, options, stack))  # 1
-        lessons = (*before, Lesson(feed, 1.0))
-        learning = Learning(lessons, options, ranks, Path(found) if found else None)  # 2
-        scribe = stack.enter_context(_Scribe(folder, learning, options, on_step)) if ranks.first else None
+        stages = (*before, CurriculumStage(feed, 1.0))
+        learning = Learning(stages, options, ranks, Path(found) if found else None)  # 2
+        recorder = stack.enter_context(RunRecorder(folder, learning, options, on_step)) if ranks.first else None
         for step in learning.steps(stop):  # 3
-            if scribe:
-                scribe.stepped(step)
-        if scribe:
-            scribe.save()  # 4
+            if recorder:
+                recorder.stepped(step)
+        if recorder:
+            recorder.save()  # 4
         if learning.stopped:
             if not ranks.first:
                 # The line that tells it is rank 0's.
                 raise SystemExit(stop.exit_status)
             raise _stopped(stop, learning.counters.steps, options.saving.out)
-        report = scribe.finish() if scribe else None  # 5
+        report = recorder.finish() if recorder else None  # 5
         told = ranks.share(_REPORTS.dump_python(report, mode="json"))
         return report or cast(TrainReport, _REPORTS.validate_python(told))
 
@@ -178,7 +178,7 @@ def _stopped(stop: StopRequest, steps: int, out: Path) -> TrainingStoppedError:
     return TrainingStoppedError(f"stopped by {name} after step {steps}: {went_on}", stop.exit_status)
 
 
-class _Scribe:
+class RunRecorder:
     """What rank 0 does beside learning: it writes, judges and tells; a context manager."""
 
     def __init__(
@@ -191,7 +191,7 @@ class _Scribe:
         self._log = LossLog(folder.out, self._begun_at)
         self._board = Board(folder.out, self._begun_at)
 
-    def __enter__(self) -> _Scribe:
+    def __enter__(self) -> RunRecorder:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -18,7 +18,7 @@ from broker.clients import Connection
 from consumers.feed import Feed, FeedOptions
 from consumers.reduction.checkpoint import load_model
 from consumers.reduction.model import SpanPredictor
-from consumers.reduction.options import Execution, Judging, Lesson, Optimisation, Saving, TrainOptions
+from consumers.reduction.options import CurriculumStage, Execution, Judging, Optimisation, Saving, TrainOptions
 from consumers.reduction.report import Step, TrainReport
 from consumers.reduction.samples import Sample, character_span
 from consumers.reduction.tensors import ReductionBatch, decode_tokens
@@ -248,12 +248,12 @@ def test_a_run_that_is_stopped_and_resumed_thrice_learns_as_if_it_had_not_been(
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_lessons_of_short_terms_come_first_and_resume_anywhere(clean: Connection, tmp_path: Path) -> None:
+def test_stages_of_short_terms_come_first_and_resume_anywhere(clean: Connection, tmp_path: Path) -> None:
     def taught(out: Path, *, stop_after: int | None = None, resume: bool = False) -> TrainReport:
         stop, watch = stopped_after(stop_after) if stop_after else (None, lambda step: seen.append(step))
-        lessons = [Lesson(feed(clean, max_tokens=40), 0.3), Lesson(feed(clean, max_tokens=70), 0.6)]
+        stages = [CurriculumStage(feed(clean, max_tokens=40), 0.3), CurriculumStage(feed(clean, max_tokens=70), 0.6)]
         saving = Saving(out=out, resume=resume)
-        return train(feed(clean), options(out, 30, saving=saving), watch, before=lessons, stop=stop)
+        return train(feed(clean), options(out, 30, saving=saving), watch, before=stages, stop=stop)
 
     seen: list[Step] = []
     straight = taught(tmp_path / "straight")

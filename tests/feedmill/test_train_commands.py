@@ -52,7 +52,7 @@ def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> 
         (2, "seed 0, and 7 is asked for", ("--resume", "--seed", "7")),
         (2, "batch_size 8 is less than least_rows 9: raise batch_size", ("--batch-size", "8", "--least-rows", "9")),
         (1, "saved with least rows 1, and this feed has 3: give", ("--resume", "--least-rows", "3")),
-        (2, "is no curriculum", ("--curriculum", "short ones first")),
+        (2, "is no curriculum", ("--length-curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
         got, said, aside = taught("train", "reduction", "--steps", "4", "--out", out, *arguments)
@@ -71,7 +71,16 @@ def test_a_run_is_thrown_away_where_that_is_asked_for(taught: Command, tmp_path:
 
 def test_minutes_and_a_budget_of_tokens_and_short_terms_first(taught: Command, tmp_path: Path) -> None:
     out = str(tmp_path / "model")
-    limits = ("--minutes", "0.02", "--batch-tokens", "512", "--max-tokens", "90", "--curriculum", "0.4:30,0.7:60")
+    limits = (
+        "--minutes",
+        "0.02",
+        "--batch-tokens",
+        "512",
+        "--max-tokens",
+        "90",
+        "--length-curriculum",
+        "0.4:30,0.7:60",
+    )
     status, said, aside = taught("train", "reduction", *limits, "--out", out, "--json")
     assert (status, aside) == (0, "")
     told = json.loads(said)
@@ -83,9 +92,11 @@ def test_minutes_and_a_budget_of_tokens_and_short_terms_first(taught: Command, t
     assert (settings["batch_size"], settings["batch_tokens"]) == (None, 512)
 
 
-def test_a_lesson_longer_than_the_run_is_left_out(taught: Command, tmp_path: Path) -> None:
+def test_a_stage_longer_than_the_run_is_left_out(taught: Command, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    assert taught("train", "reduction", "--steps", "2", *SHORT, "--curriculum", "0.5:60", "--out", str(out))[0] == 0
+    assert (
+        taught("train", "reduction", "--steps", "2", *SHORT, "--length-curriculum", "0.5:60", "--out", str(out))[0] == 0
+    )
     assert json.loads((out / "step-00000002" / "trainer.json").read_text())["settings"]["curriculum"] == []
 
 
