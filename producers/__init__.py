@@ -1,1 +1,1 @@
-"""Producers: what generates examples, and the sink that takes them to a raw topic or a file."""
+"""Producers: generate or ingest examples, and write them to a raw topic or a file."""

@@ -1,7 +1,7 @@
-"""What every systematic producer does with its blocks: frames, records or JSON lines of them, in order, to their place.
+"""Blocks of a run: turned into records or JSON lines by worker processes, then sent or written in order.
 
-A run is cut into blocks, numbered units of work that any process can do; a producer says how to make a block's frame.
-Rows are routed, encoded or written as JSON in the workers; this process sends or writes them in order.
+A block is a numbered unit of work that any process can do. Each producer supplies the function that makes a block's
+frame. Workers route and encode the rows or format them as JSON; this process sends or writes the results in order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Payload = TypeVar("Payload")
 
 @dataclass(frozen=True)
 class BlockResult(Generic[Unit, Payload]):
-    """A block's rows in the form that its run asks for."""
+    """A block's rows as a frame, as records or as JSON lines."""
 
     block: Unit
     rows: int
@@ -43,7 +43,7 @@ class BlockResult(Generic[Unit, Payload]):
 
 @dataclass(frozen=True)
 class Records(Generic[Unit]):
-    """The job that makes a block's records; `frames` makes its frame, of the family of that name."""
+    """A job that makes a block's records: `frames` makes the block's frame; `family` is the family's name."""
 
     frames: Callable[[Unit], BlockResult[Unit, pl.DataFrame]]
     family: str
@@ -57,7 +57,7 @@ class Records(Generic[Unit]):
 
 @dataclass(frozen=True)
 class Lines(Generic[Unit]):
-    """The job that makes a block's JSON lines; `frames` makes its frame, of the family of that name."""
+    """A job that makes a block's JSON lines: `frames` makes the block's frame; `family` is the family's name."""
 
     frames: Callable[[Unit], BlockResult[Unit, pl.DataFrame]]
     family: str
@@ -76,10 +76,12 @@ def send_results(
     results: Iterable[BlockResult[Unit, list[EncodedRecord]]],
     on_progress: OnProgress | None = None,
 ) -> ProduceReport:
-    """Send results of records to the family's raw topic; every one is acknowledged when this returns.
+    """Send the records in `results` to the family's raw topic; all are acknowledged when this returns.
 
     Raises:
-        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record; whatever `results` raises.
+        BrokerError: the broker cannot be reached.
+        DeliveryError: the broker did not accept a record.
+        Exception: any error of the iterator `results`.
     """
     started = time.monotonic()
     with RecordSender(connection, family, run) as sender:
@@ -94,10 +96,11 @@ def send_results(
 def write_results(
     path: Path, run: str, seed: int, results: Iterable[BlockResult[Unit, bytes]], on_progress: OnProgress | None = None
 ) -> ProduceReport:
-    """Write results of JSON lines to `path`; the file is there whole, or not at all.
+    """Write the JSON lines in `results` to `path`; after an error no partial file is left.
 
     Raises:
-        UsageError: the file cannot be written; whatever `results` raises.
+        UsageError: the file cannot be written.
+        Exception: any error of the iterator `results`.
     """
     started = time.monotonic()
     rows = size = 0

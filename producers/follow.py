@@ -1,18 +1,18 @@
-"""Following requests: fill the largest deficits first, and stop when there is none.
+"""Follow the requests of a family: fill the largest deficits first, and stop when no request is open.
 
-Every round of a producer:
+Each round of a producer:
 
-1. Read the requests, and stay in the group that shares them out. No open request anywhere: done.
-2. Wait until the requests take into account all that stood in raw when this producer last sent rows or was given
-   cells, and what refining wrote to raw anew of it: only then is what they ask for what is missing, whoever sent
-   before, and however that one ended.
-3. Make exactly what its own cells lack, largest deficit first, one batch at most.
-4. Ask the group whether the cells are still its own, for it may have slept through its session; send the batch if they
-   are, and go back to 1.
+1. Read the requests, and stay a member of the consumer group that divides the cells. Return if no request is open.
+2. Wait until coverage has counted every raw record that existed when this producer last sent rows or was assigned
+   cells. Rows of those records that refining wrote to raw again (rerouted or augmented) must be counted too. Only then
+   are the deficits exact, even if another producer sent rows before and was killed.
+3. Make the rows that its own cells lack, largest deficit first, at most one batch.
+4. Ask the consumer group whether the cells are still its own, because its session may have expired. If they are, send
+   the batch. Go back to 1.
 
-A cell belongs to one producer at a time, and its deficit is filled again only when the batch before is counted: so a
-cell ends exactly at its minimum. Only a producer that sleeps through its session within step 4, which takes some
-milliseconds, can exceed it, by one batch.
+A cell belongs to one producer at a time and is filled again only after its last batch is counted, so a cell ends
+exactly at its minimum. There is one exception: if a producer's session expires within the few milliseconds of step 4,
+its cells can exceed their minimum by one batch.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from schema.record import RAW
 from schema.requests import Account, Request
 
 _READ_S = 0.1
-# How often raw itself is asked whether what is not accounted for is anything at all.
+# Seconds between checks of whether the offsets not yet accounted for hold any record.
 _LOOK_S = 1.0
-# Rows that were sent for a cell this many times without one of them counting: another will not help.
+# A cell is given up after this many batches in a row of which no row counted.
 _TRIES = 6
-# Rows that refining moves on are waited for this many times: somebody else's may move without end.
+# Moved rows are waited for at most this many times, because other producers' rows may move without end.
 _MOVES = 3
 
 Cell = Mapping[str, str]
 # Sends rows; all are acknowledged when it returns.
 Send = Callable[[], None]
-# Makes one row for each cell, numbered from the second argument on; a context in which what it gives can send them.
+# Makes one row for each cell, numbered from the second argument on; the context's value sends the rows.
 Make = Callable[[Sequence[Cell], int], AbstractContextManager[Send]]
 
 
 @dataclass(frozen=True)
 class FollowProgress:
-    """Where a following producer stands: what it sent, and what is open, anybody's."""
+    """Progress of a following producer: the rows it sent, and the open cells of all producers."""
 
     rows_sent: int
     rounds: int
@@ -66,12 +66,13 @@ def follow(
     batch_rows: int,
     on_progress: Callable[[FollowProgress], None] | None = None,
 ) -> FollowProgress:
-    """Fill the requests of `family` until there are none; return what was done.
+    """Fill the requests of `family` until none is open; return the final progress.
 
     Raises:
-        ProducerError: nothing publishes requests, what was sent is not accounted for within
-            `settings.follow_patience_s`, or cells stay open whatever is sent for them.
-        BrokerError: the broker cannot be reached; whatever `make`, and what it returns, raise.
+        ProducerError: no service publishes requests, nothing was accounted for during `settings.follow_patience_s`,
+            or cells stay open although rows were sent for them.
+        BrokerError: the broker cannot be reached.
+        Exception: any error of `make` or of the `Send` that it yields.
     """
     ensure_topics(connection, [family.name])
     with RequestBoard(connection, family) as board, CellAssignment(connection, family) as shares:
@@ -79,7 +80,7 @@ def follow(
 
 
 class Follower:
-    """One producer's rounds, over a board and its shares of it."""
+    """The rounds of one producer, given the board of requests and the producer's assigned cells."""
 
     def __init__(
         self,
@@ -99,17 +100,17 @@ class Follower:
         self._raw = topic_name(connection.settings, family.name, RAW)
         self._rows = self._rounds = 0
         self._changes = shares.changes
-        # What must be accounted for before anything is sent, None where raw has to be looked at; and how often it may
-        # yet be looked at again because rows moved on.
+        # The account that must be reached before the next batch; None until raw's end offsets are read.
         self._due: Account | None = None
+        # How many more times moved rows may be waited for.
         self._moves = _MOVES
         self._look_at = 0.0
-        # What each cell lacked when rows were last sent for it, and how often none of them counted.
+        # By cell: its deficit when rows were last sent, and the number of batches in a row of which no row counted.
         self._asked: dict[str, int] = {}
         self._vain: Counter[str] = Counter()
 
     def run(self, on_progress: Callable[[FollowProgress], None] | None) -> FollowProgress:
-        """Go round until no request is open; raises as `follow`."""
+        """Repeat the rounds until no request is open; raises as `follow`."""
         moved_at, last = time.monotonic(), None
         while True:
             # 1.
@@ -120,14 +121,14 @@ class Follower:
             if on_progress is not None:
                 on_progress(progress)
             if self._board.known and not requests:
-                # Only as of now, and of all partitions there are, is it over.
+                # Check again up to the topic's current end, including partitions added meanwhile.
                 self._board.look()
                 if self._board.known:
                     return progress
             # 2.
             settled = self._board.known and self._settled()
             state = progress, self._board.account, self._shares.changes
-            # Whoever has filled its own cells waits for the others, for as long as they take.
+            # A producer that has filled its own cells waits for the others without a time limit.
             if state != last or (settled and self._shares.partitions):
                 moved_at, last = time.monotonic(), state
             self._look_patient(time.monotonic() - moved_at, progress)
@@ -138,42 +139,42 @@ class Follower:
                     self._fill(mine)
 
     def _settled(self) -> bool:
-        """Whether all that stood in raw at the last send or assignment is in the requests, where it moved on to too."""
+        """Whether the requests account for all raw records of the last send or assignment, moved rows included."""
         if self._changes != self._shares.changes:
             self._changes, self._due, self._moves = self._shares.changes, None, _MOVES
         now = self._board.account
         if self._due is None:
-            # Not the last stable offsets: what stands behind somebody's open transaction will be counted too.
+            # Not the last stable offsets, because records behind an open transaction will be counted too.
             self._due = Account(write_offsets(self._connection, self._raw), now.moved)
             self._look_at = time.monotonic() + _LOOK_S
-            # What was published meanwhile is read first.
+            # Requests published meanwhile are read first.
             self._board.look()
             return False
         if not (now.reaches(self._due) or self._nothing_short(now, self._due)):
             return False
         if now.moved == self._due.moved or self._moves == 0:
             return True
-        # What moved on stands in raw by now, perhaps beyond what was due.
+        # Moved rows are in raw by now, perhaps beyond the due offsets: read the end offsets again.
         self._moves -= 1
         self._due = None
         return False
 
     def _nothing_short(self, now: Account, due: Account) -> bool:
-        """Whether no record stands between what is accounted for and what is due; asked once in a while."""
+        """Whether no record lies between the accounted and the due offsets; checked every `_LOOK_S`."""
         if time.monotonic() < self._look_at:
             return False
         self._look_at = time.monotonic() + _LOOK_S
-        # Offsets of transaction markers are never accounted for: nothing but such may stand there.
+        # Offsets of transaction markers are never accounted for, so the gap may hold only markers.
         short = {part: now.raw.get(part, 0) for part, end in due.raw.items() if now.raw.get(part, 0) < end}
         if undecided(self._connection, self._raw).keys() & short.keys():
             return False
         return not any(has_records(self._connection, self._raw, short).values())
 
     def _worth_filling(self, requests: Sequence[Request]) -> list[Request]:
-        """Return the requests of cells of which a row was counted in the last tries.
+        """Return the requests of cells that counted a row within the last `_TRIES` batches.
 
         Raises:
-            ProducerError: there are requests, and all were tried in vain.
+            ProducerError: requests are open, and every cell was tried `_TRIES` times in vain.
         """
         for request in requests:
             asked = self._asked.pop(request.label, None)
@@ -182,8 +183,9 @@ class Follower:
         worth = [request for request in requests if self._vain[request.label] < _TRIES]
         if requests and not worth:
             raise ProducerError(
-                f"{len(requests)} cells of {self._family.name} stay open though rows were sent {_TRIES} times, "
-                f"e.g. {requests[0].label}: `feedmill coverage report {self._family.name}` says why rows are rejected"
+                f"{len(requests)} cells of {self._family.name} stay open although rows were sent {_TRIES} times, "
+                f"e.g. {requests[0].label}: run `feedmill coverage report {self._family.name}` to see why rows are "
+                "rejected"
             )
         return worth
 
@@ -196,7 +198,7 @@ class Follower:
             asked[request.label] = request.deficit
             if len(cells) == self._batch_rows:
                 break
-        # Mixed, so that no share gate sees one bin of an axis after another.
+        # Shuffled, so that a share gate does not see one bin of an axis at a time.
         random.Random(self._rounds).shuffle(cells)  # noqa: S311 - an order, not a secret
         with self._make(cells, self._rows) as send:
             # 4.
@@ -205,7 +207,7 @@ class Follower:
                 self._asked |= asked
                 self._rows += len(cells)
                 self._rounds += 1
-        # Whoever holds the cells now, raw has to be looked at before anything else is sent.
+        # Raw's end offsets must be read before the next batch, whether or not this batch was sent.
         self._due, self._moves = None, _MOVES
 
     def _look_patient(self, still_s: float, progress: FollowProgress) -> None:
@@ -213,14 +215,15 @@ class Follower:
             return
         if not self._board.known:
             raise ProducerError(
-                f"nobody publishes requests of {self._family.name}: start `feedmill coverage serve` (or `feedmill up`)"
+                f"no coverage service publishes requests of {self._family.name}: start `feedmill coverage serve` "
+                "(or `feedmill up`)"
             )
         if not self._shares.partitions:
             raise ProducerError(
-                f"{progress.open_cells} cells are open, other producers hold them all, and nothing was accounted for "
-                f"during {still_s:.0f} s: fewer producers are enough"
+                f"{progress.open_cells} cells are open, all of them belong to other producers, and no row was "
+                f"accounted for during follow_patience_s ({still_s:.0f} s): run fewer producers"
             )
         raise ProducerError(
-            f"{progress.open_cells} cells are open and nothing was accounted for during {still_s:.0f} s: see that "
-            "`feedmill worker` and `feedmill coverage serve` run"
+            f"{progress.open_cells} cells are open and no row was accounted for during follow_patience_s "
+            f"({still_s:.0f} s): check that `feedmill worker` and `feedmill coverage serve` run"
         )

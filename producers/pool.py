@@ -1,10 +1,11 @@
-"""Worker processes that do one job over and over, with their results in the order of the tasks.
+"""Worker processes that apply one job to many tasks and return the results in the order of the tasks.
 
-Each worker is `python -m producers.pool FD`: a fresh interpreter (a fork would inherit Polars' threads half-way) that
-holds one end of a socket pair and nothing else of its parent's. So no process outlives the parent, however that ends:
-a closed socket ends the worker, busy or not; and a worker that dies closes its socket, which the parent hears at once.
+Each worker is `python -m producers.pool FD`, a fresh interpreter, because a fork would copy Polars' threads in an
+undefined state. A worker inherits one end of a socket pair and no other file of the parent. So no worker outlives the
+parent, however the parent ends: a closed socket ends a worker even while it is busy. A worker that dies closes its
+socket, and the parent notices at once.
 
-Jobs and tasks are pickled; a job is a callable whose class lives in an importable module.
+Jobs and tasks are pickled; a job is a callable whose class is in an importable module.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from schema.errors import FeedmillError, ProducerError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# A task waits in each worker while another is done, so that none waits for its parent.
+# One task waits in each worker while the other is done, so that no worker waits for the parent.
 _TASKS_PER_WORKER = 2
 _STOP_TIMEOUT_S = 5.0
 
@@ -41,7 +42,7 @@ class _Worker:
 
 
 class Pool(Generic[Task, Result]):
-    """`workers` processes doing `job`; a context, whose end leaves none of them. One worker is this process itself."""
+    """Runs `job` in `workers` processes; a context whose end stops them. A single worker is this process itself."""
 
     def __init__(self, job: Callable[[Task], Result], workers: int) -> None:
         self._job = job
@@ -65,12 +66,12 @@ class Pool(Generic[Task, Result]):
         self._stop()
 
     def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the result of each task, in order; `tasks` may be endless, and is read a little ahead.
+        """Yield the result of each task, in order; `tasks` may be endless, and is read a few tasks ahead.
 
-        A call forgets what an earlier one, left early, did not yield.
+        A new call discards the results that an earlier, unfinished call did not yield.
 
         Raises:
-            ProducerError: a worker died, or the job raised there.
+            ProducerError: a worker died, or the job raised in a worker.
         """
         if not self._workers:
             yield from map(self._job, tasks)
@@ -80,7 +81,7 @@ class Pool(Generic[Task, Result]):
         first = wanted = self._next
         exhausted = False
         while True:
-            # What is done and not yielded counts, so that one slow worker does not let the others fill the memory.
+            # Results not yet yielded count too, so that one slow worker does not let the others fill the memory.
             while not exhausted and self._next - wanted < self._count * _TASKS_PER_WORKER:
                 worker = min(self._workers, key=lambda one: len(one.tasks))
                 if len(worker.tasks) == _TASKS_PER_WORKER:
@@ -108,7 +109,7 @@ class Pool(Generic[Task, Result]):
         self._next += 1
 
     def _receive(self) -> list[tuple[int, Result]]:
-        """Wait until some worker has answered, and return the (task number, result) pairs at hand."""
+        """Wait until a worker has answered, and return all (task number, result) pairs received."""
         answers = []
         for pipe in wait([worker.pipe for worker in self._workers]):
             worker = next(one for one in self._workers if one.pipe is pipe)
@@ -143,9 +144,9 @@ def _start(job: Callable[[Any], Any]) -> _Worker:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # The parent's modules are the child's; one thread each, for the processes share the cores.
+            # The child imports the parent's modules. It gets one thread because the processes share the cores.
             env={**os.environ, "PYTHONPATH": path, "POLARS_MAX_THREADS": "1"},
-            # Ctrl-C reaches the parent alone, which then ends its workers.
+            # Ctrl-C reaches only the parent, and the parent then ends its workers.
             start_new_session=True,
         )
     worker = _Worker(process, ours)
@@ -162,13 +163,13 @@ def _died(worker: _Worker) -> ProducerError:
     except subprocess.TimeoutExpired:
         status = "unknown"
     return ProducerError(
-        f"a generating process ended by itself (status {status}): see that memory suffices, and run again with the "
-        "same seed for the same rows"
+        f"a worker process ended unexpectedly (status {status}): check that enough memory is free, then run again with "
+        "the same seed for the same rows"
     )
 
 
 def _serve(pipe: Connection) -> None:
-    """Do the job for each task that comes, until the parent is gone."""
+    """Apply the job to each task that arrives, until the parent has ended."""
     tasks: SimpleQueue[Any] = SimpleQueue()
     Thread(target=_listen, args=(pipe, tasks), daemon=True).start()
     job = tasks.get()
@@ -179,7 +180,7 @@ def _serve(pipe: Connection) -> None:
         except FeedmillError as error:
             answer = (str(error), None)
         except Exception as error:
-            answer = (f"a generating process failed ({error!r}): report this with its seed", None)
+            answer = (f"a worker process failed ({error!r}): report this error with the seed of the run", None)
         try:
             pipe.send(answer)
         except OSError:
@@ -187,14 +188,14 @@ def _serve(pipe: Connection) -> None:
 
 
 def _listen(pipe: Connection, tasks: SimpleQueue[Any]) -> None:
-    """Take in what the parent sends; end the process, whatever it is at, when the parent is gone."""
+    """Queue the job and the tasks from the parent; end this process, busy or not, when the parent has ended."""
     try:
         while True:
             tasks.put(pipe.recv())
     except (EOFError, OSError):
         os._exit(0)
     except BaseException:
-        # A job that cannot be unpickled here: the parent hears that this process ended, and its user sees why.
+        # E.g. a job that cannot be unpickled here. The parent notices the exit; the traceback gives the reason.
         traceback.print_exc()
         os._exit(1)
 

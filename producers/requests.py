@@ -1,8 +1,8 @@
-"""What producers that follow know: the open requests of a family, and which of them are theirs to fill.
+"""The open requests of a family, and the cells that are assigned to this producer.
 
-`RequestBoard` reads the whole requests topic, as often as it is asked. `CellAssignment` is membership of the group of
-producers that follow the family. Each partition of the topic, and with it each cell, belongs to one of them at a time.
-The partitions of a killed producer go to the others once its session has timed out.
+`RequestBoard` reads the whole requests topic. `CellAssignment` is membership of the consumer group of all producers
+that follow the family: each partition of the topic, and so each cell, belongs to one of them at a time. The partitions
+of a killed producer go to the others after its session times out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 _JOIN_MS = 500
 _STAY_MS = 10
 _METADATA_MS = 5000
-# A batch may be what a language model writes, and a producer that is at one keeps its cells: newcomers wait for it.
+# A language model may need this long to write a batch. The producer keeps its cells meanwhile; new members wait.
 _BATCH_LIMIT_MS = 60 * 60 * 1000
 
 
 @dataclass
 class _RequestsPage:
-    """One partition of the topic, as read so far: its requests, its account, and the end it had when last looked at."""
+    """One partition as read so far: its open requests, its account, and the end offset at the last `look`."""
 
     end: int
     open: dict[str, Request] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class _RequestsPage:
 
 
 class RequestBoard:
-    """The requests of a family; a context."""
+    """The open requests of a family, read from its requests topic; a context."""
 
     def __init__(self, connection: Connection, family: Family) -> None:
         self._connection = connection
@@ -62,30 +62,30 @@ class RequestBoard:
         self._consumer.close()
 
     def look(self) -> None:
-        """Take up partitions that were added; from now on, what stands on the topic now has to be read to be `known`.
+        """Read the topic's end offsets: `known` is then true once everything before them is read. Adds new partitions.
 
         Raises:
             BrokerError: the broker cannot be reached.
         """
-        found = extents(self._connection, self._topic)
+        current = extents(self._connection, self._topic)
         for number, page in enumerate(self._pages):
-            page.end = found[number].end
-        starts = self.positions | {number: found[number].begin for number in range(len(self._pages), len(found))}
+            page.end = current[number].end
+        starts = self.positions | {number: current[number].begin for number in range(len(self._pages), len(current))}
         if len(starts) > len(self._pages):
-            self._pages += [_RequestsPage(found[number].end) for number in range(len(self._pages), len(found))]
+            self._pages += [_RequestsPage(current[number].end) for number in range(len(self._pages), len(current))]
             self._consumer.assign([TopicPartition(self._topic, number) for number in starts])
             for number, offset in starts.items():
                 self._consumer.seek(TopicPartition(self._topic, number), offset)
 
     def read(self, wait_s: float) -> bool:
-        """Take in what is new, waiting up to `wait_s` for a first record; return whether there was any."""
+        """Read new records, waiting up to `wait_s` for the first; return whether any arrived."""
         polled = self._consumer.poll(timeout_ms=int(wait_s * 1000))
         for partition, records in polled.items():
             for record in records:
                 try:
                     self._take(self._pages[partition.partition], record.key, record.value)
                 except RecordError as error:
-                    # Whoever wrote it, it asks for nothing that can be made.
+                    # An invalid request, perhaps of a foreign writer, is skipped.
                     log.warning("%s/%d offset %d: %s", record.topic, record.partition, record.offset, error)
         return bool(polled)
 
@@ -105,7 +105,7 @@ class RequestBoard:
 
     @property
     def known(self) -> bool:
-        """Whether every partition has been published to, and read as far as it reached at the last look."""
+        """Whether every partition has an account and was read up to its end offset of the last `look`."""
         if any(page.account is None for page in self._pages):
             return False
         positions = self.positions
@@ -113,7 +113,7 @@ class RequestBoard:
 
     @property
     def account(self) -> Account:
-        """What the requests of every partition take into account."""
+        """The raw offsets that the requests of all partitions account for."""
         accounts = [page.account or Account({}) for page in self._pages]
         partitions = set().union(*(account.raw for account in accounts))
         return Account(
@@ -122,18 +122,18 @@ class RequestBoard:
         )
 
     def requests(self, partitions: Iterable[int] | None = None) -> list[Request]:
-        """Return the open requests of these partitions of the topic, or of all: largest deficit first."""
+        """Return the open requests of these partitions of the topic (default: all), largest deficit first."""
         numbers = range(len(self._pages)) if partitions is None else partitions
-        # A partition that the group knows of may be new to this board.
+        # The consumer group may have assigned a partition that this board has not read yet.
         pages = [self._pages[number] for number in numbers if number < len(self._pages)]
-        found = [request for page in pages for request in page.open.values()]
-        return sorted(found, key=lambda request: (-request.deficit, request.label))
+        requests = [request for page in pages for request in page.open.values()]
+        return sorted(requests, key=lambda request: (-request.deficit, request.label))
 
 
 class CellAssignment(ConsumerRebalanceListener):  # type: ignore[misc]
-    """The partitions of the requests topic whose cells are this producer's to fill; a context.
+    """The partitions of the requests topic whose cells this producer fills; a context.
 
-    `changes` rises whenever the partitions have changed hands.
+    `changes` grows at every assignment and every revocation.
     """
 
     def __init__(self, connection: Connection, family: Family) -> None:
@@ -148,7 +148,7 @@ class CellAssignment(ConsumerRebalanceListener):  # type: ignore[misc]
             session_timeout_ms=self._session_ms,
             heartbeat_interval_ms=self._session_ms // 3,
             max_poll_interval_ms=_BATCH_LIMIT_MS,
-            # The group's leader learns so of partitions: a topic it knows nothing of is shared out as if it had none.
+            # The group's leader sees new partitions only by refreshing its metadata.
             metadata_max_age_ms=_METADATA_MS,
         )
         self._consumer.subscribe([self._topic], listener=self)
@@ -160,14 +160,14 @@ class CellAssignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.close()
 
     def stay(self) -> None:
-        """Take part in what the group decides; to be called often."""
-        # Nothing is read here: the board reads.
+        """Poll the consumer group to stay a member and receive assignments; call this often."""
+        # No record is read here, because the board reads them.
         self._consumer.pause(*self._consumer.assignment())
-        # A join that is not over when its poll ends is begun again: a client that is given no time never joins.
+        # A join that is not finished within its poll starts again, so too short a poll would never join.
         self._consumer.poll(timeout_ms=_STAY_MS if self._is_stable else _JOIN_MS)
         if not self._is_stable:
-            # The client forgets, between two polls, a join that it began because partitions were added: neither in the
-            # group nor on its way into it, it would have no part in it for ever.
+            # If partitions were added, the client forgets between two polls that it has to join again. Without this
+            # call it would stay outside the group for ever.
             self._consumer._coordinator.request_rejoin()
 
     @property
@@ -175,23 +175,25 @@ class CellAssignment(ConsumerRebalanceListener):  # type: ignore[misc]
         return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     def hold(self) -> bool:
-        """Ask the group whether the partitions are still this producer's; it may have slept through its session."""
+        """Return whether the partitions are still this producer's; its session may have expired meanwhile."""
         changes = self.changes
-        # The group takes commits from its present members alone; what is committed is read by nobody.
-        asked = {TopicPartition(self._topic, partition): OffsetAndMetadata(0, "", -1) for partition in self.partitions}
+        # The group accepts commits only from its current members. The committed offsets are never read.
+        offsets = {
+            TopicPartition(self._topic, partition): OffsetAndMetadata(0, "", -1) for partition in self.partitions
+        }
         try:
-            self._consumer.commit(asked, timeout_ms=self._session_ms)
+            self._consumer.commit(offsets, timeout_ms=self._session_ms)
         except KafkaError as error:
-            log.info("partitions of %s are no longer held: %s", self._topic, error)
+            log.info("this producer lost its partitions of %s: %s", self._topic, error)
             return False
-        return bool(asked) and changes == self.changes
+        return bool(offsets) and changes == self.changes
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Let go of what the group takes back."""
+        """Remove the partitions that the consumer group revokes."""
         self.partitions -= {partition.partition for partition in revoked}
         self.changes += 1
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Take what the group gives."""
+        """Add the partitions that the consumer group assigns."""
         self.partitions |= {partition.partition for partition in assigned}
         self.changes += 1

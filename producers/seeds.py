@@ -1,4 +1,4 @@
-"""Seeds of runs: what one may be, and a fresh one."""
+"""Seeds of runs: the allowed range, and a random seed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _LIMIT = 1 << 63
 
 
 def fresh_seed() -> int:
-    """Return a seed drawn by the operating system; every JSON reader holds it exactly."""
+    """Return a random 53-bit seed from the operating system; JSON readers that use doubles keep it exact."""
     return secrets.randbits(_FRESH_BITS)
 
 
 def check_seed(seed: int) -> None:
-    """Refuse what is no seed.
+    """Check that a seed is in range.
 
     Raises:
-        UsageError: it is not 0 <= seed < 2^63.
+        UsageError: `seed` is not in 0 <= seed < 2^63.
     """
     if not 0 <= seed < _LIMIT:
         raise UsageError(f"seed is {seed}: give one from 0 to 2^63 - 1")

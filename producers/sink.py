@@ -1,7 +1,7 @@
-"""Where examples go: a raw topic as micro-batches, or a file of JSON lines. Knows no family but by its declaration.
+"""Write examples to a raw topic as micro-batches, or to a file. Works for every family by its declaration.
 
-What is worth a process of its own (routing rows to partitions, encoding) is a pure function, `encode_block`; what
-talks to Kafka (`RecordSender`) only sends. `send_frames` is the two together, for producers that need one process.
+Routing rows to partitions and encoding them is a pure function, `encode_block`, so it can run in worker processes.
+`RecordSender` only sends to Kafka. `send_frames` combines the two in one process.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from schema.family import Family, partition_of
 from schema.record import RAW, Envelope, encode_parts, to_table
 from schema.stale_files import in_making
 
-# What is sent and not acknowledged yet; beyond it the producer waits for the oldest.
+# Bytes sent and not yet acknowledged; above this limit the producer waits for the oldest record.
 UNACKNOWLEDGED_LIMIT_BYTES = 32 * 1024 * 1024
-# Longer than the client's own delivery timeout (120 s), so that its reason is the one that is told.
+# Longer than the client's own delivery timeout (120 s), so that the client's error is the one reported.
 ACKNOWLEDGE_TIMEOUT_S = 150.0
-# How long an interrupted run still tries to get rid of what it sent.
+# How long an interrupted run waits for records that it already sent.
 ABANDON_TIMEOUT_S = 2.0
 
-# Called with the rows done so far.
+# Called with the number of rows done so far.
 OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class ProduceReport:
-    """What a run did: rows and bytes are those of the records or of the file; a file has no records."""
+    """Totals of a finished run: `rows` and `bytes` of its records or its file; `records` is 0 for a file."""
 
     rows: int
     records: int
@@ -50,7 +50,7 @@ class ProduceReport:
 
 @dataclass(frozen=True)
 class RecordLayout:
-    """How rows become records: the raw topic's partitions, and the rows and bytes of a record at most."""
+    """How rows become records: the raw topic's partition count, and the most rows and bytes of a record."""
 
     partitions: int
     rows_per_record: int
@@ -59,7 +59,7 @@ class RecordLayout:
 
 @dataclass(frozen=True)
 class EncodedRecord:
-    """One record, ready to send; `chunk` is its first, and (chunk, part) is its own within a run."""
+    """One record, ready to send; `chunk` is its first row's chunk, and (chunk, part) is unique within a run."""
 
     partition: int
     chunk: int
@@ -69,7 +69,7 @@ class EncodedRecord:
 
 
 def raw_layout(connection: Connection, family: Family) -> RecordLayout:
-    """Return the layout of the family's raw topic, which is created if need be.
+    """Return the layout of the family's raw topic; creates a missing topic.
 
     Raises:
         BrokerError: the broker cannot be reached or refuses.
@@ -81,13 +81,13 @@ def raw_layout(connection: Connection, family: Family) -> RecordLayout:
 
 
 def encode_block(frame: pl.DataFrame, family: Family, layout: RecordLayout, block: int = 0) -> list[EncodedRecord]:
-    """Return the rows of an identified frame as records, each row in its own partition; partitions in order.
+    """Return the rows of an identified frame as records, by partition; each row is in the partition of its route.
 
-    A partition's rows are cut evenly. No two blocks of a run share a chunk; rows without a chunk count as chunk
-    `block`.
+    A partition's rows are divided evenly over its records. Two blocks of a run never share a chunk. Rows without a
+    chunk get the chunk number `block`.
 
     Raises:
-        UsageError: one row is larger than a record may be.
+        UsageError: one row alone exceeds `layout.record_max_bytes`.
     """
     frame = frame.select(*family.wire)
     partitions = frame.select(partition_of(family, layout.partitions).fill_null(0)).to_series()
@@ -106,9 +106,10 @@ def encode_block(frame: pl.DataFrame, family: Family, layout: RecordLayout, bloc
 
 
 class RecordSender:
-    """Sends records of one run to the family's raw topic and answers for every one of them.
+    """Sends records of one run to the family's raw topic; reports every record that the broker did not accept.
 
-    A context: leaving it waits until all are acknowledged; leaving it by an exception soon abandons what is not.
+    A context: leaving it waits until all records are acknowledged. An exception waits `ABANDON_TIMEOUT_S` at most and
+    abandons the rest.
     """
 
     def __init__(self, connection: Connection, family: Family, run: str) -> None:
@@ -132,15 +133,15 @@ class RecordSender:
             if kind is None:
                 self.flush()
         finally:
-            # The client raises where it could not send all in time; what is abandoned was never reported as done.
+            # The client raises if it could not send all in time. Abandoned records were never reported as done.
             with suppress(KafkaError):
                 self._producer.close(timeout=ABANDON_TIMEOUT_S)
 
     def get_ready(self) -> None:
-        """Connect, and learn of the topic, now rather than with the first record.
+        """Connect and fetch the topic's metadata now, so that the first record is sent without delay.
 
         Raises:
-            DeliveryError: the topic is not there.
+            DeliveryError: the topic does not exist.
         """
         try:
             self._producer.partitions_for(self._topic)
@@ -148,7 +149,7 @@ class RecordSender:
             raise self._refused(None, error) from error
 
     def send_record(self, record: EncodedRecord) -> None:
-        """Send one micro-batch; waits while too much is unacknowledged.
+        """Send one micro-batch; waits while over `UNACKNOWLEDGED_LIMIT_BYTES` are unacknowledged.
 
         Raises:
             DeliveryError: this record, or an earlier one, was not accepted.
@@ -161,7 +162,7 @@ class RecordSender:
     def send(
         self, value: bytes, headers: list[tuple[str, bytes]], partition: int, rows: int, key: bytes | None = None
     ) -> None:
-        """Send any record; waits while too much is unacknowledged.
+        """Send any record; waits while over `UNACKNOWLEDGED_LIMIT_BYTES` are unacknowledged.
 
         Raises:
             DeliveryError: this record, or an earlier one, was not accepted.
@@ -184,7 +185,7 @@ class RecordSender:
         """Wait until every record is acknowledged.
 
         Raises:
-            DeliveryError: one was not.
+            DeliveryError: a record was not accepted.
         """
         try:
             self._producer.flush(timeout=ACKNOWLEDGE_TIMEOUT_S)
@@ -204,8 +205,8 @@ class RecordSender:
     def _refused(self, partition: int | None, error: KafkaError) -> DeliveryError:
         where = self._topic if partition is None else f"{self._topic} partition {partition}"
         return DeliveryError(
-            f"{where} did not take a record ({type(error).__name__}: {error}): see that the broker is up and its "
-            "topic limits are Feedmill's, then produce again"
+            f"{where} did not accept a record ({type(error).__name__}: {error}): run `feedmill doctor` to check the "
+            "broker and the topic's limits, then produce again"
         )
 
 
@@ -217,11 +218,12 @@ def send_frames(
     on_progress: OnProgress | None = None,
     seed: int | None = None,
 ) -> ProduceReport:
-    """Send identified frames to the family's raw topic, gathering small ones into whole records.
+    """Send identified frames to the family's raw topic; small frames are joined into full records.
 
     Raises:
-        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
-        UsageError: one row is larger than a record may be.
+        BrokerError: the broker cannot be reached.
+        DeliveryError: the broker did not accept a record.
+        UsageError: one row alone exceeds `settings.record_max_bytes`.
     """
     started = time.monotonic()
     layout = raw_layout(connection, family)
@@ -235,7 +237,7 @@ def send_frames(
 
 
 def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows of `frames` in order, in frames of at least `rows` rows each but for the last; none is empty."""
+    """Yield the rows of `frames` in order, in frames of at least `rows` rows; the last may be smaller, never empty."""
     waiting: list[pl.DataFrame] = []
     height = 0
     for frame in frames:
@@ -250,7 +252,7 @@ def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a stream whose bytes become the file `path` when the block ends well, and nothing otherwise.
+    """Yield a stream whose bytes become the file `path` when the block succeeds; an error leaves `path` as it was.
 
     Raises:
         UsageError: the file cannot be written there.

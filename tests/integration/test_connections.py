@@ -87,7 +87,7 @@ def test_a_producer_that_follows_opens_no_connection_while_it_waits(connection: 
     patient = connection.settings.model_copy(update={"follow_patience_s": 4.0})
     ensure_topics(connection, [FAMILY.name])
     asking = Connection(patient, connection.servers)
-    with counted() as opened, pytest.raises(ProducerError, match="nobody publishes"):
+    with counted() as opened, pytest.raises(ProducerError, match="no coverage service publishes"):
         follow(asking, FAMILY, make=None, batch_rows=10)  # type: ignore[arg-type]
     assert opened.count <= AT_START
 

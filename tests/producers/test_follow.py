@@ -1,4 +1,4 @@
-"""What a producer that follows decides, over a board and a group that say what the test wants; raw is a real topic."""
+"""A following producer's decisions, with a fake board and a fake cell assignment; the raw topic is real."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CELLS = list(FAMILY.cells())
 
 
 @dataclass
-class Said:
-    """A board: what it shows, and what a look at the topic changes."""
+class FakeBoard:
+    """A RequestBoard of given deficits, {number of the cell: rows missing}; `look` and `read` call hooks."""
 
     missing: dict[int, int]
     account: Account = field(default_factory=lambda: Account({}))
     known: bool = True
-    on_look: Callable[[Said], None] = lambda said: None
-    on_read: Callable[[Said], None] = lambda said: None
+    on_look: Callable[[FakeBoard], None] = lambda board: None
+    on_read: Callable[[FakeBoard], None] = lambda board: None
 
     def look(self) -> None:
         self.on_look(self)
@@ -43,8 +43,8 @@ class Said:
 
 
 @dataclass
-class Group:
-    """CellAssignment of everything; `answers` are those to whether they are still held, yes once there are no more."""
+class FakeAssignment:
+    """A CellAssignment of all cells; `hold` returns the `answers` in order, then always True."""
 
     answers: list[bool] = field(default_factory=list)
     partitions: frozenset[int] = frozenset({0})
@@ -59,9 +59,9 @@ class Group:
 
 @dataclass
 class Rows:
-    """What is made and what is sent, in cells; `counts` says whether what is sent fills the board's gaps."""
+    """The sizes of the batches made and sent; if `counts`, sent rows reduce the board's deficits."""
 
-    said: Said
+    board: FakeBoard
     counts: bool = True
     made: list[int] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Rows:
         def send() -> None:
             self.sent.append(len(cells))
             for cell in cells if self.counts else ():
-                self.said.missing[CELLS.index(dict(cell))] -= 1
+                self.board.missing[CELLS.index(dict(cell))] -= 1
 
         yield send
 
@@ -84,9 +84,11 @@ def raw(connection: Connection) -> str:
     return topic_name(connection.settings, FAMILY.name, RAW)
 
 
-def run(connection: Connection, said: Said, rows: Rows, group: Group | None = None) -> FollowProgress:
-    board, shares = cast(RequestBoard, said), cast(CellAssignment, group or Group())
-    return Follower(connection, FAMILY, rows.make, 10, board, shares).run(None)
+def run(
+    connection: Connection, board: FakeBoard, rows: Rows, assignment: FakeAssignment | None = None
+) -> FollowProgress:
+    shares = cast(CellAssignment, assignment or FakeAssignment())
+    return Follower(connection, FAMILY, rows.make, 10, cast(RequestBoard, board), shares).run(None)
 
 
 def send_anything(connection: Connection, raw: str) -> None:
@@ -95,75 +97,75 @@ def send_anything(connection: Connection, raw: str) -> None:
     producer.close()
 
 
-def test_batches_fill_what_is_missing_and_no_more(connection: Connection, raw: str) -> None:
-    said = Said({3: 14, 5: 9})
-    rows = Rows(said)
-    done = run(connection, said, rows)
+def test_batches_fill_the_deficits_exactly(connection: Connection, raw: str) -> None:
+    board = FakeBoard({3: 14, 5: 9})
+    rows = Rows(board)
+    done = run(connection, board, rows)
     assert rows.sent == [10, 10, 3]
-    assert said.missing == {3: 0, 5: 0}
+    assert board.missing == {3: 0, 5: 0}
     assert (done.rows_sent, done.rounds, done.open_cells) == (23, 3, 0)
 
 
-def test_what_was_made_is_not_sent_once_the_cells_are_lost(connection: Connection, raw: str) -> None:
-    said = Said({3: 4})
-    rows = Rows(said)
-    assert run(connection, said, rows, Group(answers=[False, False])).rows_sent == 4
+def test_a_batch_is_not_sent_once_its_cells_are_lost(connection: Connection, raw: str) -> None:
+    board = FakeBoard({3: 4})
+    rows = Rows(board)
+    assert run(connection, board, rows, FakeAssignment(answers=[False, False])).rows_sent == 4
     assert (rows.made, rows.sent) == ([4, 4, 4], [4])
 
 
 def test_nothing_is_sent_before_raw_is_accounted_for(connection: Connection, raw: str) -> None:
     send_anything(connection, raw)
-    said = Said({3: 4})
-    rows = Rows(said)
+    board = FakeBoard({3: 4})
+    rows = Rows(board)
     reads = [0]
 
-    def read(said: Said) -> None:
+    def read(board: FakeBoard) -> None:
         reads[0] += 1
         assert not rows.made or reads[0] > 4
         if reads[0] == 4:
-            said.account = Account(write_offsets(connection, raw))
+            board.account = Account(write_offsets(connection, raw))
 
-    said.on_read = read
-    assert run(connection, said, rows).rows_sent == 4
+    board.on_read = read
+    assert run(connection, board, rows).rows_sent == 4
     assert reads[0] > 4
 
 
-def test_rows_that_refining_moves_on_are_waited_for(connection: Connection, raw: str) -> None:
-    """The account reaches what was due, and says that a row of it stands elsewhere, beyond: only there it counts."""
-    said = Said({3: 1})
-    rows = Rows(said)
+def test_moved_rows_are_waited_for(connection: Connection, raw: str) -> None:
+    """The account reaches the due offsets, but one row has moved beyond them and is counted only there."""
+    board = FakeBoard({3: 1})
+    rows = Rows(board)
     reads = [0]
 
-    def read(said: Said) -> None:
+    def read(board: FakeBoard) -> None:
         reads[0] += 1
         if reads[0] == 2:
             send_anything(connection, raw)
-            said.account = Account({}, moved=1)
+            board.account = Account({}, moved=1)
         if reads[0] == 5:
-            said.missing, said.account = {}, Account(write_offsets(connection, raw), moved=1)
+            board.missing, board.account = {}, Account(write_offsets(connection, raw), moved=1)
 
-    said.on_read = read
-    assert run(connection, said, rows).rows_sent == 0
+    board.on_read = read
+    assert run(connection, board, rows).rows_sent == 0
 
 
-def test_it_is_over_only_as_of_now(connection: Connection, raw: str) -> None:
-    """What was read may be of a time when nothing was missing; what stands behind it says otherwise."""
+def test_following_ends_only_after_reading_to_the_current_end(connection: Connection, raw: str) -> None:
+    """The requests read first show no deficit; those published later do."""
 
-    def look(said: Said) -> None:
-        said.known, said.on_look = False, lambda said: None
+    def look(board: FakeBoard) -> None:
+        board.known, board.on_look = False, lambda board: None
 
-    def read(said: Said) -> None:
-        if not said.known:
-            said.known, said.missing = True, {3: 4}
-            said.on_read = lambda said: None
+    def read(board: FakeBoard) -> None:
+        if not board.known:
+            board.known, board.missing = True, {3: 4}
+            board.on_read = lambda board: None
 
-    said = Said({}, on_look=look, on_read=read)
-    assert run(connection, said, Rows(said)).rows_sent == 4
+    board = FakeBoard({}, on_look=look, on_read=read)
+    assert run(connection, board, Rows(board)).rows_sent == 4
 
 
 def test_a_cell_whose_rows_never_count_is_given_up(connection: Connection, raw: str) -> None:
-    said = Said({3: 2})
-    rows = Rows(said, counts=False)
+    board = FakeBoard({3: 2})
+    rows = Rows(board, counts=False)
     with pytest.raises(ProducerError, match="coverage report scenario"):
-        run(connection, said, rows)
+        run(connection, board, rows)
     assert rows.sent == [2] * 6

@@ -1,4 +1,4 @@
-"""Worker processes: results in order, failures told, and nobody left behind."""
+"""Worker processes: results in order, failures reported, and no process left running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 
 
 def workers_of(process: int) -> list[psutil.Process]:
-    """The pool workers among a process' children; the test session has a broker for a child too."""
+    """Return the pool workers among a process' children; the test session's broker is a child too."""
     return [child for child in psutil.Process(process).children() if "producers.pool" in child.cmdline()]
 
 
@@ -59,12 +59,12 @@ def test_a_pool_left_early_takes_up_other_tasks() -> None:
         assert list(pool.results([9.0, 16.0])) == [3.0, 4.0]
 
 
-def test_an_exception_in_a_worker_is_told() -> None:
+def test_an_exception_in_a_worker_is_reported() -> None:
     with Pool(math.sqrt, 2) as pool, pytest.raises(ProducerError, match="math domain error"):
         list(pool.results([4.0, -1.0]))
 
 
-def test_a_dying_worker_is_told_and_takes_the_others_with_it() -> None:
+def test_a_dying_worker_is_reported_and_ends_the_pool() -> None:
     with Pool(os._exit, 2) as pool:
         workers = workers_of(os.getpid())
         with pytest.raises(ProducerError, match="status 7"):
@@ -72,7 +72,7 @@ def test_a_dying_worker_is_told_and_takes_the_others_with_it() -> None:
     assert gone(workers)
 
 
-def test_a_worker_killed_in_the_middle_is_told() -> None:
+def test_a_worker_killed_during_a_task_is_reported() -> None:
     with Pool(time.sleep, 2) as pool:
         workers = workers_of(os.getpid())
         assert len(workers) == 2
@@ -91,7 +91,7 @@ def test_a_pool_ends_workers_that_are_busy() -> None:
     assert gone(workers)
 
 
-# Says so once both workers are at work, and then waits for them for minutes.
+# Prints two lines once both workers are busy, then waits minutes for their results.
 WAITING = """
 import time
 from producers.pool import Pool

@@ -1,4 +1,4 @@
-"""What reaches a raw topic: every row once, in its own partition, in records of the right form and size."""
+"""The sink writes every row to the raw topic once, in its own partition, in records of the right form and size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUT = RecordLayout(partitions=4, rows_per_record=2048, record_max_bytes=1_000
 
 
 def read_raw(connection: Connection) -> list[ConsumerRecord]:
-    """All records of the reduction family's raw topic, partition by partition."""
+    """Return all records of the reduction family's raw topic, by partition and offset."""
     consumer = connection.consumer()
     topic = topic_name(connection.settings, FAMILY.name, RAW)
     partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
@@ -87,7 +87,7 @@ def test_no_rows_are_sent_for_a_count_of_zero(connection: Connection) -> None:
     assert read_raw(connection) == []
 
 
-def test_records_are_the_same_whoever_encodes_them() -> None:
+def test_encoding_a_frame_twice_gives_the_same_records() -> None:
     frame = next(generate(replace(RUN, count=9000)))
     assert encode_block(frame, FAMILY, LAYOUT) == encode_block(frame.clone(), FAMILY, LAYOUT)
 
@@ -101,13 +101,13 @@ def test_records_stay_under_the_limit_of_bytes(limit: int) -> None:
     assert len({(record.chunk, record.part) for record in records}) == len(records)
 
 
-def test_a_row_that_no_record_can_hold_is_told() -> None:
+def test_a_row_too_large_for_a_record_is_refused() -> None:
     frame = next(generate(replace(RUN, count=1))).with_columns(trace_id=pl.lit(str(range(10**6)) * 5))
     with pytest.raises(UsageError, match="one row"):
         encode_block(frame, FAMILY, replace(LAYOUT, record_max_bytes=1024))
 
 
-def test_a_partitions_rows_are_cut_evenly() -> None:
+def test_a_partitions_rows_are_divided_evenly_over_records() -> None:
     frame = next(generate(replace(RUN, count=20_000)))
     heights = [record.rows for record in encode_block(frame, FAMILY, replace(LAYOUT, partitions=1))]
     assert sum(heights) == frame.height
@@ -115,7 +115,7 @@ def test_a_partitions_rows_are_cut_evenly() -> None:
     assert max(heights) - min(heights) < len(heights)
 
 
-def test_rows_that_know_no_chunk_count_as_that_of_their_block() -> None:
+def test_rows_without_a_chunk_get_the_number_of_their_block() -> None:
     frame = next(generate(RUN)).with_columns(chunk=pl.lit(None, dtype=FAMILY.columns["chunk"]))
     assert {record.chunk for record in encode_block(frame, FAMILY, LAYOUT, block=5)} == {5}
 
@@ -138,13 +138,13 @@ def test_gathering_keeps_rows_and_their_order(heights: list[int]) -> None:
     assert all(frame.height for frame in whole)
 
 
-def test_a_record_that_the_broker_refuses_is_told(connection: Connection) -> None:
+def test_a_record_that_the_broker_refuses_is_reported(connection: Connection) -> None:
     raw_layout(connection, FAMILY)
     roomier = replace(
         connection,
         settings=connection.settings.model_copy(update={"raw_record_max_bytes": 64 * 1024 * 1024}),
     )
-    with pytest.raises(DeliveryError, match="did not take a record"), RecordSender(roomier, FAMILY, "big") as sender:
+    with pytest.raises(DeliveryError, match="did not accept a record"), RecordSender(roomier, FAMILY, "big") as sender:
         sender.send(b"x" * 12_000_000, [], 0, 1)
 
 
