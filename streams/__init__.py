@@ -1,1 +1,1 @@
-"""From raw to clean, rejected and ledger (Faust), and from the ledger to coverage (DuckDB, HTTP)."""
+"""Refine workers (Faust: raw -> clean, rejected, ledger) and the coverage service (DuckDB, HTTP: ledger -> counts)."""

@@ -1,16 +1,16 @@
-"""Wait until all that is in raw is refined, and its ledger folded.
+"""Wait until a family's raw records are all refined and its ledger is folded.
 
-Takes a connection and a family; gives nothing but time. Offsets lie about work left: transaction markers take some up,
-and a transaction's records stand behind the end that readers see until its markers have arrived. So each look
+Takes a connection and a family; returns when everything is drained. Offset differences do not show the work left.
+Transaction markers take up offsets, and readers see a transaction's records only after its markers. So each check
 
 1. reads the positions that the refine workers have committed for raw;
-2. asks that no raw partition has an open transaction: whatever was written before 1, rerouted and augmented rows among
-   it, is now decided;
-3. asks that no record stands in raw at or after the positions of 1, and that none was removed there: what retention
-   took before it was refined is still to be counted as lost;
-4. asks the same of the ledger, at the positions that coverage has folded.
+2. requires that no raw partition has an open transaction. Then everything written before step 1 is decided, rerouted
+   and augmented rows included;
+3. requires that raw has no record at or after the positions of step 1, and that retention removed none there. Offsets
+   removed before they were refined must first be counted as lost;
+4. requires the same of the ledger, at the positions that coverage has folded.
 
-With nothing left in 3, no worker can have written anything since 1, so that one look without a finding is proof.
+If nothing is left in step 3, no worker can have written anything since step 1. So one such check is proof.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ from streams.coverage.client import open_coverage
 from streams.positions import bound_positions, worker_group
 
 _LOOK_INTERVAL_S = 0.3
-# A worker commits several times a second; positions that stand still this long have nobody to move them.
+# A worker commits several times a second; if positions do not move for this long, no worker is moving them.
 _STILL_S = 10.0
 
 
 @dataclass(frozen=True)
 class DrainProgress:
-    """What is left, in offsets by partition: an upper bound on records, for transaction markers take up offsets too.
+    """The work left, in offsets by partition.
 
-    `positions` are the refine workers' own; the ledger is looked at once nothing is left in raw. `rows_lost` is what
-    retention removed from raw before it was refined, in all.
+    Offsets are an upper bound on records, because transaction markers take up offsets too.
+
+    Attributes:
+        raw: offsets left in raw.
+        ledger: offsets left in the ledger; checked once nothing is left in raw.
+        positions: the positions that the refine workers have committed for raw.
+        rows_lost: offsets that retention removed from raw before they were refined, in all.
     """
 
     raw: Mapping[int, int] = field(default_factory=dict)
@@ -49,7 +54,7 @@ class DrainProgress:
 
     @property
     def offsets_left(self) -> int:
-        """Offsets left in raw and ledger together."""
+        """The offsets left in raw and ledger together."""
         return sum(self.raw.values()) + sum(self.ledger.values())
 
 
@@ -64,13 +69,14 @@ def drain(
 ) -> None:
     """Return once all committed records in the raw topic of `family` are refined and folded.
 
-    `on_progress` is told after each look, some three times a second.
+    `on_progress` is called after each check, some three times a second.
 
     Raises:
         UnknownFamilyError: no such family.
-        RowsLostError: it is drained, but retention removed raw records before they were refined; not if `accept_lost`.
-        DrainTimeoutError: something was left after `timeout_s`; says what, and whether workers seem to run.
-        CoverageError: nobody can fold.
+        RowsLostError: the family is drained, but retention removed raw records before they were refined. Not raised if
+            `accept_lost` is True.
+        DrainTimeoutError: work was left after `timeout_s`; the message names the work and the likely cause.
+        CoverageError: the ledger cannot be folded.
     """
     family_named(family)
     ensure_topics(connection, [family])
@@ -84,7 +90,7 @@ def drain(
             if progress.rows_lost and not accept_lost:
                 raise RowsLostError(
                     f"{family} is drained, but retention removed {progress.rows_lost} offsets of raw before they were "
-                    f"refined: see `feedmill audit {family}`; --accept-lost drains all the same"
+                    f"refined: see `feedmill audit {family}`, or accept the loss with --accept-lost"
                 )
             return
         now = time.monotonic()
@@ -111,7 +117,10 @@ def _look(connection: Connection, family: str) -> DrainProgress:
 
 
 def _left(connection: Connection, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
-    """Return the offsets at or after `positions` by partition, of those where a record stands or may yet appear."""
+    """Return how many offsets are left at or after `positions`, by partition.
+
+    Partitions without a record there, and without an open transaction that may add one, are absent.
+    """
     behind = undecided(connection, topic)
     ends = extents(connection, topic)
     starts = {partition: max(positions.get(partition, 0), extent.begin) for partition, extent in ends.items()}
@@ -124,7 +133,7 @@ def _left(connection: Connection, topic: str, positions: Mapping[int, int]) -> d
 
 
 def _removed(connection: Connection, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
-    """Return how many offsets were removed at or after `positions`, by partition; partitions with none are absent."""
+    """Return how many offsets retention removed at or after `positions`; partitions without any are absent."""
     begins = {partition: extent.begin for partition, extent in extents(connection, topic).items()}
     return {
         partition: begin - positions.get(partition, 0)
@@ -136,25 +145,27 @@ def _removed(connection: Connection, topic: str, positions: Mapping[int, int]) -
 def _what_is_left(
     connection: Connection, family: str, progress: DrainProgress, timeout_s: float, still_s: float
 ) -> str:
-    """Return what keeps the family from being drained, and what to do: in this order,
+    """Return the error line: the offsets left, the likely cause, and the next command.
 
-    an open transaction, because nothing after it can be read; no worker; workers that do not move; too little time.
+    The first cause that applies is named: an unfolded ledger, an open transaction (readers cannot pass it), no worker,
+    workers that do not move, too short a timeout.
     """
     stage, left = (RAW, progress.raw) if progress.raw else (LEDGER, progress.ledger)
     listed = ", ".join(f"{count} in partition {partition}" for partition, count in sorted(left.items()))
     line = f"{family} is not drained after {timeout_s:g} s: offsets left in {stage}: {listed}"
     if stage == LEDGER:
-        return f"{line}; see that the coverage service runs and folds (`feedmill doctor`)"
+        return f"{line}; check that the coverage service runs and folds (`feedmill doctor`)"
     opened = open_transactions(connection, topic_name(connection.settings, family, RAW))
     if opened:
-        more = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
-        return f"{line}; readers wait for {opened[0]}{more}: end that producer, or wait until Kafka aborts it"
+        others = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
+        return f"{line}; readers wait for {opened[0]}{others}: end that producer, or wait until Kafka aborts it"
     if still_s >= min(_STILL_S, timeout_s):
         members = member_count(connection, worker_group(connection.settings))
         if members == 0:
             return f"{line}; no worker runs: start `feedmill worker`"
-        who = "the workers" if members is None else f"{members} worker(s) of the group"
+        workers = "workers" if members is None else f"{members} worker(s) of the consumer group"
         return (
-            f"{line}; refining did not move for {still_s:.0f} s though {who} may run: see their logs, `feedmill doctor`"
+            f"{line}; refining did not move for {still_s:.0f} s though {workers} may run: see their logs and "
+            "`feedmill doctor`"
         )
-    return f"{line}; refining moves: give it more with --timeout"
+    return f"{line}; refining moves: give it more time with --timeout"

@@ -1,4 +1,4 @@
-"""Security options of Kafka clients in Faust's form, for the clients that Faust starts by itself."""
+"""Kafka security options in Faust's form. The clients that Faust itself starts need them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from schema.settings import Settings
 
 
 def faust_credentials(settings: Settings) -> Credentials | None:
-    """Return the login and TLS context that `broker.security` makes of `settings`; None for PLAINTEXT.
+    """Return the login and TLS context of `settings` as Faust credentials; None for PLAINTEXT.
 
     Raises:
-        ConfigError: as `broker.security.security_options`.
+        ConfigError: the security settings are incomplete or contradict one another.
     """
     options = security_options(settings)
     context = options.get("ssl_context")

@@ -1,13 +1,13 @@
-"""Faust's aiokafka transport, with the project's own position as the authority on where to read.
+"""Faust's aiokafka transport, reading from Feedmill's own committed positions.
 
-What differs from the stock transport:
-- the consumer is made with the project's connection options and reads committed records only;
-- after an assignment it seeks to the positions that `WorkerPartitions` gives, not to Faust's own commits;
-- Faust's commits go nowhere: acknowledging an event means nothing, only a committed transaction does;
-- every message says which offset it `follows`: no committed record lies between that offset and its own. So whoever
-  takes messages can prove that Faust dropped none in between;
-- a position outside the topic is told, never silently moved;
-- a record that cannot be read is named, and holds up its own partition only.
+It differs from Faust's transport as follows:
+- the consumer has the project's connection options and reads committed records only;
+- after an assignment it seeks to the positions that `WorkerPartitions` returns, not to Faust's own commits;
+- Faust's commits are not sent: only a committed transaction acknowledges a record;
+- every message carries the offset that it `follows`: no committed record lies between that offset and its own. So the
+  receiver can prove that Faust dropped no message in between;
+- a position outside the topic is an error and is never moved silently;
+- an unreadable record is logged with its offset, and only its own partition waits.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from broker.clients import Connection
 
 log = logging.getLogger(__name__)
 
-# Between a group's end and the next poll a worker may be rebuilding its state.
+# A worker may rebuild its state between a group of records and the next poll.
 _MAX_POLL_INTERVAL_MS = 600_000
 _FETCH_WAIT_MS = 100
-# A record that could not be read is tried again after this long: a broker may have been mended.
+# A record that could not be read is tried again after this long, because the broker may have been repaired.
 _READ_AGAIN_S = 30.0
 _READ_ALONE_WITHIN_S = 5.0
 _READ_ALONE_WAIT_S = 0.5
 _READ_ALONE_RECORDS = 200
 _NOTHING_TO_READ_S = 0.1
-# Errors that are about the group, the broker or the rights, not about a record.
+# Errors of the consumer or its access rights, not of a record.
 _NOT_OF_A_RECORD = (ConsumerStoppedError, TopicAuthorizationFailedError)
 
 Positions = Callable[[frozenset[TP], int], Awaitable[Mapping[TP, int]]]
@@ -54,7 +54,7 @@ Reopen = Callable[[TP], Awaitable[int | None]]
 
 
 class PositionedMessage(ConsumerMessage):  # type: ignore[misc]  # untyped base
-    """A message that knows the offset it follows, and its timestamp in whole milliseconds."""
+    """A Faust message with the offset that it follows and its timestamp in whole milliseconds."""
 
     follows: int
     time_ms: int | None
@@ -62,7 +62,13 @@ class PositionedMessage(ConsumerMessage):  # type: ignore[misc]  # untyped base
 
 @dataclass(frozen=True)
 class Held:
-    """A partition that waits: at which offset, why, and until when (`time.monotonic()`)."""
+    """A partition that waits at an unreadable record.
+
+    Attributes:
+        offset: the offset of the record.
+        error: why it cannot be read.
+        again_at: when to try again, in seconds of `time.monotonic()`.
+    """
 
     offset: int
     error: str
@@ -74,7 +80,7 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Changed by this thread only: the offset after the last record given, and the partitions that wait.
+        # Changed by this thread only: the offset after the last returned record, and the partitions that wait.
         self._next: dict[TP, int] = {}
         self.held: dict[TP, Held] = {}
 
@@ -90,7 +96,7 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
             # A position outside the topic is an error to be handled, never a silent jump.
             auto_offset_reset="none",
             isolation_level="read_committed",
-            # At least one record comes whatever its size; small fetches keep memory flat.
+            # Kafka returns at least one record of any size; small fetches keep memory low.
             max_partition_fetch_bytes=settings.record_max_bytes,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             session_timeout_ms=session_ms,
@@ -103,13 +109,13 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
         try:
             self._ensure_consumer().seek(partition, offset)
         except IllegalStateError:
-            # Revoked meanwhile: the next assignment seeks again.
+            # The partition was revoked: the next assignment seeks again.
             return
         self.held.pop(partition, None)
         self._next[partition] = offset
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget where fetching stood: what is assigned next is sought first."""
+        """Forget all offsets, because each assigned partition is sought before it is fetched."""
         self._next.clear()
         self.held.clear()
         await super().on_partitions_revoked(revoked)
@@ -123,50 +129,51 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
     ) -> dict[TP, list[Any]]:
         """Return the next records by partition, each with the offset it `follows`."""
         self._try_held_again()
-        # Before its first seek a partition has no place to be read from.
+        # A partition has no offset to read from before its first seek.
         readable = {tp for tp in active_partitions if tp in self._next and tp not in self.held}
         if not readable:
             self.note_alive()
             await asyncio.sleep(_NOTHING_TO_READ_S)
             return {}
         try:
-            found = await super()._fetch_records(consumer, readable, timeout=timeout, max_records=max_records)
+            fetched = await super()._fetch_records(consumer, readable, timeout=timeout, max_records=max_records)
         except _NOT_OF_A_RECORD:
             raise
         except NoOffsetForPartitionError:
-            # Noted between the assignment and the first seek; nothing was fetched.
+            # Raised between the assignment and the first seek; nothing was fetched.
             return {}
         except OffsetOutOfRangeError as error:
-            # Opened again, it begins where the topic now begins, and what is gone is counted. Nothing was fetched.
+            # Opened again, the partition begins at the topic's beginning and counts the lost offsets. Nothing was
+            # fetched.
             for tp in {TP(each.topic, each.partition) for each in error.args[0]} & set(self._next):
                 self._hold(tp, "retention removed it before it was refined")
                 self.transport.ask_to_reopen(tp)
             return {}
         except Exception as error:
-            log.warning("a fetch failed (%s: %s): its partitions are read one by one", type(error).__name__, error)
+            log.warning("a fetch failed (%s: %s): partitions are read one by one", type(error).__name__, error)
             return await self._read_apart(consumer, readable)
-        for tp, records in found.items():
+        for tp, records in fetched.items():
             self._chain(tp, records)
-        return dict(found)
+        return dict(fetched)
 
     def note_alive(self) -> None:
-        """Have the client know that somebody would fetch if there were anything to fetch from.
+        """Reset the client's poll timeout without fetching.
 
-        It leaves the group when nobody has fetched for `_MAX_POLL_INTERVAL_MS`, and does not join again.
+        Without a fetch for `_MAX_POLL_INTERVAL_MS` the client leaves the consumer group and does not join again.
         """
-        # The client is pinned, and this part has no name.
+        # aiokafka has no public call for this; its version is pinned.
         with self._ensure_consumer()._subscription.fetch_context():
             pass
 
     def _try_held_again(self) -> None:
         for tp, held in list(self.held.items()):
             if time.monotonic() >= held.again_at:
-                # Opened again, for somebody may have moved the position past it; then it is tried again.
+                # `feedmill skip` may have moved the position past the record, so the partition is opened again.
                 self.held[tp] = replace(held, again_at=time.monotonic() + _READ_AGAIN_S)
                 self.transport.ask_to_reopen(tp)
 
     def _chain(self, tp: TP, records: list[Any]) -> None:
-        """Write into each record the offset that it follows: at once, before anybody can seek."""
+        """Write into each record the offset that it follows. Call this before another task can seek."""
         follows = self._next.get(tp)
         for record in records:
             record.follows = record.offset if follows is None else follows
@@ -175,24 +182,24 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
             self._next[tp] = follows
 
     async def _read_apart(self, consumer: aiokafka.AIOKafkaConsumer, tps: set[TP]) -> dict[TP, list[Any]]:
-        """Return what can be read of each partition after a fetch that failed; hold those that are at fault."""
-        found: dict[TP, list[Any]] = {}
+        """Return the readable records of each partition after a failed fetch; hold the partitions at fault."""
+        readable: dict[TP, list[Any]] = {}
         for tp in tps:
             if tp not in self._next:
                 continue
-            # What the failed fetch took out of its buffers is fetched again.
+            # The failed fetch took records out of the client's buffers, so fetch them again.
             await self.seek_here(tp, self._next[tp])
             records, error = await self._read_alone(consumer, tp)
             if records:
-                found[tp] = records
+                readable[tp] = records
             elif error is not None and tp in self._next:
                 self._hold(tp, f"{type(error).__name__}: {error}"[:300])
-        return found
+        return readable
 
     async def _read_alone(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> tuple[list[Any], Exception | None]:
-        """Return the next records of one partition, taken one by one, and what stopped it.
+        """Return the next records of one partition, read one by one, and the error that stopped reading.
 
-        Each is chained as it is taken: between two of them somebody may seek.
+        Each record is chained at once, because another task may seek before the next one.
         """
         records: list[Any] = []
         deadline = time.monotonic() + _READ_ALONE_WITHIN_S
@@ -214,8 +221,8 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
         offset = self._next[tp]
         self.held[tp] = Held(offset, error, time.monotonic() + _READ_AGAIN_S)
         log.error(
-            "%s/%d: the record at offset %d cannot be read (%s); this partition waits, the others go on: "
-            "`feedmill skip` passes over it",
+            "%s/%d: the record at offset %d cannot be read (%s); only this partition waits: `feedmill skip` passes "
+            "over the record",
             tp.topic,
             tp.partition,
             offset,
@@ -224,7 +231,7 @@ class PositionedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
 
 
 class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
-    """A Faust consumer that starts each partition where the project's committed position says."""
+    """A Faust consumer that starts each partition at Feedmill's committed position."""
 
     def _new_consumer_thread(self) -> PositionedThread:
         return PositionedThread(self, loop=self.loop, beacon=self.beacon)
@@ -242,9 +249,9 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
         await self._thread.call_thread(self._thread.seek_here, partition, offset)
 
     async def seek(self, partition: TP, offset: int) -> None:
-        """Seek one partition, of which some records are to come again, or no longer."""
+        """Seek one partition, backwards to read records again or forwards to skip them."""
         await self._seek(partition, offset)
-        # Faust drops what lies below this.
+        # Faust drops records below this offset.
         self._read_offset[partition] = offset or None
 
     def _to_message(self, tp: TP, record: Any) -> PositionedMessage:
@@ -269,11 +276,11 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
 
     @property
     def held(self) -> Mapping[TP, Held]:
-        """The partitions that wait at a record which cannot be read."""
+        """The partitions that wait at an unreadable record."""
         return dict(self._thread.held)
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109  the base class's signature
-        # Without partitions Faust fetches nothing. A worker that waits for others to go must stay in the group.
+        # Without partitions Faust fetches nothing, but a worker without partitions must stay in the consumer group.
         if self.flow_active and not self._get_active_partitions():
             self._thread.note_alive()
         return await super()._wait_next_records(timeout)
@@ -282,14 +289,14 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]  # untyped base
         return True
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Leave stalls to the worker's own watchdog, which knows what progress is."""
+        """Do nothing: the worker's own watchdog detects stalls."""
 
 
 class PositionedTransport(driver.Transport):  # type: ignore[misc]  # untyped base
     """The transport of a refine worker.
 
-    `positions` gives the offset to seek each assigned partition to, from the assignment and the group's generation.
-    `reopen` is told of a partition whose position is no longer in the topic, and gives the offset to seek to.
+    `positions` takes the assignment and the consumer group's generation, and returns the offset to seek each partition
+    to. `reopen` takes a partition whose position is no longer in the topic, and returns the offset to seek to.
     """
 
     Consumer = PositionedConsumer
@@ -301,7 +308,7 @@ class PositionedTransport(driver.Transport):  # type: ignore[misc]  # untyped ba
         self._reopen = reopen
 
     def ask_to_reopen(self, tp: TP) -> None:
-        """Have a partition opened again and sought, by the worker's own loop; callable from any thread."""
+        """Open a partition again and seek it, in the worker's event loop; callable from any thread."""
         asyncio.run_coroutine_threadsafe(self._reopened(tp), self.app.loop)
 
     async def _reopened(self, tp: TP) -> None:

@@ -1,7 +1,7 @@
-"""The refine stage's positions: under which group they are committed, and how they are read.
+"""Positions of the refine stage: the consumer group that they are committed under, and how to read them.
 
-A position committed there, in the transaction that wrote a raw record's outputs, is the authority on what was refined;
-Faust's own group is not. Its metadata holds the id of the raw topic that it belongs to.
+A worker commits its position in the transaction that wrote the outputs of the raw records before it. This position
+decides which records count as refined; offsets of Faust's own group do not. Its metadata holds the raw topic's id.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from schema.settings import Settings
 
 
 def worker_group(settings: Settings) -> str:
-    """Return the group that all refine workers of a namespace are members of, which is also the name of their app."""
+    """Return the consumer group of all refine workers of a namespace. It is also the name of their Faust app."""
     return f"{settings.namespace}-refine"
 
 
 def position_group(settings: Settings, family: str) -> str:
-    """Return the group under which the refine workers of `family` commit their positions in its raw topic."""
+    """Return the consumer group under which the refine workers of `family` commit their raw positions."""
     return f"{settings.namespace}.{family}.positions"
 
 
 def bound_positions(connection: Connection, family: str) -> dict[int, int]:
-    """Return the positions committed for the raw topic of `family` as it is now; a partition without one is absent.
+    """Return the committed position of each raw partition of `family`; partitions without one are absent.
 
-    A position that belongs to a raw topic which was deleted and created again does not count.
+    Positions of a raw topic that was deleted since are left out.
 
     Raises:
         BrokerError: the topic does not exist, or the broker cannot be asked.
@@ -34,4 +34,4 @@ def bound_positions(connection: Connection, family: str) -> dict[int, int]:
     own_id = topic_id(connection, topic)
     committed = group_offsets(connection, position_group(connection.settings, family), topic)
     # Positions of older versions carry no id.
-    return {partition: found.offset for partition, found in committed.items() if found.metadata in ("", own_id)}
+    return {partition: each.offset for partition, each in committed.items() if each.metadata in ("", own_id)}

@@ -1,13 +1,13 @@
-"""Pass over raw records that cannot be read, and account for them.
+"""Skip raw records that cannot be read, and account for them in the ledger.
 
-Takes a connection, a family and a partition; moves the position in one transaction with the ledger entries and a dead
-letter. The partition's transactional id is used, so a worker that owns it is fenced and opens it again.
+Takes a connection, a family and a partition. Moves the position in one transaction with the ledger entries and a dead
+letter. It uses the partition's transactional id, so the worker that owns the partition is fenced and opens it again.
 
-1. Fence whoever owns the partition.
-2. Read the position, and the end of the topic.
-3. Find how far to go: to the end of the batch that cannot be read, or to where the user says.
-4. Send one ledger entry for each offset passed over, a dead letter that names them, and the new position; commit. What
-   retention removed before the position is counted as lost, as a worker would.
+1. Fence the owner of the partition.
+2. Read the position and the end of the topic.
+3. Find the offset to move to: the end of the unreadable batch, or the offset that the user gives.
+4. Send one ledger entry for each skipped offset, a dead letter that names the offsets, and the new position; commit.
+   Offsets that retention removed before the position are counted as lost.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from streams.refine.gone import loss_record, skip_letter, skip_record
 from streams.refine.starting_position import Start, positions_now
 from streams.refine.transactions import PartitionProducer
 
-# What is asked of the log at a time, at most; each becomes a ledger entry.
+# The most offsets that one call may skip; each becomes a ledger entry.
 MOST_OFFSETS = 1_000_000
 _READ_WITHIN_S = 20.0
-# Errors that are about the rights or the position, not about a record.
+# Errors of access rights or of the position, not of a record.
 _NOT_OF_A_RECORD = (NoOffsetForPartitionError, OffsetOutOfRangeError, TopicAuthorizationFailedError)
 
 
 @dataclass(frozen=True)
 class SkipReport:
-    """What was passed over: offsets `begin` to `end` - 1 of a raw partition; none where only the position was moved."""
+    """The skipped offsets of a raw partition, `begin` to `end` - 1; empty if only the position was moved back."""
 
     family: str
     partition: int
@@ -52,17 +52,17 @@ class SkipReport:
 
     @property
     def skipped(self) -> int:
-        """How many offsets were passed over."""
+        """The number of skipped offsets."""
         return max(self.end - self.begin, 0)
 
 
 def skip(connection: Connection, family: Family, partition: int, to: int | None = None) -> SkipReport:
-    """Pass over the record at the position that cannot be read, with its batch; or over all before offset `to`.
+    """Skip the unreadable batch at the position, or all offsets before `to`.
 
-    Where the position lies beyond the end of the topic, it is moved back to `to`, and nothing is passed over.
+    If the position lies beyond the end of the topic, it is moved back to `to`, and nothing is skipped.
 
     Raises:
-        UsageError: there is no such partition; the record can be read, and no `to` was given; `to` is out of range.
+        UsageError: no such partition; the next record can be read and no `to` was given; or `to` is out of range.
         RefineError: the transaction failed.
         BrokerError: the broker cannot be asked.
     """
@@ -74,14 +74,14 @@ def skip(connection: Connection, family: Family, partition: int, to: int | None 
 
 
 async def _skip(connection: Connection, family: Family, raw: TopicPartition, end: int, to: int | None) -> SkipReport:
-    # 1. Nobody else's transaction can move the position from here on.
+    # 1. From here on no other transaction can move the position.
     producer = PartitionProducer(connection, family, raw.partition)
     await producer.start()
     try:
         # 2.
-        found = await asyncio.to_thread(positions_now, connection, family, [raw.partition])
+        positions = await asyncio.to_thread(positions_now, connection, family, [raw.partition])
         begin = await asyncio.to_thread(lambda: extents(connection, raw.topic)[raw.partition].begin)
-        position = max(found[raw.partition], begin)
+        position = max(positions[raw.partition], begin)
         error = None
         # 3.
         if to is None:
@@ -90,16 +90,16 @@ async def _skip(connection: Connection, family: Family, raw: TopicPartition, end
         # 4.
         own_id = await asyncio.to_thread(topic_id, connection, raw.topic)
         offsets = range(position, to)
-        told = []
-        if position > found[raw.partition]:
-            told = [loss_record(family, raw, Start(position, position - found[raw.partition], own_id))]
+        records = []
+        if position > positions[raw.partition]:
+            records = [loss_record(family, raw, Start(position, position - positions[raw.partition], own_id))]
         if offsets:
-            told += [skip_record(family, raw, own_id, offsets), skip_letter(raw, offsets, error or "on request")]
-        await producer.send(told, to, own_id)
+            records += [skip_record(family, raw, own_id, offsets), skip_letter(raw, offsets, error or "on request")]
+        await producer.send(records, to, own_id)
     except KafkaError as failure:
         raise RefineError(
             f"{raw.topic}/{raw.partition}: nothing was passed over ({type(failure).__name__}: {failure}): check the "
-            "broker (feedmill doctor) and try again"
+            "broker (`feedmill doctor`) and try again"
         ) from failure
     finally:
         await producer.stop()
@@ -113,18 +113,19 @@ def _check(raw: TopicPartition, position: int, begin: int, end: int, to: int) ->
             raise UsageError(f"{name}: --to {to} is not in the topic: give an offset from {begin} to {end}")
     elif not position < to <= end:
         raise UsageError(
-            f"{name}: --to {to} passes over nothing: refining stands at {position}, and the topic ends at {end}"
+            f"{name}: --to {to} passes over nothing: the position is {position} and the topic ends at {end}: give an "
+            "offset between them"
         )
     elif to - position > MOST_OFFSETS:
         raise UsageError(f"{name}: --to {to} passes over more than {MOST_OFFSETS:,} offsets: go in smaller steps")
 
 
 async def _end_of_unreadable(connection: Connection, raw: TopicPartition, position: int, end: int) -> tuple[int, str]:
-    """Return (the offset after the batch at `position` that cannot be read, why it cannot).
+    """Return (the offset after the unreadable batch at `position`, the read error).
 
     Raises:
-        UsageError: it can be read, or there is none.
-        KafkaError: it may not be read, or the position is not in the topic.
+        UsageError: the batch can be read, or there is no record.
+        KafkaError: reading the topic is not permitted, or the position is not in the topic.
     """
     consumer = AIOKafkaConsumer(
         **connection.aiokafka_options(),
@@ -140,7 +141,7 @@ async def _end_of_unreadable(connection: Connection, raw: TopicPartition, positi
         record = await asyncio.wait_for(consumer.getone(), _READ_WITHIN_S)
     except TimeoutError:
         raise UsageError(
-            f"{raw.topic}/{raw.partition}: no record stands at offset {position} or after it: nothing to pass over"
+            f"{raw.topic}/{raw.partition}: there is no record at offset {position} or after it: nothing to pass over"
         ) from None
     except _NOT_OF_A_RECORD:
         raise
@@ -155,6 +156,6 @@ async def _end_of_unreadable(connection: Connection, raw: TopicPartition, positi
 
 
 def _batch_end(error: Exception, position: int, end: int) -> int:
-    """Return the offset after the batch whose reading raised `error`; after one offset where no batch is known."""
+    """Return the offset after the batch whose reading raised `error`; `position` + 1 if the batch is not known."""
     batch = unreadable_batch(error)
     return batch.offsets.stop if batch and position < batch.offsets.stop <= end else position + 1

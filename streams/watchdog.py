@@ -1,14 +1,13 @@
-"""The refine worker's watchdog: it ends a worker that cannot go on, and no other.
+"""The refine worker's watchdog: ends a worker that makes no progress.
 
-It looks at the partitions that Faust was assigned, not only at those that are owned. A partition counts as
+The watchdog checks every partition that Faust assigned to the worker. A partition counts as
 
-- alive while something is under way: it is opened, rebuilt, judged or committed. Judging alone may take long, and has a
-  longer limit;
-- orphaned where it is assigned but dead, or nobody's, for longer than the next rebalance should take;
-- stalled where a record waited at its position at two looks, `refine_stall_s` apart, and the position did not move;
-- held where its next record cannot be read: that is told by the transport, and stops no other partition.
+- alive while it is opened, rebuilt, judged or committed. These phases have a longer time limit;
+- orphaned if it is assigned, but dead or without an owner for longer than the next rebalance should take;
+- stalled if a record waited at its position in two checks, `refine_stall_s` apart, and the position did not move;
+- held if its next record cannot be read. The transport reports it, and the other partitions go on.
 
-A look that fails because the broker is away is not a finding: the clocks begin again once it answers.
+If the broker cannot be reached during a check, the stall clocks start again once the broker answers.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ from streams.refine.worker_partitions import WorkerPartitions
 
 log = logging.getLogger(__name__)
 
-# What is under way may take this many times as long as an idle partition may stand still with records waiting.
+# A partition that is at work may take this many times `refine_stall_s`.
 _BUSY_PATIENCE = 10
-# A rebalance takes a session timeout to begin, and time to open partitions.
+# A rebalance starts after a session timeout, and opening partitions takes time.
 _REBALANCE_SESSIONS = 5
-# The group may have to wait for members that were killed, and a new broker for its group topics.
+# The consumer group may wait for members that were killed, and a new broker creates its group topics first.
 _JOIN_SESSIONS = 10
 
 
 @dataclass
 class _Suspect:
-    """A partition seen with records waiting at `position`, for so many seconds of looking."""
+    """A partition that has had records waiting at `position` for `seconds`."""
 
     position: int
     seconds: float = 0.0
 
 
 class Watchdog:
-    """Looks after one worker; `watch` returns with the reason why it must end."""
+    """Watches one refine worker; `watch` returns the error for which the worker must end."""
 
     def __init__(
         self,
@@ -66,18 +65,18 @@ class Watchdog:
         self._outside_s = 0.0
 
     async def watch(self) -> BaseException:
-        """Look again and again; return why the worker must end."""
+        """Check the worker again and again; return the error for which it must end."""
         interval_s = min(1.0, self._patience_s / 4)
         last = time.monotonic()
         while True:
             await asyncio.sleep(interval_s)
-            # A process that was stopped for a while has not been looking: that time does not count.
+            # Time during which this process was suspended does not count.
             passed_s = min(time.monotonic() - last, 2 * interval_s)
             last = time.monotonic()
             try:
                 finding = await self._look(passed_s)
             except BrokerError as error:
-                log.warning("the watchdog cannot ask the broker (%s); it looks again", error)
+                log.warning("the watchdog cannot reach the broker (%s): it tries again", error)
                 self._suspects.clear()
                 continue
             if finding is not None:
@@ -90,7 +89,10 @@ class Watchdog:
         self._outside_s = 0.0 if self._is_member() else self._outside_s + passed_s
         patience_s = max(self._patience_s, _JOIN_SESSIONS * self._connection.settings.session_timeout_s)
         if self._outside_s > patience_s:
-            return RefineError(f"the workers' group could not be joined in {patience_s:.0f} s")
+            return RefineError(
+                f"the worker could not join its consumer group in {patience_s:.0f} s: check the broker "
+                "(`feedmill doctor`)"
+            )
         assigned = frozenset(self._app.consumer.assignment()) if self._is_member() else frozenset()
         return self._orphan(assigned, passed_s) or self._too_busy(assigned) or await self._stalled(assigned, passed_s)
 
@@ -99,7 +101,7 @@ class Watchdog:
         return None if owned is None else owned.refiners.get(tp.partition)
 
     def _orphan(self, assigned: frozenset[TP], passed_s: float) -> BaseException | None:
-        """Return a finding where an assigned partition has had no living owner here for too long."""
+        """Return an error if an assigned partition has had no living owner here for too long."""
         patience_s = max(_REBALANCE_SESSIONS * self._connection.settings.session_timeout_s, self._patience_s)
         orphans = {tp for tp in assigned if (refiner := self._refiner(tp)) is None or refiner.is_dead}
         self._orphaned_s = {tp: self._orphaned_s.get(tp, 0.0) + passed_s for tp in orphans}
@@ -125,14 +127,14 @@ class Watchdog:
         return None
 
     async def _stalled(self, assigned: frozenset[TP], passed_s: float) -> BaseException | None:
-        """Return a finding where records wait and nothing has been done about them for too long."""
+        """Return an error if records have waited for too long while the position did not move."""
         held = self._app.consumer.held
         idle: dict[TP, PartitionRefiner] = {}
         for tp in assigned:
             refiner = self._refiner(tp)
             if refiner is None or tp in held or refiner.is_rebuilding or self._owned[tp.topic].is_rebuilding:
                 continue
-            # What is remembered is rebuilt with the first records that come.
+            # In REBUILDING nothing happens before the first records arrive, so the partition may be idle.
             if refiner.phase not in (Phase.READY, Phase.REBUILDING):
                 continue
             if time.monotonic() - refiner.moved_at > self._patience_s / 4:
@@ -158,20 +160,20 @@ class Watchdog:
         return None
 
     async def _ask(self, topic: str, idle: Sequence[PartitionRefiner]) -> BaseException | None:
-        """Ask the broker about partitions that stand still: suspect those with records, settle the others."""
+        """Ask the broker about idle partitions: suspect those with waiting records, advance the others."""
         positions = {refiner.partition: refiner.position for refiner in idle}
         own_id = await asyncio.to_thread(topic_id, self._connection, topic)
         ends = await asyncio.to_thread(extents, self._connection, topic)
-        # Read up to the very ends that a partition may be advanced to: ends asked for twice may differ.
-        due = await asyncio.to_thread(has_records, self._connection, topic, positions, ends)
+        # `has_records` reads to exactly the ends that a partition may be advanced to: a second query may differ.
+        has_waiting = await asyncio.to_thread(has_records, self._connection, topic, positions, ends)
         for refiner in idle:
             position, end = positions[refiner.partition], ends[refiner.partition].end
             if refiner.topic_id not in (None, own_id):
                 return RefineError(f"{topic} was deleted and created again while this worker ran")
-            if due[refiner.partition]:
+            if has_waiting[refiner.partition]:
                 self._suspects[TP(topic, refiner.partition)] = _Suspect(position)
                 continue
-            # Nothing waits: it need not be asked again for a while.
+            # No record waits, so the next question may wait as well.
             refiner.moved_at = time.monotonic()
             if end > position:
                 await self._owned[topic].advance(refiner.partition, position, end)

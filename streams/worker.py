@@ -1,8 +1,8 @@
 """The refine worker: a Faust app with one agent per family.
 
-Faust brings the group membership, the assignment and the stream. What happens to a group of events, and where reading
-starts, is decided by `WorkerPartitions`. The worker ends with an error rather than hang: when a partition dies, when
-Faust crashes, and when its watchdog finds a fault.
+Faust provides the group membership, the assignment and the stream. `WorkerPartitions` decides where reading starts and
+refines each group of events. The worker does not hang. It ends with an error when a partition dies, when Faust crashes,
+and when its watchdog finds a fault.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from streams.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 _STOP_WITHIN_S = 20.0
-# Fetched records waiting in memory for their turn, per agent: a few groups' worth.
+# Fetched records that may wait in memory, per agent: a few groups.
 _BUFFERED_RECORDS = 128
-# How long Faust waits for partitions to be opened. Where Kafka has forgotten a position, the ledger is read for it.
-# Once Faust has given up, it never lets records flow again.
+# How long Faust waits until partitions are open. It is long because a position that Kafka has forgotten is read from
+# the ledger. After a timeout here, Faust delivers no more records.
 _OPEN_WITHIN_S = 600.0
 
 
 @dataclass
 class WorkerTotals:
-    """What this worker has committed since it started."""
+    """Records and rows that this worker has committed since it started."""
 
     records: int = 0
     rows_in: int = 0
@@ -64,19 +64,19 @@ class WorkerTotals:
 
 @keeping_clients
 def run_worker(connection: Connection, families: Iterable[Family], on_progress: Callable[[WorkerTotals], None]) -> None:
-    """Refine `families` until SIGINT or SIGTERM; call it last in a process of its own.
+    """Refine `families` until SIGINT or SIGTERM. It needs a process of its own.
 
-    Faust's threads and tasks may outlive a failure: the caller ends the process by `os._exit` once it has reported.
+    Faust's threads and tasks may keep running after a failure: report the error, then end the process by `os._exit`.
 
     Raises:
-        ConfigError: augmentation is asked for of what has none.
-        RefineError: a partition died, Faust crashed, or nothing moved while there was lag.
+        ConfigError: `augment` names a family that has no augmentation.
+        RefineError: a partition died, Faust crashed, or no position moved while records were waiting.
     """
     check_augment(connection.settings)
-    # Not asyncio.run: on an error it would wait for tasks of Faust's that do not end.
+    # Not asyncio.run: after an error it would wait for Faust's tasks, which do not end.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    # A producer that is fenced leaves futures behind that nobody asks; what matters of it is told by its partition.
+    # A fenced producer leaves failed futures that nobody awaits. Its partition reports the failure.
     loop.set_exception_handler(
         lambda _, context: log.info("%s", context.get("message"), exc_info=context.get("exception"))
     )
@@ -88,7 +88,7 @@ async def _run(connection: Connection, families: Iterable[Family], on_progress: 
 
 
 class RefineWorker:
-    """A refine worker over some families; `run` returns when told to stop and raises when it cannot go on."""
+    """A refine worker for some families; `run` returns after a stop signal and raises if refining fails."""
 
     def __init__(
         self, connection: Connection, families: Iterable[Family], on_progress: Callable[[WorkerTotals], None]
@@ -116,7 +116,8 @@ class RefineWorker:
         """Refine until SIGINT or SIGTERM.
 
         Raises:
-            RefineError: a partition died, also while stopping; Faust crashed; or nothing moved while there was lag.
+            RefineError: a partition died, also while stopping; Faust crashed; or no position moved while records were
+                waiting.
         """
         families = [owned.family.name for owned in self._owned.values()]
         await asyncio.to_thread(ensure_topics, self._connection, families)
@@ -135,33 +136,33 @@ class RefineWorker:
         watchdog.cancel()
         if self._failure is None:
             await self._close(app)
-        # No orderly end after a failure: an agent that failed must not acknowledge, and what is uncommitted is aborted
-        # by fencing. A commit that fails while stopping is a failure like any other.
+        # Faust is not stopped after a failure, because a failed agent must not acknowledge its events. The next owner
+        # aborts open transactions by fencing. A commit that fails while stopping is a failure, too.
         if self._failure is not None:
             raise RefineError(
-                f"refining stopped ({_told(self._failure)}); nothing uncommitted was acknowledged: check the broker "
-                "(feedmill doctor) and start the worker again"
+                f"refining stopped ({_line_of(self._failure)}); nothing uncommitted was acknowledged: check the broker "
+                "(`feedmill doctor`) and start the worker again"
             ) from self._failure
 
     def _watchdog_ended(self, watchdog: asyncio.Task[BaseException]) -> None:
         if not watchdog.cancelled():
-            # Whatever ends the watchdog leaves the worker without one.
+            # An exception in the watchdog also ends the worker: nothing would watch it any more.
             self._fail(watchdog.exception() or watchdog.result())
 
     async def _close(self, app: faust.App) -> None:
-        """Finish the groups under way, stop their producers, leave the group; never longer than the limit."""
+        """Finish the groups under way, stop the producers and leave the consumer group, each within a time limit."""
         closing = {asyncio.create_task(owned.close()) for owned in self._owned.values()}
         done, pending = await asyncio.wait(closing, timeout=_STOP_WITHIN_S)
         for error in (task.exception() for task in done):
             if error is not None:
                 self._fail(error)
         if pending:
-            self._fail(RefineError(f"what was under way did not end within {_STOP_WITHIN_S:.0f} s"))
-        # Faust swallows cancellation while it stops, so it is waited for and not cancelled.
+            self._fail(RefineError(f"commits under way did not end within {_STOP_WITHIN_S:.0f} s"))
+        # Faust ignores cancellation while it stops, so `app.stop` is not cancelled after the limit.
         await asyncio.wait({asyncio.create_task(app.stop())}, timeout=_STOP_WITHIN_S)
 
     def _app(self) -> faust.App:
-        # Faust makes its folder, though it keeps nothing there, but not the folders above.
+        # Faust creates its own folder, but not the parent folders.
         self._settings.data_dir.mkdir(parents=True, exist_ok=True)
         app = faust.App(
             worker_group(self._settings),
@@ -197,7 +198,7 @@ class RefineWorker:
                     for partition, offset in out_of_turn.items():
                         await app.consumer.seek(TP(topic, partition), offset)
                 except Exception as error:
-                    # An exception that leaves an agent acknowledges its event: the worker ends instead.
+                    # If an exception leaves an agent, Faust acknowledges the event. So the worker ends instead.
                     self._fail(error)
                     await asyncio.Event().wait()
 
@@ -205,8 +206,9 @@ class RefineWorker:
         app.agent(source, name=f"refine-{owned.family.name}", concurrency=1)(refine)
 
     async def _assigned(self, assigned: frozenset[TP], generation: int) -> Mapping[TP, int]:
-        # Faust cancels whoever waits when it has waited long, or the group changes again; a partition that is cancelled
-        # while it is opened is dead. The next assignment waits for this one at the locks of `WorkerPartitions`.
+        # Faust cancels this call after a timeout, and when the consumer group changes again. A partition that is
+        # cancelled while it opens is dead, so the task is shielded. The next assignment waits at the locks of
+        # `WorkerPartitions`.
         opening = asyncio.create_task(self._opened(assigned, generation))
         self._openings.add(opening)
         opening.add_done_callback(self._openings.discard)
@@ -216,15 +218,15 @@ class RefineWorker:
         positions: dict[TP, int] = {}
         for topic, owned in self._owned.items():
             if self._stop.is_set():
-                # What is opened once the worker leaves would fence its next owner.
+                # A partition opened while the worker stops would fence its next owner.
                 break
             mine = frozenset(partition.partition for partition in assigned if partition.topic == topic)
             try:
-                found = await owned.assign(mine, generation)
+                offsets = await owned.assign(mine, generation)
             except Exception as error:
                 self._fail(error)
                 raise
-            positions.update({TP(topic, partition): offset for partition, offset in found.items()})
+            positions.update({TP(topic, partition): offset for partition, offset in offsets.items()})
         return positions
 
     async def _reopen(self, tp: TP) -> int | None:
@@ -243,11 +245,11 @@ class RefineWorker:
 
     def _died(self, refiner: PartitionRefiner) -> None:
         if refiner.is_fenced:
-            # Another worker owns the partition by now, or a rebalance is on its way. Should neither be so, the watchdog
-            # finds a partition that is assigned but dead.
+            # Usually another worker owns the partition, or a rebalance follows. Otherwise the watchdog finds the
+            # partition assigned but dead.
             log.warning("%s: fenced by its next owner", refiner.name)
         elif refiner.error is not None:
-            log.error("%s died: %s", refiner.name, _told(refiner.error))
+            log.error("%s died: %s", refiner.name, _line_of(refiner.error))
             self._fail(refiner.error)
 
     def _fail(self, error: BaseException) -> None:
@@ -256,7 +258,7 @@ class RefineWorker:
         self._stop.set()
 
 
-def _told(error: BaseException) -> str:
+def _line_of(error: BaseException) -> str:
     return str(error) if isinstance(error, RefineError) else f"{type(error).__name__}: {error}"
 
 

@@ -147,7 +147,7 @@ def test_a_timeout_while_refining_moves_says_so(connection: Connection, refiner:
         while committed_positions(connection, refiner.group, refiner.raw) == before:
             pass
 
-    with pytest.raises(DrainTimeoutError, match="refining moves: give it more with --timeout"):
+    with pytest.raises(DrainTimeoutError, match="refining moves: give it more time with --timeout"):
         drain(connection, NAME, timeout_s=1, on_progress=moves)
 
 
