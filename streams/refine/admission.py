@@ -1,10 +1,10 @@
-"""The compiled pass over a group's rows in order of arrival: each is judged by what stands in clean before it.
+"""Compiled verdicts on a group's rows: each row is compared with the clean rows before it.
 
-A row that is refused leaves no trace: the next one like it is judged as if the first had never come. So the verdicts do
-not depend on how a stream is cut into groups, and what was refused can be sent again.
+A refused row does not change the state, so a later equal row is judged as if the refused one had never arrived. So
+verdicts do not depend on how the records are cut into groups, and refused rows can be sent again.
 
-Near duplicates are looked up in a chained hash table: every band of every remembered sketch is a node in the bucket of
-its slots, newest first.
+Near duplicates are looked up in a chained hash table. Each band of each remembered sketch is a node, in the bucket that
+its slots hash to, newest first.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from schema.compiled import compiled
 
 # Verdicts; the refusal of gate g is FIRST_GATE + g.
 ADMITTED, DUPLICATE, NEAR_DUPLICATE, FIRST_GATE = range(4)
-# What a gate has to do with a row: its axis does not count it, counts it outside the gate's bins, or inside.
+# How a gate counts a row: its axis does not count the row, counts it outside the gate's bins, or inside them.
 UNCOUNTED, OUTSIDE, INSIDE = range(3)
-# Texts that are alike but not near fill a bucket; looking at all of them would take time without bound.
+# Similar texts below the threshold can fill a bucket, so a lookup is limited to this many nodes.
 _LONGEST_WALK = 256
-# Slots compared at once; divides their number.
+# Slots compared at once; the number of slots is a multiple of it.
 _STRIDE = 32
 
 
 class Table(NamedTuple):
-    """Sketches that are remembered, R of them at most, S slots each, and the buckets of their B bands.
+    """A hash table of at most R remembered sketches, with S slots and B bands each.
 
     Attributes:
         slots: (R, S) uint8.
-        groups: (R,) uint64.
-        links: (R * B,) uint32; the next node of the bucket of node row * B + band, plus 1; 0 where there is none.
-        heads: (H,) uint32, H a power of two; the newest node of each bucket, plus 1; 0 where there is none.
+        groups: (R,) uint64, the hash of the family's `group` of each row.
+        links: (R * B,) uint32; the next node in the bucket of node row * B + band, plus 1; 0 at the end.
+        heads: (H,) uint32, H a power of two; the newest node of each bucket, plus 1; 0 if the bucket is empty.
     """
 
     slots: NDArray[np.uint8]
@@ -55,17 +55,17 @@ class GateCounts(NamedTuple):
 def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
     ids, taken, sketches, young, held, old, banding, codes, shares, from_rows
 ):
-    """Return the verdict on each of N rows (N,) int8, and how many sketches `young` holds then.
+    """Return the verdict on each of N rows (N,) int8, and how many sketches `young` holds afterwards.
 
     Args:
-        ids: (N,) int64, the number of the row's id among the C different ids of these rows.
-        taken: (C,) bool, whether an id stands in clean; updated.
+        ids: (N,) int64, the index of each row's id among the C different ids of these rows.
+        taken: (C,) bool, whether an id is in clean; updated.
         sketches: `Sketches` of the rows.
-        young, old: `Table`s; `young` holds `held` rows and is updated, with room for N more.
+        young, old: `Table`s; `young` holds `held` rows and has room for N more; updated.
         banding: `Banding`.
         codes: (N, G) int8, of `UNCOUNTED`, `OUTSIDE` and `INSIDE`.
-        shares: `GateCounts`, updated.
-        from_rows: fewer clean rows than this are taken for this many.
+        shares: `GateCounts`; updated.
+        from_rows: fewer clean rows than this count as this many.
     """
     verdicts = np.empty(ids.size, dtype=np.int8)
     keys = np.empty(banding.bands, dtype=np.uint64)
@@ -107,7 +107,7 @@ def link_rows(table, begin, end, banding):  # type: ignore[no-untyped-def] # pra
 
 @compiled
 def _refusing_gate(codes, row, shares, from_rows):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The first gate that does not let the row in, or -1."""
+    """The first gate that refuses the row, or -1."""
     for gate in range(codes.shape[1]):
         if codes[row, gate] != INSIDE:
             continue
@@ -143,7 +143,7 @@ def _link_row(table, row, keys):  # type: ignore[no-untyped-def] # pragma: no co
 
 @compiled
 def _is_near(table, keys, sketches, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Whether a remembered text is as similar as the threshold; for a copy, one of another group."""
+    """Whether a remembered text is at least as similar as the threshold; a copy ignores texts of its own `group`."""
     most_apart = sketches.slots.shape[1] - banding.least
     for band in range(keys.size):
         node = np.int64(table.heads[_bucket(table, keys[band])])
@@ -160,7 +160,7 @@ def _is_near(table, keys, sketches, row, banding):  # type: ignore[no-untyped-de
 
 @compiled
 def _agree(left, at, right, row, most_apart):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Whether two sketches differ in `most_apart` slots or fewer; those of unlike texts are not read to their end."""
+    """Whether two sketches differ in at most `most_apart` slots; stops as soon as they differ in more."""
     apart = 0
     for begin in range(0, left.shape[1], _STRIDE):
         for slot in range(begin, begin + _STRIDE):

@@ -1,10 +1,10 @@
-"""Intake: the bytes of raw records -> one frame of rows, and dead letters for what cannot become rows.
+"""Decode raw records: one frame of rows, and dead letters for the bytes that are no rows.
 
-Arrow micro-batches are read as they are. JSON (one object, or NDJSON) is judged line by line: each line that is an
-object of the family's types becomes a row. The other lines of a record share a dead letter for each reason, which
-counts as many rows as it has lines. A record that cannot be read as lines at all is one dead letter of one row, with
-its original bytes. Numbers that are not finite, or out of their column's range, become null in Arrow micro-batches.
-Nothing here raises for what a producer may have sent.
+Arrow micro-batches are read as they are. JSON (one object, or NDJSON) is read line by line: each line that is an object
+of the family's types becomes a row. The other lines of a record share one dead letter for each reason, which counts one
+row for each line. A record that cannot be split into lines is one dead letter of one row, with its original bytes. In
+Arrow micro-batches, numbers become null if they are not finite or out of their column's range. Invalid bytes from a
+producer never raise an error here.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from streams.refine.sources import SOURCE_COLUMNS, UNKNOWN, RecordSource, with_s
 
 @dataclass(frozen=True)
 class RawRecord:
-    """One record of a raw topic as fetched.
+    """One fetched record of a raw topic.
 
     Attributes:
-        time_ms: its timestamp, milliseconds since the epoch, as claimed.
-        follows: no committed record lies between this offset and the record's own; None where that is not known.
+        time_ms: its timestamp as sent, in milliseconds since the epoch.
+        follows: no committed record lies between this offset and the record's own; None if that is not known.
     """
 
     topic: str
@@ -51,13 +51,13 @@ class RawRecord:
 
 @dataclass(frozen=True)
 class RecordLimits:
-    """What one raw record may hold.
+    """Size limits of one raw record.
 
     Attributes:
-        record_bytes: its bytes as sent.
-        rows: its rows.
-        row_bytes: the bytes of text in one row.
-        decoded_bytes: the memory that its rows take once decoded.
+        record_bytes: bytes of the record as sent.
+        rows: rows of the record.
+        row_bytes: bytes of text in one row.
+        decoded_bytes: bytes of memory that the decoded rows take.
     """
 
     record_bytes: int
@@ -68,14 +68,14 @@ class RecordLimits:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Bytes of one raw record that could not become rows, all for one reason.
+    """Bytes of one raw record that are no rows, all for one reason.
 
     Attributes:
         record: the index of its raw record in the group.
         reason, message: the reason code that its rows count under, and a sentence for people.
         value: the original bytes; lines are joined by newlines.
-        rows: how many rows of the accounts it is.
-        lines: the numbers of its lines in the sender's file, where they are known.
+        rows: how many rejected rows it counts as.
+        lines: the numbers of its lines in the sender's file; None if they are not known.
     """
 
     record: int
@@ -88,13 +88,13 @@ class DeadLetter:
 
 @dataclass
 class Intake:
-    """A group of raw records, read.
+    """A group of raw records after decoding.
 
     Attributes:
-        frame: all rows in order; column `record` (UInt32) is the index of the row's raw record in the group. Where a
-            record says which lines of a file it holds, there are `source_file` and `source_line`, too.
-        dead: what could not be read.
-        runs, chunks: what each record's headers say of its producer run, by record index.
+        frame: all rows in order; column `record` (UInt32) is the index of the row's raw record in the group. If any
+            record names the lines of its file, the frame also has `source_file` and `source_line`.
+        dead: the bytes that are no rows.
+        runs, chunks: producer run and chunk from each record's headers, by record index.
     """
 
     frame: pl.DataFrame
@@ -104,7 +104,7 @@ class Intake:
 
 
 def read_group(records: Sequence[RawRecord], family: Family, limits: RecordLimits) -> Intake:
-    """Read a group of raw records of one family."""
+    """Decode a group of raw records of one family."""
     result = Intake(pl.DataFrame())
     pieces: list[_Piece] = []
     for index, record in enumerate(records):
@@ -128,7 +128,7 @@ def read_group(records: Sequence[RawRecord], family: Family, limits: RecordLimit
 
 @dataclass(frozen=True)
 class _Piece:
-    """The rows of one raw record: an Arrow table where that has the family's own form, else a frame."""
+    """The rows of one raw record: an Arrow table if its schema is the family's own, else a frame."""
 
     record: int
     rows: pa.Table | pl.DataFrame
@@ -137,7 +137,7 @@ class _Piece:
 
 
 def _joined(pieces: Sequence[_Piece], family: Family) -> pl.DataFrame:
-    """Return all rows in order with their `record`; neighbouring Arrow tables are turned into one frame at once."""
+    """Return all rows in order with their `record`; neighbouring Arrow tables become one frame in one step."""
     frames = [pl.DataFrame(schema={**family.wire, "record": pl.UInt32()})]
     for is_arrow, run in groupby(pieces, key=lambda piece: isinstance(piece.rows, pa.Table)):
         neighbours = list(run)
@@ -152,9 +152,9 @@ def _joined(pieces: Sequence[_Piece], family: Family) -> pl.DataFrame:
 
 
 def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Family, limit: int) -> None:
-    """Turn records that hold a row with more than `limit` bytes of text into dead letters, which count all their rows.
+    """Turn each record with a row of more than `limit` bytes of text into a dead letter that counts all its rows.
 
-    A small record can hold a large row, compressed, that no record of ours could carry on.
+    A small compressed record can hold a row that is too large for the records that the refine stage sends.
     """
     each = lengths(family)
     longest = intake.frame.select(length.max() for length in each)
@@ -163,9 +163,9 @@ def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Fam
     widest = intake.frame.group_by("record", maintain_order=True).agg(
         row_bytes(family).max().alias("bytes"), pl.len().alias("rows")
     )
-    for index, found, rows in widest.filter(pl.col("bytes") > limit).iter_rows():
-        message = f"a row holds {found} bytes of text, over {limit}"
-        # Lines that are no rows have letters already; this letter holds them, too, and counts them.
+    for index, size, rows in widest.filter(pl.col("bytes") > limit).iter_rows():
+        message = f"a row holds {size} bytes of text, over {limit}"
+        # Lines that are no rows already have letters; this letter replaces those and counts their rows.
         rows += sum(letter.rows for letter in intake.dead if letter.record == index)
         intake.dead = [letter for letter in intake.dead if letter.record != index]
         intake.dead.append(DeadLetter(index, "row_too_large", message, records[index].value or b"", rows))
@@ -174,7 +174,7 @@ def _refuse_large_rows(intake: Intake, records: Sequence[RawRecord], family: Fam
 
 @lru_cache
 def least_row_bytes(family: Family) -> int:
-    """Return the bytes of memory that any row of a family takes at least, however empty it is."""
+    """Return the bytes of memory that any row of a family takes at least, even an empty one."""
     return row_width(family.wire.values())
 
 
@@ -184,10 +184,10 @@ def _own_form(family: Family) -> pa.Schema:
 
 
 def _read(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: RecordLimits) -> _Piece:
-    """Read one raw record.
+    """Decode one raw record.
 
     Raises:
-        RecordError: nothing of it can be read.
+        RecordError: no part of the record can be read.
     """
     if len(value) > limits.record_bytes:
         raise RecordError("record_too_large", f"{len(value)} bytes, over {limits.record_bytes}: send smaller records")
@@ -229,7 +229,7 @@ def _check_type(headers: ForeignHeaders, family: Family) -> None:
     if name not in FAMILIES:
         raise RecordError("unknown_family", f"no family is named {name!r}")
     if (name, stage) != (family.name, RAW):
-        raise RecordError("wrong_topic", f"a {name}.{stage} record stands on {family.name}.{RAW}")
+        raise RecordError("wrong_topic", f"a {name}.{stage} record is on {family.name}.{RAW}")
     if version != family.version:
         raise RecordError(
             "unknown_schema_version", f"version {version} of {name} is not known here (this is {family.version})"
@@ -237,10 +237,10 @@ def _check_type(headers: ForeignHeaders, family: Family) -> None:
 
 
 def _read_json(index: int, value: bytes, headers: ForeignHeaders, family: Family, limits: RecordLimits) -> _Piece:
-    """Read one JSON object, or NDJSON lines.
+    """Decode one JSON object, or NDJSON lines.
 
     Raises:
-        RecordError: it has no lines (`empty_record`), or is not text (`not_json`), or is JSON of another kind
+        RecordError: the record has no lines (`empty_record`), is not text (`not_json`), or is JSON but not an object
             (`not_an_object`).
     """
     if not value.strip():
@@ -268,21 +268,21 @@ def _too_many(lines: int, family: Family, limits: RecordLimits) -> RecordError |
 
 
 def _letters(index: int, value: bytes, others: Sequence[NoRow], lines: int, source: RecordSource) -> list[DeadLetter]:
-    """Return the dead letters of the lines of one record that are no rows: one for each reason, in order.
+    """Return the dead letters of one record's lines that are no rows: one letter for each reason, in order.
 
-    A letter whose line numbers would not fit into its header is cut in several.
+    A letter is split if its line numbers would not fit into one header.
     """
     by_reason: dict[str, list[NoRow]] = {}
     for other in others:
         by_reason.setdefault(other.reason, []).append(other)
     letters = []
-    for reason, found in by_reason.items():
-        if len(found) == lines:
-            letters.append(DeadLetter(index, reason, found[0].message, value, lines, source.lines))
+    for reason, refused in by_reason.items():
+        if len(refused) == lines:
+            letters.append(DeadLetter(index, reason, refused[0].message, value, lines, source.lines))
             continue
-        most = len(found) if source.lines is None else RANGES_MAX
-        for begin in range(0, len(found), most):
-            part = found[begin : begin + most]
+        most = len(refused) if source.lines is None else RANGES_MAX
+        for begin in range(0, len(refused), most):
+            part = refused[begin : begin + most]
             numbers = None if source.lines is None else [source.lines[other.index] for other in part]
             joined = b"\n".join(other.line for other in part)
             letters.append(DeadLetter(index, reason, part[0].message, joined, len(part), numbers))

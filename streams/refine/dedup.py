@@ -1,8 +1,8 @@
-"""The dedup index of one partition: which example ids stand in clean already.
+"""The dedup index of one partition: the example ids that are already in clean.
 
-An open-addressing hash set of uint64 in flat numpy arrays, probed by compiled code: 13 to 27 bytes an id, for the table
-doubles when it is 0.6 full. A window is kept as two generations: when the younger holds `window` ids the older is
-dropped, so between `window` and twice as many of the latest ids are remembered.
+An open-addressing hash set of uint64 in flat numpy arrays, probed by compiled code. It takes 13 to 27 bytes an id,
+because the table doubles when it is 0.6 full. A window is kept as two generations. When the younger one holds `window`
+ids, the older one is dropped. So the index remembers the latest ids, between `window` and twice as many.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _insert_all(slots, keys):  # type: ignore[no-untyped-def] # pragma: no cover
 
 @compiled
 def _mark_new(young, old, keys, fresh):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Set fresh[i] where keys[i] is in neither table nor earlier in `keys`, and insert those into `young`."""
+    """Set fresh[i] and insert keys[i] into `young` if keys[i] is in neither table and not earlier in `keys`."""
     added = 0
     for i in range(keys.size):
         key = keys[i]
@@ -57,7 +57,7 @@ def _mark_new(young, old, keys, fresh):  # type: ignore[no-untyped-def] # pragma
 
 @compiled
 def _mark_held(young, old, keys, held):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Set held[i] where keys[i] is in one of the tables."""
+    """Set held[i] if keys[i] is in one of the tables."""
     for i in range(keys.size):
         key = keys[i]
         if key != _FREE:
@@ -68,7 +68,7 @@ class DedupIndex:
     """Remembers example ids in arrival order.
 
     Args:
-        window: ids remembered at least; None remembers all.
+        window: the least number of ids to remember; None remembers all.
     """
 
     def __init__(self, window: int | None = None) -> None:
@@ -83,9 +83,9 @@ class DedupIndex:
         return self._young_count + self._old_count + self._has_zero
 
     def admit(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return a mask of `ids`: True for the first appearance of an id not remembered; those are remembered now."""
+        """Remember `ids`; return a mask of them: True for the first appearance of an id that was not remembered."""
         fresh = np.zeros(ids.size, dtype=np.bool_)
-        # A window is turned over between pieces no larger than itself.
+        # Generations change between pieces, so a piece is no larger than the window.
         step = ids.size if self._window is None else self._window
         for start in range(0, ids.size, max(step, 1)):
             piece = slice(start, start + step)
@@ -98,11 +98,11 @@ class DedupIndex:
         return fresh
 
     def holds(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return a mask of `ids`: True for one that is remembered."""
-        held = np.zeros(ids.size, dtype=np.bool_)
-        _mark_held(self._young, self._old, ids, held)
-        held[ids == _FREE] = self._has_zero
-        return held
+        """Return a mask of `ids`: True for each id that is remembered."""
+        mask = np.zeros(ids.size, dtype=np.bool_)
+        _mark_held(self._young, self._old, ids, mask)
+        mask[ids == _FREE] = self._has_zero
+        return mask
 
     def _make_room(self, coming: int) -> None:
         if self._window is not None and self._young_count >= self._window:

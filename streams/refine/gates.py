@@ -1,11 +1,11 @@
-"""Share gates: the quotas whose excess is refused, held per partition and at any time.
+"""Share gates: refuse rows that would raise a bin's share of a partition's clean rows above its quota.
 
-A row inside a gate's bins is let in while inside + 1 <= target * max(total + 1, `from_rows`), where `total` counts the
-clean rows that the gate's axis counts and `inside` those of them in its bins. So from the partition's `from_rows`-th
-clean row on the share is never above its target, whatever comes in which order; a row outside the bins only lowers it.
-The arithmetic is of integers: 0.4 of 50 is 20 and not a little more.
+A row inside a gate's bins is admitted while inside + 1 <= target * max(total + 1, `from_rows`). Here `total` counts the
+clean rows that the gate's axis counts, and `inside` counts those in the gate's bins. So from the partition's
+`from_rows`-th clean row on, the share never exceeds its target, in any order of rows. A row outside the bins only
+lowers the share. The arithmetic uses integers, so 0.4 of 50 is exactly 20.
 
-The counters are a fold of the partition's ledger, and nothing else is kept of them.
+The counters are a fold of the partition's ledger and are stored nowhere else.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from schema.family import Family
 from streams.refine.admission import INSIDE, OUTSIDE, UNCOUNTED, GateCounts
 
-# GateCounts are written as decimals; a finer one would overflow the integers that it is compared by.
+# Targets become fractions with at most this denominator: a finer one would overflow the integer comparison.
 _FINEST_SHARE = 1_000_000
 
 
 class ShareGates:
-    """The share gates of one partition of a family; one without gates has no counters and costs nothing.
+    """The share gates of one partition of a family; a family without gates has no counters.
 
     Args:
-        family: whose `gates` to hold.
-        from_rows: the share holds from this many clean rows on; fewer are treated as this many.
+        family: the family whose `gates` apply.
+        from_rows: the share holds from this many clean rows on; fewer count as this many.
     """
 
     def __init__(self, family: Family, from_rows: int) -> None:
@@ -44,14 +44,14 @@ class ShareGates:
         self._codes = [_code(family, quota.axis, quota.bins) for quota in self.quotas]
 
     def codes(self, rows: pl.DataFrame) -> NDArray[np.int8]:
-        """Return what each gate has to do with each row: (N, G), of `UNCOUNTED`, `OUTSIDE` and `INSIDE`."""
-        found = np.zeros((rows.height, len(self._codes)), dtype=np.int8)
+        """Return how each gate counts each row: (N, G), of `UNCOUNTED`, `OUTSIDE` and `INSIDE`."""
+        codes = np.zeros((rows.height, len(self._codes)), dtype=np.int8)
         for gate, code in enumerate(self._codes):
-            found[:, gate] = rows.select(code).to_series().to_numpy()
-        return found
+            codes[:, gate] = rows.select(code).to_series().to_numpy()
+        return codes
 
     def remember(self, coverage: pl.DataFrame) -> None:
-        """Count clean rows of the past, as the ledger tells of them: (axis, bin, rows)."""
+        """Count earlier clean rows, from the ledger's coverage counts (axis, bin, rows)."""
         for gate, quota in enumerate(self.quotas):
             on_axis = coverage.filter(pl.col("axis") == quota.axis)
             self.shares.total[gate] += on_axis["rows"].sum()

@@ -1,6 +1,6 @@
-"""Ledger entries for raw records that were never judged: removed by retention, or skipped because they are unreadable.
+"""Ledger entries for raw records that were never judged, because retention removed them or nobody can read them.
 
-Takes the partition and the offsets; gives the record to send in the transaction that moves the position past them.
+Takes a partition and offsets; returns the record to send in the transaction that moves the position past them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def loss_record(family: Family, raw: TopicPartition, start: Start) -> OutRecord:
 
 
 def skip_record(family: Family, raw: TopicPartition, topic_id: str, offsets: Sequence[int]) -> OutRecord:
-    """Return the ledger record for raw records at `offsets` that nobody could read: each one row, rejected."""
+    """Return the ledger record for unreadable raw records at `offsets`: each counts as one rejected row."""
     entries = [
         {
             "source_offset": offset,
@@ -47,7 +47,7 @@ def skip_record(family: Family, raw: TopicPartition, topic_id: str, offsets: Seq
 
 
 def skip_letter(raw: TopicPartition, offsets: Sequence[int], message: str) -> OutRecord:
-    """Return the dead letter, without a value, for raw records at `offsets` that were passed over."""
+    """Return the dead letter, without a value, for skipped raw records at `offsets`."""
     refusal = Refusal(raw.topic, raw.partition, offsets[0], ledger.SKIPPED, message, rows=len(offsets))
     return OutRecord(REJECTED, raw.partition, b"", letter_headers(refusal, ()))
 

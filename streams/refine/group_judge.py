@@ -1,7 +1,7 @@
 """Judge one group of raw records: bytes in, the records of one transaction out.
 
-Pure apart from the partition's `State`, which remembers what goes to clean. Where judging a group fails unexpectedly,
-`faults_of` finds the records at fault, and `judge_group` answers for each of them with a dead letter.
+Pure except for the partition's `State`, which remembers the clean rows. If judging a group fails unexpectedly,
+`faults_of` finds the records at fault, and `judge_group` turns each of them into a dead letter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streams.refine.ledger_entries import entries
 from streams.refine.outbound import Group, OutRecord, outbound
 from streams.refine.state import State
 
-# The reason of a record that made judging or sending fail: the fault is in Feedmill, and the record waits in rejected.
+# The reason of a record whose judging or sending failed. The fault is in Feedmill; the record is kept in rejected.
 UNPROCESSABLE = "unprocessable"
 # Room for the Arrow framing and envelope columns around a row's text within `record_max_bytes`.
 _ROW_SHARE = 0.9
@@ -29,7 +29,7 @@ _ROW_SHARE = 0.9
 
 @dataclass(frozen=True)
 class GroupProgress:
-    """What one committed group came to."""
+    """Records and rows of one committed group."""
 
     records: int = 0
     rows_in: int = 0
@@ -40,7 +40,7 @@ class GroupProgress:
 
 @dataclass(frozen=True)
 class RecordFault:
-    """Why a record could not be judged or sent; `is_bare` where even its own bytes could not be sent on."""
+    """Why a record could not be judged or sent; `is_bare` if even its own bytes could not be sent."""
 
     message: str
     is_bare: bool = False
@@ -48,14 +48,14 @@ class RecordFault:
 
 @dataclass(frozen=True)
 class JudgedGroup:
-    """A judged group.
+    """A judged group of raw records, ready to commit.
 
     Attributes:
         records: the raw records of the group, in offset order.
-        state: the state that it was judged with, and that now remembers its clean rows.
+        state: the state that the group was judged with; it now remembers the group's clean rows.
         outgoing: the records to send.
         position: the raw offset after the group.
-        progress: what it comes to once it is committed.
+        progress: the counts to report once the group is committed.
     """
 
     records: Sequence[RawRecord]
@@ -67,7 +67,7 @@ class JudgedGroup:
 
 @dataclass(frozen=True)
 class Judge:
-    """What judging needs to know, beside the records and the state, about a partition of raw."""
+    """Judges groups of one raw partition: the family, the settings, and the partition's number and topic."""
 
     family: Family
     settings: Settings
@@ -77,7 +77,7 @@ class Judge:
 
     @property
     def limits(self) -> RecordLimits:
-        """What one raw record may hold."""
+        """Size limits of one raw record."""
         return RecordLimits(
             record_bytes=self.settings.record_max_bytes,
             rows=self.settings.raw_record_max_rows,
@@ -88,14 +88,15 @@ class Judge:
     def judge_group(
         self, records: Sequence[RawRecord], state: State, faults: Mapping[int, RecordFault] | None = None
     ) -> JudgedGroup:
-        """Return the records of the transaction that answers for `records`, one group of this partition.
+        """Return the judged `records`, one group of this partition, with the records of its transaction.
 
-        `faults` are those found before, by offset: such a record becomes a dead letter unread.
+        `faults` are known faults by offset: such a record becomes a dead letter and is not decoded.
 
-        Raises anything, where a record meets a fault in Feedmill: `state` must not be used again then.
+        Raises:
+            Exception: any type, if a record meets a fault in Feedmill. `state` must not be used again then.
         """
         faults = faults or {}
-        # The headers of a bare record may be what cannot be sent.
+        # The headers of a bare record may also be the part that cannot be sent.
         records = [
             replace(record, value=None, headers=(), key=None)
             if (fault := faults.get(record.offset)) is not None and fault.is_bare
@@ -105,36 +106,36 @@ class Judge:
         intake = _read(records, self.family, self.limits, faults)
         verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state)
         copies = self.settings.augment.get(self.family.name, 0.0)
-        made = augmented(verdicts.clean, self.family, copies, self.partitions, self.limits.row_bytes)
-        made_of = np.bincount(made["record"].to_numpy(), minlength=len(records))
-        entry = entries(records, intake, verdicts, made_of, self.family).with_columns(
+        copies_made = augmented(verdicts.clean, self.family, copies, self.partitions, self.limits.row_bytes)
+        copies_per_record = np.bincount(copies_made["record"].to_numpy(), minlength=len(records))
+        entry = entries(records, intake, verdicts, copies_per_record, self.family).with_columns(
             source_topic_id=pl.lit(self.topic_id)
         )
         sums = entry.select(pl.sum("rows_in", "rows_clean", "rows_rejected", "rows_rerouted")).row(0)
-        outgoing = list(outbound(Group(self.family, records, intake), verdicts, entry, made, self.settings))
+        outgoing = list(outbound(Group(self.family, records, intake), verdicts, entry, copies_made, self.settings))
         return JudgedGroup(records, state, outgoing, records[-1].offset + 1, GroupProgress(len(records), *sums))
 
     def faults_of(self, records: Sequence[RawRecord]) -> dict[int, RecordFault]:
-        """Return, by offset, the records that cannot be judged even alone and by a partition that remembers nothing."""
-        found = {}
+        """Return the faults, by offset, of records that fail even when judged alone with an empty state."""
+        faults = {}
         for record in records:
             try:
                 self.judge_group([record], State.empty(self.family, self.settings))
             except Exception as error:
-                found[record.offset] = fault_of(error)
-        return found
+                faults[record.offset] = fault_of(error)
+        return faults
 
 
 def fault_of(error: BaseException, *, is_bare: bool = False) -> RecordFault:
-    """Return the fault that an error shows."""
+    """Return the record fault for an error."""
     return RecordFault(f"{type(error).__name__}: {error}"[:400], is_bare)
 
 
 def _read(
     records: Sequence[RawRecord], family: Family, limits: RecordLimits, faults: Mapping[int, RecordFault]
 ) -> Intake:
-    """Read a group, but of a record with a fault nothing."""
-    # A record without a value is a dead letter of which nothing is read; its reason and bytes are put right below.
+    """Decode a group, except for the records with a fault."""
+    # A record without a value decodes to a dead letter; its letter gets reason and bytes below.
     unread = [replace(record, value=None, headers=()) if record.offset in faults else record for record in records]
     intake = read_group(unread, family, limits)
     intake.dead = [

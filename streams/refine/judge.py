@@ -1,7 +1,7 @@
-"""The chain: rows -> verdicts. Pure over frames, but for what is remembered of the partition's clean rows.
+"""Sort rows into clean, rejected and rerouted. Pure over frames, except for the partition's state.
 
-The order is the contract's: route, validate, refuse duplicates, then near duplicates, then what a share gate does not
-let in (so that a duplicate uses up no quota); augmentation comes last, of what went to clean (`augmenting`).
+The contract fixes the order: route, validate, refuse duplicates, then near duplicates, then rows that a share gate
+refuses. So a duplicate uses up no quota. Augmentation of the clean rows comes last (`augmenting`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from streams.refine.state import State
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What became of the rows of one group; each row stands in exactly one frame, in order of arrival.
+    """The rows of one group by verdict; each row is in exactly one frame, in order of arrival.
 
-    All three have the wire columns and `record`. `clean` also has the family's derived columns, for accounting;
+    All three frames have the wire columns and `record`. `clean` also has the family's derived columns, for accounting;
     `rejected` also has `reasons` (List(String), rule names); `rerouted` also has `partition` (Int32). The last two have
-    `source_file` and `source_line` where the frame that was judged has them.
+    `source_file` and `source_line` if the judged frame has them.
     """
 
     clean: pl.DataFrame
@@ -33,12 +33,12 @@ class Verdicts:
 def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, state: State) -> Verdicts:
     """Return the verdicts on `frame` (wire columns and `record`), as the owner of raw partition `partition`.
 
-    `state` remembers what went to clean.
+    `state` remembers the rows that go to clean.
     """
     wire = [*family.wire, "record"]
     origins = None
     if names := sourced(frame):
-        # The rules know no such columns: rows are judged by number, and get them back at the end.
+        # The rules do not know the source columns, so rows carry a number and get these columns back at the end.
         origins = frame.select("record", *names)
         frame = frame.drop(names).with_columns(record=pl.int_range(frame.height, dtype=pl.UInt32, eager=True))
     frame = identify(frame, family).with_columns(partition_of(family, partitions))
@@ -69,20 +69,20 @@ def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, 
 
 
 def _numbered(frame: pl.DataFrame, origins: pl.DataFrame) -> pl.DataFrame:
-    """Return rows whose `record` is their number in `origins` with the record and source columns of `origins`."""
+    """Return `frame` with the record and source columns of `origins`; its `record` is a row number in `origins`."""
     return frame.with_columns(origins[frame["record"]])
 
 
 def _reasons_of(verdicts: pl.Series, state: State) -> pl.Series:
-    """Return, for rows that were refused by what stands in clean, a list of the one reason each."""
+    """Return the reason of each refused row, as a list of one."""
     codes = list(range(1, 1 + len(state.reasons)))
     return verdicts.replace_strict(codes, list(state.reasons), return_dtype=pl.String).reshape((-1, 1)).arr.to_list()
 
 
 def _with_reasons(details: pl.DataFrame, columns: list[str], decisive: Sequence[str]) -> pl.DataFrame:
-    """Return failed rows with `reasons`: the names of the rules that dataframely found broken.
+    """Return failed rows with `reasons`: the names of the rules that the row breaks.
 
-    Where one of them is `decisive`, only such are told.
+    If a row breaks a `decisive` rule, `reasons` names only its decisive rules.
     """
     verdicts = [name for name, dtype in details.schema.items() if isinstance(dtype, pl.Enum) and name not in columns]
     every = _broken(verdicts)

@@ -1,8 +1,8 @@
-"""Accounting: verdicts -> ledger entries, exactly one per raw record.
+"""Turn verdicts into ledger entries, exactly one per raw record.
 
-Counting is a histogram per axis over (record, bin) on flat arrays; what leaves here is the sparse list of the bins
-that were hit. For each entry rows_in = rows_clean + rows_rejected + rows_rerouted. A dead letter counts for as many
-rows in, and as many rejected, as it has lines (`DeadLetter.rows`).
+Rows are counted by a histogram per axis over (record, bin) on flat arrays; an entry lists only the bins with rows. In
+each entry rows_in = rows_clean + rows_rejected + rows_rerouted. A dead letter counts `DeadLetter.rows` rows in, and as
+many rejected.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def entries(
     return pl.DataFrame(
         {
             "source_partition": [record.partition for record in records],
-            # The owner of the partition, which knows the topic's id, fills it in.
+            # The partition's owner knows the topic's id and fills it in.
             "source_topic_id": None,
             "source_offset": [record.offset for record in records],
             "source_time": pl.Series([ledger.sound_time_ms(record.time_ms) for record in records], dtype=pl.Int64).cast(
@@ -92,7 +92,7 @@ def _reasons(intake: Intake, verdicts: Verdicts, count: int) -> pl.Series:
 
 @lru_cache
 def _labels(family: Family) -> tuple[pa.Array, pa.Array, dict[str, int]]:
-    """(axis name, bin name) of every countable bin as two flat arrays, and where each axis begins in them."""
+    """(axis name, bin name) of every countable bin as two flat arrays, and the index at which each axis begins."""
     axes: list[str] = []
     bins: list[str] = []
     starts: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""The near-duplicate index of one partition: the sketches of the clean rows' texts, found by bands.
+"""The near-duplicate index of one partition: sketches of the clean rows' texts, looked up by bands.
 
-What a pair of texts of Jaccard similarity J comes to (neither made from the other): they meet in one partition of P
-with probability J + (1 - J) / P, for the route is the smallest shingle (`schema.routing`); share a band there with
-probability 1 - (1 - J ** width) ** bands; and then agree in enough slots, or not. With 4 partitions and the threshold
-0.8, so 16 bands of 8 slots and 103 of 128 slots to agree in:
+A pair of texts of Jaccard similarity J, neither made from the other, is refused as follows. The two meet in one of P
+partitions with probability J + (1 - J) / P, because the route is the smallest shingle (`schema.routing`). There they
+share a band with probability 1 - (1 - J ** width) ** bands. The second text is refused if they also agree in enough
+slots. With 4 partitions and the threshold 0.8, there are 16 bands of 8 slots, and 103 of 128 slots must agree:
 
     J       meet    share a band    and agree enough    refused in all
     0.70    0.775      0.613             0.006              0.004
@@ -14,9 +14,9 @@ probability 1 - (1 - J ** width) ** bands; and then agree in enough slots, or no
     0.95    0.962      1.000             1.000              0.962
     1.00    1.000      1.000             1.000              1.000
 
-Of the rows in one bucket only the latest 256 are looked at, so among very many texts that are alike and not near an old
-one may be missed. At this threshold the index takes 264 bytes for each row that it has room for, and its room doubles
-when it is full. A row of 740 bytes of text costs some 12 us, most of them for its shingles and its sketch.
+A lookup reads only the latest 256 rows of a bucket. So an old near duplicate may be missed among very many similar
+texts below the threshold. At this threshold the index takes 264 bytes for each row that it has room for, and its room
+doubles when it is full. A row of 740 bytes of text takes some 12 us, mostly for its shingles and its sketch.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _START_ROWS = 1024
 class NearIndex:
     """Remembers sketches in order of arrival.
 
-    A window is kept as two generations: when the younger holds `window` sketches the older is dropped.
+    A window is kept as two generations: when the younger one holds `window` sketches, the older one is dropped.
 
     Args:
-        family: whose texts to sketch; without a `text` nothing is near anything.
+        family: the family whose texts to sketch; a family without `text` has no near duplicates.
         threshold: the Jaccard similarity from which two texts are near duplicates; 1 turns the index off.
-        window: sketches remembered at least; None remembers all.
+        window: the least number of sketches to remember; None remembers all.
     """
 
     def __init__(self, family: Family, threshold: float, window: int | None = None) -> None:
@@ -54,11 +54,11 @@ class NearIndex:
         return self.held + self._old_held
 
     def sketches(self, rows: pl.DataFrame) -> Sketches:
-        """Return the sketches of rows; where the index is off, such as are near no other."""
+        """Return the sketches of rows; if the index is off, sketches that are near no other."""
         return sketches(rows, self._family) if self.is_on else no_sketches(rows.height)
 
     def make_room(self, coming: int) -> None:
-        """Make room in `young` for `coming` more; where it is full, it takes the place of `old`."""
+        """Make room in `young` for `coming` more sketches. If `young` holds a whole window, it becomes `old` first."""
         if not self.is_on:
             return
         if self._window is not None and self.held >= self._window:
@@ -72,13 +72,13 @@ class NearIndex:
             self.young = grown
 
     def remember(self, rows: pl.DataFrame) -> None:
-        """Take in rows that stand in clean already, whatever they are near to."""
+        """Remember rows that are already in clean, even if they are near duplicates."""
         if not self.is_on:
             return
         step = max(rows.height if self._window is None else self._window, 1)
-        found = self.sketches(rows)
+        all_sketches = self.sketches(rows)
         for start in range(0, rows.height, step):
-            piece = found.piece(slice(start, start + step))
+            piece = all_sketches.piece(slice(start, start + step))
             kept = np.flatnonzero(piece.worded)
             self.make_room(kept.size)
             end = self.held + kept.size

@@ -1,6 +1,6 @@
-"""Numbers that no later stage can use become null on their way in: NaN, infinities, and what overflows a float column.
+"""Replace floats that are not finite by null: NaN, infinities, and values that overflow a float column.
 
-JSON has no way to write them, sums and bins of them mean nothing, and a rule that finds a null says so by its name.
+JSON cannot hold such numbers, and sums and bins of them mean nothing. A null is rejected by a rule with a clear name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from schema.family import Family, instance
 
 
 def finite(frame: pl.DataFrame, family: Family) -> pl.DataFrame:
-    """Return `frame`, of a family's columns and others, with every float that is not finite replaced by null."""
+    """Return `frame` with every float of the family's columns that is not finite replaced by null."""
     names = _float_columns(family)
     if not frame.height or not names:
         return frame
@@ -43,7 +43,7 @@ def _is_finite(values: pl.Series) -> bool:
 
 
 def _nulled(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return `value` with null in place of what is not finite, at any depth."""
+    """Return `value` with null in place of floats that are not finite, at any depth."""
     if not _holds_floats(dtype):
         return value
     if isinstance(dtype, pl.List):

@@ -1,8 +1,8 @@
-"""Outbound: verdicts -> the records of one transaction.
+"""Turn verdicts into the records of one transaction.
 
-Whole raw records are packed together into one clean record while they fit, so a full micro-batch goes out as one and
-a thousand one-row JSON records do not become a thousand one-row clean records. `feedmill-source` names where the rows
-came from: `topic/partition/offset`, or `topic/partition/first-last`.
+Rows of whole raw records share one clean record while they fit. So a thousand one-row JSON records do not become a
+thousand one-row clean records. `feedmill-source` names the raw records of the rows: `topic/partition/offset`, or
+`topic/partition/first-last`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from streams.refine.sources import SOURCE_COLUMNS, sourced
 
 @dataclass(frozen=True)
 class OutRecord:
-    """A record to send: stage of the family's topic, partition, bytes, headers, and a key if it has one."""
+    """A record to send: the stage that names its topic, partition, bytes, headers, and an optional key."""
 
     stage: str
     partition: int
@@ -38,7 +38,7 @@ class OutRecord:
 
 @dataclass(frozen=True)
 class Group:
-    """A group of raw records of one partition, with what was read of them."""
+    """A group of raw records of one partition, and the rows and dead letters that were decoded from it."""
 
     family: Family
     records: Sequence[RawRecord]
@@ -55,8 +55,7 @@ class Group:
             version=version,
             run=self.intake.runs[first] or "foreign",
             chunk=self.intake.chunks[first] or 0,
-            # Unique under run and chunk, for a raw offset is spent once in its partition, and `part` says which of
-            # the records that it leads to this is.
+            # Unique under run and chunk: a raw offset is refined once, and `part` differs between its output records.
             part=f"{begin.partition}.{begin.offset}.{part}",
             rows=rows,
             source=f"{begin.topic}/{begin.partition}/{span}",
@@ -68,8 +67,8 @@ def outbound(
 ) -> Iterator[OutRecord]:
     """Yield every record of the group's transaction.
 
-    `augmented` holds the rows that augmentation adds (wire columns, `record` and `partition`); like the rerouted they
-    go to their own partitions of raw.
+    `augmented` holds the rows that augmentation adds (wire columns, `record` and `partition`). They go to their own
+    partitions of raw, as the rerouted rows do.
     """
     home = group.records[0].partition
     wire = list(group.family.wire)
@@ -88,10 +87,10 @@ def outbound(
         yield from _encoded(group, REJECTED, REJECTED, home, span, to_table(rejected.drop("record")), settings)
     for letter in group.intake.dead:
         yield _dead_letter(letter, group.records[letter.record])
-    for what, added in (("rerouted", verdicts.rerouted), ("augmented", augmented)):
+    for kind, added in (("rerouted", verdicts.rerouted), ("augmented", augmented)):
         for (partition,), piece in added.partition_by("partition", as_dict=True, maintain_order=True).items():
             table = to_table(piece.select(*wire, *sourced(piece)))
-            yield from _encoded(group, what, RAW, int(partition), _span(piece), table, settings)
+            yield from _encoded(group, kind, RAW, int(partition), _span(piece), table, settings)
     yield from _encoded(group, LEDGER, LEDGER, home, (0, len(group.records) - 1), to_table(entries), settings)
 
 
@@ -114,17 +113,17 @@ def _packed(record: NDArray[np.uint32], max_rows: int) -> Iterator[tuple[int, in
 
 
 def _encoded(
-    group: Group, what: str, stage: str, partition: int, span: tuple[int, int], table: pa.Table, settings: Settings
+    group: Group, kind: str, stage: str, partition: int, span: tuple[int, int], table: pa.Table, settings: Settings
 ) -> Iterator[OutRecord]:
     parts = encode_parts(table, settings.rows_per_record, settings.record_max_bytes)
     for part, (rows, value) in enumerate(parts):
-        # One transaction may send rows of one raw record to several partitions of raw, and for two reasons.
-        envelope = group.envelope(stage, *span, rows=rows, part=f"{what}.{partition}.{part}")
+        # One transaction may send rows of one raw record to several raw partitions, both rerouted and augmented ones.
+        envelope = group.envelope(stage, *span, rows=rows, part=f"{kind}.{partition}.{part}")
         yield OutRecord(stage, partition, value, envelope.headers())
 
 
 def _dead_letter(letter: DeadLetter, record: RawRecord) -> OutRecord:
-    """Return the original bytes, under the record's key, with headers that say where they stood and why."""
+    """Return the original bytes under the record's key, with headers that give their source and the reason."""
     refusal = Refusal(
         topic=record.topic,
         partition=record.partition,

@@ -1,18 +1,18 @@
-"""One raw partition and its owner: the refine protocol as one state machine.
+"""The owner of one raw partition: the refine protocol as a state machine.
 
-    1. OPENING     Start a transactional producer under the partition's own id: it fences whoever owned the partition.
-    2.             Read the position (`starting_position`); the caller seeks there. Count what retention removed.
-    3. REBUILDING  Read back what is remembered of clean (`rebuild`); not where it is still known to be right.
+    1. OPENING     Start a transactional producer under the partition's own id: it fences the earlier owner.
+    2.             Read the position (`starting_position`); the caller seeks there. Count offsets lost to retention.
+    3. REBUILDING  Read the state back from clean (`rebuild`), unless the state in memory is still known to be right.
     4. JUDGING     Take records in turn: skip those below the position, stop at a gap. Judge them in a thread.
     5. COMMITTING  In one transaction send clean, rejected, ledger, rerouted and augmented records and the new position.
-                   The next group may be judged meanwhile; it is committed only once this commit holds.
-    6. READY       Nothing is under way.
-       DEAD        The end, from any phase: closed, or failed. Nothing is judged or committed any more, ever. Whoever
-                   gets the partition next is a new `PartitionRefiner`, which begins at 1.
+                   The next group may be judged meanwhile; it is committed only after this commit succeeds.
+    6. READY       No group is under way.
+       DEAD        Closed or failed, from any phase. A dead partition judges and commits nothing. The next owner is
+                   another `PartitionRefiner`, which begins at step 1.
 
-What is remembered may only be used again after a commit. So where a group cannot be judged or sent, and single records
-may be at fault, the partition is opened again (1 to 3), each record is tried alone, and one at fault becomes a dead
-letter. Any other failure means DEAD.
+Judging changes the state, so the state may only be used again after a commit. If a group cannot be judged or sent and
+single records may be at fault, the partition is opened again (steps 1 to 3). Then each record is tried alone, and a
+record at fault becomes a dead letter. Any other failure means DEAD.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Phase(Enum):
-    """Where a partition stands in the protocol."""
+    """The phases of the refine protocol of one partition."""
 
     OPENING = "opening"
     REBUILDING = "rebuilding"
@@ -70,12 +70,12 @@ class PartitionRefiner:
     """The owner of one raw partition, from assignment until it is closed or dies.
 
     Attributes:
-        phase: where it stands.
+        phase: the current phase.
         position: the offset after the last committed group.
         taken: the offset after the last group that was taken to be judged.
-        error: what it died of; None where it was closed, or lives.
-        moved_at: when it last got anything done, in seconds of `time.monotonic()`.
-        is_rebuilding: whether it reads back by itself what is remembered, after a fault; nobody else should then.
+        error: the failure that made it dead; None if it was closed or is alive.
+        moved_at: when it last made progress, in seconds of `time.monotonic()`.
+        is_rebuilding: whether it is rebuilding its own state after a fault; no other code should rebuild it then.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class PartitionRefiner:
         self._judge: Judge | None = None
         self._producer: PartitionProducer | None = None
         self._commit: asyncio.Task[None] | None = None
-        # Whether the commit under way tries records alone: then it is the one that uses the state.
+        # Whether the commit under way tries records one by one. Then only that commit may use the state.
         self._tries_each = False
 
     @property
@@ -114,21 +114,21 @@ class PartitionRefiner:
 
     @property
     def topic_id(self) -> str | None:
-        """Kafka's id of the raw topic that it refines; None before it is open."""
+        """Kafka's id of the raw topic; None before the partition is open."""
         return None if self._judge is None else self._judge.topic_id
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is closed or failed."""
+        """Whether the partition is closed or failed."""
         return self.phase is Phase.DEAD
 
     @property
     def is_fenced(self) -> bool:
-        """Whether it died because another owner opened the partition."""
+        """Whether the partition died because another owner opened it."""
         return isinstance(self.error, ProducerFenced)
 
     async def fence(self) -> None:
-        """Stop being anybody's: fence every earlier owner, this one included (step 1).
+        """Fence every earlier owner, this one included (step 1).
 
         Raises:
             KafkaError: the producer cannot be started; the partition is dead.
@@ -141,10 +141,10 @@ class PartitionRefiner:
     async def resume(self, start: Start) -> None:
         """Begin at `start`, which was read after `fence` (steps 2 and 3).
 
-        What is remembered is kept where nobody has refined in between.
+        The state is kept if no other owner has refined in between.
 
         Raises:
-            KafkaError: lost offsets could not be told to the ledger; the partition is dead.
+            KafkaError: lost offsets could not be written to the ledger; the partition is dead.
         """
         async with self._deadly():
             is_own = self._judge is not None and self._judge.topic_id == start.topic_id
@@ -155,7 +155,7 @@ class PartitionRefiner:
             self.position = self.taken = start.position
             if start.lost:
                 log.error(
-                    "%s: retention removed %d offsets below %d before they were refined: they are lost, and counted",
+                    "%s: retention removed %d offsets below %d before they were refined: the ledger counts them",
                     self.name,
                     start.lost,
                     start.position,
@@ -165,7 +165,7 @@ class PartitionRefiner:
             self.moved_at = time.monotonic()
 
     def remember(self, state: State) -> None:
-        """Take what was read back from the topics as the state (step 3)."""
+        """Use `state`, which was rebuilt from the topics (step 3)."""
         self._state = state
         self._enter(Phase.READY)
         self.moved_at = time.monotonic()
@@ -173,7 +173,7 @@ class PartitionRefiner:
     async def refine(self, records: Sequence[RawRecord]) -> bool:
         """Judge records of this partition, and begin to commit them once the group before is committed (steps 4, 5).
 
-        Returns whether all were in turn; where they were not, one is missing, and the caller seeks to `taken`.
+        Returns whether all records were in turn. If not, one is missing, and the caller seeks to `taken`.
         """
         if self.is_dead:
             return True
@@ -185,9 +185,9 @@ class PartitionRefiner:
         return self.is_dead or not records or records[-1].offset < self.taken
 
     async def advance(self, to: int) -> None:
-        """Move the position to `to` where no record lies in between: what stands there are markers of transactions.
+        """Move the position to `to`, past transaction markers; no record may lie in between.
 
-        So the removal of old segments by retention is not taken for a loss of records.
+        So when retention removes old segments, the markers do not count as lost records.
         """
         if self.phase not in (Phase.READY, Phase.REBUILDING) or self.taken != self.position:
             return
@@ -198,12 +198,12 @@ class PartitionRefiner:
                 self.position = self.taken = to
 
     async def settle(self) -> None:
-        """Return once no commit is under way. It may have failed: then the partition is dead."""
+        """Return once no commit is under way. If the commit failed, the partition is dead."""
         while self._commit is not None and not self._commit.done():
             await asyncio.wait({self._commit})
 
     async def close(self) -> None:
-        """Finish the commit under way, stop the producer and forget everything (step 6); `error` tells a failure."""
+        """Finish the commit under way, stop the producer and drop the state (step 6); a failed commit sets `error`."""
         await self.settle()
         self.phase = Phase.DEAD
         self._state = None
@@ -216,7 +216,7 @@ class PartitionRefiner:
 
     @contextlib.asynccontextmanager
     async def _deadly(self) -> AsyncIterator[None]:
-        """Let any failure of the block mean the end."""
+        """Make the partition dead if the block raises."""
         try:
             yield
         except BaseException as error:
@@ -230,24 +230,24 @@ class PartitionRefiner:
         self._on_death(self)
 
     def _in_turn(self, records: Sequence[RawRecord]) -> list[RawRecord]:
-        """Return those of `records` that are next, up to the first before which one is missing (step 4)."""
-        found: list[RawRecord] = []
+        """Return the `records` that are in turn, up to the first gap (step 4)."""
+        in_turn: list[RawRecord] = []
         next_offset = self.taken
         for record in records:
             if record.offset < next_offset:
                 continue
             if record.follows is not None and record.follows > next_offset:
-                log.warning("%s: nothing is known between %d and %d", self.name, next_offset, record.follows)
+                log.warning("%s: records may be missing from %d to %d", self.name, next_offset, record.follows - 1)
                 break
-            found.append(record)
+            in_turn.append(record)
             next_offset = record.offset + 1
-        return found
+        return in_turn
 
     async def _refine_piece(self, records: Sequence[RawRecord]) -> None:
         judged = await self._judged(records)
         await self.settle()
         if judged is not None and judged.state is not self._state and not self.is_dead:
-            # The commit before had to rebuild what is remembered, so this judgement was made with what no longer holds.
+            # The commit before had to rebuild the state, so this group was judged with an outdated one.
             judged = await self._judged(records)
         if self.is_dead:
             return
@@ -257,7 +257,7 @@ class PartitionRefiner:
             self._commit = asyncio.create_task(self._commit_group(judged))
 
     async def _judged(self, records: Sequence[RawRecord]) -> JudgedGroup | None:
-        """Judge a group in a thread (step 4); None where it had to be committed record by record already."""
+        """Judge a group in a thread (step 4); None if a fault made it commit the group record by record."""
         if self._tries_each:
             await self.settle()
         judge, state = self._ready()
@@ -265,23 +265,23 @@ class PartitionRefiner:
         try:
             judged = await asyncio.to_thread(judge.judge_group, records, state)
         except Exception as error:
-            self._tell_fault("judged", records, error)
+            self._log_fault("judged", records, error)
         else:
             self.moved_at = time.monotonic()
             return judged
-        # What is remembered may have been touched, and the group before belongs to it.
+        # Judging may have changed the state, and the group before was judged with the same state.
         await self.settle()
         if self.is_dead:
             return None
         faults = await asyncio.to_thread(judge.faults_of, records)
-        # A commit is answered before its markers are written; clean is whole once the partition is open again.
+        # Kafka answers a commit before its markers are written. Once the partition is open again, clean is complete.
         await self._reopen()
         await self._commit_each(records, faults)
         return None
 
     def _ready(self) -> tuple[Judge, State]:
         if self._judge is None or self._state is None:
-            raise RefineError(f"{self.name} was given records before it was ready: start the worker again")
+            raise RefineError(f"{self.name} received records before it was ready: start the worker again")
         return self._judge, self._state
 
     async def _commit_group(self, judged: JudgedGroup) -> None:
@@ -290,7 +290,7 @@ class PartitionRefiner:
                 try:
                     await self._send(judged.outgoing, judged.position)
                 except RECORD_FAULTS as error:
-                    self._tell_fault("sent", judged.records, error)
+                    self._log_fault("sent", judged.records, error)
                     self._tries_each = True
                     await self._reopen()
                     await self._commit_each(judged.records, {})
@@ -301,9 +301,10 @@ class PartitionRefiner:
                     self._enter(Phase.READY)
 
     async def _commit_each(self, records: Sequence[RawRecord], faults: dict[int, RecordFault]) -> None:
-        """Judge and commit records one by one; one at fault becomes a dead letter, at last without its own bytes.
+        """Judge and commit records one by one. A record at fault becomes a dead letter, in the end without its bytes.
 
-        Raises whatever even such a letter meets.
+        Raises:
+            Exception: even the dead letter without bytes could not be judged or sent.
         """
         self._enter(Phase.COMMITTING)
         for record in records:
@@ -313,7 +314,7 @@ class PartitionRefiner:
         self._enter(Phase.READY)
 
     async def _commit_one(self, record: RawRecord, faults: dict[int, RecordFault]) -> bool:
-        """Judge and commit one record; return False where it is at fault, which `faults` tells then."""
+        """Judge and commit one record; if it is at fault, add it to `faults` and return False."""
         judge, state = self._ready()
         known = faults.get(record.offset)
         try:
@@ -345,7 +346,7 @@ class PartitionRefiner:
         self._on_progress(judged.progress)
 
     async def _reopen(self) -> None:
-        """Open again after a transaction that failed by a record, as the same owner (steps 1 to 3)."""
+        """Open the partition again as the same owner, after a record made judging or sending fail (steps 1 to 3)."""
         self._enter(Phase.OPENING)
         await self._new_producer()
         start = (await asyncio.to_thread(starting_positions, self._connection, self.family, [self.partition]))[
@@ -353,7 +354,8 @@ class PartitionRefiner:
         ]
         if start.position != self.position:
             raise RefineError(
-                f"{self.name} moved from {self.position} to {start.position} under its owner: start the worker again"
+                f"{self.name}: another process moved the position from {self.position} to {start.position}: start the "
+                "worker again"
             )
         await self._rebuild()
 
@@ -362,10 +364,10 @@ class PartitionRefiner:
         self._state = None
         self.is_rebuilding = True
         try:
-            found = await asyncio.to_thread(states, self._connection, self.family, [self.partition], self.partitions)
+            rebuilt = await asyncio.to_thread(states, self._connection, self.family, [self.partition], self.partitions)
         finally:
             self.is_rebuilding = False
-        self._state = found[self.partition]
+        self._state = rebuilt[self.partition]
         self.moved_at = time.monotonic()
 
     async def _new_producer(self) -> None:
@@ -378,13 +380,13 @@ class PartitionRefiner:
         if producer is not None:
             await producer.stop()
 
-    def _tell_fault(self, what: str, records: Sequence[RawRecord], error: Exception) -> None:
+    def _log_fault(self, step: str, records: Sequence[RawRecord], error: Exception) -> None:
         log.error(
-            "%s: offsets %d-%d could not be %s (%s: %s): each is tried alone, one at fault becomes a dead letter",
+            "%s: offsets %d-%d could not be %s (%s: %s): each is tried alone; a record at fault becomes a dead letter",
             self.name,
             records[0].offset,
             records[-1].offset,
-            what,
+            step,
             type(error).__name__,
             error,
             exc_info=log.isEnabledFor(logging.INFO),

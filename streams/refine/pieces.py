@@ -1,7 +1,7 @@
-"""Bound what is judged at once: a group of raw records, cut into pieces by the memory that their rows will take.
+"""Cut a group of raw records into pieces by the memory that their rows will take.
 
-A group is bounded by its number of records only, and one record may hold a thousand rows or a million. A piece is one
-transaction; a record that is over the limit alone is a piece of its own.
+The size of a group is limited only by its number of records, and one record may hold a thousand rows or a million. A
+piece is one transaction; a record that alone exceeds the limit is a piece of its own.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from streams.refine.decode import RawRecord
 
 # An ordinary group of 60 micro-batches of reductions holds some 45 MB of rows.
 PIECE_BYTES = 96 * 1024 * 1024
-# JSON becomes Python objects before it becomes columns, which take this many times as much.
+# JSON is first parsed to Python objects, which take this many times as much memory.
 _JSON_FACTOR = 8
 
 
 def pieces(records: Sequence[RawRecord], row_bytes: int, limit_bytes: int = PIECE_BYTES) -> Iterator[list[RawRecord]]:
-    """Yield `records` in order, in lists whose rows take `limit_bytes` of memory at most, as far as records declare it.
+    """Yield `records` in order, in lists whose rows take at most `limit_bytes` of memory, by the sizes they declare.
 
-    `row_bytes` is what any row takes at least.
+    `row_bytes` is the memory that any row takes at least.
     """
     piece: list[RawRecord] = []
     size = 0

@@ -1,6 +1,6 @@
-"""How large a row is: the bytes of its texts and of what is in its lists, as expressions over a family's columns.
+"""The size of a row: the bytes of its texts and list elements, as expressions over a family's columns.
 
-What one record of ours could not carry is refused on its way in, and never made by augmentation.
+A row that is too large for one outgoing record is refused when it is decoded, and augmentation never makes one.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import polars as pl
 
 from schema.family import Family, instance
 
-# What a number takes in a list.
+# The size of a number in a list.
 _FIXED_BYTES = 8
 
 
 def row_bytes(family: Family) -> pl.Expr:
-    """Return how many bytes of text, and of what is in lists, a row holds."""
+    """Return how many bytes of text and list elements a row holds."""
     return pl.sum_horizontal(lengths(family))
 
 
 def lengths(family: Family) -> list[pl.Expr]:
-    """Return the bytes of each column that has no fixed size, one expression each, named as its column."""
+    """Return one expression for each column of variable size: its bytes, under the column's name."""
     return [
         _length(pl.col(name), dtype).fill_null(0)
         for name, dtype in family.wire.items()

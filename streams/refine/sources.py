@@ -1,8 +1,8 @@
-"""Which line of which file a row came from, from the headers of its raw record to the rejected row.
+"""The source file and line of each row, carried from the raw record's headers to the rejected row.
 
-A sender says it in two headers (`schema.source_lines`). Rows that are sent on to another partition of raw carry it as
-two columns, `source_file` and `source_line`, because one record then holds rows of many. The same two columns are in
-every rejected record, null where nothing is known. All of it is a claim of the sender's: it is shown, never used.
+A sender names file and lines in two headers (`schema.source_lines`). Rows that are sent on to another raw partition
+carry them in two columns, `source_file` and `source_line`, because one record then holds rows of many records. Every
+rejected record has the same two columns, null if the source is not known. The sender's claim is shown, never used.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SOURCE_COLUMNS: dict[str, pl.DataType] = {FILE_COLUMN: pl.String(), LINE_COLUMN:
 
 @dataclass(frozen=True)
 class RecordSource:
-    """Where the rows of one raw record came from.
+    """The source file and lines of the rows of one raw record.
 
     Attributes:
-        file: the file of all of them; None where it is not known or differs.
-        lines: the line of each row; None where they are not known.
-        columns: both columns, where the record carries them for each row.
+        file: the file of all rows; None if it is not known or differs between rows.
+        lines: the line of each row; None if the lines are not known.
+        columns: both columns, if the record carries them for each row.
     """
 
     file: str | None = None
@@ -38,24 +38,24 @@ class RecordSource:
 
     @classmethod
     def of_headers(cls, headers: ForeignHeaders, rows: int) -> RecordSource:
-        """Return what the headers of a record of so many rows say."""
+        """Return the source that the headers of a record of `rows` rows name."""
         if headers.source_file is None and headers.lines is None:
             return UNKNOWN
         return cls(headers.source_file, None if headers.lines is None else parse_line_ranges(headers.lines, rows))
 
     @classmethod
     def of_columns(cls, table: pa.Table) -> RecordSource | None:
-        """Return what the columns of a record say; None where they are not of the types that they should be."""
+        """Return the source that the columns of a record name; None if the columns have wrong types."""
         columns = {}
         for name, dtype in SOURCE_COLUMNS.items():
-            found = pl.Series(pl.from_arrow(table.column(name))) if name in table.schema.names else None
-            columns[name] = pl.Series([None], dtype=dtype).new_from_index(0, table.num_rows) if found is None else found
+            given = pl.Series(pl.from_arrow(table.column(name))) if name in table.schema.names else None
+            columns[name] = pl.Series([None], dtype=dtype).new_from_index(0, table.num_rows) if given is None else given
             if columns[name].dtype != dtype:
                 return None
         return cls(columns=pl.DataFrame(columns).with_columns(pl.col(FILE_COLUMN).str.slice(0, HEADER_MAX_CHARS)))
 
     def without(self, indices: Collection[int]) -> RecordSource:
-        """Return the source of the rows that are left without these."""
+        """Return the source of the rows that remain without `indices`."""
         if self.lines is None or not indices:
             return self
         kept = np.ones(len(self.lines), dtype=bool)
@@ -68,9 +68,9 @@ UNKNOWN = RecordSource()
 
 
 def with_sources(frame: pl.DataFrame, sources: Sequence[tuple[int, RecordSource]]) -> pl.DataFrame:
-    """Return the rows of some records, given each one's rows and source, with the source columns.
+    """Return `frame` with the source columns; `sources` has (rows, source) of each record in order.
 
-    A frame of which nothing is known is returned as it is: most are.
+    If no record names a source, `frame` is returned as it is. That is the usual case.
     """
     if all(source is UNKNOWN for _, source in sources):
         return frame

@@ -1,15 +1,16 @@
-"""Where refining of a raw partition begins: the committed position, checked against the topic as it is now.
+"""The offset at which refining of a raw partition begins: the committed position, checked against the topic.
 
-Takes a connection and a family; gives a `Start` for each partition. Nothing else decides where a worker reads.
+Takes a connection and a family; returns a `Start` for each partition. Nothing else decides where a worker reads.
 
 1. The position is the offset committed under `position_group`, in the transaction that wrote the outputs. Its metadata
    holds the id of the raw topic.
-2. Where Kafka has forgotten it (a group without commits, after a week by default), the ledger tells it: the offset
-   after the last entry of this topic id.
-3. A position or an entry with another topic id speaks of a raw topic that was deleted: it does not count, and the topic
-   that stands there now is refined from its beginning.
-4. A position beyond the end of the topic is an error: Kafka lost records, or the topic was replaced unseen.
-5. A position before the beginning of the topic means that retention removed records before they were refined. Refining
+2. Kafka forgets the position of a consumer group without commits, after a week by default. Then the ledger gives it:
+   the offset after the last entry of this topic id.
+3. A position or entry with another topic id belongs to a raw topic that was deleted. It does not count, and the present
+   topic is refined from its beginning.
+4. A position beyond the end of the topic is an error: Kafka lost records, or the topic was replaced by one with the
+   same id.
+5. If the position lies before the beginning of the topic, retention removed records before they were refined. Refining
    begins at the beginning, and the removed offsets are counted as lost.
 """
 
@@ -27,18 +28,18 @@ from schema.record import RAW
 from streams.positions import bound_positions
 from streams.refine.rebuild import last_ledger_offsets
 
-# A leader that has just been elected may not know the end of its log yet.
+# A newly elected leader may not know the end of its log yet.
 _END_PATIENCE_S = 10.0
 _ASK_AGAIN_S = 0.25
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where refining of a partition begins.
+    """The offset at which refining of a partition begins.
 
     Attributes:
         position: the offset of the next raw record to refine.
-        lost: the offsets right before it that retention removed before they were refined.
+        lost: how many offsets right before `position` retention removed before they were refined.
         topic_id: Kafka's id of the raw topic, to which the position is bound.
     """
 
@@ -48,24 +49,24 @@ class Start:
 
 
 def starting_positions(connection: Connection, family: Family, partitions: Collection[int]) -> dict[int, Start]:
-    """Return where refining of each of `partitions` begins.
+    """Return the `Start` of each of `partitions`.
 
-    Call it only once each partition's transactional id is fenced: then no position can change any more.
+    Call it only after fencing each partition's transactional id: then no position can change any more.
 
     Raises:
         RefineError: a position lies beyond the end of the topic.
         BrokerError: the broker cannot be asked.
     """
     topic = topic_name(connection.settings, family.name, RAW)
-    found = positions_now(connection, family, partitions)
+    positions = positions_now(connection, family, partitions)
     deadline = time.monotonic() + _END_PATIENCE_S
-    while beyond := _beyond_end(connection, topic, found):
+    while beyond := _beyond_end(connection, topic, positions):
         if time.monotonic() > deadline:
             partition, end = beyond
             raise RefineError(
-                f"{topic}/{partition}: refining stands at offset {found[partition]}, but the topic ends at {end}, so "
-                f"Kafka lost records or the topic was replaced: see `feedmill audit {family.name}`, then set the "
-                f"position by `feedmill skip {family.name} --partition {partition} --to {end}`"
+                f"{topic}/{partition}: the position is {positions[partition]}, but the topic ends at {end}, so Kafka "
+                f"lost records or the topic was replaced: see `feedmill audit {family.name}`, then set the position by "
+                f"`feedmill skip {family.name} --partition {partition} --to {end}`"
             )
         time.sleep(_ASK_AGAIN_S)
     own_id = topic_id(connection, topic)
@@ -76,12 +77,12 @@ def starting_positions(connection: Connection, family: Family, partitions: Colle
             lost=max(begins[partition].begin - position, 0),
             topic_id=own_id,
         )
-        for partition, position in found.items()
+        for partition, position in positions.items()
     }
 
 
 def positions_now(connection: Connection, family: Family, partitions: Collection[int]) -> dict[int, int]:
-    """Return the position of each partition as committed, else as the ledger tells it, else 0; nothing is checked.
+    """Return the position of each partition unchecked: the committed one, else the one in the ledger, else 0.
 
     Raises:
         BrokerError: the broker cannot be asked.
@@ -89,13 +90,13 @@ def positions_now(connection: Connection, family: Family, partitions: Collection
     topic = topic_name(connection.settings, family.name, RAW)
     own_id = topic_id(connection, topic)
     committed = bound_positions(connection, family.name)
-    found = {partition: committed[partition] for partition in partitions if partition in committed}
-    forgotten = [partition for partition in partitions if partition not in found]
-    told = last_ledger_offsets(connection, family, forgotten, own_id) if forgotten else {}
-    return found | {partition: told[partition] + 1 if partition in told else 0 for partition in forgotten}
+    positions = {partition: committed[partition] for partition in partitions if partition in committed}
+    forgotten = [partition for partition in partitions if partition not in positions]
+    in_ledger = last_ledger_offsets(connection, family, forgotten, own_id) if forgotten else {}
+    return positions | {partition: in_ledger[partition] + 1 if partition in in_ledger else 0 for partition in forgotten}
 
 
 def _beyond_end(connection: Connection, topic: str, positions: dict[int, int]) -> tuple[int, int] | None:
-    """Return (partition, end) of a partition whose position lies beyond its end; None if there is none."""
+    """Return (partition, end) of a partition whose position lies beyond its end; None if every position is valid."""
     ends = write_offsets(connection, topic)
     return next(((each, ends[each]) for each, position in positions.items() if position > ends[each]), None)

@@ -1,6 +1,6 @@
-"""What the refine stage remembers of one partition's clean rows, and who is let in among them.
+"""The state of one partition: its clean rows' ids, text sketches and share counts, and which new rows are admitted.
 
-Rebuilt from the topics on assignment (`streams.refine.rebuild`); only rows that go to clean are remembered.
+The state is rebuilt from the topics on assignment (`streams.refine.rebuild`). It remembers only rows that go to clean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEAR_DUPLICATE = "near_duplicate"
 
 @dataclass(frozen=True)
 class State:
-    """The state of one partition: the ids, the texts and the shares of what stands in clean."""
+    """The state of one partition: ids, text sketches and share counts of its clean rows."""
 
     ids: DedupIndex
     near: NearIndex
@@ -33,7 +33,7 @@ class State:
 
     @classmethod
     def empty(cls, family: Family, settings: Settings) -> State:
-        """Return the state of a partition with nothing in clean."""
+        """Return the state of a partition without clean rows."""
         window = settings.dedup_window_rows
         return cls(
             DedupIndex(window),
@@ -48,13 +48,13 @@ class State:
         return (DUPLICATE, NEAR_DUPLICATE, *(quota.name for quota in self.gates.quotas))
 
     def admit(self, rows: pl.DataFrame) -> NDArray[np.int8]:
-        """Return the verdict on each valid row, in order: 0 for one that goes to clean, else of `reasons`, plus 1."""
+        """Return the verdict on each valid row, in order: 0 for a clean row, else 1 plus its index in `reasons`."""
         ids = rows["example_id"]
         if not self.near.is_on and not self.gates.quotas:
             return np.where(self.ids.admit(ids.to_numpy()), admission.ADMITTED, admission.DUPLICATE).astype(np.int8)
         verdicts = np.empty(rows.height, dtype=np.int8)
-        found, codes = self.near.sketches(rows), self.gates.codes(rows)
-        # A window is turned over between pieces no larger than itself.
+        sketches, codes = self.near.sketches(rows), self.gates.codes(rows)
+        # Generations change between pieces, so a piece is no larger than the window.
         step = max(rows.height if self.window is None else self.window, 1)
         for start in range(0, rows.height, step):
             part = slice(start, start + step)
@@ -63,7 +63,7 @@ class State:
             verdicts[part], self.near.held = admission.judge_in_order(
                 numbers,
                 self.ids.holds(different),
-                found.piece(part),
+                sketches.piece(part),
                 self.near.young,
                 self.near.held,
                 self.near.old,

@@ -1,7 +1,7 @@
-"""The transactions of one raw partition: the one way in which its outputs and its position are written.
+"""The transactions of one raw partition: its outputs and its position are written together or not at all.
 
-A `PartitionProducer` has the partition's own transactional id, so starting one fences every other. All that answers for
-a group of raw records, and the position that says so, goes in one transaction: all of it is committed, or none.
+A `PartitionProducer` has the partition's own transactional id, so starting one fences every other. The outputs of a
+group of raw records and the position after the group go in one transaction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from schema.record import RAW
 from streams.positions import position_group
 from streams.refine.outbound import OutRecord
 
-# What a single record can bring about when it is sent; anything else is a failure of the partition.
+# Errors that a single record can cause when it is sent; any other error is a failure of the partition.
 RECORD_FAULTS = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
@@ -40,12 +40,12 @@ RECORD_FAULTS = (
     OverflowError,
     struct.error,
 )
-# A producer whose broker went away may wait for it a long time; the next owner fences it anyway.
+# A producer may wait long for a broker that is down, but the next owner fences it anyway.
 _STOP_WITHIN_S = 10.0
 
 
 class PartitionProducer:
-    """A transactional producer for what the owner of one raw partition writes."""
+    """The transactional producer of the owner of one raw partition."""
 
     def __init__(self, connection: Connection, family: Family, partition: int) -> None:
         self._settings = connection.settings
@@ -60,21 +60,21 @@ class PartitionProducer:
         )
 
     async def start(self) -> None:
-        """Fence every earlier producer of the partition; its open transaction is settled once this returns.
+        """Fence every earlier producer of the partition, and end its open transaction.
 
         Raises:
-            KafkaError: the broker cannot be reached, or refuses.
+            KafkaError: the broker cannot be reached, or refuses the producer.
         """
         await self._producer.start()
 
     async def send(self, outgoing: Sequence[OutRecord], position: int, topic_id: str) -> None:
-        """Send records, and the raw position that says they are done, in one transaction.
+        """Send records and the new raw position in one transaction.
 
-        `topic_id` is the raw topic's: the position is bound to it.
+        `topic_id` is the id of the raw topic, to which the position is bound.
 
         Raises:
-            ProducerFenced: somebody else has started a producer of this partition.
-            KafkaError: it was not committed, or nobody knows.
+            ProducerFenced: another owner has started a producer of this partition.
+            KafkaError: the transaction was not committed, or its outcome is unknown.
             One of RECORD_FAULTS: one of the records cannot be sent.
         """
         producer = self._producer
@@ -89,10 +89,10 @@ class PartitionProducer:
                     partition=record.partition,
                     headers=record.headers,
                 )
-                # Where a later one cannot be sent, nobody waits for this one any more.
+                # If a later record cannot be sent, this future is never awaited.
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
                 sent.append(future)
-            # All are waited for, so that no failure of another is left unseen.
+            # Await all futures, so that no failed one is left unread.
             for outcome in await asyncio.gather(*sent, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -101,7 +101,7 @@ class PartitionProducer:
             await producer.commit_transaction()
         except BaseException as error:
             cause = self._cause(error)
-            # The failure that led here is the one to tell; what cannot be aborted, the broker times out.
+            # Raise the first failure, not one of the abort; the broker times out a transaction that is not aborted.
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(producer.abort_transaction(), _STOP_WITHIN_S)
             if cause is error:
@@ -109,17 +109,17 @@ class PartitionProducer:
             raise cause from error
 
     def _cause(self, error: BaseException) -> BaseException:
-        """Return what ended the transaction, where `error` only says that none is under way any more."""
+        """Return the error that ended the transaction, if `error` only says that no transaction is under way."""
         if not isinstance(error, IllegalOperation | AssertionError):
             return error
-        # The client keeps it to itself; its versions are pinned, and this part has no name.
+        # aiokafka has no public name for this; its version is pinned.
         ended = self._producer._txn_manager.wait_for_transaction_end()
         if ended is None or not ended.done() or ended.cancelled():
             return error
-        found: BaseException | None = ended.exception()
-        return found or error
+        cause: BaseException | None = ended.exception()
+        return cause or error
 
     async def stop(self) -> None:
-        """Stop the producer; what is uncommitted is aborted by the next one of the partition."""
+        """Stop the producer; the partition's next producer aborts an open transaction."""
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._producer.stop(), _STOP_WITHIN_S)

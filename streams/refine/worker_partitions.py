@@ -1,7 +1,7 @@
-"""The partitions of one family that a worker owns.
+"""The raw partitions of one family that a worker owns: opened on assignment, refined, and closed.
 
-`assign` is called after every rebalance and `refine` by the family's agent. A lock keeps the two apart, so that nothing
-is revoked between the judging of a group and its commit. What happens to a partition is `streams.refine.partition`'s.
+The worker calls `assign` after every rebalance, and the family's agent calls `refine`. A lock keeps the two apart, so
+no partition is revoked between the judging of a group and its commit. Each partition has a `PartitionRefiner`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ class WorkerPartitions:
     """All the raw partitions of one family that this worker owns.
 
     Attributes:
-        refiners: the owner of each partition, by number.
-        is_rebuilding: whether what is remembered is being read back; it may take long, and has a limit of its own on
-            how long nothing comes.
+        refiners: the owner of each partition, by partition number.
+        is_rebuilding: whether states are being rebuilt. That may take long, and `rebuild` has its own limit on silence.
     """
 
     def __init__(
@@ -52,8 +51,8 @@ class WorkerPartitions:
     async def assign(self, assigned: frozenset[int], generation: int) -> Mapping[int, int]:
         """Own exactly the partitions `assigned`; return the offset to seek each to.
 
-        Every partition is opened again when `generation`, the group's, is another than before: an owner in between may
-        have fenced this one. Where nobody refined in between, what is remembered is kept.
+        Every partition is opened again if `generation` of the consumer group has changed, because an owner in between
+        may have fenced this one. The state is kept if no other owner refined in between.
 
         Raises:
             KafkaError, RefineError, BrokerError: a partition could not be opened.
@@ -75,9 +74,9 @@ class WorkerPartitions:
             return {partition: refiner.position for partition, refiner in self.refiners.items()}
 
     async def reopen(self, partition: int) -> int | None:
-        """Open one partition again, whose position is no longer in the topic; return the offset to seek to.
+        """Open a partition again whose position is no longer in the topic; return the offset to seek to.
 
-        Returns None where it is not owned, or dead.
+        Returns None if the partition is not owned, or dead.
         """
         async with self._lock:
             await self._settle()
@@ -88,7 +87,7 @@ class WorkerPartitions:
             return refiner.position
 
     async def advance(self, partition: int, position: int, to: int) -> None:
-        """Move a partition from `position` to `to`, between which no record lies; nothing if it is elsewhere by now."""
+        """Move a partition from `position` to `to`, with no record between; do nothing if it has moved since."""
         async with self._lock:
             await self._settle()
             refiner = self.refiners.get(partition)
@@ -96,18 +95,18 @@ class WorkerPartitions:
                 await refiner.advance(to)
 
     async def settle(self) -> None:
-        """Wait until no group is under way: what is revoked next is revoked between transactions."""
+        """Wait until no group is under way, so that partitions are revoked between transactions."""
         async with self._lock:
             await self._settle()
 
     async def refine(self, records: Sequence[RawRecord]) -> dict[int, int]:
         """Judge a group that may mix partitions, and begin to commit it once the group before is committed.
 
-        Records of partitions not owned are left to their owners. Returns the offset to seek to of each partition whose
-        records were not in turn: one before them is missing.
+        Records of partitions that are not owned are ignored. Returns the offset to seek to for each partition whose
+        records were not in turn, because one before them is missing.
 
         Raises:
-            RefineError: what is remembered could not be read back.
+            RefineError: the state could not be rebuilt.
         """
         async with self._lock:
             by_partition: dict[int, list[RawRecord]] = {}
@@ -122,9 +121,9 @@ class WorkerPartitions:
             }
 
     async def close(self) -> None:
-        """Finish the groups under way, stop every producer and forget everything.
+        """Finish the groups under way, stop every producer and drop all state.
 
-        A partition that fails meanwhile tells `on_death`.
+        If a partition fails meanwhile, `on_death` is called.
         """
         async with self._lock:
             await asyncio.gather(*(refiner.close() for refiner in self.refiners.values()))
@@ -143,9 +142,10 @@ class WorkerPartitions:
         await asyncio.gather(*(refiner.settle() for refiner in self.refiners.values()))
 
     async def _rebuild(self) -> None:
-        """Read back what is remembered for all partitions that need it, in one pass over clean.
+        """Rebuild the state of all partitions that need it, in one pass over clean.
 
-        One that does so by itself, and commits what it then judges, would be given what stood in clean before.
+        A partition that rebuilds its own state after a fault is left out: it commits on its own, so this state would be
+        outdated.
         """
         stale = {
             each.partition: each
