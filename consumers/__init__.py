@@ -1,4 +1,4 @@
-"""What leaves the topics: feeds into torch loops, the trainers that use them, and replays into files.
+"""The training side: feeds for torch loops, the trainers that use them, and replays of topics into files.
 
-`replay` and what it stands on run without torch; everything below `feed` needs the extra `train`.
+`replay` and the modules it imports run without torch. `feed` and the trainers need the extra `train`.
 """

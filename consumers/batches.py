@@ -1,4 +1,4 @@
-"""What every family's tensor batch carries: its mask, its rows' ids, where they were read, and the feed's cursor."""
+"""The tensor batch that all families share: mask, example ids, where its rows were read, and the feed's cursor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a feed knows of a batch that its rows do not tell; see `Batch`."""
+    """Facts about a batch that its rows do not contain; see `Batch`."""
 
     cursor: Cursor
     global_rows: int
@@ -52,9 +52,9 @@ class Batch:
         attention_mask: (B, T) bool, true on real tokens.
         example_id: (B,) int64, the bits of the uint64 id (torch cannot pickle uint64 tensors); `hex_ids` prints them.
         position: where each row was read.
-        cursor: where the feed stands after this batch.
-        global_rows: rows of the global batch that this is one rank's share of; B where there is one rank.
-        too_long: rows that this pass left out so far for having more tokens than the feed's `max_tokens`.
+        cursor: the feed's cursor after this batch.
+        global_rows: rows of the global batch, of which this is one rank's share; equals B with one rank.
+        too_long: rows that this pass has left out so far, because they have more tokens than the feed's `max_tokens`.
     """
 
     attention_mask: torch.Tensor
@@ -74,7 +74,7 @@ class Batch:
 
     @property
     def padding_share(self) -> float:
-        """Padding among all B x T tokens; 0 for a batch of no rows."""
+        """Padding as a share of all B x T tokens; 0 for an empty batch."""
         return 1 - self.real_tokens / self.attention_mask.numel() if len(self) else 0.0
 
     @property
@@ -83,7 +83,7 @@ class Batch:
         return [f"{number % 2**64:016x}" for number in self.example_id.tolist()]
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the batch with its tensors on `device`; the lineage stays where it is."""
+        """Return the batch with its tensors on `device`; `position` stays on the CPU."""
         moved: dict[str, Any] = {
             field.name: value.to(device)
             for field in dataclasses.fields(self)

@@ -1,4 +1,4 @@
-"""Records of Feedmill's own stages as frames: type and version are checked before any bytes are read."""
+"""Decode the records of Feedmill's own stages into frames, after a check of their type and version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schema.record import ForeignHeaders, conform, read_table
 
 Kind = tuple[str, str, int]
 
-# What the refine stage writes is far smaller; this only bounds what a damaged record can make us allocate.
+# The refine stage writes far fewer rows; this limit bounds the memory that a damaged record can claim.
 _MAX_ROWS = 10_000_000
 
 
@@ -26,7 +26,7 @@ def decode_record(
     columns: Mapping[str, pl.DataType],
     error: type[FeedmillError],
 ) -> pl.DataFrame:
-    """Return the rows of `record`; takes and raises what `decode_records` does."""
+    """Return the rows of one record; arguments and errors are those of `decode_records`."""
     return decode_records([record], topic, kind, columns, error)[0]
 
 
@@ -37,16 +37,16 @@ def decode_records(
     columns: Mapping[str, pl.DataType],
     error: type[FeedmillError],
 ) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
-    """Return the rows of `records`, one record after the other, and how many each has (R,).
+    """Return the rows of all records, in order, and the number of rows of each record (R,).
 
-    Many records at once cost little more than one: most of a small record's decoding is the same for any size.
+    Many small records at once cost little more than one, because most of the cost does not depend on the size.
 
     Args:
         records: as read from `topic`, at least one.
-        topic: for the error's line.
-        kind: (family, stage, version) that the records must be of.
-        columns: the columns to read, in order; one that a record lacks is null.
-        error: raised where a record is of another kind or version, or cannot be decoded.
+        topic: the topic's name, for the error line.
+        kind: (family, stage, version) that the records must have.
+        columns: the columns to read, in order; a column that a record lacks is null.
+        error: class of the error for a record that has another kind or cannot be decoded.
     """
     tables = [_table(record, topic, kind, columns, error) for record in records]
     counts = np.array([table.num_rows for table in tables], dtype=np.int64)
@@ -60,16 +60,16 @@ def _table(
     record: Record, topic: str, kind: Kind, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
 ) -> pa.Table:
     try:
-        found = ForeignHeaders.parse(record.headers).ce_type
-        if found == kind:
+        kind_read = ForeignHeaders.parse(record.headers).ce_type
+        if kind_read == kind:
             return read_table(record.value, columns, _MAX_ROWS)
     except RecordError as cause:
         raise error(_undecodable(record, topic, cause)) from cause
     wanted = "feedmill.{}.{}.v{}".format(*kind)
-    named = "none" if found is None else "feedmill.{}.{}.v{}".format(*found)
+    named = "(missing)" if kind_read is None else "feedmill.{}.{}.v{}".format(*kind_read)
     raise error(
-        f"{topic}/{record.partition} offset {record.offset} has type {named}, and this build reads {wanted}: "
-        "use a build for that type, or another topic"
+        f"{topic}/{record.partition} offset {record.offset} has type {named}, but this build reads {wanted}: "
+        "use a build that reads that type, or another topic"
     )
 
 

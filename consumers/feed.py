@@ -1,16 +1,16 @@
 """The feed: a family's clean topics as padded tensor batches, for a torch training loop.
 
-What a feed gives is one global sequence of batches that follows from a `FeedSpec` (sources with fixed offsets, filters,
-seed, sizes) and nothing else: not from timing, workers or ranks (`consumers.sequence`). A `Cursor` of some numbers says
-where in it a feed stands, so that a state is small and a resumed feed goes on with the very next batch.
+A feed yields one global sequence of batches. A `FeedSpec` (sources with fixed offsets, filters, seed, sizes) alone
+decides it; timing, workers and ranks have no effect (`consumers.sequence`). A `Cursor` of a few numbers is a place in
+the sequence. So a state is small, and a resumed feed continues with the very next batch.
 
-In `snapshot` mode a pass goes over offsets that were fixed when the feed was made. In `follow` mode it goes over what
-has come since the last pass began, and passes never end.
+In `snapshot` mode a pass reads the offsets that were fixed when the feed was made. In `follow` mode a pass reads the
+records that arrived since the last pass began, and passes never end.
 
-Ranks each take every R-th row of every global batch. A batch holds at least `least_rows` rows, so each rank has one.
-The workers of `loader()` each make every W-th batch, and each of them reads the whole topic. In `follow` mode ranks
-agree on no offsets, so rank r takes the rows with `example_id mod R == r`. Workers of a foreign loader share those rows
-in the same way.
+Each of R ranks takes every R-th row of every global batch. A batch holds at least `least_rows` rows, so that each rank
+gets one. Each of W workers of `loader()` makes every W-th batch and reads the whole topic. In `follow` mode without the
+option `together`, ranks do not agree on offsets: rank r takes the rows with `example_id mod R == r`. The workers of a
+foreign loader share those rows in the same way.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = ["Curriculum", "Feed", "FeedOptions", "Source"]
 _log = logging.getLogger("feedmill.feed")
 
 DEFAULT_BATCH_SIZE = 64
-# Batches made ahead take this much together, or are one.
+# Memory of all batches made ahead; one larger batch is allowed.
 _PREFETCH_BYTES = 64 * 1024 * 1024
 
 
@@ -57,20 +57,20 @@ class Feed(IterableDataset[Batch]):
     """Batches of one split of a family's clean topics.
 
     Args:
-        source: settings to connect by, or a connection.
+        source: settings to connect with, or a connection.
         family: a family with a tensor form.
         split: "train", "val" or "test"; None takes all rows.
-        batch_size: rows to a global batch; a rank gets its share of them as B. 64, unless `batch_tokens` is set.
-        mode: "snapshot" ends with the topics as they were when the feed was made; "follow" never ends.
+        batch_size: rows in a global batch; B is one rank's share of them. 64, unless `batch_tokens` is set.
+        mode: "snapshot" ends at the topics' end offsets when the feed was made; "follow" never ends.
         shuffle_seed: shuffles blocks of records, and rows within windows; None keeps the topics' order.
-        options: what is seldom changed.
+        options: settings that are seldom changed.
 
     Raises:
-        UnknownFamilyError, UsageError: the family, split, mode or an option cannot be used.
+        UnknownFamilyError, UsageError: the family, split, mode or an option is invalid.
         BrokerUnavailableError: no broker answers.
         BrokerError: there is no clean topic yet.
-        FeedError: a source's start or stop names offsets that the topic does not hold. Iterating raises it where
-            retention overtakes the reader, or a record cannot be read.
+        FeedError: a source's start or stop is outside the topic's offsets. Iterating raises it if retention removes
+            records before they are read, or if a record cannot be decoded.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Feed(IterableDataset[Batch]):
 
     @property
     def epoch(self) -> int:
-        """Number of the pass that goes on or comes next; in `follow` mode, of what came at once."""
+        """Number of the pass in progress, or of the next one."""
         return self._cursor.epoch
 
     @property
@@ -138,17 +138,17 @@ class Feed(IterableDataset[Batch]):
 
     @property
     def batch_size(self) -> int | None:
-        """Rows to a global batch, at most; None where only tokens limit it."""
+        """The most rows of a global batch; None if only tokens limit it."""
         return self.spec.batch_size
 
     @property
     def shuffle_seed(self) -> int | None:
-        """What shuffles; None keeps the topics' order."""
+        """The seed of the shuffle; None keeps the topics' order."""
         return self.spec.shuffle_seed
 
     @property
     def max_tokens(self) -> int:
-        """The length in tokens above which rows are left out."""
+        """Rows with more tokens than this are left out."""
         return self.spec.max_tokens
 
     @property
@@ -158,37 +158,37 @@ class Feed(IterableDataset[Batch]):
 
     @property
     def offsets(self) -> dict[str, dict[int, tuple[int, int]]]:
-        """{topic: {partition: (from, to)}} of a pass, half-open; in `follow` mode, as they were at the start."""
+        """{topic: {partition: (begin, end)}} of a pass, without the end; in `follow` mode, of the first pass."""
         return {
             source.topic: {partition: (bound.begin, bound.end) for partition, bound in source.bounds.items()}
             for source in self.spec.sources
         }
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the next pass, on whose number the shuffle depends.
+        """Set the number of the next pass; the shuffle depends on it.
 
-        A pass that ends goes on to the next number by itself. Naming the pass that a loaded state is in has no effect.
+        After a pass the number goes up by itself. The number of the pass that a loaded state is in changes nothing.
         """
         if epoch != self._cursor.epoch:
             self._abandon()
             self._start_over(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the feed stands, after the last batch taken from it or its `loader()`: JSON values, no rows.
+        """Return the feed's state after the last batch taken from it or its `loader()`: JSON values, no rows.
 
-        On every rank of a snapshot it is the same.
+        In `snapshot` mode every rank has the same state.
         """
         return self._state().to_json()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where a feed stood whose `state_dict` this is: the next batch is the one it would have given.
+        """Continue from a saved state: the next batch is the one that the saved feed would have given next.
 
-        The snapshot is the saved one, whatever has come since. Ranks may be fewer than they were, or more: as many as
-        the state's `least_rows`, which this feed takes over unless its options name another.
+        The offsets of a snapshot are the saved ones, even if records have arrived since. The number of ranks may
+        change, up to the state's `least_rows`. This feed takes over that value unless its options set another.
 
         Raises:
-            FeedError: it is no state of such a feed, its batches hold too few rows for the ranks, or the topic no
-                longer holds what it needs; both values are named.
+            FeedError: the state does not fit this feed, its batches hold too few rows for the ranks, or the topic no
+                longer holds its offsets; the line gives both values.
             BrokerError: a topic is gone.
         """
         state = read_state(state_dict)
@@ -197,78 +197,82 @@ class Feed(IterableDataset[Batch]):
         if state.spec.least_rows < (ranks := self.options.ranks(self.spec.mode)):
             raise FeedError(
                 f"the state's batches hold at least {state.spec.least_rows} rows, too few for {ranks} ranks: resume "
-                f"with at most {state.spec.least_rows}, or begin a new run with least_rows {ranks}"
+                f"with at most {state.spec.least_rows}, or start a new run with least_rows {ranks}"
             )
         share = self._share()
         if self.spec.mode == "follow" and state.share != share:
             raise FeedError(
-                f"the state was saved by share {state.share[0]} of {state.share[1]} that follow, and this is share "
-                f"{share[0]} of {share[1]}: follow with as many ranks and workers as before"
+                f"the state was saved in follow mode by share {state.share[0]} of {state.share[1]}, but this is share "
+                f"{share[0]} of {share[1]}: use as many ranks and workers as before"
             )
         worker = get_worker_info()
         if state.worker is not None and (worker is None or state.worker != (worker.id, worker.num_workers)):
             raise FeedError(
-                f"the state is that of loader worker {state.worker[0]} of {state.worker[1]}: load it with as many"
+                f"the state is that of loader worker {state.worker[0]} of {state.worker[1]}: "
+                f"load it in the same worker of a loader with {state.worker[1]} workers"
             )
         with kept_clients(self.connection) as kept:
             require_held(kept, state.spec, state.cursor)
-        # The state may only name its filter; this feed's is the same, and can be run.
+        # The state may hold only a fingerprint of its filter. This feed's filter is the same and can run.
         self.spec = dataclasses.replace(state.spec, where=self.spec.where)
         self._cursor, self._passes = state.cursor, state.passes
         self._worker, self._resume = state.worker, True
 
     def manifest(self) -> dict[str, Any]:
-        """Return what reproduces the rows that were taken so far, in order: for `feedmill replay --manifest`.
+        """Return the manifest from which `feedmill replay --manifest` writes the rows taken so far, in order.
 
         Raises:
-            FeedError: the feed follows, so what it gave depends on when it came.
+            FeedError: the feed is in `follow` mode, so its order depends on when rows arrived.
         """
         if self.spec.mode == "follow":
             raise FeedError(
-                "a feed that follows has no manifest, for its order depends on when rows came: replay its offsets with "
-                "`feedmill replay --from --to`"
+                "a feed in follow mode has no manifest, because its order depends on when rows arrived: "
+                "replay its offsets with `feedmill replay --from --to`"
             )
         return self.state_dict()
 
     def loader(self, workers: int = 0) -> FeedLoader:
-        """Return a DataLoader over this feed; its workers inherit no thread pool of this process."""
+        """Return a DataLoader over this feed; its workers inherit no thread pool from this process."""
         from consumers.loader import FeedLoader
 
         if workers and self.options.together is not None:
-            raise UsageError("ranks that follow together make their batches themselves: use a loader of 0 workers")
+            raise UsageError(
+                f"with the option together, ranks make their batches themselves, but workers is {workers}: "
+                "use loader(workers=0)"
+            )
         return FeedLoader(self, workers)
 
     def __iter__(self) -> Iterator[Batch]:
         return self._taken(None)
 
     def taken_from_workers(self, start: Callable[[], Iterator[Batch]], group: WorkerGroup) -> Iterator[Batch]:
-        """Yield one pass's batches as the workers make them that `start` starts; they share `group`."""
-        # The workers take a copy of this feed as it is now: where it stands, and their group.
+        """Yield the batches of one pass that a loader's workers make; `start` starts them, and they share `group`."""
+        # The workers copy this feed as it is now, with its cursor and their shared pipes.
         self._group = group
         try:
-            made = start()
+            batches = start()
         finally:
             self._group = None
             group.close_pipes()
         try:
-            yield from self._taken(made)
+            yield from self._taken(batches)
         finally:
             group.stop()
 
-    def _taken(self, elsewhere: Iterator[Any] | None) -> Iterator[Any]:
-        """Yield one pass's batches and keep count of them; `elsewhere` brings them from a loader's workers."""
+    def _taken(self, from_workers: Iterator[Any] | None) -> Iterator[Any]:
+        """Yield the batches of one pass and move the cursor along; `from_workers` are those of a loader's workers."""
         if not self._resume:
             self._abandon()
             self._start_over(self._cursor.epoch)
         self._resume = False
-        batches = self._prefetched() if elsewhere is None else elsewhere
+        batches = self._prefetched() if from_workers is None else from_workers
         too_long = 0
         try:
             for batch in batches:
                 if isinstance(batch, Failure):
                     if self._group is None:
                         raise batch.error
-                    # A worker hands it on to its loader.
+                    # A worker passes the failure on to its loader.
                     yield batch
                     return
                 self._cursor, too_long = batch.cursor, batch.too_long
@@ -276,7 +280,7 @@ class Feed(IterableDataset[Batch]):
         finally:
             if isinstance(batches, Prefetched):
                 batches.close()
-        self._tell_left_out(too_long)
+        self._warn_too_long(too_long)
         self._passes = _with(self._passes, Passes(first=self._cursor.epoch, last=self._cursor.epoch))
         self._start_over(self._cursor.epoch + 1)
 
@@ -288,7 +292,7 @@ class Feed(IterableDataset[Batch]):
             cursor=self._cursor,
             passes=self._passes,
             share=self._share() if self.spec.mode == "follow" else (0, 1),
-            # A worker that has made no batch yet stands where its feed does.
+            # A worker that has made no batch yet is where its feed is.
             worker=number if self._worker or self._cursor.batches else None,
         )
 
@@ -300,37 +304,37 @@ class Feed(IterableDataset[Batch]):
         self._worker = None
 
     def _abandon(self) -> None:
-        """Note a pass that was broken off: its batches were given."""
+        """Record the pass in progress as broken off, with the batches that were taken."""
         if self._cursor.batches:
             epoch = self._cursor.epoch
             self._passes = _with(self._passes, Passes(first=epoch, last=epoch, batches=self._cursor.batches))
 
     def _share(self) -> tuple[int, int]:
-        """Return (index, count): in `follow` mode the rows with `example_id mod count == index` are this process's."""
+        """Return (index, count): in `follow` mode this process takes the rows with `example_id mod count == index`."""
         worker = get_worker_info()
-        # A loader's group of workers agrees on the passes; workers of any other kind follow each for itself.
+        # The workers of a `FeedLoader` agree on the passes. Any other worker follows by itself.
         index, count = (0, 1) if worker is None or self._group is not None else (worker.id, worker.num_workers)
         if self.options.together is not None:
             return index, count
         return self.options.rank * count + index, self.options.world * count
 
     def _turn(self) -> tuple[int, int]:
-        """Return (index, count): this process makes every count-th batch, beginning with that index."""
+        """Return (index, count): this process makes every count-th batch, from batch `index` on."""
         worker = get_worker_info()
         alone = worker is None or (self.spec.mode == "follow" and self._group is None)
         return (0, 1) if worker is None or alone else (worker.id, worker.num_workers)
 
     def _prefetched(self) -> Iterator[Any]:
-        # A loader's workers are ahead of the training step already.
+        # A loader's workers already work ahead of the training step.
         if get_worker_info() is not None:
             return self._worker_batches()
-        made = self._made()
+        batches = self._made()
         if self.options.prefetch:
-            return Prefetched(made, self.options.prefetch, _held_bytes, _PREFETCH_BYTES)
-        return (batch for batch in made if batch is not None)
+            return Prefetched(batches, self.options.prefetch, _held_bytes, _PREFETCH_BYTES)
+        return (batch for batch in batches if batch is not None)
 
     def _worker_batches(self) -> Iterator[Any]:
-        """Yield what `_made` makes; in a loader's group of workers an error comes as the last item, a `Failure`."""
+        """Yield the batches of `_made`; a `FeedLoader`'s worker yields an error as its last item, a `Failure`."""
         end_with_trainer()
         try:
             yield from (batch for batch in self._made() if batch is not None)
@@ -340,11 +344,11 @@ class Feed(IterableDataset[Batch]):
             yield Failure(error)
 
     def _made(self) -> Iterator[Batch | None]:
-        """Yield the batches of this rank and worker; None now and then where there is nothing yet.
+        """Yield the batches of this rank and worker, and None while no records have arrived.
 
-        Those of one pass in `snapshot` mode, and of pass after pass in `follow` mode.
+        A `snapshot` yields one pass; `follow` mode yields pass after pass.
         """
-        # Open for as long as batches are made, so that a feed that waits for records opens none.
+        # The clients stay open while batches are made, so that waiting for records opens no new ones.
         with kept_clients(self.connection) as connection:
             yield from self._passes_of(connection)
 
@@ -352,7 +356,7 @@ class Feed(IterableDataset[Batch]):
         index, count = self._turn()
         share = self._share() if self.spec.mode == "follow" else (0, 1)
         cursor = self._cursor
-        # Workers take turns, from where the feed stood or from the worker's own last batch.
+        # The next batch of this worker, counted from the feed's cursor or from the worker's own last batch.
         mine = cursor.batches + index if self._worker is None else cursor.batches - 1 + count
         while True:
             spec = self.spec if cursor.bounds is None else self.spec.with_bounds(cursor.bounds)
@@ -363,13 +367,13 @@ class Feed(IterableDataset[Batch]):
                 numbers = range(max(mine, first), end, count)
                 yield from self._batches(window, [number - first for number in numbers])
                 mine = numbers[-1] + count if numbers else mine
-                # Not two windows at once: the next one is read without it.
+                # Free this window before the next one is read.
                 del window
             if index == 0:
-                self._tell_dropped(dropped)
+                self._warn_dropped(dropped)
             if self.spec.mode == "snapshot":
                 return
-            # The turns go on from one pass to the next.
+            # The workers' turns continue across passes.
             mine -= end
             for following in self._next_passes(connection, cursor):
                 if following is not None:
@@ -383,12 +387,12 @@ class Feed(IterableDataset[Batch]):
                 return
 
     def _next_passes(self, connection: Connection, cursor: Cursor) -> Iterator[Cursor | None]:
-        """Yield None until there is a pass after that of `cursor`, and then the next one's cursor."""
+        """Yield None until the pass after that of `cursor` can begin, and then its cursor."""
         worker = get_worker_info()
         if worker is not None and self._group is not None:
             if worker.id:
-                return self._group.passes_told(worker.id)
-            return self._group.tell_others(next_pass(connection, self.spec, cursor, self.options.linger_s))
+                return self._group.received_passes(worker.id)
+            return self._group.sent_to_others(next_pass(connection, self.spec, cursor, self.options.linger_s))
         own = next_pass(connection, self.spec, cursor, self.options.linger_s)
         return own if self.options.together is None else self.options.together.agreed(own)
 
@@ -403,8 +407,8 @@ class Feed(IterableDataset[Batch]):
             rows = window.batches[number]
             yield encoded.batch(rows[rank::world], Stamp(window.after(number), len(rows), window.too_long))
 
-    def _tell_dropped(self, dropped: int) -> None:
-        # Ranks that share batches drop the same rows: one of them says so.
+    def _warn_dropped(self, dropped: int) -> None:
+        # Ranks that share batches drop the same rows, so only one logs them.
         if dropped and (self.options.rank == 0 or self.options.ranks(self.spec.mode) == 1):
             _log.warning(
                 "%s: %d rows were dropped, because they could not fill a batch of least_rows %d",
@@ -413,24 +417,24 @@ class Feed(IterableDataset[Batch]):
                 self.spec.least_rows,
             )
 
-    def _tell_left_out(self, too_long: int) -> None:
+    def _warn_too_long(self, too_long: int) -> None:
         if too_long:
             _log.warning(
-                "%s: %d rows of more than %d tokens were left out: raise max_tokens to take them",
+                "%s: %d rows with more than %d tokens were left out: raise max_tokens to include them",
                 ", ".join(self.topics),
                 too_long,
                 self.max_tokens,
             )
 
 
-def _with(passes: tuple[Passes, ...], made: Passes) -> tuple[Passes, ...]:
-    """Return the passes with another one, successive whole ones as one stretch."""
-    if passes and made.batches is None and passes[-1].batches is None and passes[-1].last + 1 == made.first:
-        return (*passes[:-1], replace(passes[-1], last=made.last))
-    return (*passes, made)
+def _with(passes: tuple[Passes, ...], added: Passes) -> tuple[Passes, ...]:
+    """Return `passes` with `added` at the end; consecutive whole passes become one entry."""
+    if passes and added.batches is None and passes[-1].batches is None and passes[-1].last + 1 == added.first:
+        return (*passes[:-1], replace(passes[-1], last=added.last))
+    return (*passes, added)
 
 
 def _held_bytes(batch: Batch) -> int:
-    """Return what a batch's tensors take in memory."""
+    """Return the memory of a batch's tensors in bytes."""
     values = (getattr(batch, field.name) for field in dataclasses.fields(batch))
     return sum(value.nbytes for value in values if isinstance(value, Tensor))

@@ -1,4 +1,4 @@
-"""What a feed can be told, and what it cannot: the options, and the checks that need no broker."""
+"""A feed's options, and the checks of them that need no broker."""
 
 from __future__ import annotations
 
@@ -17,39 +17,38 @@ from schema.registry import family_named
 
 
 class Together(Protocol):
-    """How ranks that follow a topic agree on its passes, e.g. `consumers.training.rank_passes.RankPasses`."""
+    """Makes ranks that follow a topic agree on its passes, e.g. `consumers.training.rank_passes.RankPasses`."""
 
     def agreed(self, own: Iterator[Cursor | None]) -> Iterator[Cursor | None]:
-        """Yield None until the next pass is agreed on, and then its cursor; end where following is to end."""
+        """Yield None until the ranks agree on the next pass, and then its cursor; end when following must end."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeedOptions:
-    """What is seldom changed.
+    """Settings of a feed that are seldom changed.
 
     Attributes:
-        sources: the clean topics to read, by namespace, with their weights; by default the one of the settings.
-        where: keeps the rows for which it is true: a Polars expression over the family's columns, or SQL for one.
+        sources: the clean topics to read, by namespace, with their weights; by default the topic of the settings.
+        where: keeps the rows for which it is true: a Polars expression over the family's columns, or an SQL condition.
         curriculum: orders an epoch by a column, in phases.
-        batch_tokens: cut batches so that B x T, padding included, stays within this; `batch_size` is then a second
-            limit, where it is given.
+        batch_tokens: limit of B x T in a batch, padding included; `batch_size`, if given, is a second limit.
         bucket: batch rows of similar length together, which saves padding.
-        max_tokens: rows with more tokens are left out, counted in `Batch.too_long` and told in the log; None takes
-            the family's limit.
-        window_rows: rows held at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
-        window_bytes: a window ends early where its rows take more than this: a byte per token and 64 for the rest.
-        block_rows: rows that lie together in a topic and that a shuffled feed reads together. A window takes
-            window_rows / block_rows blocks from all over the topic: smaller ones mix better and cost more jumps.
-        rank: of this process among `world`.
+        max_tokens: rows with more tokens are left out, and counted in `Batch.too_long` and in the log; None takes the
+            family's limit.
+        window_rows: rows in memory at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
+        window_bytes: a window ends early if its rows take more than this; a row counts 1 byte per token and 64 more.
+        block_rows: neighbouring rows of a topic that a shuffled feed reads together. A window takes
+            window_rows / block_rows blocks from all over the topic: smaller blocks mix better and cost more seeks.
+        rank: number of this process among `world`, from 0.
         world: processes that share every batch.
-        least_rows: every global batch holds at least this many rows, so that as many ranks can share it. Rows that
-            cannot fill such a batch are dropped and counted in the log. None takes `world`, or what a loaded state has;
-            set it to let a later resume use more ranks.
-        prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
-        linger_s: in `follow` mode, how long rows may wait for more to come.
-        together: in `follow` mode, how ranks agree on the offsets of each pass: every rank then has its share of each
-            global batch, as in a snapshot. Without it each rank follows by itself, the rows of its own ids.
+        least_rows: the least rows of a global batch, so that as many ranks can share it. Rows that cannot fill such a
+            batch are dropped and counted in the log. None takes `world`, or the value of a loaded state. Set it to let
+            a later resume use more ranks.
+        prefetch: batches made ahead in a thread; 0 makes each batch on request.
+        linger_s: in `follow` mode, how many seconds rows may wait for more rows.
+        together: in `follow` mode, makes ranks agree on the offsets of each pass: every rank then takes its share of
+            each global batch, as in a snapshot. Without it each rank follows by itself and takes the rows of its ids.
     """
 
     sources: tuple[Source, ...] = (Source(),)
@@ -74,7 +73,7 @@ class FeedOptions:
 
 
 def check_options(spec: FeedSpec, options: FeedOptions) -> None:
-    """Raise UsageError where a feed cannot be as it is told to be; `spec` may lack its sources."""
+    """Raise UsageError if the options are invalid or contradict each other; `spec` may lack its sources."""
     if spec.split is not None and spec.split not in SPLITS:
         raise UsageError(f"unknown split {spec.split!r}: use one of {', '.join(SPLITS)}")
     if spec.mode not in ("snapshot", "follow"):
@@ -85,14 +84,17 @@ def check_options(spec: FeedSpec, options: FeedOptions) -> None:
         or min(spec.window_rows, spec.window_bytes, spec.block_rows) < 1
         or spec.max_tokens < 1
     ):
-        raise UsageError("batch_size, window_rows, window_bytes, block_rows and max_tokens must be at least 1")
+        raise UsageError(
+            f"batch_size {spec.batch_size}, window_rows {spec.window_rows}, window_bytes {spec.window_bytes}, "
+            f"block_rows {spec.block_rows} and max_tokens {spec.max_tokens} must each be at least 1"
+        )
     if spec.batch_tokens is not None and spec.batch_tokens < spec.max_tokens:
         raise UsageError(
-            f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row might fit no batch: "
+            f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row may fit no batch: "
             "raise one or lower the other"
         )
     if not 0 <= options.rank < options.world:
-        raise UsageError(f"rank {options.rank} is not one of {options.world}: ranks count from 0")
+        raise UsageError(f"rank {options.rank} is outside of world {options.world}: use 0 to {options.world - 1}")
     ranks = options.ranks(spec.mode)
     if spec.least_rows < ranks:
         raise UsageError(
@@ -105,11 +107,11 @@ def check_options(spec: FeedSpec, options: FeedOptions) -> None:
     if (fault := least_rows_fault(spec)) is not None:
         raise UsageError(fault)
     if options.prefetch < 0 or options.linger_s < 0:
-        raise UsageError("prefetch and linger_s must not be negative")
+        raise UsageError(f"prefetch {options.prefetch} and linger_s {options.linger_s} must not be negative")
     check_sources(options.sources, spec.mode, spec.shuffle_seed is not None)
     if spec.curriculum is not None:
         kind = family_named(spec.family).wire.get(spec.curriculum.column)
         if kind is None or not kind.is_numeric():
-            raise UsageError(f"a curriculum goes by a numeric column, and {spec.curriculum.column!r} is none")
+            raise UsageError(f"the curriculum's column {spec.curriculum.column!r} is not numeric: name another")
         if spec.mode == "follow":
-            raise UsageError("a curriculum orders a whole pass, which a feed that follows never has: use a snapshot")
+            raise UsageError('a curriculum orders a whole pass, but follow mode has none: use mode "snapshot"')

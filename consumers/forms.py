@@ -1,4 +1,4 @@
-"""The explicit list of tensor forms: a family that can be fed to a training loop has a line here."""
+"""The list of tensor forms: every family that can be fed to a training loop has a line here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def form_of(family: str) -> TensorForm:
     """Return the tensor form of a registered family.
 
     Raises:
-        UsageError: the family has none.
+        UsageError: the family has no tensor form.
     """
     try:
         return FORMS[family]

@@ -1,4 +1,4 @@
-"""A DataLoader over a feed that knows where its feed stands, whatever its workers have made ahead."""
+"""A DataLoader over a feed, with a state: that of the last batch taken, not of the batches that workers made ahead."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class FeedLoader(DataLoader[Batch]):
-    """Batches of a feed, made in worker processes; a pass gives those of the feed itself, in its order.
+    """Batches of a feed, made in worker processes; a pass yields the same batches as the feed, in the same order.
 
     Args:
-        feed: the feed; its own state is kept up with what is taken from here.
-        workers: processes; 0 makes batches in this one.
+        feed: the feed; taking a batch from the loader moves its state along.
+        workers: number of processes; 0 makes batches in this process.
     """
 
     def __init__(self, feed: Feed, workers: int) -> None:
         super().__init__(feed, batch_size=None, num_workers=workers, multiprocessing_context=clean_start(workers))
-        # `dataset` is set by the base class, under a type of its own.
+        # The base class keeps the feed as `dataset`, typed as any dataset.
         object.__setattr__(self, "feed", feed)
         self.feed: Feed
 
@@ -37,16 +37,16 @@ class FeedLoader(DataLoader[Batch]):
         return self.feed.taken_from_workers(super().__iter__, WorkerGroup(context, self.num_workers))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the feed's state after the last batch that was taken from here."""
+        """Return the feed's state after the last batch taken from this loader."""
         return self.feed.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on after the batch at which the state was saved; raises as `Feed.load_state_dict` does."""
+        """Continue after the batch at which the state was saved; raises the errors of `Feed.load_state_dict`."""
         self.feed.load_state_dict(state_dict)
 
 
 def clean_start(workers: int) -> BaseContext | None:
-    """Return how to start workers: forked from a process that has loaded the feed and run nothing, where that is."""
+    """Return how to start workers: forked from a process that has only imported the feed, or else spawned."""
     if not workers:
         return None
     if "forkserver" not in get_all_start_methods():

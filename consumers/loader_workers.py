@@ -1,7 +1,7 @@
-"""What the worker processes of one loader share: the passes they go through, a signal to stop, and an end in time.
+"""Coordinate the worker processes of one loader: agreed passes, a stop signal, and no worker that outlives the trainer.
 
-In `follow` mode workers that each looked for new records by themselves would see different offsets. So worker 0 decides
-the offsets of every pass and sends them to the others, and each worker makes its turn of the same batches.
+In `follow` mode, workers that each looked for new records would see different offsets. So worker 0 decides the offsets
+of every pass and sends them to the others, and each worker makes its share of the same batches.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _ERRORS = {error.__name__: error for error in (FeedError, BrokerError, BrokerUna
 
 @dataclass(frozen=True)
 class Failure:
-    """An error that a worker gives in place of its next batch; raised inside torch it would become a traceback."""
+    """An error that a worker yields in place of its next batch; raised inside torch it would become a traceback."""
 
     error: FeedmillError
 
 
 class WorkerGroup:
-    """The pipes and the signal that one loader's workers share; made by the loader, sent to each worker as it starts.
+    """The pipes and the stop signal of one loader's workers; the loader makes them and passes them to each worker.
 
     Args:
         context: how the workers are started.
-        workers: how many there are.
+        workers: number of workers.
     """
 
     def __init__(self, context: BaseContext, workers: int) -> None:
@@ -48,17 +48,17 @@ class WorkerGroup:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Tell every worker to stop waiting for new records."""
+        """Make every worker stop waiting for new records."""
         self._stop.set()
 
     def close_pipes(self) -> None:
-        """Close this process's ends of the pipes; for the loader, once its workers have theirs."""
+        """Close this process's ends of the pipes; the loader calls this once its workers have theirs."""
         for ends in self._pipes:
             for end in ends:
                 end.close()
 
-    def tell_others(self, passes: Iterator[Cursor | None]) -> Iterator[Cursor | None]:
-        """Yield what `passes` yields, and send every cursor, or the error that ends them, to the other workers."""
+    def sent_to_others(self, passes: Iterator[Cursor | None]) -> Iterator[Cursor | None]:
+        """Yield the items of `passes`, and send every cursor, or the error that ends them, to the other workers."""
         try:
             for following in passes:
                 if following is not None:
@@ -68,11 +68,11 @@ class WorkerGroup:
             self._send({"error": type(error).__name__, "message": str(error)})
             raise
 
-    def passes_told(self, worker: int) -> Iterator[Cursor | None]:
-        """Yield the cursors that worker 0 sends, as worker number `worker`, from 1; None while there is nothing new.
+    def received_passes(self, worker: int) -> Iterator[Cursor | None]:
+        """Yield the cursors that worker 0 sends to worker number `worker` (1 or more); None while nothing is new.
 
         Raises:
-            FeedError, BrokerError: what ended worker 0.
+            FeedError, BrokerError: the error that ended worker 0.
         """
         receiving = self._pipes[worker - 1][0]
         while True:
@@ -95,7 +95,7 @@ _watched = threading.Event()
 def end_with_trainer() -> None:
     """End this worker process as soon as the process that made its loader has ended, even by `kill -9`.
 
-    torch looks for its parent between two batches only, and a worker that waits for records would outlive it.
+    torch checks for its parent only between two batches, so a worker that waits for records would outlive it.
     """
     trainer = multiprocessing.parent_process()
     if trainer is None or _watched.is_set():
@@ -106,5 +106,5 @@ def end_with_trainer() -> None:
 
 def _exit_after(sentinel: int) -> None:
     connection.wait([sentinel])
-    # There is nobody left to hand anything to, and what the main thread waits for may never come.
+    # No process is left to receive batches, and the main thread may wait forever.
     os._exit(1)

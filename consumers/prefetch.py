@@ -1,6 +1,6 @@
-"""Batches made ahead in a thread of their own, while the training step computes.
+"""Make batches ahead in a thread while the training step computes.
 
-Decoding, planning and padding let go of the interpreter's lock, so they overlap with a step that does so as well.
+Decoding, planning and padding release the interpreter's lock, so they overlap with a step that releases it, too.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 _LOOK_INTERVAL_S = 0.1
-# What the thread may still be waiting for: a broker that answers no more. It is a daemon, and ends with the process.
+# How long `close` waits for a thread that waits for a dead broker. The thread is a daemon and ends with the process.
 _LAST_WAIT_S = 5.0
 
 
 class _End:
-    """What a thread says last: that there is no more, or why."""
+    """The thread's last item: the end of the source, or the error that ended it."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class Prefetched(Generic[Item]):
-    """An iterator over what `source` yields, made early in a thread; `close()` ends it.
+    """The items of `source`, made ahead in a thread; `close()` ends the thread.
 
-    `source` may yield None where it has nothing yet, which gives a thread that is to end the moment to do so; Nones are
-    not passed on. An exception of `source` is raised where its item would have come.
+    `source` may yield None while it has no item. Nones are not passed on; they let a closed thread end. An exception
+    of `source` is raised in place of its item.
 
     Args:
-        source: the items.
-        ahead: how many may wait.
-        size: how large one is.
-        ahead_size: how large all that wait may be together; one may always wait.
+        source: yields the items.
+        ahead: how many items may wait.
+        size: returns the size of an item.
+        ahead_size: limit of the waiting items' sizes together; 0 for no limit. One item may always wait.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Prefetched(Generic[Item]):
         ahead_size: int = 0,
     ) -> None:
         self._ahead, self._size, self._ahead_size = ahead, size, ahead_size
-        self._made: deque[Item | _End] = deque()
-        self._made_size = 0
+        self._ready: deque[Item | _End] = deque()
+        self._ready_size = 0
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(source,), name="feedmill-prefetch", daemon=True)
@@ -58,14 +58,14 @@ class Prefetched(Generic[Item]):
 
     def __next__(self) -> Item:
         with self._changed:
-            # A thread that has ended, ended with an item of its own; only a closed one leaves nothing.
-            while not self._made:
+            # A thread that ends by itself leaves an `_End`; only a closed one leaves no item.
+            while not self._ready:
                 if self._stop.is_set():
                     raise StopIteration
                 self._changed.wait(_LOOK_INTERVAL_S)
-            item = self._made.popleft()
+            item = self._ready.popleft()
             if not isinstance(item, _End):
-                self._made_size -= self._size(item)
+                self._ready_size -= self._size(item)
                 self._changed.notify_all()
                 return item
         self._stop.set()
@@ -90,7 +90,7 @@ class Prefetched(Generic[Item]):
                     break
                 if self._stop.is_set():
                     break
-                # Not held while the next one is made.
+                # Free this item while the next one is made.
                 item = None
         except BaseException as caught:  # raised again where the items are taken
             error = caught
@@ -101,13 +101,13 @@ class Prefetched(Generic[Item]):
 
     def _put(self, item: Item | _End, size: int) -> bool:
         with self._changed:
-            while self._made and (len(self._made) >= self._ahead or self._made_size + size > self._ahead_size > 0):
+            while self._ready and (len(self._ready) >= self._ahead or self._ready_size + size > self._ahead_size > 0):
                 if self._stop.is_set():
                     return False
                 self._changed.wait(_LOOK_INTERVAL_S)
             if self._stop.is_set():
                 return False
-            self._made.append(item)
-            self._made_size += size
+            self._ready.append(item)
+            self._ready_size += size
             self._changed.notify_all()
             return True

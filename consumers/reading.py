@@ -1,7 +1,7 @@
-"""Reading a topic's records: explicit partitions, committed records only, in an order that owes nothing to timing.
+"""Read a topic's committed records from explicit partitions, in a given order that timing cannot change.
 
-Takes a `Connection` and blocks of offsets in an order; gives their `Record`s in that order. No group is joined and
-nothing is committed: where a reader stands is known by whoever holds it.
+Takes a `Connection` and blocks of offsets in an order; gives their `Record`s in that order. No consumer group is joined
+and nothing is committed; the caller keeps track of the offsets.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from broker.clients import Connection
 from broker.topics import Extent, extents
 from schema.errors import BrokerUnavailableError, FeedmillError
 
-# A partition with this much read ahead of its turn is paused, so that a reader of P partitions holds about
-# P times this and what one fetch brings (1 MiB per partition).
+# A partition with this much read ahead of its turn is paused. A reader of P partitions holds about P times this, plus
+# one fetch (1 MiB per partition).
 _READ_AHEAD_BYTES = 4 * 1024 * 1024
-# A partition's share of one answer; a larger record still comes, alone.
+# The most bytes of a partition in one fetch; a larger record still arrives, alone.
 _FETCH_BYTES = 1024 * 1024
 _POLL_MS = 500
-# What a new consumer sleeps while it finds its way to the broker; the usual 100 ms would be most of a short reading.
+# How long a new consumer sleeps between steps of connecting; the usual 100 ms would dominate a short read.
 _BACKOFF_MS = 10
-# Everything below a committed end offset is on the broker's disk: silence this long means that no broker is there.
+# Everything below a committed end offset is on the broker's disk, so silence this long means that the broker is down.
 _SILENCE_S = 30.0
 
 
@@ -54,7 +54,7 @@ class OffsetBlock:
 
 
 class _Lane:
-    """One partition on its way along its blocks: what was read ahead, the block being read, and those to come."""
+    """One partition's way through its blocks: records read ahead, the block being read, and the blocks after it."""
 
     def __init__(self) -> None:
         self.read: deque[tuple[int, Record]] = deque()
@@ -64,7 +64,7 @@ class _Lane:
         self.done = False
 
     def enter_next(self) -> bool:
-        """Make the next block the one being read; False where there is none, and then its number is past all."""
+        """Move to the next block and return True; after the last block, set the number past all blocks."""
         if self.ahead:
             self.number, self.block = self.ahead.popleft()
             return True
@@ -73,11 +73,11 @@ class _Lane:
 
 
 def gone(topic: str, partition: int, wanted: int, kept: Extent) -> str:
-    """Return the line that tells that the offset `wanted` is outside what the topic keeps."""
+    """Return the error line for an offset `wanted` that the topic does not hold."""
     if wanted < kept.begin:
-        cause = "retention removed what was before, so start there or keep the topic longer"
+        cause = f"retention removed the offsets before {kept.begin}, so start there or keep the topic longer"
     else:
-        cause = "the topic was made anew since, so start from its beginning"
+        cause = "the topic was created again since, so start from its beginning"
     return (
         f"{topic}/{partition}: offset {wanted} was asked for, but the topic holds {kept.begin} to {kept.end}: {cause}"
     )
@@ -89,9 +89,9 @@ class TopicReader:
     Args:
         connection: the broker to read from.
         topic: the topic's full name.
-        error: what is raised where the offsets asked for are not there (`FeedError` or `ReplayError`).
-        silence_s: how long a broker that must have records may say nothing.
-        fetch_bytes: what a partition gives to one fetch; less for who jumps, None for who reads on.
+        error: class of the error for offsets that the topic does not hold (`FeedError` or `ReplayError`).
+        silence_s: how many seconds a broker that must have records may send nothing.
+        fetch_bytes: the most bytes of a partition in one fetch; None, the default size, suits reading without seeks.
     """
 
     def __init__(
@@ -121,16 +121,16 @@ class TopicReader:
         self._lent.__exit__(kind, error, trace)
 
     def records(self, order: Sequence[OffsetBlock]) -> Iterator[tuple[int, Record]]:
-        """Yield (number of the block, record) for all records of the blocks, block after block as `order` has them.
+        """Yield (number of the block, record) for all records of the blocks, in the order of `order`.
 
-        Each partition is read ahead along its own blocks while others have their turn, so the order follows from
-        `order` alone and not from how fast a partition answers. A block without records yields nothing. Raises the
-        reader's error where offsets are gone, and `BrokerUnavailableError` where the broker falls silent.
+        Each partition is read ahead along its own blocks, so the order does not depend on how fast a partition
+        answers. A block without records yields nothing. Raises the reader's error if offsets are gone, and
+        `BrokerUnavailableError` if the broker sends nothing for `silence_s`.
         """
         lanes: dict[int, _Lane] = {}
         for number, block in enumerate(order):
             lanes.setdefault(block.partition, _Lane()).ahead.append((number, block))
-        # The client demands a place of every partition it is assigned, and one without a block has none.
+        # Only partitions with blocks are assigned, because the client needs a position for each assigned one.
         self._consumer.assign([TopicPartition(self._topic, partition) for partition in lanes])
         self._consumer.assign([TopicPartition(self._topic, partition) for partition in lanes])
         for partition, lane in lanes.items():
@@ -144,7 +144,7 @@ class TopicReader:
                 yield number, record
 
     def _has_record(self, number: int, partition: int, lanes: Mapping[int, _Lane]) -> bool:
-        """Poll until a record of the block is there (True) or all of the block has been read (False)."""
+        """Poll until a record of the block has arrived (True) or the whole block has been read (False)."""
         lane, silent_since = lanes[partition], time.monotonic()
         while True:
             if lane.read:
@@ -178,7 +178,7 @@ class TopicReader:
                 lane.held_bytes += len(record.value)
 
     def _leave_block(self, partition: int, lane: _Lane) -> bool:
-        """Go on with the partition's next block; False where reading jumps, so that what was fetched is of no use."""
+        """Move to the partition's next block; return False if that needs a seek, so fetched records are useless."""
         left = lane.block
         if not lane.enter_next():
             return False
@@ -191,7 +191,7 @@ class TopicReader:
         self._consumer.seek(TopicPartition(self._topic, partition), offset)
 
     def _position(self, partition: int) -> int:
-        # Past transaction markers too, which take offsets and are never returned as records.
+        # The position also passes transaction markers, which take offsets and are never returned as records.
         return int(self._consumer.position(TopicPartition(self._topic, partition)))
 
     def _pause_all_but_hungry(self, wanted: int, lanes: Mapping[int, _Lane]) -> None:
@@ -219,4 +219,4 @@ class TopicReader:
         kept = extents(self._connection, self._topic)
         for where, offset in error.args[0].items():
             return gone(self._topic, where.partition, offset, kept[where.partition])
-        return f"{self._topic}: an offset asked for is not there"
+        return f"{self._topic}: an offset that was asked for is missing"

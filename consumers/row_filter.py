@@ -1,9 +1,9 @@
-"""Row filters: one SQL condition over a family's columns, checked against lists of what is allowed, run by DuckDB.
+"""Row filters: one SQL condition over a family's columns, checked against lists of allowed SQL and run by DuckDB.
 
 The text is untrusted: it comes from a user, a feed's state or a run's manifest. It passes three checks:
 
 1. The syntax tree is that of one lone condition, and each of its nodes, functions and types is in a list below.
-   These name only functions that depend on the row alone and whose answer is about as small as their arguments.
+   The listed functions depend on the row alone, and their result is about as small as their arguments.
 2. DuckDB accepts it over the columns, and its type is BOOLEAN.
 3. It runs in a database of its own without files, network or extensions, with bounded memory and a locked
    configuration. Times without a zone are UTC, whatever the machine's zone.
@@ -23,7 +23,7 @@ from schema.errors import FeedmillError
 
 # A condition that a person wrote is far shorter; parsing takes many times the text's length in memory.
 MAX_TEXT_BYTES = 16_384
-# A filter holds one group of rows and a few vectors; a runaway expression ends here and not in the machine's swap.
+# A filter holds the rows of one call and a few vectors; this stops a runaway expression before the machine swaps.
 _MEMORY_LIMIT = "1GB"
 _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -57,9 +57,9 @@ _OPERATORS = {
     *("+", "-", "*", "/", "//", "%", "**", "^", "@", "!__postfix", "&", "|", "~", "<<", ">>", "||", "^@", "&&", "@>"),
     *("<@", "~~", "!~~", "~~*", "!~~*", "~~~", "like_escape", "not_like_escape", "ilike_escape", "not_ilike_escape"),
 }
-# Left out on purpose: functions whose answer outgrows their arguments (repeat, lpad, range, list_resize, format), that
-# depend on more than the row (age, current_*, version, random), that call others by a text's name (list_aggregate), or
-# that read or write (read_text, getenv, write_log).
+# Left out on purpose: functions whose result outgrows their arguments (repeat, lpad, range, list_resize, format), that
+# depend on more than the row (age, current_*, version, random), that call a function named by a text (list_aggregate),
+# or that read or write (read_text, getenv, write_log).
 _FUNCTIONS = {
     # numbers
     *("abs", "add", "subtract", "multiply", "divide", "mod", "pow", "power", "sqrt", "cbrt", "exp", "ln", "log"),
@@ -92,19 +92,19 @@ _CALLABLE = _OPERATORS | _FUNCTIONS
 
 
 class RowFilter:
-    """Tells which rows of a frame satisfy a condition; a context manager, because it holds a database.
+    """An SQL condition that rows of a frame satisfy or not; a context manager, because it holds a database.
 
     Args:
         expression: an SQL boolean expression, e.g. `size > 40 AND outcome = 'normal_form'`.
         columns: the columns it may name.
-        error: what is raised.
+        error: class of the errors that are raised.
 
     Attributes:
         names: the columns that the condition names.
 
     Raises:
-        FeedmillError: of the kind `error`: the text is no condition, names something else, or asks for more than a
-            filter may. The one line holds the reason and the columns.
+        FeedmillError: of the class `error`: the text is not a condition, or uses a column, function or syntax that is
+            not allowed. The line gives the reason and the columns.
     """
 
     def __init__(self, expression: str, columns: Mapping[str, pl.DataType], error: type[FeedmillError]) -> None:
@@ -136,15 +136,15 @@ class RowFilter:
         self._database.close()
 
     def mask(self, frame: pl.DataFrame) -> pl.Series:
-        """Return whether each row satisfies the condition (Boolean, never null: unknown is no).
+        """Return whether each row satisfies the condition (Boolean, never null: an unknown result is false).
 
         Args:
             frame: with the columns that the condition names.
 
         Raises:
-            FeedmillError: of the kind `error`: a row's value makes the condition fail.
+            FeedmillError: of the class `error`: a row's value makes the condition fail.
         """
-        # A condition that names no column still has to be given rows to count.
+        # A condition without columns still needs one column, so that DuckDB sees the rows.
         self._database.register("rows", frame.select(sorted(self.names) or frame.columns[:1]).to_arrow())
         kept = self._run(_KEPT.format(self._expression)).fetchnumpy()["kept"]
         self._database.unregister("rows")
@@ -168,16 +168,16 @@ class RowFilter:
                 case None:
                     continue
                 case "FUNCTION" if _called(node) not in _CALLABLE:
-                    raise self._refusal(f"the function {_called(node)} is not one that a filter may call")
+                    raise self._refusal(f"the function {_called(node)} is not allowed in a filter")
                 case "TYPE" if _type(node) not in _TYPES:
-                    raise self._refusal(f"the type {_type(node)} is not one that a filter may name")
-                # A name that is no column may still mean something, such as CURRENT_DATE.
+                    raise self._refusal(f"the type {_type(node)} is not allowed in a filter")
+                # A name that is not a column may still have a meaning in SQL, such as CURRENT_DATE.
                 case "COLUMN_REF" if (name := _column(node)) in columns:
                     named.add(columns[name])
                 case "COLUMN_REF" if name not in parameters:
                     raise self._refusal(f"there is no column {'.'.join(node['column_names'])}")
                 case kind if kind not in _NODES:
-                    raise self._refusal(f"it holds a {str(kind).lower()}, which a filter may not")
+                    raise self._refusal(f"it contains a {str(kind).lower()}, which is not allowed")
         return frozenset(named)
 
     def _check_type(self) -> None:
@@ -185,10 +185,10 @@ class RowFilter:
         ((_, kind, *_),) = self._run(_TYPE.format(self._expression)).fetchall()
         self._database.unregister("rows")
         if kind != "BOOLEAN":
-            raise self._refusal(f"it gives {kind} and not BOOLEAN")
+            raise self._refusal(f"its type is {kind}, not BOOLEAN")
 
     def _tree(self, statement: str) -> dict[str, Any]:
-        """Return the statement's syntax tree without what only says where in the text a node stood."""
+        """Return the statement's syntax tree without the nodes' places in the text."""
         ((text,),) = self._run("SELECT json_serialize_sql(?)", [statement]).fetchall()
         tree: dict[str, Any] = json.loads(text)
         if tree.get("error", True):
@@ -212,7 +212,7 @@ class RowFilter:
 
 
 def _take_condition(tree: dict[str, Any]) -> Any:
-    """Remove the WHERE condition from the tree of a lone SELECT and return it; None where there is no such place."""
+    """Remove the WHERE condition from the tree of a lone SELECT and return it; None if the tree has none."""
     node: dict[str, Any] = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
     return node.pop("where_clause", None)
 

@@ -1,6 +1,6 @@
-"""What a family declares to be fed: which columns its tensors are made of, how long a row is, and what makes them.
+"""A family's declaration of its tensors: the columns they need, a row's length in tokens, and the encoder.
 
-Nothing here needs torch: the order of a feed is known without it, and only its tensors are made with it.
+Nothing here needs torch: the order of a feed is known without it, and only the tensors need it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class TensorForm:
 
     Attributes:
         columns: the family's columns that `encode` reads; only these are decoded, with the envelope's.
-        tokens: an integer expression, the length of a row in tokens with its special tokens.
-        encode: (rows with `columns`, `example_id` and lineage; names of the topics) -> what batches are cut from.
-        max_tokens: the length above which rows are left out unless the feed says otherwise.
+        tokens: an integer expression: the length of a row in tokens, special tokens included.
+        encode: (rows with `columns`, `example_id` and lineage; names of the topics) -> the rows as flat arrays.
+        max_tokens: rows with more tokens are left out, unless the feed sets another limit.
     """
 
     columns: tuple[str, ...]

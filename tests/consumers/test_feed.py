@@ -180,7 +180,7 @@ def test_rows_too_long_are_left_out_counted_and_told(
         batches = list(Feed(connection, "reduction", split=None, options=FeedOptions(max_tokens=limit)))
     assert sorted(ids(batches)) == sorted(rows.filter(lengths <= limit)["example_id"].to_list())
     assert batches[-1].too_long == (lengths > limit).sum() > 0
-    assert f"{batches[-1].too_long} rows of more than {limit} tokens were left out" in caplog.text
+    assert f"{batches[-1].too_long} rows with more than {limit} tokens were left out" in caplog.text
 
 
 def test_bucketing_saves_padding(connection: Connection, rows: pl.DataFrame) -> None:
@@ -350,7 +350,7 @@ def test_a_start_beyond_the_topic_is_told(connection: Connection, rows: pl.DataF
 def test_a_record_of_another_version_is_refused_with_its_place(connection: Connection, rows: pl.DataFrame) -> None:
     frame = reductions.valid(3, first=COUNT)
     send(connection, encode(frame), envelope(frame, version=2), partition=2)
-    with pytest.raises(FeedError, match=r"clean/2 offset \d+ has type feedmill.reduction.clean.v2, and this build"):
+    with pytest.raises(FeedError, match=r"clean/2 offset \d+ has type feedmill.reduction.clean.v2, but this build"):
         list(Feed(connection, "reduction"))
 
 

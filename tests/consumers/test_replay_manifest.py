@@ -354,8 +354,8 @@ def test_a_manifest_with_code_in_its_filter_is_refused_and_nothing_runs(
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"spec.where": "EXISTS (FROM read_text('/etc/hostname'))"}, "it holds a subquery, which a filter may not"),
-        ({"spec.where": "getenv('HOME') <> ''"}, "the function getenv is not one that a filter may call"),
+        ({"spec.where": "EXISTS (FROM read_text('/etc/hostname'))"}, "it contains a subquery, which is not allowed"),
+        ({"spec.where": "getenv('HOME') <> ''"}, "the function getenv is not allowed in a filter"),
         ({"spec.where": "polars-sha256:" + "0" * 64}, "call `replay_run(..., where=EXPRESSION)` with the same one"),
         ({"spec.where": {"Column": "size"}}, "spec.where: Input should be a valid string"),
         ({"spec.curriculum": {"column": "^.*$", "edges": [3]}}, "the curriculum's column '^.*$' is not a numeric one"),
