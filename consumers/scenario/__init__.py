@@ -1,1 +1,1 @@
-"""The scenario family in training: its tensor form."""
+"""The scenario family's tensor form."""

@@ -1,6 +1,6 @@
 """The scenario family's tensor form: its texts as bytes, `BOS` context `SEP` request `SEP` response `EOS`.
 
-A token per byte of UTF-8 needs no vocabulary to be fetched, and knows every language.
+A token per byte of UTF-8 needs no vocabulary file and covers every language.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from consumers.scenario.tensors import EncodedScenarios
 
 PAD, BOS, SEP, EOS = range(4)
-# A byte's token is the byte and this.
+# A byte's token is the byte plus this.
 FIRST_BYTE = 4
 VOCABULARY_SIZE = FIRST_BYTE + 256
 TEXTS = ("context", "request", "response")
-# BOS, EOS, and a SEP between texts
+# BOS, EOS, and a SEP between texts.
 SPECIAL_TOKENS = 2 + len(TEXTS) - 1
-# Some 700 words, several times what a scenario takes.
+# About 700 words, several times the length of a scenario.
 MAX_TOKENS = 4096
 
 

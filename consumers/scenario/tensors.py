@@ -1,7 +1,6 @@
-"""Scenario rows as tensors: one token per byte of their texts, special tokens between, numbers and cell beside.
+"""Scenario rows as tensors: one token per byte of their texts, special tokens between them, numbers and the cell.
 
-Encoding works on the window's bytes as they lie: compiled code writes a batch's tokens straight from them, in the
-batch's order.
+Compiled code writes a batch's tokens straight from the window's bytes, in the batch's order.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from schema.errors import FeedError
 from schema.family import axis_codes, cell_codes
 from schema.scenario import FAMILY
 
-# Of a row's numbers, in the order in which a window holds them.
+# A row's numbers, in the order in which a window holds them.
 _AMOUNTS = ("authenticity_score", "effective_capacity", "support_needed")
 _LINEAGE = ("example_id", SOURCE, PARTITION, OFFSET, ROW)
 
@@ -32,18 +31,18 @@ Texts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScenarioBatch(Batch):
-    """A batch of scenarios; B rows, T tokens of the longest of them.
+    """A batch of scenarios; B rows, T tokens in the longest row.
 
     Attributes:
         tokens: (B, T) int64: BOS, the context's bytes, SEP, the request's, SEP, the response's, EOS, then PAD. A byte's
             token is the byte + `FIRST_BYTE`.
-        response_mask: (B, T) bool, true on the response's bytes and the EOS after them: what a language model that is
-            given the context and the request is to learn.
+        response_mask: (B, T) bool, true on the response's bytes and the EOS after them: the tokens that a language
+            model learns to predict from the context and the request.
         authenticity_score: (B,) float32, 0 to 1.
         capacity: (B,) float32, the effective capacity, points out of 10.
         support_needed: (B,) float32, points out of 10.
         cell: (B,) int64, the index of the row's cell in `FAMILY.cells()`, whose order is row-major over the cell axes;
-            -1 where a label is none of its axis', which only unvalidated data has.
+            -1 if a label is not one of its axis, which happens only in unvalidated data.
     """
 
     tokens: torch.Tensor
@@ -58,8 +57,8 @@ class EncodedScenarios:
     """A window of scenario rows as flat arrays.
 
     Args:
-        rows: with the columns of the tensor form, `example_id` and lineage.
-        topics: for the lineage.
+        rows: rows with the columns of the tensor form, `example_id` and lineage.
+        topics: names of the topics, for the lineage.
 
     Raises:
         FeedError: a text or a number is null.
@@ -72,7 +71,7 @@ class EncodedScenarios:
         self._topics = topics
         self._texts: list[Texts] = [strings(rows[name].rechunk()) for name in TEXTS]
         self._lengths: Indices = rows.select(FORM.tokens.alias("tokens"))["tokens"].to_numpy()
-        # Row by row, so that a batch's rows are picked at once.
+        # Row-major, so that a batch's rows are picked in one call.
         self._amounts = rows.select(pl.col(_AMOUNTS).cast(pl.Float32)).to_numpy(order="c")
         self._numbers = np.empty((rows.height, 1 + len(_LINEAGE)), dtype=np.int64)
         self._numbers[:, 0] = cell_codes(axis_codes(rows, map(FAMILY.axis, FAMILY.cell_axes)), FAMILY)
@@ -87,7 +86,7 @@ class EncodedScenarios:
         mask, response_mask = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
         context, request, response = self._texts
         _write_rows(*context, *request, *response, rows, tokens, mask, response_mask)
-        # One column after the other, each in a stretch of its own.
+        # Transposed copies, so that each column is contiguous.
         amounts = torch.from_numpy(np.ascontiguousarray(np.take(self._amounts, rows, axis=0).T))
         cell, example_id, *lineage = torch.from_numpy(np.ascontiguousarray(np.take(self._numbers, rows, axis=0).T))
         return ScenarioBatch(
@@ -107,7 +106,7 @@ class EncodedScenarios:
 
 
 def decode_tokens(tokens: torch.Tensor) -> tuple[str, str, str]:
-    """Return (context, request, response) of one row of token ids (T,) that has all three."""
+    """Return (context, request, response) of one row of token ids (T,)."""
     ids = tokens.numpy()
     first, second, end = np.flatnonzero((ids == SEP) | (ids == EOS)).tolist()
     context, request, response = (

@@ -1,8 +1,7 @@
-"""How many offsets make a block: measured once, where a topic's records have more or fewer rows.
+"""How many offsets make a block, measured from samples of a topic's records.
 
-A record holds 2,048 rows or 10, and blocks should hold about as many rows everywhere: too few cost a jump each, and too
-many mix badly. Takes a topic and its bounds; gives sizes that a feed keeps in its spec, so that a measure that would
-come out differently later never changes the order.
+A record may hold 2,048 rows or 10, but blocks should hold about equally many rows: too few rows cost a seek each, and
+too many mix badly. A feed keeps the sizes in its spec, so that a later measurement never changes the order.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from broker.topics import Extent
 from consumers.sequence.spec import BlockSizes
 from schema.dead_letter import ROWS_HEADER
 
-# A block of long rows ends here: with more, the blocks of a window would take too much memory on their way in.
+# The most bytes of a block: larger blocks of long rows would take too much memory while a window is read.
 _BLOCK_BYTES = 256 * 1024
-# Places of a partition that are measured, at most, and how many offsets one stands for, at least.
+# The most places of a partition that are measured, and the least offsets per place.
 _MOST_PLACES = 8
 _PLACE_OFFSETS = 256
-# What one place may bring.
+# The most bytes read at one place.
 _SAMPLE_BYTES = 64 * 1024
 _POLL_MS = 200
 _PATIENCE_S = 5.0
-# For a record whose header says nothing: what a reduction takes on the wire, and more.
+# Assumed for a record without a row count; a reduction takes less on the wire.
 _ROW_BYTES = 64
 
 
@@ -49,7 +48,7 @@ def block_sizes(connection: Connection, topic: str, bounds: Mapping[int, Extent]
         if extent.begin < extent.end
     }
     ends = {partition: bounds[partition.partition].end for partition in places}
-    found: dict[int, list[tuple[int, int]]] = {}
+    measured: dict[int, list[tuple[int, int]]] = {}
     if not places:
         return {}
     with connection.lend_consumer(max_partition_fetch_bytes=_SAMPLE_BYTES, retry_backoff_ms=10) as consumer:
@@ -58,10 +57,10 @@ def block_sizes(connection: Connection, topic: str, bounds: Mapping[int, Extent]
             sampled = _sample(consumer, starts, ends)
             for partition, records in sampled.items():
                 size = _size(starts[partition], records, block_rows)
-                known = found.setdefault(partition.partition, [])
+                known = measured.setdefault(partition.partition, [])
                 if not known or known[-1][1] != size:
                     known.append((starts[partition], size))
-    return {partition: tuple(sizes) for partition, sizes in found.items()}
+    return {partition: tuple(sizes) for partition, sizes in measured.items()}
 
 
 def _places(extent: Extent) -> list[int]:
@@ -73,8 +72,8 @@ def _places(extent: Extent) -> list[int]:
 def _sample(
     consumer: Any, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, list[Any]]:
-    """Return the first records at the given offsets; a partition that gives none in time is absent."""
-    found: dict[TopicPartition, list[Any]] = {}
+    """Return the first records at the given offsets; a partition that sends no records in time is absent."""
+    sampled: dict[TopicPartition, list[Any]] = {}
     consumer.assign(list(starts))
     for partition, offset in starts.items():
         consumer.resume(partition)
@@ -84,14 +83,14 @@ def _sample(
     try:
         while waiting and time.monotonic() < deadline:
             for partition, records in consumer.poll(timeout_ms=_POLL_MS).items():
-                found.setdefault(partition, records)
+                sampled.setdefault(partition, records)
                 consumer.pause(partition)
             # Transaction markers and aborted records take offsets and are never returned.
-            waiting = {each for each in waiting - found.keys() if consumer.position(each) < ends[each]}
+            waiting = {each for each in waiting - sampled.keys() if consumer.position(each) < ends[each]}
     except KafkaError:
-        # Whoever reads next meets the same error and tells it; here a usual size will do.
-        return found
-    return found
+        # The feed's own reading meets the same error and raises it; until then the default size is good enough.
+        return sampled
+    return sampled
 
 
 def _size(start: int, records: list[Any], block_rows: int) -> int:
@@ -103,8 +102,8 @@ def _size(start: int, records: list[Any], block_rows: int) -> int:
 
 
 def _rows(record: Any) -> int:
-    """Return how many rows a record says it has, or what its length lets expect; only sizes follow from it."""
-    value = len(record.value or b"")
-    said = dict(record.headers).get(ROWS_HEADER) or b""
+    """Return a record's row count from its header, or an estimate from its length; only block sizes depend on it."""
+    length = len(record.value or b"")
+    declared = dict(record.headers).get(ROWS_HEADER) or b""
     # No row takes less than a bit.
-    return min(int(said), 8 * value) if said.isdigit() and len(said) < 10 else value // _ROW_BYTES
+    return min(int(declared), 8 * length) if declared.isdigit() and len(declared) < 10 else length // _ROW_BYTES

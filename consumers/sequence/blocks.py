@@ -15,9 +15,9 @@ from consumers.sequence.spec import BlockSizes, FeedSpec
 
 Offsets = npt.NDArray[np.int64]
 
-# Offsets to a block where nobody measured the records.
+# Offsets to a block if the records were not measured.
 _UNMEASURED_OFFSETS = 8
-# A window takes rows from at least so many places of the topic.
+# A window takes rows from at least this many sections of the topic.
 _LEAST_SPREAD = 32
 
 
@@ -29,19 +29,19 @@ def order_of(
 ) -> list[OffsetBlock]:
     """Return the blocks that cover `bounds`, in reading order.
 
-    Without seeds partitions take turns. With seeds the blocks are dealt out like this:
+    Without seeds partitions take turns. With seeds the blocks are dealt out in three steps:
 
-    1. All blocks stand in the topic's order, the partitions side by side, and are cut into `spread` equal stretches.
-    2. Each stretch is permuted.
-    3. Every `spread` blocks in a row are one block of each stretch, in a permuted order.
+    1. Put all blocks in the topic's order, partitions side by side, and cut them into `spread` equal sections.
+    2. Permute each section.
+    3. Take one block of each section, in a permuted order; repeat until no block is left.
 
-    So any `spread` blocks in a row come from all over the topic, which a permutation alone does only on average.
+    So every `spread` blocks in a row come from all over the topic. A plain permutation does that only on average.
 
     Args:
         bounds: [begin, end) per partition.
         sizes: offsets to a block, the same for all, or as `block_sizes` measured them.
-        seeds: what shuffles; None keeps the topic's order.
-        spread: stretches of the topic that blocks are taken from in turn.
+        seeds: the seeds of the shuffle; None keeps the topic's order.
+        spread: number of sections of the topic that blocks are taken from in turn.
     """
     partitions = sorted(partition for partition, extent in bounds.items() if extent.begin < extent.end)
     if not partitions:
@@ -67,12 +67,12 @@ def order_of(
 
 
 def _dealt(count: int, spread: int, seeds: Seeds) -> Offsets:
-    """Return steps 1 to 3 of `order_of` for `count` blocks, as indices of blocks in the topic's order."""
+    """Return the order that steps 1 to 3 of `order_of` give `count` blocks, as indices in the topic's order."""
     drawn = np.empty(count, dtype=np.int64)
     drawn[permutation(count, *seeds)] = np.arange(count)
-    stretch = np.arange(count) * min(spread, count) // count  # 1
-    order = np.lexsort((drawn, stretch))  # 2
-    first = np.searchsorted(stretch, stretch)  # of each stretch; `stretch` ascends, in `order` too
+    section = np.arange(count) * min(spread, count) // count  # 1
+    order = np.lexsort((drawn, section))  # 2
+    first = np.searchsorted(section, section)  # of each section; `section` ascends, in `order` too
     row = np.arange(count) - first
     return order[np.lexsort((drawn[order], row))].astype(np.int64)  # 3
 
@@ -84,14 +84,14 @@ def _sizes(sizes: BlockSizes | int, partition: int) -> Sequence[tuple[int, int]]
 
 
 def _begins(extent: Extent, sizes: Sequence[tuple[int, int]]) -> Offsets:
-    """Return where the blocks of a partition begin; the last measure holds for all that came after it."""
+    """Return the first offsets of a partition's blocks; the last measured size holds for all later offsets."""
     ends = [first for first, _ in sizes[1:]] + [extent.end]
-    stretches = []
+    begins = []
     begin = extent.begin
     for (_, size), end in zip(sizes, ends, strict=True):
-        stretches.append(np.arange(begin, min(end, extent.end), size))
+        begins.append(np.arange(begin, min(end, extent.end), size))
         begin = max(begin, min(end, extent.end))
-    return np.concatenate(stretches).astype(np.int64)
+    return np.concatenate(begins).astype(np.int64)
 
 
 def reading_order(
@@ -105,13 +105,13 @@ def reading_order(
 
 
 def remaining(spec: FeedSpec, source: int, cursor: Cursor) -> dict[int, Extent]:
-    """Return the offsets of a source that the pass at `cursor` has yet to read, as one stretch per partition."""
+    """Return the offsets of a source that the pass at `cursor` has not read yet: one offset range per partition."""
     bounds = spec.sources[source].bounds if cursor.bounds is None else cursor.bounds[source]
     place = cursor.places[source] if cursor.places else Place()
     if spec.sources[source].repeat or cursor.phase + 1 < spec.phases:
         place = Place()
-    found: dict[int, Extent] = {}
+    ranges: dict[int, Extent] = {}
     for block in reading_order(spec, source, cursor.epoch, cursor.phase, place, bounds)[place.block :]:
-        seen = found.get(block.partition, Extent(block.begin, block.end))
-        found[block.partition] = Extent(min(seen.begin, block.begin), max(seen.end, block.end))
-    return found
+        seen = ranges.get(block.partition, Extent(block.begin, block.end))
+        ranges[block.partition] = Extent(min(seen.begin, block.begin), max(seen.end, block.end))
+    return ranges

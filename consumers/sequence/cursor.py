@@ -1,6 +1,6 @@
-"""Where a feed stands: a handful of numbers, from which the very next batch follows.
+"""A place in a feed's sequence: a few numbers that decide the very next batch.
 
-No row is held: a window in progress is read again from where it began, and planned again to the same batches.
+No row is stored: a resumed feed reads the window in progress again and plans the same batches.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Place:
     """Where a window begins in one source.
 
     Attributes:
-        round: how often a repeating source has begun anew in this pass.
+        round: how often a repeating source has started again in this pass.
         block: index in the round's order of blocks.
-        row: rows of that block, of those that belong to the feed, that earlier windows took.
-        too_long: rows that were left out for their length in the blocks before it, in all rounds of the pass.
+        row: how many of that block's rows earlier windows took; rows outside the feed do not count.
+        too_long: rows left out because of their length in earlier blocks, over all rounds of the pass.
     """
 
     round: int = 0
@@ -31,16 +31,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a feed stands within its passes.
+    """A feed's place within its passes.
 
     Attributes:
         epoch: number of the pass.
-        batches: batches of this pass that were given, counted over all ranks together as global batches.
-        phase: of the curriculum; 0 without one.
+        batches: global batches of this pass that were given.
+        phase: number of the curriculum's phase; 0 without a curriculum.
         window: number of the window in the pass.
         batch: batches of that window that were given.
-        places: where the window begins, per source.
-        dropped: rows of earlier windows of this pass that were dropped, because they could not fill a batch.
+        places: where the window begins in each source.
+        dropped: rows of this pass's earlier windows that were dropped because they could not fill a batch.
         bounds: in `follow` mode the offsets of this pass, per source; a snapshot's are the same in every pass.
     """
 

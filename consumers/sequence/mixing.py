@@ -1,10 +1,10 @@
-"""How many rows of each source make a window: exact shares, by integers, in every window."""
+"""How many rows each source gives to a window: exact shares in whole rows, in every window."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-# Weights such as 0.1 are taken as the fraction that is meant, not as the nearest binary one.
+# A weight such as 0.1 means 1/10, not the nearest binary fraction.
 _FINEST = 1_000_000
 
 
@@ -24,22 +24,23 @@ def quotas(weights: list[float], rows: int) -> list[int]:
     return whole
 
 
-def last_quotas(weights: list[float], found: list[int], lasting: list[bool]) -> list[int]:
+def last_quotas(weights: list[float], counts: list[int], lasting: list[bool]) -> list[int]:
     """Return how many rows of each source make the last window, when at least one lasting source has run out.
 
-    The source that runs out first gives all it has, and the others in proportion; the rest of theirs is left over.
+    The source that runs out first gives all its rows, and the others give in proportion; their other rows stay unused.
 
     Args:
-        weights: of the sources.
-        found: rows that each source had for the window.
+        weights: the sources' weights.
+        counts: rows that each source had for the window.
         lasting: which sources do not repeat.
     """
     parts = shares(weights)
     scarcest = min(
-        (index for index in range(len(found)) if lasting[index]), key=lambda index: (found[index] / parts[index], index)
+        (index for index in range(len(counts)) if lasting[index]),
+        key=lambda index: (counts[index] / parts[index], index),
     )
-    whole = found[scarcest] / parts[scarcest]
+    whole = counts[scarcest] / parts[scarcest]
     return [
-        found[index] if index == scarcest else min(found[index], round(whole * parts[index]))
-        for index in range(len(found))
+        counts[index] if index == scarcest else min(counts[index], round(whole * parts[index]))
+        for index in range(len(counts))
     ]

@@ -1,7 +1,7 @@
 """Which rows of a window make which batch: pure functions of the rows' lengths and a seed.
 
-A window is a stretch of rows held in memory at once; shuffling and bucketing happen inside it. The permutation is
-made of splitmix64, not of a library's generator, so that a seed gives the same batches with every version of numpy.
+A window is the rows that are in memory at once; shuffling and bucketing happen inside it. The permutation is
+made with splitmix64, not with a library's generator, so that a seed gives the same batches with every version of numpy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def splitmix64(values: Keys) -> Keys:
 def permutation(count: int, *seeds: int) -> Indices:
     """Return a permutation of range(count), below 2^32, the same for the same seeds on every platform.
 
-    Fisher and Yates's shuffle (Knuth, The Art of Computer Programming, 3.4.2, algorithm P); a draw is the upper half of
+    Fisher and Yates's shuffle (Knuth, The Art of Computer Programming, 3.4.2, algorithm P). A draw is the upper half of
     a splitmix64 number, scaled to its range (Lemire, arXiv:1805.10941, without the rejection).
     """
     state = np.zeros(1, dtype=np.uint64)
@@ -42,8 +42,8 @@ def permutation(count: int, *seeds: int) -> Indices:
 
 @compiled
 def _shuffle(order: Indices, state: Keys) -> None:
-    """Shuffle `order` where it is, by the numbers that follow from `state` (1,)."""
-    # One kind of integer throughout: signed and unsigned together would become floats.
+    """Shuffle `order` in place with the random numbers that follow from `state` (1,)."""
+    # Unsigned integers throughout: signed and unsigned together would become floats.
     half = np.uint64(32)
     counter = state[0]
     for last in range(len(order) - 1, 0, -1):
@@ -56,25 +56,25 @@ def _shuffle(order: Indices, state: Keys) -> None:
 
 
 def interleaved(counts: list[int]) -> Indices:
-    """Return the order that spreads groups of rows evenly among each other.
+    """Return the order that spreads the rows of several parts evenly among each other.
 
     Args:
-        counts: rows per group; the rows stand group after group.
+        counts: rows per part; the rows come part after part.
     """
-    # Row k of n stands at (k + 1/2) / n of the way, whatever the group.
+    # Row k of a part of n rows goes to (k + 1/2) / n of the way.
     places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
     return np.argsort(places, kind="stable").astype(np.int64)
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How a window is cut.
+    """How a window is cut into batches.
 
     Attributes:
-        rows: at most this many rows to a batch; None for no limit but that of tokens.
-        tokens: at most this many tokens to a batch, padding included: rows times the longest; None for no limit.
-        bucket: put rows of similar length together, so that little of a batch is padding.
-        least_rows: at least this many rows to a batch. `rows`, and `tokens` over the longest row, must not be less.
+        rows: the most rows of a batch; None for no limit on rows.
+        tokens: the most tokens of a batch, padding included: rows times the longest row; None for no limit.
+        bucket: put rows of similar length together, so that a batch has little padding.
+        least_rows: the least rows of a batch. `rows`, and `tokens` over the longest row, must not be less.
     """
 
     rows: int | None
@@ -92,8 +92,8 @@ def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, 
     Args:
         tokens: (N,) length of each row in tokens.
         shape: how to cut.
-        seeds: what shuffles the rows, and the order of the batches; None keeps `order`.
-        order: (N,) the order without seeds; None is that of the rows.
+        seeds: the seeds that shuffle the rows and the order of the batches; None keeps `order`.
+        order: (N,) the order without seeds; None keeps the order of the rows.
     """
     count = len(tokens)
     if seeds is not None:
@@ -112,13 +112,13 @@ def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, 
 
 
 def _by_length(tokens: npt.NDArray[np.int64]) -> Indices:
-    """Return the stable order of lengths; numpy sorts 16-bit numbers by their digits, many times as fast."""
+    """Return the stable order by length; numpy's radix sort of 16-bit numbers is many times as fast."""
     narrow = tokens.astype(np.uint16) if tokens.max(initial=0) < 1 << 16 else tokens
     return np.argsort(narrow, kind="stable")
 
 
 def _filled_up(ends: Indices, least_rows: int) -> Indices:
-    """Return where batches end once each has at least `least_rows` rows.
+    """Return the ends of the batches, moved so that each batch has at least `least_rows` rows.
 
     Only the last batch can have fewer, because `_cut` ends the others when they are full. It takes the rows that it
     lacks from the batch before it, which may take rows from the one before that. If all batches together have too few
@@ -138,7 +138,7 @@ def _filled_up(ends: Indices, least_rows: int) -> Indices:
 
 @compiled
 def _cut(tokens: npt.NDArray[np.int64], most_rows: int, most_tokens: int, ends: npt.NDArray[np.int64]) -> int:
-    """Write where each batch ends into `ends` and return how many there are; `most_tokens` 0 is no limit."""
+    """Write the end of each batch into `ends` and return the number of batches; `most_tokens` 0 is no limit."""
     batches, begin, longest = 0, 0, 0
     for row in range(len(tokens)):
         length = max(longest, tokens[row])

@@ -1,10 +1,10 @@
-"""A feed's row filter: SQL, which states and manifests carry as text, or a Polars expression, which they only name.
+"""A feed's row filter: an SQL condition or a Polars expression, and its text in states and manifests.
 
 A state and a manifest are files that anyone may have written. The text in them is one of:
 
-- an SQL condition, compiled by lists of allowed nodes (`consumers.row_filter`);
-- `polars-sha256:<hex>`, the fingerprint of a Polars expression. It is compared with that of the expression which the
-  program passes again, and never turned back into one: Polars' own serialized form may hold pickled Python.
+- an SQL condition, checked against lists of allowed SQL (`consumers.row_filter`);
+- `polars-sha256:<hex>`, the fingerprint of a Polars expression. The program must pass the expression again, and the
+  fingerprints must match. Expressions are never deserialized, because Polars' own format may hold pickled Python.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from schema.errors import FeedError, UsageError
 
 _FINGERPRINT = "polars-sha256:"
 _FINGERPRINT_FORM = re.compile(_FINGERPRINT + "[0-9a-f]{64}")
-# What the text began with when it was Polars' own JSON.
+# How the text began in builds that wrote Polars' own JSON.
 _SERIALIZED = re.compile(r'\s*[{\["]')
 
 _NODES = {"Column", "Literal", "BinaryExpr", "Cast", "Ternary", "Alias", "Function"}
 _FUNCTIONS = {"Boolean", "StringExpr", "Sql", "Abs", "Negate", "Pow", "Sign", "FillNull", "Coalesce"}
-# Boolean functions of polars whose answer for a row depends on other rows.
+# Boolean functions of Polars whose result for a row depends on other rows.
 _OF_MANY_ROWS = {"Any", "All", "IsUnique", "IsDuplicated", "IsFirstDistinct", "IsLastDistinct"}
 
 
 class Predicate:
-    """Which rows a feed keeps. Two are equal if their texts are.
+    """Decides which rows a feed keeps. Two predicates are equal if their texts are equal.
 
     Args:
         text: the portable form, as in a state.
-        expression: the Polars expression that `text` is the fingerprint of, in the program that has it.
+        expression: the Polars expression whose fingerprint `text` is; None if the program did not pass it.
 
     >>> predicate = Predicate.of("size > 40", {"size": pl.Int32()})
     >>> predicate.text
@@ -59,7 +59,7 @@ class Predicate:
             columns: the columns it may name.
 
         Raises:
-            UsageError: it cannot be read, names another column, or judges a row by more than its own columns.
+            UsageError: `where` cannot be read, names another column, or judges a row by other rows.
         """
         if not isinstance(where, str):
             return cls(_fingerprint(where, columns), where)
@@ -77,7 +77,7 @@ class Predicate:
         if _SERIALIZED.match(text):
             raise ValueError(
                 "its filter is a serialized Polars expression, which an earlier build wrote and which may hold code: "
-                "give the feed its filter as SQL and begin anew"
+                "give the feed its filter as SQL and start a new run"
             )
         if len(text) > MAX_TEXT_BYTES or (text.startswith(_FINGERPRINT) and not _FINGERPRINT_FORM.fullmatch(text)):
             raise ValueError("its filter is damaged")
@@ -85,14 +85,14 @@ class Predicate:
 
     @property
     def is_portable(self) -> bool:
-        """Whether the text alone says which rows are kept."""
+        """Whether the text alone decides which rows are kept."""
         return not self.text.startswith(_FINGERPRINT)
 
     def test(self, columns: Mapping[str, pl.DataType]) -> RowTest:
-        """Return what tests rows with these columns.
+        """Return the test of rows with these columns.
 
         Raises:
-            FeedError: the text is no condition over the columns, or is the fingerprint of an expression that this
+            FeedError: the text is not a condition over the columns, or is the fingerprint of an expression that this
                 program has not passed.
         """
         if self.is_portable:
@@ -115,7 +115,7 @@ class Predicate:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Be a string in JSON."""
+        """Validate and serialize a predicate as a string."""
         return core_schema.no_info_after_validator_function(
             cls.read,
             core_schema.str_schema(strict=True),
@@ -124,10 +124,10 @@ class Predicate:
 
 
 class RowTest:
-    """Says which rows of a frame a predicate keeps.
+    """Finds the rows of a frame that a predicate keeps.
 
     Attributes:
-        columns: those that the test reads.
+        columns: the columns that the test reads.
     """
 
     def __init__(self, how: RowFilter | pl.Expr) -> None:
@@ -146,12 +146,12 @@ class RowTest:
 
 
 def _fingerprint(where: pl.Expr, columns: Mapping[str, pl.DataType]) -> str:
-    """Return the text that names an expression; raises as `Predicate.of`."""
+    """Return the fingerprint of an expression; raises the errors of `Predicate.of`."""
     try:
         text = where.meta.serialize(format="json")
         tree = json.loads(text)
     except Exception as error:
-        # Polars has an exception of its own for every kind of expression that it cannot write.
+        # Polars raises many kinds of exceptions for expressions that it cannot serialize.
         raise UsageError(f"the filter cannot be read ({error}): give a Polars expression over columns") from None
     unknown = sorted(set(where.meta.root_names()) - set(columns))
     if unknown:
@@ -164,12 +164,12 @@ def _fingerprint(where: pl.Expr, columns: Mapping[str, pl.DataType]) -> str:
         )
     kind = pl.DataFrame(schema=dict(columns)).lazy().select(kept=where).collect_schema()["kept"]
     if kind != pl.Boolean:
-        raise UsageError(f"the filter gives {kind} and not Boolean: compare the column with something")
+        raise UsageError(f"the filter's type is {kind}, not Boolean: compare the column with a value")
     return _FINGERPRINT + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _foreign_parts(tree: Any) -> Iterator[str]:
-    """Yield the name of each part of an expression's JSON that may judge a row by others."""
+    """Yield the name of each part of an expression's JSON that may judge a row by other rows."""
     if not isinstance(tree, dict) or len(tree) != 1:
         yield "something unknown"
         return

@@ -1,4 +1,4 @@
-"""Where a feed's rows come from: clean topics of one family, with weights, and the offsets that are fixed for them."""
+"""The sources of a feed's rows: clean topics of one family, with weights and fixed offsets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from consumers.sequence.spec import FeedSpec, PinnedSource
 from schema.errors import FeedError, UsageError
 from schema.record import CLEAN
 
-# A question to the broker takes some milliseconds, and a window of rows some hundreds.
+# Asking the broker takes some milliseconds, and a window of rows takes hundreds.
 _CHECK_INTERVAL_S = 1.0
 
 
@@ -26,10 +26,10 @@ class Source:
 
     Attributes:
         namespace: of the topic; None takes that of the settings.
-        weight: its part in the mix, against the other sources' weights.
-        repeat: begin anew when exhausted; a pass ends with the first source that does not.
-        start: the first offset to read per partition; partitions not named start where the topic does.
-        stop: the offset to end before, per partition; partitions not named end where the topic does.
+        weight: its part in the mix, relative to the other sources' weights.
+        repeat: start again when exhausted; a pass ends with the first source that does not repeat.
+        start: the first offset to read, per partition; other partitions start at the topic's first offset.
+        stop: the offset to end before, per partition; other partitions end at the topic's end.
     """
 
     namespace: str | None = None
@@ -40,48 +40,48 @@ class Source:
 
 
 def check_sources(sources: tuple[Source, ...], mode: str, shuffled: bool) -> None:
-    """Raise UsageError where the sources cannot be mixed."""
+    """Raise UsageError if the sources cannot be mixed."""
     lasting = [source for source in sources if not source.repeat]
     if not sources or len(sources) > 255:
-        raise UsageError("a feed has 1 to 255 sources")
+        raise UsageError(f"a feed has 1 to 255 sources, not {len(sources)}")
     if any(not 0 < source.weight < float("inf") for source in sources):
-        raise UsageError("a source's weight is a number above 0: leave a source out to give it none")
+        raise UsageError("a source's weight must be a finite number above 0: leave out a source without a part")
     if not lasting:
         raise UsageError("every source repeats, so no pass would end: give one of them repeat=False")
     if len(lasting) < len(sources) and not shuffled:
         raise UsageError("a source that repeats needs a shuffle_seed, or every pass would take its first rows")
     if mode == "follow" and len(lasting) > 1:
-        raise UsageError("follow mixes one live source with repeating ones: set repeat=True on the others")
+        raise UsageError("follow mode mixes one live source with repeating ones: set repeat=True on the others")
     if mode == "follow" and any(source.stop for source in lasting):
-        raise UsageError("a feed that follows has no stop: use a snapshot, or leave the stop out")
+        raise UsageError("a feed in follow mode has no stop: use a snapshot, or leave the stop out")
 
 
 def pin(connection: Connection, family: str, source: Source, block_rows: int | None = None) -> PinnedSource:
-    """Return the source with its offsets fixed as the topic is now, and its blocks measured to hold `block_rows` rows.
+    """Return the source with its offsets fixed as they are now, and block sizes measured for `block_rows` rows.
 
     Raises:
         BrokerError: there is no such topic.
-        FeedError: `start` or `stop` names offsets or partitions that the topic does not hold.
+        FeedError: `start` or `stop` has offsets or partitions that the topic does not hold.
     """
     settings = connection.settings
     if source.namespace is not None:
         settings = settings.model_copy(update={"namespace": source.namespace})
     topic = topic_name(settings, family, CLEAN)
-    identity, held = identified_extents(connection, topic)
+    identity, extents_now = identified_extents(connection, topic)
     for side, named in (("start", source.start or {}), ("stop", source.stop or {})):
         for partition, offset in named.items():
-            if partition not in held:
+            if partition not in extents_now:
                 raise FeedError(
-                    f"{topic} has {len(held)} partitions, and the {side} names partition {partition}: "
-                    f"{side} at offsets of this topic"
+                    f"{topic} has {len(extents_now)} partitions, but the source's {side} names partition {partition}: "
+                    f"give a {side} with partitions of this topic"
                 )
-            if not held[partition].begin <= offset <= held[partition].end:
-                raise FeedError(gone(topic, partition, offset, held[partition]))
+            if not extents_now[partition].begin <= offset <= extents_now[partition].end:
+                raise FeedError(gone(topic, partition, offset, extents_now[partition]))
     bounds = {
         partition: Extent(
             (source.start or {}).get(partition, extent.begin), (source.stop or {}).get(partition, extent.end)
         )
-        for partition, extent in held.items()
+        for partition, extent in extents_now.items()
     }
     return PinnedSource(
         topic=topic,
@@ -94,52 +94,53 @@ def pin(connection: Connection, family: str, source: Source, block_rows: int | N
 
 
 def require_held(connection: Connection, spec: FeedSpec, cursor: Cursor) -> None:
-    """Check that what a state has yet to read of this pass is still there.
+    """Check that the topics still hold the offsets of this pass that a state has not read yet.
 
     Raises:
         BrokerError: a topic is gone.
-        FeedError: a topic was made anew, has fewer partitions, or retention passed an offset; both are named.
+        FeedError: a topic was created again, has fewer partitions, or no longer holds an offset; the line gives both
+            values.
     """
     for number, source in enumerate(spec.sources):
-        now, held = identified_extents(connection, source.topic)
-        missing = sorted(set(source.bounds) - set(held))
+        id_now, extents_now = identified_extents(connection, source.topic)
+        missing = sorted(set(source.bounds) - set(extents_now))
         if missing:
             raise FeedError(
-                f"the state was saved with {len(source.bounds)} partitions of {source.topic}, and it now has "
-                f"{len(held)}: the topic was made anew, so begin without the state"
+                f"the state was saved with {len(source.bounds)} partitions of {source.topic}, which now has "
+                f"{len(extents_now)}: the topic was created again, so start without the state"
             )
-        if now != source.topic_id:
+        if id_now != source.topic_id:
             raise FeedError(
-                f"the state was saved with {source.topic} of id {source.topic_id}, and it now has {now}: "
-                "the topic was made anew, so begin without the state"
+                f"the state was saved with {source.topic} of id {source.topic_id}, which now has id {id_now}: "
+                "the topic was created again, so start without the state"
             )
         for partition, needed in sorted(remaining(spec, number, cursor).items()):
             for offset in (needed.begin, needed.end):
-                if not held[partition].begin <= offset <= held[partition].end:
-                    raise FeedError(gone(source.topic, partition, offset, held[partition]))
+                if not extents_now[partition].begin <= offset <= extents_now[partition].end:
+                    raise FeedError(gone(source.topic, partition, offset, extents_now[partition]))
 
 
 def later(connection: Connection, bounds: Bounds, source: PinnedSource) -> Bounds:
-    """Return the offsets that have come since `bounds`, with partitions that were added; some may be empty.
+    """Return the offsets that arrived after `bounds`, also of added partitions; some ranges may be empty.
 
     Raises:
         BrokerError: the topic is gone.
         FeedError: the topic was deleted and created again.
     """
-    now, held = identified_extents(connection, source.topic)
-    _require_id(source, now)
+    id_now, extents_now = identified_extents(connection, source.topic)
+    _require_id(source, id_now)
     return {
         partition: Extent(bounds[partition].end if partition in bounds else extent.begin, extent.end)
-        for partition, extent in held.items()
+        for partition, extent in extents_now.items()
     }
 
 
 class TopicCheck:
-    """Checks while a pass goes on that its topics are still those that the feed began with.
+    """Checks during a pass that its topics were not deleted and created again.
 
     Args:
         connection: the broker to ask.
-        spec: the feed's.
+        spec: the feed's spec.
     """
 
     def __init__(self, connection: Connection, spec: FeedSpec) -> None:
@@ -147,7 +148,7 @@ class TopicCheck:
         self._checked_at = -_CHECK_INTERVAL_S
 
     def check(self, *, now: bool = False) -> None:
-        """Compare the topics' ids with the spec's, unless that was done within the last second; `now` does it always.
+        """Compare the topics' ids with the spec's, at most once a second; `now` compares them at once.
 
         Raises:
             BrokerError: a topic is gone.
@@ -160,9 +161,9 @@ class TopicCheck:
         self._checked_at = time.monotonic()
 
 
-def _require_id(source: PinnedSource, now: str) -> None:
-    if now != source.topic_id:
+def _require_id(source: PinnedSource, id_now: str) -> None:
+    if id_now != source.topic_id:
         raise FeedError(
-            f"{source.topic} was deleted and created again while this feed read it (its id was {source.topic_id}, and "
-            f"is now {now}): make a new feed, without an old state"
+            f"{source.topic} was deleted and created again while this feed read it (its id was {source.topic_id} and "
+            f"is now {id_now}): make a new feed without an old state"
         )

@@ -1,8 +1,8 @@
-"""What decides a feed's global sequence of batches: sources with fixed offsets, filters, order and sizes, all as data.
+"""The data that decides a feed's global sequence of batches: sources with fixed offsets, filters, order and sizes.
 
-A spec and a `Cursor` are a feed's state and, with the passes made before, a run's manifest: both are plain JSON. The
-number of ranks and of workers is in neither, because the sequence does not depend on them. `least_rows` limits how many
-ranks can share it.
+A spec and a `Cursor` make a feed's state. With the passes made before, they make a run's manifest. Both are plain JSON.
+Neither holds the number of ranks or workers, because the sequence does not depend on it. `least_rows` limits how many
+ranks can share the sequence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from schema.errors import FeedError, UsageError
 from schema.family import SPLITS
 from schema.registry import family_named
 
-# Of states and manifests; another number is another build's.
+# Version of the form of states and manifests; another build may have another one.
 STATE_VERSION = 2
 
 
@@ -36,9 +36,9 @@ class Curriculum:
 
     Attributes:
         column: a numeric column of the family, such as `size`.
-        edges: increasing; phase i takes the rows with edges[i - 1] <= column < edges[i], the first all below, and the
-            last all from the last edge on.
-        cumulative: a phase takes the rows of all earlier phases, too.
+        edges: increasing. Phase i takes the rows with edges[i - 1] <= column < edges[i]. The first phase takes all rows
+            below the first edge, and the last phase all rows from the last edge on.
+        cumulative: a phase also takes the rows of all earlier phases.
     """
 
     column: str
@@ -47,7 +47,7 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         if not self.edges or list(self.edges) != sorted(set(self.edges)):
-            raise UsageError(f"a curriculum's edges increase, and there is at least one: not {list(self.edges)}")
+            raise UsageError(f"a curriculum needs at least one edge, and edges that increase, not {list(self.edges)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,11 @@ class PinnedSource:
 
     Attributes:
         topic: its full name.
-        topic_id: Kafka's id of it; a topic made anew has another.
+        topic_id: Kafka's id of the topic; a topic that was created again has another id.
         bounds: [begin, end) per partition.
         weight: its part in the mix.
-        repeat: it begins anew when exhausted, until another source ends the pass.
-        blocks: how many offsets make a block, as measured when the offsets were fixed.
+        repeat: start again when exhausted, until another source ends the pass.
+        blocks: block sizes in offsets, measured when the offsets were fixed.
     """
 
     topic: str
@@ -73,12 +73,12 @@ class PinnedSource:
 
 @dataclass(frozen=True, kw_only=True)
 class FeedSpec:
-    """Everything that the global sequence follows from; see `Feed` for what the values mean.
+    """Everything that decides the global sequence; see `Feed` and `FeedOptions` for the meaning of the values.
 
     Attributes:
-        schema_version: of the family's columns.
+        schema_version: version of the family's columns.
         where: the filter.
-        least_rows: every batch holds at least this many rows; states that lack it were saved with 1.
+        least_rows: the least rows of a batch; a state without the value means 1.
     """
 
     family: str
@@ -105,7 +105,7 @@ class FeedSpec:
 
     @property
     def phases(self) -> int:
-        """Phases of a pass."""
+        """Number of phases in a pass."""
         return 1 if self.curriculum is None else len(self.curriculum.edges) + 1
 
     def with_bounds(self, bounds: tuple[dict[int, Extent], ...]) -> FeedSpec:
@@ -118,7 +118,7 @@ class FeedSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
-    """Passes that a run made: epochs `first` to `last` as a whole, or, with `batches`, only so much of one."""
+    """Passes that a run made: epochs `first` to `last` as a whole, or only the first `batches` batches of one."""
 
     first: int
     last: int
@@ -127,15 +127,15 @@ class Passes:
 
 @dataclass(frozen=True, kw_only=True)
 class FeedState:
-    """A feed's state, or, with what it went through, a run's manifest.
+    """A feed's state; together with the passes before, also a run's manifest.
 
     Attributes:
         version: `STATE_VERSION`.
-        spec: what the sequence follows from.
-        cursor: where it stands.
+        spec: the data that decides the sequence.
+        cursor: the feed's place in the sequence.
         passes: finished or broken-off passes before the one at `cursor`, in order.
         share: in `follow` mode (index, count): the rows with `example_id mod count == index` were taken.
-        worker: (number, workers) where a loader's worker holds this state, and `cursor` is that of its own last batch.
+        worker: (number, workers) for the state of a loader's worker, whose `cursor` is that of its own last batch.
     """
 
     version: int = STATE_VERSION
@@ -147,8 +147,8 @@ class FeedState:
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
-        found: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
-        return found
+        values: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return values
 
 
 _ADAPTER: TypeAdapter[FeedState] = TypeAdapter(FeedState)
@@ -157,46 +157,46 @@ _CURSOR: TypeAdapter[Cursor] = TypeAdapter(Cursor)
 
 def cursor_to_json(cursor: Cursor) -> dict[str, Any]:
     """Return a cursor as JSON values."""
-    found: dict[str, Any] = _CURSOR.dump_python(cursor, mode="json")
-    return found
+    values: dict[str, Any] = _CURSOR.dump_python(cursor, mode="json")
+    return values
 
 
-def cursor_from_json(found: Mapping[str, Any]) -> Cursor:
-    """Return the cursor of `cursor_to_json`'s value."""
-    return _CURSOR.validate_json(json.dumps(dict(found)))
+def cursor_from_json(values: Mapping[str, Any]) -> Cursor:
+    """Return the cursor from the values of `cursor_to_json`."""
+    return _CURSOR.validate_json(json.dumps(dict(values)))
 
 
 def read_state(state: Mapping[str, Any]) -> FeedState:
-    """Return the state of `FeedState.to_json`'s value.
+    """Return the state from the values of `FeedState.to_json`.
 
     Raises:
-        FeedError: it is none, another version of it, or holds a value that no feed writes.
+        FeedError: the values are not a state, have another version, or include a value that no feed writes.
     """
     version = state.get("version")
     if isinstance(version, int) and version != STATE_VERSION:
         raise FeedError(
-            f"the feed's state has version {version}, and this build reads {STATE_VERSION}: "
+            f"the feed's state has version {version}, but this build reads version {STATE_VERSION}: "
             "resume with the build that wrote it"
         )
     try:
         text = json.dumps(dict(state))
-        found = _ADAPTER.validate_json(text)
+        parsed = _ADAPTER.validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise FeedError(
-            f"this is no feed state ({place or 'all of it'}: {reason}): give what `state_dict()` returned, whole"
+            f"this is not a feed state ({place or 'all of it'}: {reason}): give the whole value of `state_dict()`"
         ) from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise FeedError(f"this is no feed state ({error}): give what `state_dict()` returned, whole") from None
-    fault = next(faults(found), None)
+        raise FeedError(f"this is not a feed state ({error}): give the whole value of `state_dict()`") from None
+    fault = next(faults(parsed), None)
     if fault is not None:
-        raise FeedError(f"this is no feed state ({fault}): give what `state_dict()` returned, whole")
-    return found
+        raise FeedError(f"this is not a feed state ({fault}): give the whole value of `state_dict()`")
+    return parsed
 
 
 def faults(state: FeedState) -> Iterator[str]:
-    """Yield what no feed writes into its state; whoever reads a state from a file takes its numbers for sizes."""
+    """Yield the reasons why no feed can have written this state; a state may come from any file."""
     spec, cursor = state.spec, state.cursor
     if outside := next((number for number in _numbers(state.to_json()) if not -(2**63) <= number < 2**63), None):
         yield f"the number {outside:.3g} is beyond 64 bits"
@@ -228,12 +228,12 @@ def faults(state: FeedState) -> Iterator[str]:
         yield "the cursor is outside the passes"
     if any(min(place.round, place.block, place.row, place.too_long) < 0 for place in cursor.places):
         yield "a place is below 0"
-    if any(not 0 <= made.first <= made.last or made.batches == 0 for made in state.passes):
+    if any(not 0 <= done.first <= done.last or done.batches == 0 for done in state.passes):
         yield "a pass is below 0, or empty"
 
 
 def least_rows_fault(spec: FeedSpec) -> str | None:
-    """Return why batches of the spec could not hold `least_rows` rows; None if they can."""
+    """Return the reason why batches of the spec cannot hold `least_rows` rows; None if they can."""
     least = spec.least_rows
     if spec.batch_size is not None and spec.batch_size < least:
         return f"batch_size {spec.batch_size} is less than least_rows {least}: raise batch_size to {least} or more"
@@ -256,10 +256,10 @@ def _numbers(value: Any) -> Iterator[int]:
 
 
 def require_same(saved: FeedSpec, own: FeedSpec) -> None:
-    """Check that a state fits a feed: all but the offsets must agree.
+    """Check that a state fits a feed: all values except the offsets must agree.
 
     Raises:
-        FeedError: it does not; the line names what differs, and both values.
+        FeedError: the state does not fit; the line gives the name that differs and both values.
     """
     for name in (field.name for field in dataclasses.fields(FeedSpec)):
         before, now = getattr(saved, name), getattr(own, name)
@@ -267,10 +267,10 @@ def require_same(saved: FeedSpec, own: FeedSpec) -> None:
             before, now = ([(s.topic, s.weight, s.repeat) for s in spec.sources] for spec in (saved, own))
         if before != now:
             raise FeedError(
-                f"the state was saved with {name.replace('_', ' ')} {_told(before)}, and this feed has {_told(now)}: "
-                "give the feed what it had, or begin anew without the state"
+                f"the state was saved with {name.replace('_', ' ')} {_shown(before)}, but this feed has {_shown(now)}: "
+                "give the feed the saved value, or start without the state"
             )
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     return json.dumps(value, default=lambda other: other.text if isinstance(other, Predicate) else str(other))

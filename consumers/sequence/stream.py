@@ -1,7 +1,7 @@
-"""One source's rows in reading order, from any place in it: what belongs to the feed, with its lineage.
+"""One source's rows in reading order, from any place on: those that belong to the feed, with lineage columns.
 
-`Selection` says which rows belong; `SourceStream` reads blocks, round after round where the source repeats, and always
-knows its `Place`, from which another stream goes on with the very next row.
+`Selection` decides which rows belong. `SourceStream` reads blocks, round after round if the source repeats. It always
+knows its `Place`, from which another stream continues with the very next row.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from schema.errors import FeedError
 from schema.record import CLEAN
 from schema.registry import family_named
 
-# Records are decoded together until they have so many bytes: fewer at a time cost more each.
+# Records are decoded together up to this many bytes, because small batches cost more per record.
 _DECODE_BYTES = 1024 * 1024
-# So many bytes of one block are decoded at once, at most; a block that was measured as smaller may be larger.
+# The most bytes of one block that are decoded at once; a block may be larger than measured.
 _SEGMENT_BYTES = 4 * 1024 * 1024
 _JUMP_FETCH_BYTES = 256 * 1024
 _BLOCK = "_block"
@@ -37,7 +37,7 @@ _BLOCK = "_block"
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of one block, or of a segment of it; `too_long` more were left out for their length."""
+    """Rows of one block, or of a segment of it; `too_long` more rows were left out because of their length."""
 
     block: int
     rows: pl.DataFrame
@@ -45,16 +45,16 @@ class Piece:
 
 
 class Selection:
-    """Which rows of a source belong to a feed, in one phase of it.
+    """Decides which rows of a source belong to a feed, in one phase of its curriculum.
 
     Args:
-        spec: the feed's.
-        phase: of its curriculum.
+        spec: the feed's spec.
+        phase: number of the curriculum's phase.
         share: (index, count): only the rows with `example_id mod count == index`.
-        columns: the columns to give; None gives those of the tensor form.
+        columns: the columns to keep; None keeps those of the tensor form.
 
     Raises:
-        FeedError: the spec's filter is no condition, or a Polars expression that this program has not passed.
+        FeedError: the spec's filter is not a condition, or a Polars expression that this program has not passed.
     """
 
     def __init__(self, spec: FeedSpec, phase: int, share: tuple[int, int], columns: tuple[str, ...] | None) -> None:
@@ -78,15 +78,15 @@ class Selection:
         self.schema = {name: family.wire[name] for name in given} | LINEAGE | {TOKENS: pl.Int64()}
 
     def of(self, records: Sequence[tuple[int, Record]], topic: str, source: int) -> Iterator[Piece]:
-        """Yield the rows that belong, with lineage, of each block that has records here.
+        """Yield, for each block of the records, the rows that belong to the feed, with lineage.
 
         Args:
             records: (number of the block, record), in reading order; at least one.
-            topic: that they were read from.
-            source: number of it in the feed.
+            topic: the topic they were read from.
+            source: the source's number in the feed.
 
         Raises:
-            FeedError: a record cannot be decoded, is of another type or version, or holds a value for which the filter
+            FeedError: a record cannot be decoded, has another type or version, or holds a value on which the filter
                 fails.
         """
         read = [record for _, record in records]
@@ -98,7 +98,7 @@ class Selection:
         if self._where is not None:
             chosen = chosen.filter(self._where.mask(chosen))
         rows = chosen
-        # Most blocks hold none that is too long, and a filter costs as much as all the rest.
+        # Most blocks hold no row that is too long, and a filter costs as much as all other steps.
         if chosen[TOKENS].to_numpy().max(initial=0) > self._max_tokens:
             rows = chosen.filter(pl.col(TOKENS) <= self._max_tokens)
         numbers = list(dict.fromkeys(number for number, _ in records))
@@ -110,7 +110,7 @@ class Selection:
 
 
 def _cuts(blocks: pl.Series, numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return where the rows of each numbered block begin and end in the ascending column of block numbers."""
+    """Return the begin and end of each numbered block's rows in the ascending column of block numbers."""
     column = blocks.to_numpy()
     begins, ends = (np.searchsorted(column, numbers, side).tolist() for side in ("left", "right"))
     return list(zip(begins, ends, strict=True))
@@ -119,18 +119,18 @@ def _cuts(blocks: pl.Series, numbers: Sequence[int]) -> list[tuple[int, int]]:
 def _lineage(records: Sequence[Record], counts: npt.NDArray[np.int64], source: int) -> list[pl.Series]:
     """Return the lineage columns of the records' rows, one record after the other."""
     total = int(counts.sum())
-    found = {
+    columns = {
         SOURCE: np.full(total, source),
         PARTITION: np.repeat([record.partition for record in records], counts),
         OFFSET: np.repeat([record.offset for record in records], counts),
         ROW: np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts),
     }
-    return [pl.Series(name, values, dtype=LINEAGE[name]) for name, values in found.items()]
+    return [pl.Series(name, values, dtype=LINEAGE[name]) for name, values in columns.items()]
 
 
 def _in_phase(spec: FeedSpec, phase: int) -> pl.Expr:
     curriculum = spec.curriculum
-    assert curriculum is not None  # noqa: S101  # told by the caller; for the type checker
+    assert curriculum is not None  # noqa: S101  # the caller checked it; for the type checker
     column, edges = pl.col(curriculum.column), curriculum.edges
     above = pl.lit(True) if phase == 0 or curriculum.cumulative else column >= edges[phase - 1]
     below = column < edges[phase] if phase < len(edges) else pl.lit(True)
@@ -142,12 +142,12 @@ class SourceStream:
 
     Args:
         connection: the broker to read from.
-        spec: the feed's.
-        number: of the source in the spec.
-        epoch: of the pass.
-        phase: of the curriculum.
+        spec: the feed's spec.
+        number: the source's number in the spec.
+        epoch: number of the pass.
+        phase: number of the curriculum's phase.
         place: where to begin.
-        selection: which rows belong.
+        selection: decides which rows belong.
 
     Raises:
         FeedError: while iterating: the topic no longer holds an offset, a record cannot be decoded, or a source that
@@ -170,9 +170,9 @@ class SourceStream:
         self._selection = selection
         self._place = place
         self._too_long = place.too_long
-        # A shuffled feed jumps from block to block, and what a fetch brings beyond one is thrown away.
+        # A shuffled feed seeks from block to block, so records fetched beyond a block are thrown away.
         self._fetch_bytes = None if spec.shuffle_seed is None else _JUMP_FETCH_BYTES
-        self._held = pl.DataFrame(schema=selection.schema)
+        self._pending = pl.DataFrame(schema=selection.schema)
         self._pieces = self._read(place)
 
     def __enter__(self) -> SourceStream:
@@ -190,20 +190,20 @@ class SourceStream:
 
     @property
     def too_long(self) -> int:
-        """Rows left out for their length in the pass, in what was read so far."""
+        """Rows that were left out because of their length, in the part of the pass that was read."""
         return self._too_long
 
     def take(self, rows: int) -> list[pl.DataFrame]:
-        """Return the next `rows` rows as pieces; fewer where the source ends and does not repeat."""
+        """Return the next `rows` rows as pieces; fewer if the source ends and does not repeat."""
         taken = []
         while rows:
-            if not self._held.height:
+            if not self._pending.height:
                 piece = next(self._pieces, None)
                 if piece is None:
                     break
-                self._held = piece
-            part = self._held[:rows]
-            self._held = self._held[part.height :]
+                self._pending = piece
+            part = self._pending[:rows]
+            self._pending = self._pending[part.height :]
             at = self._place
             self._place = Place(at.round, at.block, at.row + part.height, at.too_long)
             rows -= part.height
@@ -211,7 +211,7 @@ class SourceStream:
         return taken
 
     def _read(self, place: Place) -> Generator[pl.DataFrame, None, None]:
-        """Yield rows, block by block; `_place` is then at the first of them."""
+        """Yield rows, block by block; at each yield `_place` is the place of the first row."""
         for number in count(place.round):
             at = Place(number, *((place.block, place.row) if number == place.round else (0, 0)), self._too_long)
             some = False
@@ -222,14 +222,14 @@ class SourceStream:
                 return
             if not some and at.block == 0 and at.row == 0:
                 raise FeedError(
-                    f"{self._source.topic} is to repeat and has no rows that belong to the feed: "
+                    f"{self._source.topic} must repeat, but has no rows that belong to the feed: "
                     "widen the filter or the split, or leave this source out"
                 )
 
     def _read_round(self, at: Place) -> Iterator[pl.DataFrame]:
         order = reading_order(self._spec, self._number, self._epoch, self._phase, at)[at.block :]
         skipped = at.row
-        # The block that is being read, how many of its rows were yielded, and what was left out before it.
+        # The block being read, how many of its rows were yielded, and how many were left out before it.
         here, behind, too_long = -1, 0, self._too_long
         with TopicReader(self._connection, self._source.topic, FeedError, fetch_bytes=self._fetch_bytes) as reader:
             for records in _gathered(reader.records(order)):
@@ -241,7 +241,7 @@ class SourceStream:
                     if here == 0 and skipped > behind:
                         rows = rows[skipped - behind :]
                     if rows.height:
-                        # What stands before a block is what a stream that begins with it has to be told.
+                        # A stream that begins with this block needs the count of rows left out before it.
                         begin = behind + piece.rows.height - rows.height
                         self._place = Place(at.round, at.block + here, begin, too_long)
                         yield rows
@@ -249,24 +249,24 @@ class SourceStream:
 
 
 def _gathered(numbered: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
-    """Yield (number of the block, record) in lists that are worth decoding together.
+    """Yield (number of the block, record) in lists that are large enough to decode together.
 
-    A list ends with a block, or with a segment of one. Where segments end follows from the block alone, and not from
-    where reading began.
+    A list ends with a block, or with a segment of one. The block alone decides where its segments end; the place where
+    reading began does not matter.
     """
-    found: list[tuple[int, Record]] = []
-    found_bytes = segment_bytes = 0
+    gathered: list[tuple[int, Record]] = []
+    gathered_bytes = segment_bytes = 0
     for number, record in numbered:
-        if found and found[-1][0] != number:
+        if gathered and gathered[-1][0] != number:
             segment_bytes = 0
-            if found_bytes >= _DECODE_BYTES:
-                yield found
-                found, found_bytes = [], 0
+            if gathered_bytes >= _DECODE_BYTES:
+                yield gathered
+                gathered, gathered_bytes = [], 0
         elif segment_bytes >= _SEGMENT_BYTES:
-            yield found
-            found, found_bytes, segment_bytes = [], 0, 0
-        found.append((number, record))
-        found_bytes += len(record.value)
+            yield gathered
+            gathered, gathered_bytes, segment_bytes = [], 0, 0
+        gathered.append((number, record))
+        gathered_bytes += len(record.value)
         segment_bytes += len(record.value)
-    if found:
-        yield found
+    if gathered:
+        yield gathered

@@ -1,14 +1,14 @@
 """The global sequence of a feed: windows of rows and the batches they are cut into, from any cursor on.
 
-One pass goes through these steps, and each follows from the spec and the cursor alone:
+One pass has these levels. The spec and the cursor alone decide each:
 
-1. Phases. Without a curriculum there is one.
+1. Phases. Without a curriculum there is one phase.
 2. Streams. Each source gives its rows in the order of its blocks (`blocks`).
-3. Windows. The sources fill a window with exact shares (`mixing`). A window that a source could not fill is
+3. Windows. The sources fill a window with exact shares (`mixing`). A window that a source cannot fill is
    the phase's last.
 4. Batches. The window is shuffled, bucketed and cut (`planning`). Rows that cannot fill a batch are dropped.
 
-Nothing here knows of ranks, workers or tensors.
+Ranks, workers and tensors play no part here.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from consumers.sequence.spec import FeedSpec
 from consumers.sequence.stream import Selection, SourceStream
 from consumers.tensor_form import Indices
 
-# Batches to a window where nothing is shuffled, bucketed or mixed: many make concatenation cheap, few make it prompt.
+# Batches to a window without shuffling, bucketing or mixing: many make concatenation cheap, few come sooner.
 _PLAIN_WINDOW_BATCHES = 16
-# What a row takes in a window beside its text: numbers, lineage, offsets of buffers.
+# Bytes that a row takes in a window besides its text: numbers, lineage, offsets of buffers.
 _ROW_BYTES = 64
 _FIRST_STEP_ROWS = 64
-# Rows to a window of batches that are cut by tokens only.
+# Rows to a window without shuffling, bucketing or mixing whose batches are cut by tokens.
 _PLAIN_WINDOW_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of rows and its batches.
+    """Rows that are in memory at once, and their batches.
 
     Attributes:
-        rows: with lineage columns.
+        rows: the rows, with lineage columns.
         batches: row indices of each batch, in the order of the sequence.
-        start: the cursor before the window's first batch, whatever batch the pass begins with.
-        too_long: rows of the pass left out for their length, up to the window's end.
-        dropped: rows of the pass, up to the window's end, that are in no batch because they could not fill one.
+        start: the cursor before the window's first batch, even if the feed resumes within the window.
+        too_long: rows of the pass, up to the window's end, that were left out because of their length.
+        dropped: rows of the pass, up to the window's end, that were dropped because they could not fill a batch.
     """
 
     rows: pl.DataFrame
@@ -57,13 +57,13 @@ class Window:
     dropped: int
 
     def after(self, batch: int) -> Cursor:
-        """Return the cursor after the window's batch of that index."""
+        """Return the cursor after the window's batch with this index."""
         given = batch + 1
         return replace(self.start, batch=given, batches=self.start.batches + given)
 
 
 def window_rows(spec: FeedSpec) -> int:
-    """Return how many rows a full window of the feed has: whole batches, where batches are cut by rows."""
+    """Return the rows of a full window of the feed: whole batches, if batches are cut by rows."""
     plain = spec.shuffle_seed is None and not spec.bucket and len(spec.sources) == 1
     if spec.batch_tokens is not None or spec.batch_size is None:
         return max(_PLAIN_WINDOW_ROWS if plain else spec.window_rows, spec.least_rows)
@@ -78,14 +78,14 @@ def windows(
     share: tuple[int, int] = (0, 1),
     columns: tuple[str, ...] | None = None,
 ) -> Iterator[Window]:
-    """Yield the windows of one pass, beginning with the one that `cursor` is in.
+    """Yield the windows of one pass, starting with the window of `cursor`.
 
     Args:
         connection: the broker to read from.
-        spec: what the sequence follows from.
+        spec: the data that decides the sequence.
         cursor: where to begin.
         share: (index, count): only the rows with `example_id mod count == index`.
-        columns: the rows' columns; None gives those of the tensor form.
+        columns: the rows' columns; None takes those of the tensor form.
 
     Raises:
         BrokerError: a topic is gone.
@@ -94,23 +94,23 @@ def windows(
     """
     topics = TopicCheck(connection, spec)
     topics.check()
-    # Of the window that the cursor is in, its earlier batches were counted already.
+    # `cursor.batches` already counts the earlier batches of the cursor's window.
     start = replace(cursor, batch=0, batches=cursor.batches - cursor.batch)
     if not start.places:
         start = replace(start, places=(Place(),) * len(spec.sources))
     for phase in range(cursor.phase, spec.phases):
         selection = Selection(spec, phase, share, columns)
-        made = _phase_windows(connection, spec, replace(start, phase=phase), selection)
+        phase_windows = _phase_windows(connection, spec, replace(start, phase=phase), selection)
         while True:
             try:
-                window = next(made)
+                window = next(phase_windows)
             except StopIteration as ended:
                 start = ended.value
                 break
             # Offsets of a topic that was created again hold other rows.
             topics.check()
             yield window
-            # Not two windows at once: the next one is made without it.
+            # Free this window before the next one is made.
             del window
     topics.check(now=True)
 
@@ -118,7 +118,7 @@ def windows(
 def _phase_windows(
     connection: Connection, spec: FeedSpec, start: Cursor, selection: Selection
 ) -> Generator[Window, None, Cursor]:
-    """Yield the windows of one phase and return the cursor that the next one begins with."""
+    """Yield the windows of one phase and return the cursor at which the next phase begins."""
     wanted = quotas([source.weight for source in spec.sources], window_rows(spec))
     lasting = [not source.repeat for source in spec.sources]
     with ExitStack() as opened:
@@ -131,19 +131,19 @@ def _phase_windows(
         while True:
             start = replace(start, places=tuple(stream.place for stream in streams))
             pieces, full = _filled(streams, wanted, spec)
-            found = [sum(piece.height for piece in taken) for taken in pieces]
+            counts = [sum(piece.height for piece in taken) for taken in pieces]
             if not full:
-                kept = last_quotas([source.weight for source in spec.sources], found, lasting)
+                kept = last_quotas([source.weight for source in spec.sources], counts, lasting)
                 pieces = [_first(taken, rows) for taken, rows in zip(pieces, kept, strict=True)]
-                found = kept
+                counts = kept
             rows = pl.concat([pl.DataFrame(schema=selection.schema), *(piece for taken in pieces for piece in taken)])
             del pieces
             if rows.height:
-                batches = _plan(spec, start, rows, found)
+                batches = _plan(spec, start, rows, counts)
                 dropped = start.dropped + rows.height - sum(map(len, batches))
                 yield Window(rows, batches, start, sum(stream.too_long for stream in streams), dropped)
                 start = replace(start, window=start.window + 1, batches=start.batches + len(batches), dropped=dropped)
-            # Not two windows at once: the next one is read without it.
+            # Free this window before the next one is read.
             del rows
             if not full:
                 # Rows that are too long are counted over the whole pass.
@@ -153,22 +153,22 @@ def _phase_windows(
 def _filled(
     streams: Sequence[SourceStream], wanted: list[int], spec: FeedSpec
 ) -> tuple[list[list[pl.DataFrame]], bool]:
-    """Return each source's rows for a window as pieces, and False where a source had too few.
+    """Return each source's rows for a window as pieces, and whether every source had enough.
 
-    The window grows by steps, with the sources' shares in each, until it has all rows that are wanted or as many bytes
-    as it may take. Where it ends follows from the rows alone.
+    The window grows in steps that keep the sources' shares, until it has all wanted rows or `window_bytes` bytes. The
+    rows alone decide where it ends.
     """
     taken: list[list[pl.DataFrame]] = [[] for _ in streams]
     whole = sum(wanted)
     # A window that ends early still holds whole batches, unless several sources share them.
     whole_batches = spec.batch_size if spec.batch_tokens is None and len(streams) == 1 else None
     unit = whole_batches or spec.least_rows
-    rows = held_bytes = 0
+    rows = window_bytes = 0
     step = _FIRST_STEP_ROWS
     while rows < whole:
         if rows:
-            room = max(spec.window_bytes - held_bytes, 0) * rows // held_bytes
-            # By half the room, for rows to come may be longer.
+            room = max(spec.window_bytes - window_bytes, 0) * rows // window_bytes
+            # Half the room, because later rows may be longer.
             step = min(2 * step, -(-room // 2))
             if step < min(unit, _FIRST_STEP_ROWS):
                 break
@@ -177,11 +177,11 @@ def _filled(
             share = wanted[number] * target // whole - wanted[number] * rows // whole
             pieces = stream.take(share)
             taken[number] += pieces
-            found = sum(piece.height for piece in pieces)
-            held_bytes += _ROW_BYTES * found + sum(int(piece[TOKENS].sum()) for piece in pieces)
-            share -= found
+            taken_rows = sum(piece.height for piece in pieces)
+            window_bytes += _ROW_BYTES * taken_rows + sum(int(piece[TOKENS].sum()) for piece in pieces)
+            share -= taken_rows
             if share:
-                # The others give what they have, up to their part of the window.
+                # The other sources give the rows that they have, up to their part of the window.
                 for other, rest in enumerate(streams[number + 1 :], number + 1):
                     taken[other] += rest.take(wanted[other] * target // whole - wanted[other] * rows // whole)
                 return taken, False
@@ -193,7 +193,7 @@ def _first(pieces: list[pl.DataFrame], rows: int) -> list[pl.DataFrame]:
     return [pl.concat(pieces)[:rows]] if pieces else []
 
 
-def _plan(spec: FeedSpec, start: Cursor, rows: pl.DataFrame, found: list[int]) -> list[Indices]:
+def _plan(spec: FeedSpec, start: Cursor, rows: pl.DataFrame, counts: list[int]) -> list[Indices]:
     seeds = None if spec.shuffle_seed is None else (spec.shuffle_seed, start.epoch, start.window)
     shape = BatchShape(spec.batch_size, spec.batch_tokens, spec.bucket, spec.least_rows)
-    return plan(rows[TOKENS].to_numpy(), shape, seeds, interleaved(found) if len(found) > 1 else None)
+    return plan(rows[TOKENS].to_numpy(), shape, seeds, interleaved(counts) if len(counts) > 1 else None)

@@ -265,7 +265,7 @@ def test_a_source_that_repeats_and_has_no_rows_is_told(connection: Connection, r
     stop = dict.fromkeys(range(4), 0)
     sources = (Source(), Source(repeat=True, stop=stop))
     feed = Feed(connection, "reduction", shuffle_seed=1, options=FeedOptions(sources=sources))
-    with pytest.raises(FeedError, match="is to repeat and has no rows"):
+    with pytest.raises(FeedError, match="must repeat, but has no rows"):
         list(feed)
 
 

@@ -118,7 +118,7 @@ def test_an_unknown_column_is_named() -> None:
 
 
 def test_an_expression_that_is_no_condition_is_refused() -> None:
-    with pytest.raises(UsageError, match="gives Int32 and not Boolean"):
+    with pytest.raises(UsageError, match="type is Int32, not Boolean"):
         Predicate.of(pl.col("size"), COLUMNS)
 
 

@@ -225,7 +225,7 @@ def test_a_state_whose_batches_hold_fewer_rows_than_there_are_ranks_is_refused(
         with pytest.raises(FeedError, match=line):
             feed(connection, WAYS["shuffled"], world=4).load_state_dict(held)
         feed(connection, WAYS["shuffled"], world=most).load_state_dict(held)
-    with pytest.raises(FeedError, match="saved with least rows 2, and this feed has 4"):
+    with pytest.raises(FeedError, match="saved with least rows 2, but this feed has 4"):
         feed(connection, WAYS["shuffled"], least_rows=4).load_state_dict(state)
     state["spec"]["least_rows"] = 17
     with pytest.raises(FeedError, match="batch_size 16 is less than least_rows 17"):
@@ -328,11 +328,11 @@ def test_a_feed_that_follows_goes_on_where_it_stood(connection: Connection, rows
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"batch_size": 8}, "saved with batch size 16, and this feed has 8"),
-        ({"shuffle_seed": 9}, "saved with shuffle seed 3, and this feed has 9"),
-        ({"window_rows": 64}, "saved with window rows 100, and this feed has 64"),
-        ({"bucket": True}, "saved with bucket false, and this feed has true"),
-        ({"where": "size > 3"}, "saved with where null, and this feed has"),
+        ({"batch_size": 8}, "saved with batch size 16, but this feed has 8"),
+        ({"shuffle_seed": 9}, "saved with shuffle seed 3, but this feed has 9"),
+        ({"window_rows": 64}, "saved with window rows 100, but this feed has 64"),
+        ({"bucket": True}, "saved with bucket false, but this feed has true"),
+        ({"where": "size > 3"}, "saved with where null, but this feed has"),
         ({"sources": (Source(weight=2.0),)}, "saved with sources"),
     ],
 )
@@ -364,7 +364,7 @@ def test_a_state_whose_topic_has_fewer_partitions_is_refused_with_both_numbers(
 ) -> None:
     state = begun(connection)
     state["spec"]["sources"][0]["bounds"]["7"] = {"begin": 0, "end": 3}
-    with pytest.raises(FeedError, match=r"saved with 5 partitions of .*clean, and it now has 4"):
+    with pytest.raises(FeedError, match=r"saved with 5 partitions of .*clean, which now has 4"):
         feed(connection, WAYS["plain"]).load_state_dict(state)
 
 
@@ -372,14 +372,14 @@ def test_a_state_of_a_topic_made_anew_is_refused(connection: Connection, rows: p
     state = begun(connection)
     delete_topics(connection, [topic(connection)])
     write(connection, rows)
-    with pytest.raises(FeedError, match="the topic was made anew"):
+    with pytest.raises(FeedError, match="the topic was created again"):
         feed(connection, WAYS["plain"]).load_state_dict(state)
 
 
 def test_a_state_of_another_schema_version_is_refused_with_both(connection: Connection, rows: pl.DataFrame) -> None:
     state = begun(connection)
     state["spec"]["schema_version"] = 2
-    with pytest.raises(FeedError, match="saved with schema version 2, and this feed has 1"):
+    with pytest.raises(FeedError, match="saved with schema version 2, but this feed has 1"):
         feed(connection, WAYS["plain"]).load_state_dict(state)
 
 
@@ -387,7 +387,9 @@ def test_a_state_of_another_order_of_batches_is_refused_by_its_version(
     connection: Connection, rows: pl.DataFrame
 ) -> None:
     state = {**begun(connection), "version": 1}
-    with pytest.raises(FeedError, match=r"^the feed's state has version 1, and this build reads 2: resume with"):
+    with pytest.raises(
+        FeedError, match=r"^the feed's state has version 1, but this build reads version 2: resume with"
+    ):
         feed(connection, WAYS["plain"]).load_state_dict(state)
 
 

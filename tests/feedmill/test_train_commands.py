@@ -51,7 +51,7 @@ def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> 
         (2, "split train, and test is asked for", ("--resume", "--split", "test")),
         (2, "seed 0, and 7 is asked for", ("--resume", "--seed", "7")),
         (2, "batch_size 8 is less than least_rows 9: raise batch_size", ("--batch-size", "8", "--least-rows", "9")),
-        (1, "saved with least rows 1, and this feed has 3: give", ("--resume", "--least-rows", "3")),
+        (1, "saved with least rows 1, but this feed has 3: give", ("--resume", "--least-rows", "3")),
         (2, "is no curriculum", ("--length-curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
