@@ -1,7 +1,8 @@
-"""Chunks of a run as frames: sample, reduce, render, and put the columns together.
+"""Make chunks of a run as frames: sample terms, reduce them, render their text and build the columns.
 
-A chunk is `TRACES_PER_CHUNK` traces of one cycle and depends on (seed, chunk number) and the run's parameters alone;
-chunks are made many at a time, for each call into compiled code and Polars costs as much as hundreds of rows.
+A chunk is `TRACES_PER_CHUNK` traces of one cycle. It depends only on the seed, the chunk number and the run's
+parameters. Many chunks are made per call, because one call of compiled code or Polars costs as much as hundreds of
+rows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Array = npt.NDArray[Any]
 
 
 def make_chunks(run: ReductionRun, first: int, chunks: int) -> pl.DataFrame:
-    """Return all examples of chunks first..first + chunks - 1 as a frame of the family's wire columns, in order."""
+    """Return the examples of chunks first..first + chunks - 1, in order, as a frame of the family's wire columns."""
     initial, initial_offsets = sample_chunks(SHAPES, run.seed, first, chunks, TRACES_PER_CHUNK)
     tokens, offsets, table = reduce_terms(initial, initial_offsets, run.fuel, run.size_cap, run.examples_per_trace)
     redexes = np.ascontiguousarray(table[:, REDEX])
@@ -62,7 +63,7 @@ def make_chunks(run: ReductionRun, first: int, chunks: int) -> pl.DataFrame:
 
 
 def _trace_ids(seed: int, first: int, chunks: int) -> pl.Series:
-    """Return the ids of all traces of these chunks, in order: seed in hex, chunk, trace within it."""
+    """Return the ids of all traces of these chunks, in order: `<seed in hex>-<chunk>-<trace within the chunk>`."""
     trace = pl.int_range(chunks * TRACES_PER_CHUNK, eager=True)
     return pl.select(
         pl.format("{}-{}-{}", pl.lit(f"{seed:x}"), first + trace // TRACES_PER_CHUNK, trace % TRACES_PER_CHUNK)

@@ -1,6 +1,6 @@
-r"""Classes of terms by where their leftmost-outermost redex is.
+r"""Classes of terms by the depth of their leftmost-outermost redex.
 
-With r edges from the root to that redex, every term is in one class: it is normal, or reducible at some r. ::
+Let r be the number of edges from the root to that redex. Every term is either normal or reducible at one r. ::
 
     any          =  index  |  \. any               |  any any
     normal       =  index  |  \. normal            |  neutral normal
@@ -11,9 +11,9 @@ With r edges from the root to that redex, every term is in one class: it is norm
     spine 0      =                                    function any
     spine r      =                                    spine r-1 any  |  neutral reducible r-1
 
-A spine is what is reducible there and no abstraction: were the function of an application an abstraction, the redex
-would be the application itself; and an argument's redex is the term's only where its function has none. No term is
-derived in two ways.
+A spine is reducible at r and is not an abstraction. The function of an application must be a spine, because an
+application of an abstraction is itself the redex. The redex is in the argument only if the function is neutral. No term
+has two derivations.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ import numpy as np
 from producers.reduction.counting import NO_CLASS, SizeGrammar
 
 ANY, NORMAL, NEUTRAL, FUNCTION = range(4)
-# As deep as the redex of a term of 19 nodes and depth 16 or more may be; enough for any depth up to 16.
+# The largest redex depth of a term of 19 nodes and depth 16 or more; enough for any depth up to 16.
 DEEPEST_REDEX = 15
 CLASSES = 4 + 2 * (DEEPEST_REDEX + 1)
 
 
 def reducible(redex_depth: int) -> int:
-    """Return the class of the terms whose leftmost-outermost redex is that many edges below the root."""
+    """Return the class of terms whose leftmost-outermost redex is `redex_depth` edges below the root."""
     return 4 + 2 * redex_depth
 
 
 def spine(redex_depth: int) -> int:
-    """Return the class of those of `reducible(redex_depth)` that are no abstraction."""
+    """Return the class of terms of `reducible(redex_depth)` that are not abstractions."""
     return 5 + 2 * redex_depth
 
 

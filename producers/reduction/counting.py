@@ -1,16 +1,17 @@
-"""How many terms there are of a class, size and depth: the tables that sampling draws from.
+"""Count the terms of each class, size and depth: the tables that sampling draws from.
 
-With n nodes, depth d (edges on the longest path) and k indices bound from outside, let E(n, d, k) count the terms of
-depth exactly d and L(n, d, k) those of depth at most d. One index is a term of one node and depth 0, in k ways, and ::
+Let n be the number of nodes, d the depth (edges on the longest path) and k the number of indices bound outside the
+term. E(n, d, k) counts the terms of depth exactly d, and L(n, d, k) those of depth at most d. An index is a term of one
+node and depth 0, in k ways. For larger terms ::
 
     E(n, d, k) = E(n - 1, d - 1, k + 1)                                        an abstraction
                + sum over i + j = n - 1 of   E(i, d - 1, k) L(j, d - 1, k)     an application: the function deepest,
                                            + L(i, d - 2, k) E(j, d - 1, k)     or only the argument
 
-This is the counting ("recursive") method of Nijenhuis and Wilf. It counts the terms of any class that a grammar names,
-each count on the right being that of the body's, the function's or the argument's class; where no term is derived in
-two ways, derivations are terms. The counts pass 2^53, so they are float64; only sums and products of non-negative
-numbers are taken, so nothing cancels and each is right to some 1e-13 of itself.
+This is the counting ("recursive") method of Nijenhuis and Wilf. For the classes of a grammar, each count on the right
+is that of the class of the body, the function or the argument. The tables count derivations; these are terms if no term
+has two derivations. Counts exceed 2^53, so they are float64. Only non-negative numbers are added and multiplied, so
+nothing cancels and the relative error is about 1e-13.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ NO_CLASS = -1
 
 @dataclass(frozen=True, eq=False)
 class SizeGrammar:
-    """What terms of C classes are made of, a class being its place in these arrays; NO_CLASS where there is none.
+    """A grammar of C classes of terms; a class is an index into these arrays, and NO_CLASS marks a missing entry.
 
     Attributes:
-        leaves: (C,) 1 where an index is of the class, else 0.
+        leaves: (C,) 1 if an index is a term of the class, else 0.
         bodies: (C,) the class of an abstraction's body.
-        pairs: (C, 2, 2) the classes of an application's function and argument, in up to two ways, the first first.
+        pairs: (C, 2, 2) the classes of an application's function and argument, for up to two alternatives.
     """
 
     leaves: Numbers
@@ -46,7 +47,7 @@ class SizeGrammar:
             table.setflags(write=False)
 
 
-# One class, of all terms.
+# A single class that contains all terms.
 EVERY = SizeGrammar(
     leaves=np.ones(1, dtype=np.int64),
     bodies=np.zeros(1, dtype=np.int64),
@@ -56,9 +57,9 @@ EVERY = SizeGrammar(
 
 @lru_cache(maxsize=4)
 def count_terms(grammar: SizeGrammar, largest: int, deepest: int) -> tuple[Counts, Counts]:
-    """Return (E, L), each indexed [class, d, k, n] for n <= largest, d <= deepest and k <= deepest - d; zeros beyond.
+    """Return (E, L), indexed [class, d, k, n] for n <= largest, d <= deepest and k <= deepest - d; other entries are 0.
 
-    Both are read-only and contiguous. Takes 10 ms for one class, 200 nodes and depth 15.
+    Both arrays are read-only and contiguous. Takes 10 ms for one class, 200 nodes and depth 15.
     """
     classes = grammar.leaves.size
     exact = np.zeros((classes, deepest + 1, deepest + 1, largest + 1))
@@ -69,10 +70,10 @@ def count_terms(grammar: SizeGrammar, largest: int, deepest: int) -> tuple[Count
         for bound in range(deepest - depth + 1):
             applications = {}
             for function, argument in {pair for ways in pairs for pair in ways}:
-                made = np.convolve(exact[function, depth - 1, bound], within[argument, depth - 1, bound])[:largest]
+                sums = np.convolve(exact[function, depth - 1, bound], within[argument, depth - 1, bound])[:largest]
                 if depth >= 2:
-                    made += np.convolve(within[function, depth - 2, bound], exact[argument, depth - 1, bound])[:largest]
-                applications[function, argument] = made
+                    sums += np.convolve(within[function, depth - 2, bound], exact[argument, depth - 1, bound])[:largest]
+                applications[function, argument] = sums
             for name, ways in enumerate(pairs):
                 counted = exact[name, depth, bound]
                 if grammar.bodies[name] != NO_CLASS:

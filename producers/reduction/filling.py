@@ -1,11 +1,12 @@
-"""Examples for given cells: terms drawn with the size, depth and redex depth that a cell asks for.
+"""Make reduction examples for given cells: random terms of the cell's size, depth and redex depth.
 
-Every row is the first step of a trace of its own, really reduced. A cell holds many shapes (nodes, depth, redex depth);
-one is drawn, then a term of it, each as likely as any other. A shape with few terms is drawn less often, in proportion
-to them, so that every term of a small cell is equally likely. There, repeats are unavoidable: the refine stage drops
-them, and `schema.reduction.coverage.cell_room` keeps requests below what such a cell holds.
+Every row is the first step of its own trace, which is really reduced. A cell holds many shapes (nodes, depth, redex
+depth). A shape is drawn first, then a term of that shape with uniform probability. A shape with few terms is drawn less
+often, in proportion to its terms, so every term of a small cell is equally likely. In such a cell duplicates are
+unavoidable. The refine stage drops them, and `schema.reduction.coverage.cell_room` limits a request to a quarter of the
+cell's terms.
 
-This module loads compiled code: import it where it is used.
+This module loads compiled code: import it inside the function that uses it.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from schema.reduction.coverage import band_range
 
 Array = npt.NDArray[Any]
 
-# The name of this way of drawing terms, in every row's `recipe`.
+# The value of the `recipe` column in every row of this module.
 RECIPE = "fill-cell"
-# The bands without an upper end are filled up to here: well within what a trace may grow to.
+# Upper ends for the open bands, well below the size that a trace may grow to.
 LARGEST_SIZE = 249
 DEEPEST = 20
-# A shape with more terms than this is drawn as often as any other such; no less than a small cell holds in all.
+# Shapes with at least this many terms are drawn equally often. No small cell holds more terms in all.
 _ENOUGH_TERMS = 1e6
-# Of a trace only the first term is used; reducing keeps the last as well.
+# Only the first term of a trace is used, but reducing always keeps the last as well.
 _KEPT = 2
 
 
 def fill(cells: Sequence[Mapping[str, str]], seed: int, first: int) -> pl.DataFrame:
     """Return one example for each cell, in order, as an identified frame of the family's wire columns.
 
-    Row i is numbered `first` + i, its `chunk`, and depends on its cell, the seed and that number alone; its trace is
-    `fill-<seed>-<number>`. Each term is closed; `steps_total` and `outcome` are those of its reduction with the fuel
-    and the size cap that runs have by default. Takes 20 to 60 us a row, and 0.4 s once.
+    Row i has the number `first` + i as its `chunk`, and depends only on its cell, the seed and that number. Its trace
+    is `fill-<seed>-<number>`. Each term is closed; `steps_total` and `outcome` come from its reduction with the default
+    fuel and size cap. Takes 20 to 60 us a row, plus 0.4 s on the first call.
 
     Args:
         cells: {axis: bin} over the family's `cell_axes`; repeats are allowed.
@@ -57,13 +58,13 @@ def fill(cells: Sequence[Mapping[str, str]], seed: int, first: int) -> pl.DataFr
         first: number of the first row, 0 or more.
 
     Raises:
-        UsageError: no closed term lies in a cell (`cell_possible` is false), or it is no cell.
+        UsageError: a cell holds no closed term (`cell_possible` is false), or is not a cell of the family.
     """
     known, place = _cells()
     labels = [cell_label({axis: cell.get(axis, "") for axis in FAMILY.cell_axes}) for cell in cells]
     wrong = next((label for label in labels if label not in place), None)
     if wrong is not None:
-        raise UsageError(f"no closed term lies in cell {wrong}: ask only for cells that `feedmill coverage gaps` names")
+        raise UsageError(f"no closed term lies in cell {wrong}: give a cell that `feedmill coverage gaps` lists")
     chosen = np.array([place[label] for label in labels], dtype=np.int64)
     initial, offsets = sample_cells(known, chosen, seed, first)
     _, _, table = reduce_terms(initial, offsets, DEFAULT_FUEL, DEFAULT_SIZE_CAP, _KEPT)
@@ -100,14 +101,14 @@ def fill(cells: Sequence[Mapping[str, str]], seed: int, first: int) -> pl.DataFr
 
 
 def counts_in(cell: Mapping[str, str], exact: Counts) -> tuple[Counts, list[int], int, int]:
-    """Return how many closed terms a cell holds, by (class, depth, size), and which those of index 0 are.
+    """Return the number of closed terms in a cell by (class, depth, size), with the values of these three indices.
 
     Args:
         cell: {axis: bin}.
-        exact: of `count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)`.
+        exact: first result of `count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)`.
 
     Returns:
-        (counts, the class of each index, the first depth, the first size).
+        (counts, the class at each first index, the depth at index 0, the size at index 0).
     """
     smallest, largest = band_range(cell["size"], LARGEST_SIZE)
     shallowest, deepest = band_range(cell["depth_band"], DEEPEST)
@@ -121,9 +122,9 @@ def counts_in(cell: Mapping[str, str], exact: Counts) -> tuple[Counts, list[int]
 
 @cache
 def _cells() -> tuple[Cells, dict[str, int]]:
-    """Return what may be drawn for every cell that has any terms, and each such cell's place by label.
+    """Return the shapes of every cell that holds a term, and the index of each such cell by its label.
 
-    Takes 0.4 s and 62 MiB, once.
+    Takes 0.4 s and 62 MiB, once per process.
     """
     exact, within = count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)
     shapes, upto, bounds = [np.empty((0, 3), dtype=np.int64)], [np.empty(0)], [0]

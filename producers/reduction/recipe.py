@@ -1,4 +1,4 @@
-"""What a reduction run generates: its parameters, and the cycles of sizes and depths that its chunks go through."""
+"""Parameters of a reduction run, and the cycle of term sizes and depths over its chunks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from producers.seeds import check_seed
 from schema.errors import UsageError
 
-# (depth, smallest size, largest size) of the initial terms of a chunk, by chunk number mod 10. In the first two cycles
-# that depth leaves little but full trees at the largest size: there the size varies.
+# (depth, smallest size, largest size) of the initial terms of a chunk, by chunk number mod 10. The size varies in the
+# first two cycles, because at their largest size almost all terms of that depth are full trees.
 SHAPES = np.array(
     [
         (6, 40, 80),
@@ -30,17 +30,17 @@ SHAPES.setflags(write=False)
 CYCLES = len(SHAPES)
 LARGEST_SIZE = int(SHAPES[:, 2].max())
 
-# The name of this way of drawing terms, in every row's `recipe`.
+# The value of the `recipe` column in every row of a run.
 RECIPE = "uniform-closed"
-# Few, so that a short run goes through many whole cycles: a trace gives some 14 examples, a cycle of ten chunks 1,100.
+# Few, so that a short run has many whole cycles: a trace gives about 14 examples, a cycle of ten chunks about 1,100.
 TRACES_PER_CHUNK = 8
-# A trace of more terms contributes this many: its first, its last, and evenly between.
+# A longer trace gives this many examples: its first term, its last, and terms evenly spaced between.
 EXAMPLES_PER_TRACE = 32
 DEFAULT_FUEL = 250
-# Nodes. With about 1.5 characters a node, such a term's text still fits a window of 1,024 characters, and every cycle
-# has room to grow to 3 times its size.
+# Nodes. At about 1.5 characters a node, such a term still fits a window of 1,024 characters, and every initial term can
+# grow to 3 times its size.
 DEFAULT_SIZE_CAP = 600
-# A trace is held whole while its examples are chosen, one byte a node; where all steps are examples, a chunk is.
+# A whole trace is in memory while its examples are chosen, one byte a node; with `all_steps`, a whole chunk is.
 _TRACE_LIMIT_BYTES = 1 << 30
 _TRACE_LIMIT_ALL_STEPS_BYTES = 1 << 26
 
@@ -53,10 +53,10 @@ class ReductionRun:
         count: examples, exactly.
         seed: 0 <= seed < 2^63.
         workers: processes; the rows and their order are the same for any number.
-        fuel: beta steps a trace takes at most.
-        all_steps: every reducible term of a trace, and its normal form, is an example; else 32 of them at most.
-        run: the name under which records and ledger count this run; made from the seed where empty.
-        size_cap: nodes of a term; a trace ends before a larger one.
+        fuel: the most beta steps of a trace.
+        all_steps: if true, every reducible term of a trace and its normal form are examples; else at most 32 of them.
+        run: the run's name in records and ledger; if empty, it is made from the seed.
+        size_cap: the most nodes of a term; a trace ends before a larger term.
 
     Raises:
         UsageError: a value is out of range.
@@ -78,7 +78,8 @@ class ReductionRun:
         limit = _TRACE_LIMIT_ALL_STEPS_BYTES if self.all_steps else _TRACE_LIMIT_BYTES
         if self.fuel * self.size_cap > limit:
             raise UsageError(
-                f"a trace of fuel {self.fuel} takes more memory than a run may: give {limit // self.size_cap} or less"
+                f"fuel is {self.fuel}, and a trace of that many steps needs too much memory: give a fuel of "
+                f"{limit // self.size_cap} or less"
             )
         if not self.run:
             object.__setattr__(self, "run", f"reduction-{self.seed:x}")

@@ -1,8 +1,8 @@
-"""Traces: a term's normal-order reduction, step by step, and which of its terms become examples.
+"""Reduce terms in normal order, step by step, and choose the examples of each trace.
 
-Terms are preorder tokens, as `sampling` writes them. In preorder the leftmost-outermost redex is the first application
-that an abstraction follows at once; a step writes the next term behind the last one, so a trace lies whole in memory
-when its examples are chosen.
+Terms are preorder tokens, as `sampling` writes them. In preorder, the leftmost-outermost redex is the first application
+token directly followed by an abstraction token. A step writes the next term behind the previous one, so the whole trace
+is in memory when its examples are chosen.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _APPLICATION, _ABSTRACTION, _FIRST_INDEX = 0, 1, 2
 # The text form has 62 indices, 0 to 61.
 _INDICES = 62
 
-# Outcomes, as places in schema.reduction.columns.OUTCOMES.
+# Outcomes, as indices into schema.reduction.columns.OUTCOMES.
 NORMAL_FORM, FUEL_EXHAUSTED, SIZE_CAPPED, UNRENDERABLE = range(4)
 _REDUCIBLE = -1
 
-# Columns of the table of examples, one row each.
+# Columns of the table of examples; each example is one row.
 TRACE, STEP, STEPS_TOTAL, OUTCOME, REDEX = range(5)
 _COLUMNS = 5
 
@@ -33,10 +33,11 @@ _COLUMNS = 5
 def reduce_terms(tokens: Array, offsets: Array, fuel: int, size_cap: int, keep: int) -> tuple[Array, Array, Array]:
     """Reduce each term tokens[offsets[i]:offsets[i + 1]] and return its examples as (tokens, offsets, table).
 
-    At most `fuel` beta steps are taken. A step whose result has over `size_cap` nodes, or an index that has no
-    character, is the last one counted, and its result is not kept. A trace gives `keep` examples at most: the first,
-    the last, and evenly between. Example e is tokens[offsets[e]:offsets[e + 1]] with table[e] = (trace, step, steps
-    taken, outcome, token at which the redex begins or -1); the examples of a trace stand together, in order.
+    A trace takes at most `fuel` beta steps. If the result of a step has over `size_cap` nodes, or an index without a
+    character, that step is the last one counted and its result is dropped. A trace gives at most `keep` examples: the
+    first term, the last, and terms evenly spaced between. Example e is tokens[offsets[e]:offsets[e + 1]], with
+    table[e] = (trace, step, steps taken, outcome, token at which the redex begins or -1). The examples of a trace are
+    consecutive and in order.
     """
     traces = offsets.size - 1
     kept = np.empty(max(tokens.size * 16, size_cap), dtype=np.uint8)
@@ -56,7 +57,7 @@ def reduce_terms(tokens: Array, offsets: Array, fuel: int, size_cap: int, keep: 
         steps, redex, outcome = 0, 0, _REDUCIBLE
         while outcome == _REDUCIBLE:
             start, end = ends[steps], ends[steps + 1]
-            # All before the redex was searched before, but for an application that may now apply an abstraction.
+            # Tokens before the last redex hold none, except that the application just before it may be a redex now.
             redex = _find_redex(trace, start, max(redex - 1, 0), end - start)
             redexes[steps] = redex
             if redex < 0:
@@ -96,7 +97,7 @@ def reduce_terms(tokens: Array, offsets: Array, fuel: int, size_cap: int, keep: 
 
 @compiled
 def _find_redex(trace: Array, start: int, first: int, size: int) -> int:
-    """Return the first token at `first` or after, of a term at `start`, where a redex begins; -1 without one."""
+    """Return the first token, at or after `first`, where a redex of the term at `start` begins; -1 without a redex."""
     for i in range(first, size - 1):
         if trace[start + i] == _APPLICATION and trace[start + i + 1] == _ABSTRACTION:
             return i
@@ -107,9 +108,10 @@ def _find_redex(trace: Array, start: int, first: int, size: int) -> int:
 def _beta_step(trace: Array, start: int, redex: int, end: int, size_cap: int, body: Array, marks: Array) -> int:
     r"""Write the term trace[start:end] with (\.M)N at `redex` replaced by M[0 := N] to trace[end:]; return its size.
 
-    Returns -SIZE_CAPPED where that is over `size_cap`, -UNRENDERABLE where an index passes the last. `body` and `marks`
-    are scratch: M lowered, and four rows, the depths of arguments still to be read, where the replaced variable stands
-    in M, under how many abstractions, and where free indices stand in N.
+    Returns -SIZE_CAPPED if the size is over `size_cap`, and -UNRENDERABLE if an index exceeds the largest one. `body`
+    and `marks` are scratch arrays. `body` holds M with its free indices lowered. The rows of `marks` are: depths of the
+    arguments still to read, positions of the replaced variable in M, the number of abstractions above each of these,
+    and positions of the free indices in N.
     """
     waiting_depths, holes, hole_depths, free = marks[0], marks[1], marks[2], marks[3]
     # 1. Read M: lower the indices bound outside the redex, and mark those that N replaces.
@@ -155,7 +157,7 @@ def _beta_step(trace: Array, start: int, redex: int, end: int, size_cap: int, bo
     size = prefix + length + hole_count * (argument_length - 1) + suffix
     if size > size_cap:
         return -SIZE_CAPPED
-    # 3. Write what stands before the redex, M with N in its place, its free indices raised, and what stands behind.
+    # 3. Write the tokens before the redex, then M with N (its free indices raised) substituted, then the tokens after.
     _copy(trace, start, trace, end, prefix)
     written, read = end + prefix, 0
     for hole in range(hole_count):
@@ -185,7 +187,7 @@ def _copy(source: Array, read: int, target: Array, write: int, count: int) -> No
 
 @compiled
 def _grown(array: Array, size: int) -> Array:
-    """Return `array` with room for `size` entries or twice its own, whichever is more."""
+    """Return a copy of `array` with room for `size` entries or twice its current size, whichever is larger."""
     larger = np.empty(max(size, array.size * 2), dtype=array.dtype)
     _copy(array, 0, larger, 0, array.size)
     return larger

@@ -1,8 +1,8 @@
-r"""Texts: the canonical text of terms in preorder tokens, with what is known only while writing it.
+r"""Render terms in preorder tokens as canonical text, together with redex spans and depths.
 
-An abstraction in function or argument position and an application in argument position are parenthesised, nothing else
-is. Written in one pass without recursion: what follows a subterm (the closing parentheses, then the argument of the
-innermost application still open) waits on a stack.
+Abstractions in function or argument position and applications in argument position are parenthesised, and nothing else
+is. The text is written in one pass without recursion: a stack holds the closing parentheses and the argument that
+follow each open subterm.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Array = npt.NDArray[Any]
 
 _ABSTRACTION = 1
 _OPEN, _CLOSE, _LAMBDA, _DOT = b"()\\."
-# The character of each token that is an index.
+# The character of each index token.
 GLYPHS = np.frombuffer(b"??" + INDICES, dtype=np.uint8)
-# `\.` in parentheses; applications share the parentheses of at most one each.
+# An abstraction `\.` in parentheses is 4 characters; an application has one pair of parentheses at most.
 _CHARACTERS_PER_TOKEN = 4
-# Closing parentheses are written this many at a time, wanted or not.
+# Closing parentheses are written this many at a time; surplus ones are overwritten.
 _CLOSERS = 4
 _LOW_HALF = 0xFFFFFFFF
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 
-# Columns of the table of facts, one row each.
+# Columns of the table of facts; each term is one row.
 SPAN_START, SPAN_END, REDEX_DEPTH, DEPTH = range(4)
 
 
@@ -36,9 +36,9 @@ SPAN_START, SPAN_END, REDEX_DEPTH, DEPTH = range(4)
 def render_terms(tokens: Array, offsets: Array, redexes: Array, glyphs: Array) -> tuple[Array, Array, Array]:
     """Return (text, text offsets, facts) of the terms tokens[offsets[i]:offsets[i + 1]].
 
-    `redexes` holds the token at which each one's redex begins, or -1. Term i is the ASCII bytes
-    text[text offsets[i]:text offsets[i + 1]]; facts[i] = (span start, span end, redex depth, depth), zeros and -1 for
-    the first three without a redex.
+    `redexes` holds the token at which each term's redex begins, or -1. The text of term i is the ASCII bytes
+    text[text offsets[i]:text offsets[i + 1]]. facts[i] = (span start, span end, redex depth, depth); without a redex
+    the first three are 0, 0 and -1.
     """
     rows = offsets.size - 1
     text = np.empty(offsets[rows] * _CHARACTERS_PER_TOKEN + 2 * _CLOSERS, dtype=np.uint8)
@@ -51,7 +51,7 @@ def render_terms(tokens: Array, offsets: Array, redexes: Array, glyphs: Array) -
     at = np.uint64(0)
     for row in range(rows):
         text_start = at
-        # `place`: 0 the root or a body, 1 a function, 2 an argument. `level`: how many arguments wait.
+        # `place`: 0 is the root or a body, 1 a function, 2 an argument. `level`: the number of waiting arguments.
         place, closers, depth, deepest, level = 0, 0, 0, 0, 0
         redex = offsets[row] + redexes[row] if redexes[row] >= 0 else -1
         span_start, span_end, redex_level, redex_closers, redex_depth = at, at, -1, 0, -1
@@ -69,7 +69,7 @@ def render_terms(tokens: Array, offsets: Array, redexes: Array, glyphs: Array) -
                 at += np.uint64(closers)
                 if level == redex_level:
                     span_end, redex_level = at - np.uint64(redex_closers), -1
-                # The root waits for nothing: what stands at level 0 is never used.
+                # After the root's last token no argument waits, and the entry read at level 0 is not used.
                 level -= 1
                 resumed = waiting[np.uint64(max(level, 0))]
                 closers, depth, place = resumed >> 32, resumed & _LOW_HALF, 2
@@ -90,7 +90,7 @@ def render_terms(tokens: Array, offsets: Array, redexes: Array, glyphs: Array) -
                 closers += in_parentheses
                 if i == redex:
                     span_start, redex_level, redex_closers, redex_depth = at, level, closers, depth
-                # The argument waits, under the parentheses that close after it.
+                # The argument waits on the stack with the number of parentheses that close after it.
                 depth += 1
                 waiting[np.uint64(level)] = (closers << 32) | depth
                 level += 1

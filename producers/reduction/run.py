@@ -1,7 +1,7 @@
-"""A run of the reduction producer: chunks in blocks, over several processes, in order, cut at exactly the count.
+"""Run the reduction producer: make blocks of chunks in several processes, in order, and exactly `count` examples.
 
-A block is a fixed number of chunks, so neither rows nor records depend on the number of workers. Rows are routed,
-encoded or written as JSON in the workers; this process sends or writes them in order.
+A block is a fixed number of chunks, so neither rows nor records depend on the number of workers. Workers route and
+encode the rows or format them as JSON; this process sends or writes the results in order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schema.reduction import FAMILY
 
 __all__ = ["ReductionRun", "encoded", "generate", "produce", "write_jsonl"]
 
-# Some 22,000 rows: a few whole records for each of several partitions, and ten megabytes.
+# About 22,000 rows and ten megabytes: a few full records for each of several partitions.
 _BLOCK_CHUNKS = 200
 
 Payload = TypeVar("Payload")
@@ -31,7 +31,7 @@ Payload = TypeVar("Payload")
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """Chunks first..first + chunks - 1 of a run; the first `limit` rows of them where that is given."""
+    """Chunks first..first + chunks - 1 of a run; with `limit`, only the first `limit` rows of these chunks."""
 
     first: int
     chunks: int
@@ -46,7 +46,7 @@ class ReductionFrames:
 
     def __call__(self, block: WorkUnit) -> BlockResult[WorkUnit, pl.DataFrame]:
         """Return the block's examples, identified, as a frame of the family's wire columns."""
-        # Compiled code is loaded where it is used, not where a run is only described.
+        # Imported here because it loads compiled code, which a process that only describes a run does not need.
         from producers.reduction.chunks import make_chunks
 
         frame = make_chunks(self.run, block.first, block.chunks)
@@ -56,13 +56,13 @@ class ReductionFrames:
 
 
 def generate(run: ReductionRun) -> Iterator[pl.DataFrame]:
-    """Yield the run's examples, in this process, as identified frames of the family's wire columns, none empty."""
+    """Make the run's examples in this process; yields non-empty identified frames of the family's wire columns."""
     for result in _results(replace(run, workers=1), ReductionFrames(run)):
         yield result.payload
 
 
 def encoded(run: ReductionRun, layout: RecordLayout) -> Iterator[BlockResult[WorkUnit, list[EncodedRecord]]]:
-    """Yield the run's examples as records for a raw topic of that layout, block by block.
+    """Yield the run's examples as records for a raw topic of the given layout, block by block.
 
     Raises:
         ProducerError: a worker process failed.
@@ -71,10 +71,11 @@ def encoded(run: ReductionRun, layout: RecordLayout) -> Iterator[BlockResult[Wor
 
 
 def produce(connection: Connection, run: ReductionRun, on_progress: OnProgress | None = None) -> ProduceReport:
-    """Generate the run's examples and send them to `reduction.raw`; every one is acknowledged when this returns.
+    """Generate the run's examples and send them to `reduction.raw`; all are acknowledged when this returns.
 
     Raises:
-        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+        BrokerError: the broker cannot be reached.
+        DeliveryError: the broker did not accept a record.
         ProducerError: a worker process failed.
     """
     results = encoded(run, raw_layout(connection, FAMILY))
@@ -82,7 +83,7 @@ def produce(connection: Connection, run: ReductionRun, on_progress: OnProgress |
 
 
 def write_jsonl(run: ReductionRun, path: Path, on_progress: OnProgress | None = None) -> ProduceReport:
-    """Write the run's examples to `path` as JSON lines; the file is there whole, or not at all.
+    """Write the run's examples to `path` as JSON lines; after an error no partial file is left.
 
     Raises:
         UsageError: the file cannot be written.
@@ -95,8 +96,8 @@ def write_jsonl(run: ReductionRun, path: Path, on_progress: OnProgress | None = 
 def _results(
     run: ReductionRun, job: Callable[[WorkUnit], BlockResult[WorkUnit, Payload]]
 ) -> Iterator[BlockResult[WorkUnit, Payload]]:
-    """Yield the run's results in order, the last one made again with only the rows still wanted."""
-    # A trace that gives more examples than usual gives them in smaller blocks.
+    """Yield the run's results in order; the last block is made again with only the rows still wanted."""
+    # Runs whose traces give more examples than usual use smaller blocks.
     chunks = max(1, _BLOCK_CHUNKS * EXAMPLES_PER_TRACE // max(run.examples_per_trace, EXAMPLES_PER_TRACE))
     blocks = (WorkUnit(first, chunks) for first in count(0, chunks))
     left = run.count

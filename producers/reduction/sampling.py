@@ -1,8 +1,8 @@
-"""Closed terms of exactly a given class, size and depth, each with the same probability.
+"""Sample closed terms of a given class, size and depth, each with the same probability.
 
-A term is written as its preorder tokens, one byte each: `APPLICATION`, `ABSTRACTION`, or `FIRST_INDEX` + index. What is
-drawn for a trace depends on (seed, chunk, trace) alone, for a cell on (seed, number of the row): each has its own
-SplitMix64 stream.
+A term is written as preorder tokens, one byte each: `APPLICATION`, `ABSTRACTION`, or `FIRST_INDEX` + index. A trace's
+term depends only on (seed, chunk, trace), and a cell's term only on (seed, row number): each has its own SplitMix64
+stream.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _UNIT = 2.0**-53
-# Where the streams of cells begin: apart from those of the traces of the same seed.
+# Separates the streams of cells from those of traces of the same seed.
 _CELLS = np.uint64(0xD1B54A32D192ED03)
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """What may be drawn for each of C cells: S shapes in all, none without terms.
+    """The shapes of C cells, S in all; every shape holds at least one term.
 
     Attributes:
-        grammar: its classes.
-        exact, within: its tables, as `count_terms` returns them.
+        grammar: the grammar of the shapes' classes.
+        exact, within: the grammar's tables, as `count_terms` returns them.
         shapes: (S, 3) nodes, depth and class.
-        upto: (S,) the sums of the shapes' weights within their cell.
+        upto: (S,) the cumulative weights of the shapes within their cell.
         bounds: (C + 1,) cell c has the shapes bounds[c] <= s < bounds[c + 1].
     """
 
@@ -53,8 +53,8 @@ class Cells:
 def sample_chunks(shapes: Array, seed: int, first_chunk: int, chunks: int, traces: int) -> tuple[Array, Array]:
     """Return (tokens, offsets) of `chunks` * `traces` terms: term i is tokens[offsets[i]:offsets[i + 1]].
 
-    Chunk c takes row c mod len(shapes) of `shapes`, (depth, smallest size, largest size): its depth exactly, its size
-    uniform between the two.
+    Chunk c uses row c mod len(shapes) of `shapes`, (depth, smallest size, largest size). Its terms have exactly that
+    depth, and a size drawn uniformly between the two.
     """
     exact, within = count_terms(EVERY, int(shapes[:, 2].max()), int(shapes[:, 0].max()))
     grammar = EVERY.bodies, EVERY.pairs
@@ -62,7 +62,7 @@ def sample_chunks(shapes: Array, seed: int, first_chunk: int, chunks: int, trace
 
 
 def sample_cells(cells: Cells, chosen: Array, seed: int, first: int) -> tuple[Array, Array]:
-    """Return (tokens, offsets) of a term for each of `chosen` (N,), places of cells; row i has the number `first` + i.
+    """Return (tokens, offsets) of one term for each of the cell indices `chosen` (N,); row i has number `first` + i.
 
     A shape of the cell is drawn by its weight, then a term of that shape.
     """
@@ -96,7 +96,7 @@ def _sample_chunks(
     chunks: int,
     traces: int,
 ) -> tuple[Array, Array]:
-    """Do what `sample_chunks` does with the tables of `count_terms`."""
+    """Compiled part of `sample_chunks`, with the tables of `count_terms`."""
     offsets = np.empty(chunks * traces + 1, dtype=np.int64)
     offsets[0] = 0
     largest = exact.shape[3] - 1
@@ -127,7 +127,7 @@ def _sample_cells(
     seed: int,
     first: int,
 ) -> tuple[Array, Array]:
-    """Do what `sample_cells` does."""
+    """Compiled part of `sample_cells`."""
     offsets = np.empty(chosen.size + 1, dtype=np.int64)
     offsets[0] = 0
     largest = exact.shape[3] - 1
@@ -153,9 +153,9 @@ def _sample_cells(
 def _sample_term(
     exact: Array, within: Array, bodies: Array, pairs: Array, state: Array, frames: Array, tokens: Array, at: int
 ) -> int:
-    """Write a closed term of exactly the shape in frames[0] to tokens[at:] and return where it ends.
+    """Write a closed term of exactly the shape in frames[0] to tokens[at:] and return its end.
 
-    A frame is a subterm still to be drawn: (nodes, depth, class, bound indices, whether that depth is exact).
+    A frame is a subterm still to draw: (nodes, depth, class, bound indices, 1 if the depth is exact or 0 if a maximum).
     """
     frames[0, 3], frames[0, 4] = 0, 1
     level = 0
@@ -171,7 +171,7 @@ def _sample_term(
         body = bodies[name]
         if body >= 0:
             left_over -= (exact if is_exact else within)[body, deepest - 1, bound + 1, nodes - 1]
-        # Rounding can leave something after the last way: it goes to the last way there is.
+        # If rounding leaves a rest after the last alternative, the last possible alternative is used.
         function_size, function_exact, argument_exact, pair = 0, 0, 0, 0
         for way in range(2):
             function, argument = pairs[name, way, 0], pairs[name, way, 1]
@@ -212,7 +212,8 @@ def _sample_term(
             continue
         tokens[at] = APPLICATION
         at += 1
-        # The argument waits below the function; where only the argument is of the exact depth, the function is lower.
+        # The argument waits below the function on the stack. If only the argument has the exact depth, the function's
+        # maximum is one lower.
         frames[level, 0], frames[level, 1] = nodes - 1 - function_size, deepest - 1
         frames[level, 2], frames[level, 4] = pairs[name, pair, 1], argument_exact
         level += 1

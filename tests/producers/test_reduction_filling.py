@@ -1,4 +1,4 @@
-"""Cells that are filled: what can be is, what cannot be is known, and terms of a shape are equally likely."""
+"""Every possible cell is filled, impossible cells are refused, and all terms of a shape are equally likely."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 def classes_of(term: plain.Term) -> set[int]:
     depth = plain.redex_depth(term)
-    found = {ANY, NORMAL if depth is None else reducible(depth)}
+    classes = {ANY, NORMAL if depth is None else reducible(depth)}
     if term[0] == "abs":
-        found.add(FUNCTION)
+        classes.add(FUNCTION)
     elif depth is None:
-        found.add(NEUTRAL)
+        classes.add(NEUTRAL)
     else:
-        found.add(spine(depth))
-    return found
+        classes.add(spine(depth))
+    return classes
 
 
 def is_closed(term: plain.Term, bound: int = 0) -> bool:
@@ -57,7 +57,7 @@ def is_closed(term: plain.Term, bound: int = 0) -> bool:
 
 
 def cells_of(frame: pl.DataFrame) -> list[str]:
-    """The cell of each row by the family's own axes; a row that breaks a rule fails here."""
+    """Return the cell of each row by the family's axes; fails if a row breaks a rule."""
     numbered = frame.with_columns(record=pl.lit(0, dtype=pl.UInt32))
     valid, failures = FAMILY.rules.filter(FAMILY.derive(numbered))
     assert failures.counts() == {}
@@ -73,20 +73,20 @@ def labels(cells: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2])
-def test_counts_by_class_are_those_of_an_enumeration(bound: int) -> None:
+def test_counts_by_class_equal_those_of_an_enumeration(bound: int) -> None:
     exact, within = count_terms(BY_REDEX, 8, 7)
     for nodes in range(1, 8):
-        found: Counter[tuple[int, int]] = Counter()
+        counts: Counter[tuple[int, int]] = Counter()
         for term in plain.terms(nodes, bound):
-            found.update((name, plain.depth(term)) for name in classes_of(term))
-        # Beyond depth + bound 7 the tables of that size hold nothing.
+            counts.update((name, plain.depth(term)) for name in classes_of(term))
+        # These tables hold only zeros where depth + bound is over 7.
         for depth in range(8 - bound):
             for name in range(CLASSES):
-                assert exact[name, depth, bound, nodes] == found[name, depth]
-                assert within[name, depth, bound, nodes] == sum(found[name, d] for d in range(depth + 1))
+                assert exact[name, depth, bound, nodes] == counts[name, depth]
+                assert within[name, depth, bound, nodes] == sum(counts[name, d] for d in range(depth + 1))
 
 
-def test_classes_share_out_all_large_terms() -> None:
+def test_every_large_term_is_in_exactly_one_class() -> None:
     exact, _ = count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)
     # A redex is at least two edges above the deepest index.
     every = exact[ANY, : DEEPEST_REDEX + 3, 0]
@@ -95,7 +95,7 @@ def test_classes_share_out_all_large_terms() -> None:
     np.testing.assert_allclose(shared[: DEEPEST_REDEX + 3, 0], every, rtol=1e-10)
 
 
-def test_sizes_of_closed_terms_are_the_ranges_that_possible_cells_are_known_by() -> None:
+def test_closed_terms_have_the_sizes_that_cell_possible_assumes() -> None:
     exact, _ = count_terms(BY_REDEX, LARGEST_SIZE, DEEPEST)
     for depth in range(DEEPEST + 1):
         for redex_depth in range(-1, DEEPEST_REDEX + 1):
@@ -215,6 +215,6 @@ def test_other_seeds_and_numbers_give_other_rows() -> None:
         {"size": "1-9"},
     ],
 )
-def test_what_is_no_possible_cell_is_named(cell: dict[str, str]) -> None:
+def test_an_impossible_cell_is_refused(cell: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="no closed term lies in cell"):
         fill([cell], seed=1, first=0)

@@ -1,4 +1,4 @@
-"""The rows of a run: right by the plain reducer, exact in number, and the same however they are made."""
+"""The rows of a reduction run: correct by the plain reducer, exact in number, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reduced(term: plain.Term, steps: int) -> plain.Term:
 
 
 def check_trace(trace: list[dict[str, object]], run: ReductionRun, cut: bool) -> None:
-    """Follow one trace with the plain reducer: text, span, marker and outcome of each of its examples."""
+    """Check text, span, marker and outcome of each example of a trace against the plain reducer."""
     first = trace[0]
     steps_total, outcome = first["steps_total"], first["outcome"]
     assert isinstance(steps_total, int)
@@ -89,7 +89,7 @@ def test_a_trace_that_needs_an_index_past_the_last_is_unrenderable() -> None:
     from producers.reduction.reducing import UNRENDERABLE, reduce_terms
     from tests.producers.test_reduction_sampling import tokens_of
 
-    # Under 62 abstractions, (\.\.1)61: the index 61 is raised once as it goes under one more.
+    # (\.\.1)61 under 62 abstractions: substitution under one more abstraction raises the index 61 to 62.
     term: plain.Term = ("app", ("abs", ("abs", ("var", 1))), ("var", 61))
     for _ in range(62):
         term = ("abs", term)
@@ -104,7 +104,7 @@ def test_every_row_obeys_the_rules_of_the_family(rows: pl.DataFrame) -> None:
     assert failures.counts() == {}
 
 
-def test_columns_are_those_of_the_wire_and_filled(rows: pl.DataFrame) -> None:
+def test_rows_have_all_wire_columns_without_missing_values(rows: pl.DataFrame) -> None:
     assert dict(rows.schema) == FAMILY.wire
     assert rows.drop("redex_depth", "augmented_from").null_count().sum_horizontal().item() == 0
     assert rows["redex_depth"].is_null().equals(rows["span_end"] == 0)
@@ -113,7 +113,7 @@ def test_columns_are_those_of_the_wire_and_filled(rows: pl.DataFrame) -> None:
     assert identify(rows.select(*COLUMNS), FAMILY).select(*FAMILY.wire).equals(rows)
 
 
-def test_a_marker_stands_exactly_at_the_last_step(rows: pl.DataFrame) -> None:
+def test_only_the_last_step_of_a_trace_has_the_marker(rows: pl.DataFrame) -> None:
     marked = (rows["span_start"] == 0) & (rows["span_end"] == 0)
     assert marked.equals((rows["step_k"] == rows["steps_total"]).alias("span_start"))
     assert set(rows.filter(marked)["outcome"]) == {"normal_form"}
@@ -134,11 +134,11 @@ def test_a_long_trace_gives_32_examples_its_first_its_last_and_evenly_between(ro
 
 def test_initial_terms_follow_the_cycles_exactly(rows: pl.DataFrame) -> None:
     assert (rows["cycle"] == rows["chunk"] % CYCLES).all()
-    for cycle, group in rows.filter(pl.col("step_k") == 0).group_by("cycle"):
+    for cycle, terms in rows.filter(pl.col("step_k") == 0).group_by("cycle"):
         depth, smallest, largest = SHAPES[cycle[0]]
-        assert set(group["depth"]) == set(group["initial_depth"]) == {depth}
-        assert group["size"].equals(group["initial_size"].alias("size"))
-        assert group["size"].min() >= smallest and group["size"].max() <= largest
+        assert set(terms["depth"]) == set(terms["initial_depth"]) == {depth}
+        assert terms["size"].equals(terms["initial_size"].alias("size"))
+        assert terms["size"].min() >= smallest and terms["size"].max() <= largest
 
 
 def test_shares_of_depth_and_size_are_exact_over_whole_cycles() -> None:
@@ -153,7 +153,7 @@ def test_a_run_of_20000_examples_goes_through_dozens_of_chunks(rows: pl.DataFram
     assert rows["chunk"].is_sorted()
 
 
-def test_a_chunk_depends_on_seed_and_number_alone() -> None:
+def test_a_chunk_depends_only_on_seed_and_number() -> None:
     together = make_chunks(RUN, 40, 10)
     for chunk in range(40, 50):
         assert make_chunks(replace(RUN, count=1, workers=2), chunk, 1).equals(together.filter(pl.col("chunk") == chunk))
@@ -167,7 +167,7 @@ def test_trace_ids_name_one_trace_of_one_chunk(rows: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 1000, 20_000, 25_001])
-def test_a_run_has_exactly_the_rows_asked_for_and_longer_runs_begin_with_them(count: int, rows: pl.DataFrame) -> None:
+def test_a_run_has_exactly_count_rows_and_longer_runs_begin_with_them(count: int, rows: pl.DataFrame) -> None:
     frames = list(generate(replace(RUN, count=count)))
     assert sum(frame.height for frame in frames) == count
     assert all(frame.height for frame in frames)
@@ -208,7 +208,7 @@ def test_a_file_holds_the_rows_in_the_json_form(tmp_path: Path) -> None:
         ]
 
 
-def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_and_left_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name a file"):
         write_jsonl(replace(RUN, count=1), tmp_path / "absent" / "a.jsonl")
     with pytest.raises(UsageError, match="not a file"):
@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path
         *({"fuel": 10**7}, {"fuel": 200_000, "all_steps": True}),
     ],
 )
-def test_values_out_of_range_are_refused_with_what_to_give(values: dict[str, int]) -> None:
+def test_values_out_of_range_are_refused_with_the_allowed_range(values: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="give"):
         replace(RUN, **values)
 

@@ -1,4 +1,4 @@
-"""Counting against enumeration, and what the sampler draws against what was counted."""
+"""Term counts equal an enumeration, and the sampler draws terms in proportion to the counts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests import plain_reducer as plain
 
 
 def drawn(shape: tuple[int, int, int], seed: int, count: int) -> list[bytes]:
-    """`count` terms of one (depth, smallest, largest), as their preorder tokens."""
+    """Return `count` terms of one shape (depth, smallest, largest) as preorder tokens."""
     shapes = np.array([shape], dtype=np.int64)
-    # Of the same type as the run's own, for compiled code has one signature.
+    # Read-only like the run's own shapes, because compiled code has one signature.
     shapes.setflags(write=False)
     tokens, offsets = sample_chunks(shapes, seed, 0, 1, count)
     text = tokens.tobytes()
@@ -48,11 +48,11 @@ def _term_of(tokens: bytes) -> tuple[plain.Term, bytes]:
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2, 3])
-def test_counts_are_those_of_an_enumeration(bound: int) -> None:
+def test_counts_equal_those_of_an_enumeration(bound: int) -> None:
     exact, within = (table[0] for table in count_terms(EVERY, 8, 7))
     for nodes in range(1, 8):
         depths = Counter(plain.depth(term) for term in plain.terms(nodes, bound))
-        # Beyond depth + bound 7 the tables of that size hold nothing.
+        # These tables hold only zeros where depth + bound is over 7.
         for depth in range(8 - bound):
             assert exact[depth, bound, nodes] == depths[depth]
             assert within[depth, bound, nodes] == sum(depths[d] for d in range(depth + 1))
@@ -78,7 +78,7 @@ def test_every_closed_term_of_a_shape_is_drawn_equally_often(depth: int, nodes: 
     assert abs(chi_square - freedom) < 4 * (2 * freedom) ** 0.5 + 4
 
 
-def test_a_range_of_sizes_is_drawn_evenly_and_whole() -> None:
+def test_all_sizes_of_a_range_are_drawn_equally_often() -> None:
     sizes = Counter(len(term) for term in drawn((6, 40, 80), seed=3, count=8200))
     assert set(sizes) == set(range(40, 81))
     assert sum((count - 200) ** 2 / 200 for count in sizes.values()) < 40 + 4 * 80**0.5
