@@ -13,10 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 
 from broker import embedded
 from broker.clients import Connection, connect
+from broker.holdups import member_count
 from broker.kraft import HOST
 from broker.ports import free_port
 from broker.topics import committed_positions, delete_topics, ensure_topics, extents, topic_name
@@ -29,7 +30,7 @@ from schema.reduction import FAMILY
 from schema.settings import Settings, load_settings
 from streams.audit.run import audit
 from streams.drain import drain
-from streams.positions import position_group
+from streams.positions import position_group, worker_group
 from streams.skip import skip
 from tests import reductions
 from tests.integration import workers
@@ -88,16 +89,16 @@ def test_a_worker_that_was_stopped_and_fenced_takes_its_partitions_up_again(read
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     processes = [workers.spawn(settings, log) for log in logs]
     try:
-        with closing(ready.admin()) as admin:
-            members = [2, 1, 2]
-            wait_for(lambda: _members(admin, settings) == members[0], logs[0])
-            processes[0].send_signal(signal.SIGSTOP)
-            wait_for(lambda: _members(admin, settings) == members[1], logs[1])
-            # The other has opened all partitions by the time that it has refined records of each.
-            produce(ready, ReductionRun(count=8_000, seed=22))
-            workers.wait_until_refined(ready, processes[1], logs[1])
-            processes[0].send_signal(signal.SIGCONT)
-            wait_for(lambda: _members(admin, settings) == members[2], logs[0])
+        group = worker_group(settings)
+        members = [2, 1, 2]
+        wait_for(lambda: member_count(ready, group) == members[0], logs[0])
+        processes[0].send_signal(signal.SIGSTOP)
+        wait_for(lambda: member_count(ready, group) == members[1], logs[1])
+        # The other has opened all partitions by the time that it has refined records of each.
+        produce(ready, ReductionRun(count=8_000, seed=22))
+        workers.wait_until_refined(ready, processes[1], logs[1])
+        processes[0].send_signal(signal.SIGCONT)
+        wait_for(lambda: member_count(ready, group) == members[2], logs[0])
         for seed in (23, 24):
             produce(ready, ReductionRun(count=8_000, seed=seed))
             workers.wait_until_refined(ready, processes[0], logs[0])
@@ -106,11 +107,6 @@ def test_a_worker_that_was_stopped_and_fenced_takes_its_partitions_up_again(read
         for process in processes:
             workers.kill(process)
     assert workers.check_accounts(ready)["rows_in"] == 24_000
-
-
-def _members(admin: KafkaAdminClient, settings: Settings) -> int:
-    group = f"{settings.namespace}-refine"
-    return len(admin.describe_groups([group])[group]["members"])
 
 
 def test_a_worker_that_takes_no_more_records_ends_with_an_error(ready: Connection, tmp_path: Path) -> None:
