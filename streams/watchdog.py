@@ -4,7 +4,8 @@ The watchdog checks every partition that Faust assigned to the worker. A partiti
 
 - alive while it is opened, rebuilt, judged or committed. These phases have a longer time limit;
 - orphaned if it is assigned, but dead or without an owner for longer than the next rebalance should take;
-- stalled if a record waited at its position in two checks, `refine_stall_s` apart, and the position did not move;
+- stalled if a record waited at its position in two checks, `refine_stall_s` apart, and the position did not move.
+  Time does not count while one group of the family is judged: other partitions wait for the end of that group;
 - held if its next record cannot be read. The transport reports it, and the other partitions go on.
 
 If the broker cannot be reached during a check, the stall clocks start again once the broker answers.
@@ -62,6 +63,7 @@ class Watchdog:
         self._patience_s = connection.settings.refine_stall_s
         self._orphaned_s: dict[TP, float] = {}
         self._suspects: dict[TP, _Suspect] = {}
+        self._groups: dict[str, int | None] = {}
         self._outside_s = 0.0
 
     async def watch(self) -> BaseException:
@@ -144,8 +146,12 @@ class Watchdog:
             for tp, suspect in self._suspects.items()
             if tp in idle and idle[tp].position == suspect.position
         }
-        for suspect in self._suspects.values():
-            suspect.seconds += passed_s
+        groups = {topic: owned.group_under_way for topic, owned in self._owned.items()}
+        for tp, suspect in self._suspects.items():
+            # Records wait for the end of a group of other partitions; those have limits of their own.
+            if groups[tp.topic] is None or groups[tp.topic] != self._groups.get(tp.topic):
+                suspect.seconds += passed_s
+        self._groups = groups
         for tp, suspect in self._suspects.items():
             if suspect.seconds >= self._patience_s:
                 return RefineError(
@@ -175,6 +181,7 @@ class Watchdog:
                 continue
             # No record waits, so the next question may wait as well.
             refiner.moved_at = time.monotonic()
-            if end > position:
+            # `advance` would wait for the group under way, and the watchdog with it.
+            if end > position and self._owned[topic].group_under_way is None:
                 await self._owned[topic].advance(refiner.partition, position, end)
         return None

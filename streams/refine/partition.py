@@ -262,6 +262,8 @@ class PartitionRefiner:
             await self.settle()
         judge, state = self._ready()
         self._enter(Phase.JUDGING)
+        # It may have waited long for its turn.
+        self.moved_at = time.monotonic()
         try:
             judged = await asyncio.to_thread(judge.judge_group, records, state)
         except Exception as error:

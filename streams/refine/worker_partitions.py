@@ -7,6 +7,7 @@ no partition is revoked between the judging of a group and its commit. Each part
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,6 +30,7 @@ class WorkerPartitions:
     Attributes:
         refiners: the owner of each partition, by partition number.
         is_rebuilding: whether states are being rebuilt. That may take long, and `rebuild` has its own limit on silence.
+        group_under_way: the number of the group that is being judged, or None. No other group begins before its end.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class WorkerPartitions:
         self.topic = topic_name(connection.settings, family.name, RAW)
         self.refiners: dict[int, PartitionRefiner] = {}
         self.is_rebuilding = False
+        self.group_under_way: int | None = None
+        self._groups = itertools.count()
         self._connection = connection
         self._on_progress = on_progress
         self._on_death = on_death
@@ -115,7 +119,11 @@ class WorkerPartitions:
                     by_partition.setdefault(record.partition, []).append(record)
             await self._rebuild()
             work = [(self.refiners[partition], group) for partition, group in by_partition.items()]
-            in_turn = await asyncio.gather(*(refiner.refine(group) for refiner, group in work))
+            self.group_under_way = next(self._groups)
+            try:
+                in_turn = await asyncio.gather(*(refiner.refine(group) for refiner, group in work))
+            finally:
+                self.group_under_way = None
             return {
                 refiner.partition: refiner.taken for (refiner, _), done in zip(work, in_turn, strict=True) if not done
             }

@@ -2,7 +2,8 @@
 
 Faults:
 - `commit-fails-while-stopping`: told to stop in the middle of its third commit, which then fails;
-- `hangs`: after its first group it takes no more records.
+- `hangs`: after its first group it takes no more records;
+- `judges-slowly`: judging each of its first groups takes twice as long as a stall may.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +21,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from feedmill.cli import main
+from streams.refine.group_judge import Judge, JudgedGroup
 from streams.refine.worker_partitions import WorkerPartitions
 
 _commit = AIOKafkaProducer.commit_transaction
 _refine = WorkerPartitions.refine
+_judge_group = Judge.judge_group
 _made = {"commits": 0, "groups": 0}
 
 
@@ -43,6 +47,13 @@ async def _hangs(self: WorkerPartitions, records: Sequence[Any]) -> dict[int, in
     return await _refine(self, records)
 
 
+def _judges_slowly(self: Judge, *arguments: Any) -> JudgedGroup:
+    _made["groups"] += 1
+    if _made["groups"] <= 2:
+        time.sleep(2 * self.settings.refine_stall_s)
+    return _judge_group(self, *arguments)
+
+
 def _end_with_parent() -> None:
     while os.read(0, 1024):
         pass
@@ -56,6 +67,8 @@ if __name__ == "__main__":
         AIOKafkaProducer.commit_transaction = _fails_while_stopping
     elif fault == "hangs":
         WorkerPartitions.refine = _hangs  # type: ignore[method-assign]
+    elif fault == "judges-slowly":
+        Judge.judge_group = _judges_slowly  # type: ignore[method-assign]
     else:
         sys.exit(f"no fault {fault!r}")
     main(["worker", "reduction"])

@@ -117,6 +117,18 @@ def test_a_worker_that_takes_no_more_records_ends_with_an_error(ready: Connectio
     assert "no progress for 4 s while records are waiting at offset" in log.read_text()
 
 
+def test_a_worker_that_judges_for_long_is_not_ended(ready: Connection, tmp_path: Path) -> None:
+    settings = ready.settings.model_copy(update={"refine_stall_s": 8.0, "refine_group_records": 2})
+    log = tmp_path / "worker.log"
+    produce(ready, ReductionRun(count=12_000, seed=30))
+    process = faulty(settings, log, "judges-slowly")
+    try:
+        workers.wait_until_refined(ready, process, log)
+    finally:
+        workers.kill(process)
+    assert workers.check_accounts(ready)["rows_in"] == 12_000
+
+
 def test_an_idle_worker_is_not_ended_by_a_record_that_comes_late(ready: Connection, tmp_path: Path) -> None:
     settings = ready.settings.model_copy(update={"refine_stall_s": 4.0})
     log = tmp_path / "worker.log"
