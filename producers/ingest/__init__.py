@@ -1,15 +1,15 @@
-"""Foreign examples into raw: files and pipes of JSON, Parquet and Arrow, each row with its file and line.
+"""Ingest foreign examples: send files and pipes of JSON, Parquet or Arrow to a raw topic, row by row.
 
-Nothing is judged here. Every row goes to the raw topic as a line of JSON; the refine stage parses it, judges it and
-sends it on to the partition it belongs in, so that every row is answered for in the ledger.
+Rows are not validated here. Every row goes to the raw topic as a line of JSON, with its file name and line number in
+the record's headers. The refine stage parses and validates it, moves it to its partition and counts it in the ledger.
 
-- `kinds`: what a file is, by its first bytes, and what to do with one that cannot be read.
-- `streams`: bytes as they arrive, from a file or a pipe, with the first of them looked at; decompression.
+- `kinds`: detect a file's kind by its first bytes; refuse other files with advice.
+- `streams`: read bytes as they arrive from a file or a pipe; decompress them.
 - `text`: JSON lines, JSON arrays and JSON objects on several lines -> rows.
 - `tables`: Parquet and Arrow -> rows.
-- `background`: a thread that reads, so that the sender can also go by the clock.
+- `background`: a reading thread, so that the sender can also send by the clock.
 - `batches`: rows -> records, by rows, bytes and time.
-- `run`: all of these together, and the records on their way.
+- `run`: combines all of these and sends the records.
 """
 
 from producers.ingest.run import ingest, ingest_stream

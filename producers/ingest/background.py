@@ -1,7 +1,7 @@
-"""A thread that reads rows, so that the sender may also go by the clock while no row arrives.
+"""A background thread that reads rows, so that the sender can also send by the clock while no row arrives.
 
-Takes an iterator of lists of rows; gives them to another thread, with a time limit on the waiting. A few lists are read
-ahead and no more.
+Takes an iterator of lists of rows and passes them to another thread, which waits with a time limit. At most `_AHEAD`
+lists are read ahead.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _END_TIMEOUT_S = 2.0
 
 
 class BackgroundReader:
-    """Reads `source` in a thread of its own while the context lasts.
+    """Reads `source` in its own thread while the context lasts.
 
     Args:
-        source: yields lists of rows; read in that thread only.
-        stop: once set, the thread ends after the list that it is reading.
+        source: yields lists of rows; only that thread reads it.
+        stop: once set, the thread ends after the current list.
     """
 
     def __init__(self, source: Iterator[list[Row]], stop: threading.Event) -> None:
@@ -45,18 +45,18 @@ class BackgroundReader:
         self._thread.join(_END_TIMEOUT_S)
 
     def take(self, timeout_s: float) -> list[Row] | None:
-        """Return the next rows; an empty list if none arrived within `timeout_s`, None at the end.
+        """Return the next rows, an empty list if none arrived within `timeout_s`, or None at the end.
 
         Raises:
-            Exception: whatever the reading raised, after the rows before it.
+            Exception: the reading thread's error, after all rows read before it.
         """
         try:
-            found = self._queue.get(timeout=timeout_s)
+            rows = self._queue.get(timeout=timeout_s)
         except queue.Empty:
             return []
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        if isinstance(rows, BaseException):
+            raise rows
+        return rows
 
     def _read(self) -> None:
         try:
@@ -67,13 +67,13 @@ class BackgroundReader:
             self._put(None)
         except ReadingStopped:
             self._put(None)
-        except BaseException as error:  # it is for the other thread to raise
+        except BaseException as error:  # `take` raises it in the other thread
             self._put(error)
 
-    def _put(self, found: list[Row] | BaseException | None) -> None:
+    def _put(self, item: list[Row] | BaseException | None) -> None:
         while not self._left.is_set():
             try:
-                self._queue.put(found, timeout=0.1)
+                self._queue.put(item, timeout=0.1)
             except queue.Full:
                 continue
             return

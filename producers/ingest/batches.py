@@ -1,7 +1,7 @@
-"""Rows -> records, by rows, bytes and time.
+"""Batch rows into records, by number of rows, bytes and time.
 
-Takes rows as they arrive; gives batches of them, each of which is the value of one record. A record is sent when it is
-full, or half a second after its first row arrived: rows of a pipe that stays open do not wait for a full record.
+Takes rows as they arrive and yields batches; each batch is the value of one record. A record is sent when it is full,
+or half a second after its first row arrived, so rows of an open pipe do not wait for a full record.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from schema.source_lines import LineRanges
 
-# (number of its line, one line of JSON).
+# (line number in the file, one line of JSON).
 Row = tuple[int, bytes]
 
-# Soon enough for somebody who watches a pipe; late enough that a slow writer makes two records a second at most.
+# Short for a user who watches a pipe; long enough that a slow writer makes at most two records a second.
 SEND_WITHIN_S = 0.5
 
 
 @dataclass(frozen=True)
 class LineBatch:
-    """What one record holds: its rows, a line each, and the numbers of their lines in the file."""
+    """The content of one record: its rows, one per line, and their line numbers in the file."""
 
     value: bytes
     rows: int
@@ -29,10 +29,10 @@ class LineBatch:
 
 
 class Batcher:
-    """Gathers rows into batches within limits.
+    """Collects rows into batches within limits.
 
-    A batch holds `max_rows` rows and, joined, `max_bytes` bytes at most, or one longer row alone. Its line numbers make
-    no more ranges than the header for them may hold.
+    A batch holds at most `max_rows` rows and, joined, at most `max_bytes` bytes; a longer row is alone in its batch.
+    The line numbers of a batch form no more ranges than the record's header can hold.
     """
 
     def __init__(self, max_rows: int, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -56,11 +56,11 @@ class Batcher:
             self._ranges.add(number)
 
     def due_in_s(self) -> float | None:
-        """Return after how many seconds the rows at hand are to be sent, 0 or less if now; None without any."""
+        """Return the seconds until the collected rows are due, 0 or less if they are due now; None without rows."""
         return self._began_s + SEND_WITHIN_S - self._clock() if self._lines else None
 
     def rest(self) -> Iterator[LineBatch]:
-        """Yield the rows at hand as a batch, if there are any."""
+        """Yield the collected rows as a batch, if there are any."""
         if self._lines:
             batch = LineBatch(b"\n".join(self._lines), len(self._lines), self._ranges)
             self._lines, self._bytes, self._ranges = [], 0, LineRanges()

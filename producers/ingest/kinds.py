@@ -1,6 +1,6 @@
-"""What a file is, judged by its first bytes; and for a file that cannot be read, one line that says what to do.
+"""Detect the kind of a file by its first bytes, and refuse unreadable kinds with a line of advice.
 
-Takes the first bytes and a name for messages; gives a `Kind`, or raises `UsageError`.
+Takes the first bytes and a name for messages; returns a `Kind` or raises `UsageError`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 
 from schema.errors import UsageError
 
-# A tar archive is known by five bytes at offset 257. More than that shows enough lines to tell CSV from JSON.
+# A tar archive has its mark at offset 257; more bytes show enough lines to distinguish CSV from JSON.
 HEAD_BYTES = 4096
 _SHOWN_CHARS = 60
 _TAR_MARK_AT = 257
@@ -40,7 +40,7 @@ class Kind(Enum):
 
     @property
     def needs_seeking(self) -> bool:
-        """Whether the file begins to make sense at its end only, so that a pipe cannot give it."""
+        """Whether the file is read from its end, so that it cannot come from a pipe."""
         return self in (Kind.PARQUET, Kind.ARROW_FILE)
 
 
@@ -59,9 +59,9 @@ _MARKS = tuple(mark for mark, _ in _READABLE)
 
 _TO_JSON_LINES = "convert it to JSON lines or Parquet, then ingest that"
 _TO_UTF_8 = "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8), then ingest that"
-_UNPACK = "unpack it, and ingest the JSON lines or Parquet files in it"
+_UNPACK = "unpack it, then ingest the JSON lines or Parquet files in it"
 _DECOMPRESS = "decompress it, or compress it with gzip or zstd, then ingest that"
-# Longer marks come before those that they begin with: UTF-32's before UTF-16's.
+# (mark, kind of file, advice). A longer mark precedes its own prefix: UTF-32's mark begins with that of UTF-16.
 _REFUSED: tuple[tuple[bytes, str, str], ...] = (
     (codecs.BOM_UTF32_LE, "UTF-32 text", _TO_UTF_8.replace("16", "32")),
     (codecs.BOM_UTF32_BE, "UTF-32 text", _TO_UTF_8.replace("16", "32")),
@@ -99,25 +99,25 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
 
 
 def enough(head: bytes) -> bool:
-    """Return whether these first bytes tell the kind of a file, so that a pipe need not give more of them."""
-    # A mark decides, and so does one whole line of JSON: no file has its mark after such a line.
+    """Return whether these first bytes determine the kind of a file, so that no more need to be read from a pipe."""
+    # A mark decides, and so does one whole line of JSON, because no file has its mark after such a line.
     return len(head) >= HEAD_BYTES or head.startswith(_MARKS) or _JSON_LINE.search(head) is not None
 
 
 def kind_of(head: bytes, name: str) -> Kind:
-    """Return what a file is that begins with `head`; `name` is what messages call it.
+    """Return the kind of a file that begins with `head`; messages call the file `name`.
 
     Raises:
-        UsageError: such a file cannot be read; says what it looks like and what to do.
+        UsageError: such a file cannot be read; the message names its apparent kind and the next step.
     """
     if not head:
         return Kind.EMPTY
     for mark, kind in _READABLE:
         if head.startswith(mark):
             return kind
-    for mark, what, mend in _REFUSED:
+    for mark, looks_like, advice in _REFUSED:
         if head.startswith(mark):
-            raise _refused(name, what, mend)
+            raise _refused(name, looks_like, advice)
     if head[_TAR_MARK_AT : _TAR_MARK_AT + 5] == b"ustar":
         raise _refused(name, "a tar archive", _UNPACK)
     if head[8:12] == b"DUCK":
@@ -128,25 +128,25 @@ def kind_of(head: bytes, name: str) -> Kind:
     return Kind.JSON
 
 
-def _refused(name: str, what: str, mend: str) -> UsageError:
-    return UsageError(f"{name} looks like {what}, which cannot be ingested: {mend}")
+def _refused(name: str, looks_like: str, advice: str) -> UsageError:
+    return UsageError(f"{name} looks like {looks_like}, which cannot be ingested: {advice}")
 
 
 def _binary(head: bytes) -> tuple[str, str]:
-    """Return what a file is that holds NUL bytes: text in two or four bytes a character has one in nearly each."""
+    """Return (kind, advice) for a file with NUL bytes; UTF-16 and UTF-32 text have NULs in nearly every character."""
     zeros = head.count(0) / len(head)
     if zeros > 0.6:
         return "UTF-32 text", _TO_UTF_8.replace("16", "32")
     if zeros > 0.3 and (not any(head[0:64:2]) or not any(head[1:64:2])):
         return "UTF-16 text", _TO_UTF_8
-    return "binary data of a kind that is not known here", _TO_JSON_LINES
+    return "binary data of an unknown kind", _TO_JSON_LINES
 
 
 def _check_text(head: bytes, name: str) -> None:
-    """Refuse text in which no line could be JSON: one line that could be is enough, for the others are rejected rows.
+    """Refuse text in which no line could be JSON; if one could be, the other lines become rejected rows.
 
     Raises:
-        UsageError: it looks like CSV, or like another text.
+        UsageError: the text looks like CSV or like another text format.
     """
     lines = [line for line in head.removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()]
     if not lines or any(line.lstrip()[:1] in (b"{", b"[") for line in lines) or _is_json(lines[0], head):
@@ -169,6 +169,6 @@ def _is_json(line: bytes, head: bytes) -> bool:
     try:
         json.loads(line)
     except (ValueError, RecursionError):
-        # A text longer than the head has no end to be seen.
+        # The end of a JSON string longer than the head is not visible here.
         return len(head) >= HEAD_BYTES and b"\n" not in head and line[:1] == b'"'
     return True

@@ -1,8 +1,8 @@
-"""`ingest`: a file or a pipe of foreign examples, sent to the raw topic row by row.
+"""`ingest`: send a file or a pipe of foreign examples to the raw topic, row by row.
 
-One thread reads, and this one sends: a record is sent when it is full or half a second old. The first SIGINT or SIGTERM
-ends the reading; what was read is sent and acknowledged, and `StoppedError` says how many rows that were. A second one
-ends the process at once.
+A background thread reads and this thread sends: a record is sent when it is full or half a second old. The first SIGINT
+or SIGTERM ends the reading. All rows read until then are sent and acknowledged, and `StoppedError` gives their number.
+A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -34,18 +34,20 @@ from schema.source_lines import source_headers
 
 STANDARD_INPUT = "-"
 _STDIN_NAME = "standard input"
-# How long a signal, or an empty pipe, may go unnoticed.
+# The longest wait for rows before the clock and the stop signal are checked again.
 _LOOK_INTERVAL_S = 0.1
 
 
 def ingest(
     connection: Connection, family: Family, file: str, run: str = "", on_progress: OnProgress | None = None
 ) -> ProduceReport:
-    """Send each row of `file`, or of standard input for `-`; as `ingest_stream`.
+    """Send each row of `file` to the family's raw topic, like `ingest_stream`; `-` is standard input.
 
     Raises:
-        UsageError: the file cannot be read, or as `ingest_stream`.
-        StoppedError: a signal ended it; BrokerError: the broker cannot be reached; DeliveryError: it refused a record.
+        UsageError: the file cannot be read, is damaged, or has a row that is too long.
+        StoppedError: a signal ended the reading.
+        BrokerError: the broker cannot be reached.
+        DeliveryError: the broker did not accept a record.
     """
     with closing(_opened(file)) as stream:
         name = _STDIN_NAME if file == STANDARD_INPUT else file
@@ -53,7 +55,7 @@ def ingest(
 
 
 def _opened(file: str) -> BinaryIO:
-    """Return the open file, unbuffered so that a pipe gives what it holds."""
+    """Return the open file, unbuffered so that a read from a pipe returns the bytes at hand."""
     if file != STANDARD_INPUT:
         try:
             return cast(BinaryIO, Path(file).open("rb", buffering=0))
@@ -61,10 +63,10 @@ def _opened(file: str) -> BinaryIO:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"{file} cannot be read ({reason}): name a file of examples, or - for a pipe") from None
     if sys.stdin is None or sys.stdin.closed:
-        raise UsageError("standard input is closed, so `-` has nothing to read: pipe JSON lines in, or name a file")
+        raise UsageError("standard input is closed, so `-` cannot be read: pipe JSON lines in, or name a file")
     try:
         return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
-    except (OSError, ValueError):  # not a file of the system's
+    except (OSError, ValueError):  # standard input has no file descriptor, e.g. in tests
         return sys.stdin.buffer
 
 
@@ -79,14 +81,16 @@ def ingest_stream(
 ) -> ProduceReport:
     """Send each row of `stream` to the family's raw topic; all are acknowledged when this returns.
 
-    JSON lines, arrays and objects are read, Parquet and Arrow, and JSON or an Arrow stream compressed with gzip, bzip2,
-    xz, zstd or lz4. A record holds whole rows, `settings.rows_per_record` and `settings.record_max_bytes` at most; a
-    longer row, up to `settings.raw_record_max_bytes`, travels alone. Its headers name the file and the rows' lines.
+    Reads JSON lines, arrays and objects, Parquet and Arrow. JSON and Arrow streams may be compressed with gzip, bzip2,
+    xz, zstd or lz4. A record holds whole rows, at most `settings.rows_per_record` rows and `settings.record_max_bytes`
+    bytes; a longer row, up to `settings.raw_record_max_bytes`, has its own record. A record's headers name the file and
+    the lines of its rows.
 
     Raises:
-        UsageError: such a file cannot be read, it is damaged, or a row is too long; the rows before were sent.
-        StoppedError: a signal ended it, and what was read was sent.
-        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+        UsageError: the file cannot be read, is damaged, or has a row that is too long; the rows before it were sent.
+        StoppedError: a signal ended the reading; all rows read before it were sent.
+        BrokerError: the broker cannot be reached.
+        DeliveryError: the broker did not accept a record.
     """
     started = time.monotonic()
     run = run or f"ingest-{secrets.token_hex(4)}"
@@ -108,9 +112,9 @@ def ingest_stream(
         except UsageError as error:
             for batch in batcher.rest():
                 send(batch)
-            # What it says was sent has to be there.
+            # The message gives the number of rows sent, so they must be acknowledged first.
             sender.flush()
-            raise UsageError(f"{error} ({sender.rows:,} rows of it were sent)" if sender.rows else str(error)) from None
+            raise UsageError(f"{error} ({sender.rows:,} rows were sent)" if sender.rows else str(error)) from None
         sender.flush()
     if signal.name:
         raise _stopped(signal, name, sender.rows)
@@ -118,7 +122,7 @@ def ingest_stream(
 
 
 def _batches(reader: BackgroundReader, batcher: Batcher) -> Iterator[LineBatch]:
-    """Yield batches as they fill or fall due, to the end of what `reader` gives."""
+    """Yield batches as they fill or fall due, until `reader` ends."""
     while True:
         due_in_s = batcher.due_in_s()
         if due_in_s is not None and due_in_s <= 0:
@@ -147,10 +151,10 @@ def _stopped(signal: FirstSignal, name: str, rows: int) -> StoppedError:
 
 
 def _rows(arriving: Arriving, source: BinaryIO, family: Family, name: str, limit_bytes: int) -> Iterator[list[Row]]:
-    """Yield the rows of a file, once its first bytes tell what it is.
+    """Detect the kind of a file by its first bytes, then yield its rows.
 
     Raises:
-        UsageError: it cannot be read, or is damaged.
+        UsageError: the file cannot be read, or is damaged.
     """
     try:
         kind = kind_of(arriving.look(), name)
@@ -160,19 +164,22 @@ def _rows(arriving: Arriving, source: BinaryIO, family: Family, name: str, limit
         inside = Arriving(decompressed(arriving, kind), threading.Event())
         within = kind_of(inside.look(), f"the content of {name}")
         if within.is_compressed or within.needs_seeking:
-            raise UsageError(f"the content of {name} ({kind.value}) is {within.value} itself: decompress it first")
+            raise UsageError(f"the content of {name} ({kind.value}) is itself {within.value}: decompress it first")
         yield from _content(inside, cast(BinaryIO, inside), within, family, name, limit_bytes)
     except DAMAGED as error:
-        raise UsageError(f"{name} cannot be read on ({error}): see that it is whole, then ingest it again") from None
+        raise UsageError(
+            f"the rest of {name} cannot be read ({error}): check that the file is complete, then ingest it again"
+        ) from None
 
 
 def _content(
     arriving: Arriving, source: BinaryIO, kind: Kind, family: Family, name: str, limit_bytes: int
 ) -> Iterator[list[Row]]:
-    """Yield the rows of a file of this kind.
+    """Yield the rows of a file of the given kind.
 
     Raises:
-        UsageError: it cannot be read; ReadingStopped: the reading was stopped.
+        UsageError: the file cannot be read.
+        ReadingStopped: the reading was stopped.
     """
     match kind:
         case Kind.EMPTY:

@@ -1,4 +1,4 @@
-"""The first SIGINT or SIGTERM ends the reading in order; the next one does what it always does."""
+"""Stop reading in order at the first SIGINT or SIGTERM; the next signal has its usual effect."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# As a shell reports a process that a signal ended.
+# A shell reports 128 + the signal's number for a process that a signal ended.
 _SIGNALLED = 128
 
 
 class FirstSignal:
-    """The first signal that came; `name` is empty before."""
+    """The first signal received; `name` is empty until then."""
 
     def __init__(self) -> None:
         self._number: signal.Signals | None = None
 
     @property
     def name(self) -> str:
-        """The signal's name, or an empty text."""
+        """The signal's name, or "" if none was received."""
         return self._number.name if self._number else ""
 
     @property
     def exit_status(self) -> int:
-        """The status of a process that it ended: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit status for this signal: 130 for SIGINT, 143 for SIGTERM."""
         return _SIGNALLED + (self._number or 0)
 
     def note(self, number: int) -> None:
@@ -35,7 +35,7 @@ class FirstSignal:
 
 @contextmanager
 def first_signal(act: Callable[[], None]) -> Iterator[FirstSignal]:
-    """Call `act` at the first SIGINT or SIGTERM while the context lasts; outside the main thread, at none."""
+    """Call `act` at the first SIGINT or SIGTERM while the context lasts; has no effect outside the main thread."""
     first = FirstSignal()
     if threading.current_thread() is not threading.main_thread():
         yield first

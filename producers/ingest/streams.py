@@ -1,6 +1,6 @@
-"""Bytes as they arrive: from a file or a pipe, with the first of them looked at, and decompressed.
+"""Read bytes as they arrive from a file or a pipe, look ahead at the first ones, and decompress.
 
-Takes an open file; gives streams whose `read` returns what there is, rather than waiting for as much as was asked for.
+Takes an open file; returns streams whose `read` returns the bytes at hand instead of waiting for the size asked for.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 READ_BYTES = 256 * 1024
-# How soon a reader that waits for a pipe notices that it is to stop.
+# How often a reader that waits for a pipe checks whether to stop.
 _LOOK_INTERVAL_S = 0.1
-# What a pipe holds when the reading is stopped is still read; an endless writer must not make that endless.
+# After a stop the bytes already in a pipe are still read, for at most this long, because a writer may never end.
 _LAST_READ_S = 1.0
 # zstd's own default limit (2^27); `zstd --long=31` needs 2 GiB of memory to be read.
 _ZSTD_WINDOW_BYTES = 128 * 1024 * 1024
-# One block of zstd's is 4 bytes at least and 128 KiB decompressed at most: 32 MiB for a piece of this size.
+# A zstd block has at least 4 bytes and at most 128 KiB decompressed, so a piece of this size gives at most 32 MiB.
 _ZSTD_PIECE_BYTES = 1024
-# What the decompressors raise for data that are cut off or damaged.
+# The decompressors' errors for truncated or damaged data.
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, RuntimeError)
 
 
-class ReadingStopped(Exception):  # noqa: N818 - an end that was asked for, no error
-    """The reading was stopped, and nothing more is at hand."""
+class ReadingStopped(Exception):  # noqa: N818 - a requested end, not an error
+    """The reading was stopped, and all bytes at hand were read."""
 
 
 class Arriving(io.RawIOBase):
-    """The bytes of an open file or pipe from its current place on; `read` gives what there is.
+    """A stream over an open file or pipe, from its current position; `read` returns the bytes at hand.
 
     Args:
-        source: where the bytes come from; closing this leaves it open.
-        stop: once set, what a pipe holds is still read, and then `ReadingStopped` is raised.
+        source: the file or pipe; it stays open when this stream is closed.
+        stop: once set, bytes already in a pipe are still read, and then `ReadingStopped` is raised.
     """
 
     def __init__(self, source: BinaryIO, stop: threading.Event) -> None:
@@ -62,7 +62,7 @@ class Arriving(io.RawIOBase):
         except (OSError, ValueError):
             self._file, self._waits = -1, False
         else:
-            # Anything but a file on a disk may have to be waited for.
+            # Reading anything except a file on disk may have to wait.
             self._waits = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
     def readable(self) -> bool:
@@ -70,7 +70,7 @@ class Arriving(io.RawIOBase):
         return True
 
     def look(self) -> bytes:
-        """Return the first bytes, enough of them to tell the kind of the file; they are read again afterwards."""
+        """Return enough of the first bytes to detect the file's kind; later reads return these bytes again."""
         head = b""
         while not enough(head) and (more := self._more(HEAD_BYTES)):
             head += more
@@ -78,7 +78,7 @@ class Arriving(io.RawIOBase):
         return head
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read what there is into `buffer` and return how much that is; 0 at the end.
+        """Read the bytes at hand into `buffer` and return their number; 0 at the end.
 
         Raises:
             ReadingStopped: the reading was stopped.
@@ -117,10 +117,10 @@ class Arriving(io.RawIOBase):
 
 
 def decompressed(stream: io.RawIOBase, kind: Kind) -> BinaryIO:
-    """Return the content of a compressed stream; reading it raises one of `DAMAGED` where it is cut off or damaged.
+    """Return the content of a compressed stream; reading truncated or damaged data raises one of `DAMAGED`.
 
-    Concatenated members are read as one. Memory is bounded whatever the content expands to: nothing is held but a
-    window and what was asked for.
+    Concatenated members are read as one. Memory is bounded for any expanded size: only a window and the bytes asked for
+    are in memory.
     """
     opened: Any
     match kind:
@@ -140,7 +140,7 @@ def decompressed(stream: io.RawIOBase, kind: Kind) -> BinaryIO:
 
 
 class _ZstdStream(io.RawIOBase):
-    """The content of zstd frames, one after another; zstandard's own reader does not notice that one is cut off."""
+    """The content of consecutive zstd frames; unlike zstandard's own reader it detects a truncated frame."""
 
     def __init__(self, stream: io.RawIOBase) -> None:
         self._stream = stream
@@ -153,10 +153,11 @@ class _ZstdStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read what there is into `buffer` and return how much that is; 0 at the end.
+        """Read the bytes at hand into `buffer` and return their number; 0 at the end.
 
         Raises:
-            EOFError: the last frame is cut off; zstandard.ZstdError: it is damaged.
+            EOFError: the last frame is cut off.
+            zstandard.ZstdError: a frame is damaged.
         """
         while not self._content:
             if not self._compressed and not (more := self._stream.read(READ_BYTES)):
@@ -182,15 +183,17 @@ class _ZstdStream(io.RawIOBase):
 
 
 def some(stream: BinaryIO) -> bytes:
-    """Return the next bytes of `stream`, as many as there are at once; none at its end."""
+    """Return the next bytes of `stream` that are at hand; empty at its end."""
     return cast(bytes, getattr(stream, "read1", stream.read)(READ_BYTES))
 
 
 def require_seekable(stream: BinaryIO, name: str, kind: Kind) -> None:
-    """Refuse a pipe where a file is needed.
+    """Check that `stream` is seekable, as Parquet and Arrow files need.
 
     Raises:
-        UsageError: `stream` cannot go back and forth.
+        UsageError: `stream` cannot seek, e.g. because it is a pipe.
     """
     if not stream.seekable():
-        raise UsageError(f"{name} is {kind.value} on a pipe, and that is read from its end: save it as a file first")
+        raise UsageError(
+            f"{name} is {kind.value} on a pipe, but {kind.value} is read from its end: save it as a file first"
+        )

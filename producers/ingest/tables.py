@@ -1,8 +1,8 @@
-"""Parquet files, Arrow files and Arrow streams -> rows.
+"""Read Parquet files, Arrow files and Arrow streams as rows.
 
-Takes an open file and a family; gives lists of `Row`, a batch of the file at a time. Columns are taken by name: those
-of the family's records and those of its JSON form; others are left out. Each row becomes a line of JSON, so a value
-of a type that its column does not hold makes that row a rejected one, and no more. Row numbers count from 1.
+Takes an open file and a family; yields lists of `Row`, one batch at a time. Columns are taken by name: those of the
+family's records and of its JSON form; other columns are ignored. Each row becomes a line of JSON, so a value of a wrong
+type only causes that one row to be rejected. Row numbers count from 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schema.errors import UsageError
 from schema.family import Family
 from schema.json_form import ID_COLUMNS, hex_digits
 
-# A batch of Parquet, and a piece of an Arrow batch: some MB as JSON.
+# Rows of a Parquet batch, or of a slice of an Arrow batch: a few MB as JSON.
 _ROWS_AT_ONCE = 2048
 
 
@@ -32,7 +32,7 @@ def read_tables(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iter
     """Yield the rows of a Parquet file, an Arrow file or an Arrow stream.
 
     Raises:
-        UsageError: the file is damaged, or has no column of the family.
+        UsageError: the file is damaged, has no column of the family, or has two columns of one name.
     """
     done = 0
     try:
@@ -44,7 +44,7 @@ def read_tables(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iter
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise UsageError(
-            f"{name} cannot be read as {kind.value} after row {done} ({reason}): write it again, or ingest another"
+            f"{name} cannot be read as {kind.value} after row {done} ({reason}): write the file again, then ingest it"
         ) from None
 
 
@@ -55,7 +55,6 @@ def _batches(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iterato
         yield from file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False)
         return
     if kind is Kind.ARROW_STREAM:
-        # Numbers stand for columns here, which is also what two columns of one name need.
         source: Any = pa.ipc.open_stream(stream)
         batches: Iterable[pa.RecordBatch] = source
     else:
@@ -63,23 +62,23 @@ def _batches(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iterato
         batches = (source.get_batch(number) for number in range(source.num_record_batches))
     columns = _columns(source.schema, family, name)
     for batch in batches:
-        # What stands before a batch's row is not to be trusted: its offsets are checked before they are followed.
+        # A foreign batch may hold invalid offsets, so they are checked before use.
         batch.validate()
         yield batch.select(columns)
 
 
-def _columns(found: pa.Schema, family: Family, name: str) -> list[str]:
-    """Return the file's columns that are the family's, of its records or of its JSON form.
+def _columns(schema: pa.Schema, family: Family, name: str) -> list[str]:
+    """Return the file's columns that belong to the family's records or to its JSON form.
 
     Raises:
-        UsageError: there is none, or two have one name.
+        UsageError: the file has no such column, or two of one name.
     """
     nested = family.nest(pl.DataFrame(schema=family.wire)).columns
     known = dict.fromkeys((*family.columns, *nested, "augmented_from"))
-    columns = [column for column in found.names if column in known and column not in ("example_id", "split")]
+    columns = [column for column in schema.names if column in known and column not in ("example_id", "split")]
     if not columns:
         raise UsageError(
-            f"{name} has no column of {family.name} (its columns are {', '.join(found.names)[:200]}): rename them to "
+            f"{name} has no column of {family.name} (its columns are {', '.join(schema.names)[:200]}): rename them to "
             f"{', '.join(family.columns)}"
         )
     if len(set(columns)) != len(columns):
@@ -88,13 +87,13 @@ def _columns(found: pa.Schema, family: Family, name: str) -> list[str]:
 
 
 def json_rows(batch: pa.RecordBatch) -> list[bytes]:
-    """Return each row as an object on a line of JSON; ids, which JSON's numbers do not hold, as 16 hex digits.
+    """Return each row as a JSON object on one line; ids are 16 hex digits because JSON numbers lose precision.
 
-    Values that JSON has no form for become objects that name their type, numbers that are not finite `NaN` and
-    `Infinity`: no column holds these, so they are rejected by name.
+    A value without a JSON form becomes an object that names its type; a number that is not finite becomes `NaN` or
+    `Infinity`. No column accepts these, so the refine stage rejects the row with the column's name.
 
     Raises:
-        pa.ArrowInvalid: the batch is inconsistent inside.
+        pa.ArrowInvalid: the batch is inconsistent.
     """
     names = batch.schema.names
     is_text = [_has_valid_text(column) for column in batch.columns]
@@ -113,10 +112,10 @@ def json_rows(batch: pa.RecordBatch) -> list[bytes]:
 
 
 def _has_valid_text(column: pa.Array) -> bool:
-    """Whether all texts are UTF-8; offsets and all else that reading relies on are checked on the way.
+    """Whether all texts are UTF-8; also checks the offsets and lengths that reading relies on.
 
     Raises:
-        pa.ArrowInvalid: the column is inconsistent inside.
+        pa.ArrowInvalid: the column is inconsistent.
     """
     try:
         column.validate(full=True)
@@ -128,7 +127,7 @@ def _has_valid_text(column: pa.Array) -> bool:
 
 
 def _is_plain(column: pa.Array) -> bool:
-    """Whether Polars writes each value as what it is: JSON has a form for the type, and numbers are finite."""
+    """Whether Polars writes the values without loss: JSON has a form for their type, and numbers are finite."""
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(column.flatten())
@@ -161,7 +160,7 @@ def _objects(name: str, column: pa.Array) -> list[Any]:
 
 
 def _object(value: pa.Scalar) -> Any:
-    """Return a value on its own, where one of its column cannot be read (a text that is not UTF-8)."""
+    """Convert a single value, because some value of its column is unreadable (e.g. text that is not UTF-8)."""
     try:
         return value.as_py()
     except (pa.ArrowException, ValueError, OverflowError):

@@ -1,14 +1,14 @@
-"""JSON text -> rows: lines, arrays, and objects that take several lines.
+"""Read JSON text as rows: JSON lines, arrays, and objects on several lines.
 
-Takes a stream; gives lists of `Row`, as the text arrives. A row is one line of JSON with the number of the line that it
-begins on; nothing is judged, and broken text becomes rows too, which the refine stage rejects. Memory is bounded by the
-longest row.
+Takes a stream; yields lists of `Row` as the text arrives. A row is one line of JSON with the line number at which it
+begins. Rows are not validated: broken text becomes rows too, and the refine stage rejects them. Memory is bounded by
+the longest row.
 
 The first line decides how the text is read:
 
-- it is a whole JSON value that is no array, or not JSON at all: each line is a row;
-- it begins an array or an object that it does not end: the text is a sequence of values, each a row, and the items of
-  an outer array are rows of their own.
+- If it is a complete JSON value but not an array, or not JSON at all, each line is a row.
+- If it begins an array, or an object that continues on the next line, the text is a sequence of values. Each value is a
+  row, and each item of an outer array is its own row.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from producers.ingest.streams import some
 from schema.errors import UsageError
 
 _SPACE = b" \t\r\n\x0b\x0c"
-# A tab is space between values. Inside a text it is as wrong as the line's end that it replaces, so no broken row is
-# mended by making one line of it.
+# A tab between values is space. Inside a string a tab is as invalid as the line end that it replaces, so joining lines
+# does not repair a broken row.
 _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")
 _TOKEN = re.compile(rb'\\.?|["{}\[\]\n]', re.DOTALL)
-# A value that is no text, list or object ends with its line, or before the next object.
+# A value that is not a string, list or object ends with its line, or before the next object.
 _BARE_END = re.compile(rb"[\n{]")
 _BARE_END_IN_ARRAY = re.compile(rb"[\n{\[\],]")
 _GAP = re.compile(rb"\s*")
@@ -42,13 +42,14 @@ def read_text(stream: BinaryIO, limit_bytes: int) -> Iterator[list[Row]]:
 
     Raises:
         UsageError: a row has over `limit_bytes` bytes, or an array does not end.
-        ReadingStopped: the reading was stopped; and whatever reading `stream` raises.
+        ReadingStopped: the reading was stopped.
+        Exception: any error of reading `stream`.
     """
     first = b""
     while True:
         more = some(stream)
         first += more
-        # Only now, for the mark may arrive in pieces.
+        # Removed from the joined text, because the byte order mark may arrive in pieces.
         text = first.removeprefix(codecs.BOM_UTF8).lstrip()
         if not more or b"\n" in text or len(text) > limit_bytes:
             break
@@ -72,7 +73,7 @@ def _are_lines(line: bytes) -> bool:
 
 
 def read_lines(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]:
-    """Yield the lines of a text that comes in pieces, without their ends, blank ones skipped; lines count from 1.
+    """Yield the non-blank lines, stripped, of a text that arrives in pieces; line numbers count from 1.
 
     Raises:
         UsageError: a line has over `limit_bytes` bytes; the lines before it were yielded.
@@ -97,7 +98,7 @@ def read_lines(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]
         if rest:
             pieces.append(rest)
             size += len(rest)
-        # A line's own space and end are no part of it.
+        # Up to 3 bytes of surrounding space and line end are not counted.
         if size > limit_bytes + 3:
             raise _too_long(number, limit_bytes)
     text = b"".join(pieces).strip()
@@ -108,10 +109,10 @@ def read_lines(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]
 
 
 def read_values(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]:
-    """Yield the JSON values of a text that comes in pieces, each on one line; those of an array one by one.
+    """Yield the JSON values of a text that arrives in pieces, each as one line; an outer array is split into its items.
 
     Raises:
-        UsageError: a value has over `limit_bytes` bytes, or an array does not end; the rows before were yielded.
+        UsageError: a value has over `limit_bytes` bytes, or an array does not end; the rows before it were yielded.
     """
     values = _Values(limit_bytes)
     for chunk in chunks:
@@ -124,29 +125,32 @@ def read_values(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]
     if rest := values.last():
         yield [rest]
     if values.in_array:
-        raise UsageError(f"the JSON array does not end at line {values.line}, so the file was cut off: ingest it whole")
+        raise UsageError(
+            f"the JSON array does not end by the last line ({values.line}), so the file is cut off: ingest the "
+            "complete file"
+        )
 
 
 class _Values:
-    """Cuts text into JSON values by brackets and quotes alone, and finds its way again after a broken one.
+    """Splits text into JSON values by brackets and quotes only, and recovers after a broken value.
 
-    A value is broken off where a line ends inside a text, and where a line begins with an object that can have no place
-    there. It becomes a row as it is, and what follows is the next row.
+    A value is broken if a line ends inside a string, or if a line begins with an object that is not allowed there. The
+    broken value becomes a row unchanged, and the text after it starts the next row.
 
     Attributes:
         in_array: whether an outer array has begun and not ended.
-        line: the number of the line that was reached.
+        line: the current line number.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.in_array = False
         self.line = 1
         self._limit_bytes = limit_bytes
-        self._text = b""  # from the beginning of the value under way
+        self._text = b""  # from the beginning of the current value
         self._looked_at = 0  # bytes of `_text`
         self._begin_line = 1
-        self._is_bare = False  # a number, a word, or no JSON
-        self._open = bytearray()  # brackets of the value under way
+        self._is_bare = False  # a number, a word, or not JSON
+        self._open = bytearray()  # open brackets of the current value
         self._in_string = False
 
     def take(self, chunk: bytes, rows: list[Row]) -> None:
@@ -173,7 +177,7 @@ class _Values:
         self._check(len(self._text))
 
     def last(self) -> Row | None:
-        """Return the value that is under way at the end of the text, if there is one."""
+        """Return the unfinished value at the end of the text, or None."""
         text = self._text.translate(_ONE_LINE).strip()
         return (self._begin_line, text) if text else None
 
@@ -182,10 +186,10 @@ class _Values:
             raise _too_long(self._begin_line, self._limit_bytes)
 
     def _next_value(self, text: bytes, place: int) -> int:
-        """Return where the next value begins, or the text's end; outer brackets and what separates values is passed."""
+        """Return the start of the next value, or the text's end; skips outer brackets, commas and space."""
         while True:
             gap = (_GAP_IN_ARRAY if self.in_array else _GAP).match(text, place)
-            assert gap is not None  # noqa: S101 - it matches nothing, too
+            assert gap is not None  # noqa: S101 - the pattern also matches an empty string
             self.line += text.count(b"\n", place, gap.end())
             place = gap.end()
             bracket = text[place : place + 1]
@@ -200,17 +204,17 @@ class _Values:
         return place
 
     def _bare_end(self, text: bytes, place: int) -> tuple[int | None, int]:
-        found = (_BARE_END_IN_ARRAY if self.in_array else _BARE_END).search(text, max(place, 1))
-        return (found.start(), found.start()) if found else (None, len(text))
+        end = (_BARE_END_IN_ARRAY if self.in_array else _BARE_END).search(text, max(place, 1))
+        return (end.start(), end.start()) if end else (None, len(text))
 
     def _end(self, text: bytes, place: int) -> tuple[int | None, int]:
-        """Return where the value under way ends, or None, and how far the text was looked at."""
+        """Return (the end of the current value or None, the offset up to which the text was scanned)."""
         for token in _TOKEN.finditer(text, place):
             at = token.start()
             mark = text[at]
             if mark == _BACKSLASH:
                 if token.end() == at + 1:
-                    # What it escapes has not arrived.
+                    # The escaped character has not arrived yet.
                     return None, at
             elif self._in_string:
                 if mark == _QUOTE:
@@ -234,7 +238,7 @@ class _Values:
         return None, len(text)
 
     def _is_misplaced(self, text: bytes, at: int) -> bool:
-        """Whether the object that begins at `at` begins a line, and can be neither a key's value nor an item there."""
+        """Whether the object at `at` begins a line where neither a key's value nor a list item is allowed."""
         before = at - 1
         while text[before] in _SPACE:
             before -= 1
@@ -244,5 +248,6 @@ class _Values:
 
 def _too_long(line: int, limit_bytes: int) -> UsageError:
     return UsageError(
-        f"line {line} has over {limit_bytes} bytes, and those before it were sent: shorten it, and ingest from it on"
+        f"line {line} has over {limit_bytes} bytes (raw_record_max_bytes); the lines before it were sent: shorten it, "
+        "then ingest the file from this line on"
     )

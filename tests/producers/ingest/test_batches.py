@@ -1,4 +1,4 @@
-"""Rows become records within limits of rows, bytes and time."""
+"""Rows are batched into records within limits of rows, bytes and time."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def test_batches_hold_all_rows_within_their_limits(
     numbers = list(itertools.accumulate((step for step, _ in steps), initial=1))[1:]
     rows = list(zip(numbers, lines, strict=True))
     batcher = Batcher(max_rows, max_bytes)
-    cut: list[LineBatch] = []
+    batches: list[LineBatch] = []
     for begin in range(0, len(rows), at_once):
-        cut.extend(batcher.add(rows[begin : begin + at_once]))
-    cut.extend(batcher.rest())
-    assert [line for batch in cut for line in batch.value.split(b"\n")] == lines
-    assert [number for batch in cut for number in parse_line_ranges(str(batch.lines), batch.rows) or ()] == numbers
-    for batch in cut:
+        batches.extend(batcher.add(rows[begin : begin + at_once]))
+    batches.extend(batcher.rest())
+    assert [line for batch in batches for line in batch.value.split(b"\n")] == lines
+    assert [number for batch in batches for number in parse_line_ranges(str(batch.lines), batch.rows) or ()] == numbers
+    for batch in batches:
         assert 1 <= batch.rows <= max_rows
         assert batch.rows == 1 or len(batch.value) <= max_bytes
 
 
-def test_a_record_never_holds_more_ranges_of_lines_than_its_header_may() -> None:
+def test_a_batch_has_no_more_line_ranges_than_its_header_can_hold() -> None:
     batcher = Batcher(2048, 10**6)
-    cut = [*batcher.add([(2 * number, b"x") for number in range(1, 1000)]), *batcher.rest()]
-    assert sum(batch.rows for batch in cut) == 999
-    assert all(parse_line_ranges(str(batch.lines), batch.rows) for batch in cut)
+    batches = [*batcher.add([(2 * number, b"x") for number in range(1, 1000)]), *batcher.rest()]
+    assert sum(batch.rows for batch in batches) == 999
+    assert all(parse_line_ranges(str(batch.lines), batch.rows) for batch in batches)
 
 
 def test_rows_are_due_half_a_second_after_the_first_arrived() -> None:

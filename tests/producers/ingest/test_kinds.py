@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: every kind is either read, or refused in one line that says what to do."""
+"""The kind of a file is detected by its first bytes: it is either read, or refused with one line of advice."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ FRAME = pl.DataFrame(ROWS)
 def archive(kind: str) -> bytes:
     buffer = io.BytesIO()
     if kind == "zip":
-        with zipfile.ZipFile(buffer, "w") as made:
-            made.writestr("a.jsonl", LINES)
+        with zipfile.ZipFile(buffer, "w") as packed:
+            packed.writestr("a.jsonl", LINES)
     else:
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             entry = tarfile.TarInfo("a.jsonl")
@@ -58,8 +58,8 @@ def written(kind: str) -> bytes:
 
 
 def sqlite(folder: Path) -> bytes:
-    with sqlite3.connect(folder / "a.db") as made:
-        made.execute("CREATE TABLE a (b)")
+    with sqlite3.connect(folder / "a.db") as database:
+        database.execute("CREATE TABLE a (b)")
     return (folder / "a.db").read_bytes()
 
 
@@ -84,12 +84,12 @@ def sqlite(folder: Path) -> bytes:
         (written("stream"), Kind.ARROW_STREAM),
     ],
 )
-def test_a_file_that_can_be_read_is_known_by_its_first_bytes(data: bytes, kind: Kind) -> None:
+def test_a_readable_file_is_detected_by_its_first_bytes(data: bytes, kind: Kind) -> None:
     assert kind_of(data[:HEAD_BYTES], "x") is kind
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (written("csv"), "CSV"),
         (b"term;size\n1;2\n", "CSV"),
@@ -112,8 +112,8 @@ def test_a_file_that_can_be_read_is_known_by_its_first_bytes(data: bytes, kind: 
         (b"term: abc\nsize: 3\n", "not JSON"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused_in_one_line(data: bytes, told: str) -> None:
-    with pytest.raises(UsageError, match=told) as caught:
+def test_an_unreadable_file_is_refused_in_one_line(data: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         kind_of(data[:HEAD_BYTES], "rows.dat")
     line = str(caught.value)
     assert line.startswith("rows.dat looks like")
@@ -126,7 +126,7 @@ def test_an_sqlite_database_is_refused(tmp_path: Path) -> None:
         kind_of(sqlite(tmp_path), "a.db")
 
 
-def test_one_line_of_json_is_enough_to_go_on() -> None:
+def test_one_line_of_json_is_enough_to_detect_the_kind() -> None:
     assert enough(b'{"a": 1}\n')
     assert enough(b'a log line\n{"a": 1}\n')
     assert not enough(b'{"a": 1}')

@@ -1,4 +1,4 @@
-"""The command `feedmill ingest` on real pipes: what arrives is sent soon, and a signal loses none of it."""
+"""The command `feedmill ingest` on real pipes: rows are sent soon after they arrive, and a signal loses none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from broker.topics import ensure_topics
 from schema.source_lines import parse_line_ranges
 from tests.producers.test_sink import read_raw
 
-# A busy machine takes many times what an idle one does.
+# Generous, because a busy machine is many times slower than an idle one.
 SOON_S = 60.0
 
 
@@ -67,12 +67,12 @@ def test_a_line_is_sent_while_its_pipe_stays_open_and_a_signal_loses_none(
         rest = [b'{"b": %d}' % row for row in range(3000)]
         process.stdin.write(b"\r\n".join(rest) + b'\n{"unfinished"')
         process.stdin.flush()
-        # At once: most of it still waits in the pipe.
+        # Sent at once, while most of the rows still wait in the pipe.
         process.send_signal(number)
-        found, told = ended(process)
+        exit_status, message = ended(process)
     assert lines_in_raw(connection) == sorted([b'{"a": 1}', *rest])
-    assert (found, told.count("\n")) == (status, 1)
-    assert f"stopped by {number.name}: the 3,001 rows read of standard input were sent" in told
+    assert (exit_status, message.count("\n")) == (status, 1)
+    assert f"stopped by {number.name}: the 3,001 rows read of standard input were sent" in message
     numbers = [
         row
         for record in read_raw(connection)
@@ -82,7 +82,7 @@ def test_a_line_is_sent_while_its_pipe_stays_open_and_a_signal_loses_none(
     assert sorted(numbers) == list(range(1, 3002))
 
 
-def test_what_a_writer_had_written_when_it_died_is_sent(connection: Connection, tmp_path: Path) -> None:
+def test_the_rows_of_a_killed_writer_are_sent(connection: Connection, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with ingesting(connection, str(fifo)) as process:
@@ -98,19 +98,19 @@ def test_what_a_writer_had_written_when_it_died_is_sent(connection: Connection, 
         writer.kill()
         writer.communicate()
         assert ended(process) == (0, f"2 rows -> {connection.settings.namespace}.reduction.raw\n")
-    # Cut off in the middle, the last line is a row all the same: the refine stage rejects it with its line's number.
+    # The last line is cut off but still becomes a row, and the refine stage rejects it with its line number.
     records = read_raw(connection)
     assert sorted(record.value for record in records) == [b"[1", b"{}"]
     headers = [dict(record.headers) for record in records]
-    assert {found["feedmill-source-file"] for found in headers} == {b"fifo"}
-    assert sorted(found["feedmill-lines"] for found in headers) == [b"1", b"2"]
+    assert {header["feedmill-source-file"] for header in headers} == {b"fifo"}
+    assert sorted(header["feedmill-lines"] for header in headers) == [b"1", b"2"]
 
 
 def test_compressed_lines_are_sent_while_their_pipe_stays_open(connection: Connection) -> None:
     with ingesting(connection) as process:
         assert process.stdin is not None
         for end in (1, 2):
-            # A member by itself, as `pigz` and log rotation write them.
+            # Each write is its own gzip member, as `pigz` and log rotation produce.
             process.stdin.write(gzip.compress(b'{"a": %d}\n' % end))
             process.stdin.flush()
             wait_for(connection, [b'{"a": %d}' % row for row in range(1, end + 1)])
@@ -118,7 +118,7 @@ def test_compressed_lines_are_sent_while_their_pipe_stays_open(connection: Conne
         assert process.returncode == 0
 
 
-def test_a_closed_standard_input_is_told_in_one_line(connection: Connection) -> None:
+def test_a_closed_standard_input_is_reported_in_one_line(connection: Connection) -> None:
     done = subprocess.run(
         ["sh", "-c", f"exec {sys.executable} -m feedmill ingest reduction - <&-"],
         env=connection.settings.environment(connection.servers),

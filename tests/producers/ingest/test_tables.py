@@ -1,4 +1,4 @@
-"""Parquet and Arrow files become rows by the names of their columns; no value stops the others."""
+"""Parquet and Arrow files are read as rows by column name; an odd value affects only its own row."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def written(table: pa.Table, kind: Kind) -> io.BytesIO:
 
 
 def rows_of(table: pa.Table, kind: Kind = Kind.ARROW_STREAM, family: str = "reduction") -> list[tuple[int, bytes]]:
-    found = read_tables(written(table, kind), kind, FAMILIES[family], "x")
-    return [row for rows in found for row in rows]
+    batches = read_tables(written(table, kind), kind, FAMILIES[family], "x")
+    return [row for rows in batches for row in rows]
 
 
 @pytest.mark.parametrize("kind", FORMS)
@@ -84,7 +84,7 @@ def test_a_value_of_any_type_becomes_a_row(term: pa.Array, kept: list[Any]) -> N
     ]
 
 
-def test_a_number_that_is_not_finite_is_told_and_not_made_null() -> None:
+def test_a_number_that_is_not_finite_is_kept_instead_of_null() -> None:
     rows = rows_of(pa.table({"growth": [1.0, math.nan, math.inf]}))
     assert [line for _, line in rows] == [b'{"growth": 1.0}', b'{"growth": NaN}', b'{"growth": Infinity}']
     _, others = read_lines([line for _, line in rows], FAMILY)
@@ -120,7 +120,7 @@ def test_two_columns_of_one_name_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
-def test_a_file_that_was_cut_off_is_told_in_one_line(kind: Kind, share: float) -> None:
+def test_a_truncated_file_is_reported_in_one_line(kind: Kind, share: float) -> None:
     data = written(reductions.valid(400).to_arrow(), kind).getvalue()
     with pytest.raises(UsageError, match=f"x cannot be read as {kind.value} after row") as caught:
         for _ in read_tables(io.BytesIO(data[: int(len(data) * share)]), kind, FAMILY, "x"):
@@ -128,7 +128,7 @@ def test_a_file_that_was_cut_off_is_told_in_one_line(kind: Kind, share: float) -
     assert "\n" not in str(caught.value)
 
 
-def test_offsets_that_lead_out_of_the_batch_are_told_and_not_followed() -> None:
+def test_offsets_outside_the_batch_are_an_error() -> None:
     offsets = pa.py_buffer(b"".join(n.to_bytes(4, "little", signed=True) for n in (0, 10**9, 4)))
     term = pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"abcd"))
     with pytest.raises(pa.ArrowInvalid):

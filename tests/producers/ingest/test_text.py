@@ -1,4 +1,4 @@
-"""JSON text of any shape becomes one row a value, with the line that the value begins on."""
+"""JSON text of any layout is read as one row per value, with the line number at which the value begins."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def values(text: bytes, size: int = 7) -> list[Row]:
 @given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")), max_size=30), st.booleans(), CUTS)
 def test_every_line_that_is_not_blank_is_read_with_its_number(lines: list[bytes], ended: bool, size: int) -> None:
     text = b"\n".join(lines) + (b"\n" if ended else b"")
-    found = [row for rows in read_lines(pieces(text, size), LIMIT) for row in rows]
-    assert found == [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    numbered = [row for rows in read_lines(pieces(text, size), LIMIT) for row in rows]
+    assert numbered == [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 @given(OBJECTS, st.sampled_from([None, 0, 1, 4]), CUTS, st.booleans())
@@ -58,13 +58,13 @@ def test_no_byte_of_broken_text_is_lost(text: str, size: int) -> None:
     except UsageError as error:
         assert "does not end" in str(error)
         return
-    told = b"".join(line for _, line in rows)
+    joined = b"".join(line for _, line in rows)
     space = b" \t\r\n,[]"
-    assert told.translate(None, space) == text.encode().translate(None, space)
+    assert joined.translate(None, space) == text.encode().translate(None, space)
     assert [number for number, _ in rows] == sorted(number for number, _ in rows)
 
 
-def test_what_follows_a_broken_object_is_read() -> None:
+def test_values_after_a_broken_object_are_read() -> None:
     text = b'{"a": 1\n{"a": 2}\n{"a": "x\n{"a": 3}\n junk here\n{"a": [1}\n{"a": 4} {"a": 5}\n[6, "x", null, [7]]'
     assert [(number, line.decode()) for number, line in values(text)] == [
         (1, '{"a": 1'),
@@ -82,7 +82,7 @@ def test_what_follows_a_broken_object_is_read() -> None:
     ]
 
 
-def test_a_line_end_inside_a_text_breaks_the_value_off() -> None:
+def test_a_line_end_inside_a_string_ends_the_broken_value() -> None:
     (number, line), *_ = values(b'{\n"a": "one\n", "b": 1}')
     assert number == 1
     with pytest.raises(ValueError, match="Unterminated"):
@@ -104,24 +104,24 @@ def test_a_line_end_inside_a_text_breaks_the_value_off() -> None:
         b'[{"a": 1}]\n[{"a": 2}]',
     ],
 )
-def test_each_shape_of_json_is_told_by_its_first_line(text: bytes) -> None:
-    rows = [row for found in read_text(io.BytesIO(text), LIMIT) for row in found]
-    assert [json.loads(line) for _, line in rows] == [{"a": 1}, {"a": 2}]
+def test_the_layout_of_json_is_detected_by_its_first_line(text: bytes) -> None:
+    numbered = [row for rows in read_text(io.BytesIO(text), LIMIT) for row in rows]
+    assert [json.loads(line) for _, line in numbered] == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize("read", [read_lines, read_values])
-def test_a_row_over_the_limit_is_refused_with_its_line(read: Any) -> None:
-    found: list[Row] = []
+def test_a_row_over_the_limit_is_refused_with_its_line_number(read: Any) -> None:
+    yielded: list[Row] = []
     text = b'"1"\n\n' + b'"' + b"x" * (LIMIT - 2) + b'"' + b"\n" + b'"' + b"y" * LIMIT + b'"\n"z"'
     with pytest.raises(UsageError, match=f"line 4 has over {LIMIT} bytes"):
         for rows in read(pieces(text, 333), LIMIT):
-            found.extend(rows)
-    assert [number for number, _ in found] == [1, 3]
+            yielded.extend(rows)
+    assert [number for number, _ in yielded] == [1, 3]
 
 
-def test_an_array_that_is_cut_off_is_told_after_its_whole_items() -> None:
-    found: list[Row] = []
+def test_a_truncated_array_is_reported_after_its_complete_items() -> None:
+    yielded: list[Row] = []
     with pytest.raises(UsageError, match="does not end"):
         for rows in read_values([b'[{"a": 1}, {"a": 2}'], LIMIT):
-            found.extend(rows)
-    assert len(found) == 2
+            yielded.extend(rows)
+    assert len(yielded) == 2
