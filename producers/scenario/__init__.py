@@ -1,1 +1,1 @@
-"""The scenario producer: systematic cells, numbers that add up, and texts from a grammar or a language model."""
+"""The scenario producer: planned cells, consistent numbers, and texts from a phrase grammar or a language model."""

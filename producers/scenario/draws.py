@@ -1,6 +1,6 @@
-"""Random numbers by counter: what is drawn for a row depends on the seed, the row's number and the field alone.
+"""Counter-based random numbers: a draw depends only on the seed, the series, the row's number and the field.
 
-So any process can make any row, and a field that is added changes no other.
+So any process can make any row, and adding a field does not change the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _salt(name: str) -> Array:
 
 
 class Draws:
-    """The draws of rows first..first + rows - 1 of a seed and a series; each field, named, has draws of its own."""
+    """The draws of rows first..first + rows - 1 of a seed and a series; each named field has its own draws."""
 
     def __init__(self, seed: int, first: int, rows: int, series: str = "") -> None:
         self.rows = rows
@@ -40,7 +40,7 @@ class Draws:
         self._states = _mixed(key + np.arange(first, first + rows, dtype=np.uint64) * _GOLDEN)
 
     def below(self, field: str, bound: int | Array) -> Array:
-        """Return whole numbers in [0, bound), (rows,) int64; `bound`, one or one for each row, is 1 to 2^32 - 1."""
+        """Return whole numbers in [0, bound), (rows,) int64; `bound` is 1 to 2^32 - 1, a scalar or one per row."""
         high = _mixed(self._states + _salt(field)) >> _SHIFT_32
         drawn: Array = ((high * np.asarray(bound, dtype=np.uint64)) >> _SHIFT_32).astype(np.int64)
         return drawn

@@ -1,4 +1,4 @@
-"""Scenarios for given cells, by the composer; this module loads compiled code: import it where it is used."""
+"""Compose scenarios for given cells. Loads compiled code: import this module inside the function that uses it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SERIES = "fill-"
 def fill(cells: Sequence[Mapping[str, str]], seed: int, first: int) -> pl.DataFrame:
     """Return one example for each cell, in order, as an identified frame of the family's wire columns.
 
-    Row i is numbered `first` + i and depends on its cell, the seed and that number alone; it is none of the rows that a
-    run of that seed has. Its scenario is `fill-<seed>-<number>`, and `first` its chunk.
+    Row i has the number `first` + i and depends only on its cell, the seed and that number. It differs from every row
+    of a run with the same seed. Its scenario id is `fill-<seed>-<number>`, and its chunk is `first`.
 
     Args:
         cells: {axis: bin} over the family's `cell_axes`; repeats are allowed.
@@ -28,10 +28,10 @@ def fill(cells: Sequence[Mapping[str, str]], seed: int, first: int) -> pl.DataFr
         first: number of the first row, 0 or more.
 
     Raises:
-        UsageError: one of `cells` is no cell.
+        UsageError: an item of `cells` is not a cell of the family.
     """
     indices = {cell_label(cell): index for index, cell in enumerate(FAMILY.cells())}
     wanted = [indices.get(CELL_SEPARATOR.join(cell.get(axis, "") for axis in FAMILY.cell_axes), -1) for cell in cells]
     if -1 in wanted:
-        raise UsageError(f"{dict(cells[wanted.index(-1)])} is no cell: give one bin of each of {FAMILY.cell_axes}")
+        raise UsageError(f"{dict(cells[wanted.index(-1)])} is not a cell: give one bin of each of {FAMILY.cell_axes}")
     return compose(np.array(wanted, dtype=np.int64), Origin(seed, first, first, f"{SERIES}{seed:x}/{first}", SERIES))

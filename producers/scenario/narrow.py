@@ -1,8 +1,8 @@
-"""A deliberately narrow baseline: what a generator gives that is asked for good answers and for nothing else.
+"""A deliberately narrow baseline: the rows of a generator that only aims at good answers.
 
-Only to be compared with (`feedmill compare`), never to train on. Scores are 0.82 to 0.95, the type is always the
-baseline, capacity is medium or high, and a handful of sentences makes all texts; so most rows are near duplicates. Each
-row by itself is valid. It covers two cells of 128.
+For comparison only (`feedmill compare`), never for training. Scores are 0.82 to 0.95, the complexity type is always
+`baseline`, and capacity is medium or high. A few sentences make all texts, so most rows are near duplicates. Each row
+by itself is valid. The baseline covers 2 of 128 cells.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FACTOR_SLOTS = [f"factor_{place}" for place in range(MAX_FACTORS_COMPOSED)]
 
 @cache
 def grammar() -> PhraseGrammar:
-    """Return the baseline's few templates, compiled once a process."""
+    """Return the baseline's few templates, compiled once per process."""
     return PhraseGrammar(
         {
             "name": PhraseSlot((("Anna", "Ben", "Clara", "David", "Emma", "Frank"),)),
@@ -77,13 +77,13 @@ def grammar() -> PhraseGrammar:
 
 
 def narrow_cells(seed: int, first: int, rows: int) -> Array:
-    """Return the cell index of rows first..first + rows - 1: one of two, drawn."""
+    """Return the cell index of each of the rows first..first + rows - 1, drawn from the two cells."""
     drawn: Array = _CELLS[Draws(seed, first, rows).below("cell", len(_CELLS))]
     return drawn
 
 
 def narrow_rows(cells: Array, origin: Origin) -> pl.DataFrame:
-    """Return one row for each cell index of `narrow_cells`, (N,): identified, in the wire columns."""
+    """Return one row for each cell index of `narrow_cells`, (N,), as an identified frame of the wire columns."""
     count = len(cells)
     draws = origin.draws(count)
     numbers = replace(numbers_of(np.asarray(cells, dtype=np.int64), draws), score=draws.between("score", *SCORES))

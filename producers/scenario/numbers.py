@@ -1,7 +1,7 @@
-"""The numbers of scenarios: capacities, factors, support and score, exact, and the calculation that leads to them.
+"""Draw the numbers of scenarios (capacities, factors, support, score) and write their calculation steps.
 
-Points are whole tenths and scores whole hundredths until they are written; so every sum is exact. Factors that take
-come before those that give, and the running sum stays between half a point and ten.
+Points are whole tenths and scores whole hundredths until they are written, so every sum is exact. Factors that reduce
+the capacity come before factors that raise it. The running sum stays between 0.5 and 10 points.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def _tenths(points: float) -> int:
 _LEVEL_LOW = np.array([_tenths(band.low) for band in CAPACITY_LEVELS])
 _LEVEL_HIGH = np.array([_tenths(band.high) for band in CAPACITY_LEVELS])
 _SCORE_LOW = np.array([round(band.low * 100) for band in AUTHENTICITY_TARGETS])
-# The upper bound belongs to the next target, but for the last.
+# The upper bound belongs to the next target, except for the last target.
 _SCORE_HIGH = np.array([round(band.high * 100) - 1 for band in AUTHENTICITY_TARGETS])
 _SCORE_HIGH[-1] += 1
-# [target][capacity in tenths]: the least and the most support needed.
+# [target][capacity in tenths]: the least and the most support needed, in tenths.
 _SUPPORT = np.array(
     [
         [
@@ -52,7 +52,7 @@ _SUPPORT = np.array(
         for band in AUTHENTICITY_TARGETS
     ]
 )
-# Every number that a line holds, as it is written.
+# The text of every number that a calculation line can hold.
 _WRITTEN = pl.Series([f"{tenths / 10:.1f}" for tenths in range(_MOST_CAPACITY + _HEADROOM_TENTHS + 1)])
 
 
@@ -63,8 +63,8 @@ class Numbers:
     Attributes:
         level, target, kind: (N,) indices of the cell's bins.
         base, effective, needed: (N,) tenths of points.
-        effects: (N, 4) signed tenths; a row's factors come first, the taking ones before the giving ones, then zeros.
-        drains, gifts: (N,) how many of its factors take and give.
+        effects: (N, 4) signed tenths: a row's negative effects, then its positive ones, then zeros.
+        drains, gifts: (N,) the number of negative and of positive effects.
         score: (N,) hundredths.
     """
 
@@ -81,16 +81,16 @@ class Numbers:
 
     @property
     def possible(self) -> Array:
-        """Support that can be given, (N,) tenths: the effective capacity and the stretch."""
+        """The support that can be given, (N,) tenths: effective capacity plus headroom."""
         return self.effective + _HEADROOM_TENTHS
 
 
 def numbers_of(cells: Array, draws: Draws) -> Numbers:
-    """Return numbers for cell indices, (N,) row-major over `FAMILY.cells()`; the rows' own are drawn by `draws`."""
+    """Draw numbers within the bins of each row's cell; `cells` are indices, (N,), row-major over `FAMILY.cells()`."""
     level, target, kind = cells // (_TARGETS * _TYPES), cells // _TYPES % _TARGETS, cells % _TYPES
     effective = draws.between("effective", _LEVEL_LOW[level], _LEVEL_HIGH[level])
     wanted = draws.between("factors", 1, MAX_FACTORS_COMPOSED)
-    # The less is left, the more has taken from it.
+    # The lower the capacity level, the more factors are negative.
     giving = np.zeros_like(wanted)
     for place in range(MAX_FACTORS_COMPOSED):
         giving += (place < wanted) & (draws.below(f"gives {place}", 10) < level + 2)
@@ -121,12 +121,12 @@ def numbers_of(cells: Array, draws: Draws) -> Numbers:
 
 
 def _effects(field: str, counts: Array, room: Array, draws: Draws) -> Array:
-    """Return (N, 4) sizes of effects, zeros after the first `counts`, that sum to `room` at most."""
+    """Return (N, 4) sizes of effects that sum to at most `room`; a row has `counts` sizes, then zeros."""
     sizes = np.zeros((len(counts), MAX_FACTORS_COMPOSED), dtype=np.int64)
     left = room.copy()
     for place in range(MAX_FACTORS_COMPOSED):
         wanted = place < counts
-        # What the factors after this one need at least stays free.
+        # Leave at least the smallest effect for each later factor.
         most = np.minimum(left - _LEAST_EFFECT * np.maximum(counts - place - 1, 0), _MOST_EFFECT)
         size = draws.between(f"{field} {place}", _LEAST_EFFECT, np.maximum(most, _LEAST_EFFECT))
         sizes[:, place] = np.where(wanted, size, 0)
@@ -135,31 +135,31 @@ def _effects(field: str, counts: Array, room: Array, draws: Draws) -> Array:
 
 
 def points(tenths: Array) -> pl.Series:
-    """Return tenths as points, Float64: each the double that its decimal reads as."""
+    """Return tenths as points, Float64; each equals the double that its decimal text parses to."""
     return pl.Series(tenths / 10)
 
 
 def factor_list(names: pl.Series, numbers: Numbers) -> pl.Series:
-    """Return `capacity_factors`, a list a row; `names` are those of all rows' factors, one row after another."""
+    """Return `capacity_factors`, one list per row; `names` holds the names of all rows' factors, row by row."""
     effects = numbers.effects[numbers.effects != 0] / 10
     factors = pl.DataFrame({"name": names, "effect": effects}).to_struct()
     return lists_of(factors, numbers.drains + numbers.gifts)
 
 
 def calculation(numbers: Numbers) -> pl.Series:
-    """Return `calculation_steps`: a running line for each factor ("6.0 - 1.5 = 4.5"), and that of the stretch."""
+    """Return `calculation_steps`: one line for each factor ("6.0 - 1.5 = 4.5"), then the line of the headroom."""
     rows = len(numbers.base)
     effects = np.column_stack([numbers.effects, np.full(rows, _HEADROOM_TENTHS)])
     after = numbers.base[:, None] + np.cumsum(effects, axis=1)
     before = after - effects
-    stands = effects != 0
+    used = effects != 0
     lines = pl.select(
         pl.concat_str(
-            _WRITTEN.gather(before[stands]),
-            pl.Series([" + ", " - "]).gather((effects[stands] < 0).astype(np.uint32)),
-            _WRITTEN.gather(np.abs(effects[stands])),
+            _WRITTEN.gather(before[used]),
+            pl.Series([" + ", " - "]).gather((effects[used] < 0).astype(np.uint32)),
+            _WRITTEN.gather(np.abs(effects[used])),
             pl.lit(" = "),
-            _WRITTEN.gather(after[stands]),
+            _WRITTEN.gather(after[used]),
         )
     ).to_series()
     return lists_of(lines, numbers.drains + numbers.gifts + 1)

@@ -1,19 +1,22 @@
-"""Which cell each example of a run is for: gaps first, then as close to the target shares as whole examples can be.
+"""Plan the cell of each example of a run: gaps first, then as close to the target shares as possible.
 
-The share of a cell is that of its capacity level times that of its target times 1/8. Two rules make the order:
+The share of a cell is the share of its capacity level times the share of its target times 1/8. Two rules set the order:
 
-1. Gaps: cells without rows come first, the largest share first; equal shares in an order drawn from the seed.
+1. Gaps: cells without rows come first, largest share first; equal shares in an order drawn from the seed.
 2. Shares: the (level, target) pair is chosen by the chairman assignment rule of Tijdeman ("The chairman assignment
-   problem", 1980): of the pairs that are due, the one whose deadline is earliest. No pair is then more than 1 - 1/30 of
-   an example away from its share. Within the pair the type is one with the fewest rows, of these the one with the
-   fewest in all; so each type of a pair comes once before any comes again.
+   problem", 1980): among the pairs that are due, the one with the earliest deadline. Then no pair is more than 1 - 1/30
+   of an example away from its share. Within the pair, the type with the fewest rows is chosen; ties go to the type with
+   the fewest rows in all cells. So every type of a pair is used once before any is used again.
 
-By 2. alone a cell is less than 7/8 + 1/8 = 1 example away from count x share after every example, a level or a target
-less than 4, and a type less than 14. 1. brings pairs behind: while one is further behind than that, cells are chosen by
-their own deadlines, where they would be a whole example behind. From an empty start every cell stays less than 1 away
-but for examples 131 to 135, when one is up to 1.07 behind; from the 200th example on a level or a target stays less
-than 8 away. (2. alone is proved; the rest is what every seed tried has shown, and tests hold.) Rows that were there
-before can be further away; then the new ones make up for it.
+Bounds, as distance from count x share after every example:
+
+- With rule 2 only: a cell less than 7/8 + 1/8 = 1 example, a level or a target less than 4, a type less than 14. This
+  is proved.
+- Rule 1 leaves some pairs behind. While a pair is further behind than rule 2 allows, cells are chosen by their own
+  deadlines, the example at which a cell would be a whole example behind. From an empty start, every cell stays less
+  than 1 away, except that one is up to 1.07 behind at examples 131 to 135. From the 200th example on, a level or a
+  target stays less than 8 away. This was measured with many seeds and is tested.
+- Existing rows can be further away from the shares; new rows then reduce the distance.
 """
 
 from __future__ import annotations
@@ -34,26 +37,26 @@ Array = npt.NDArray[Any]
 
 _LEVELS, _TARGETS, _TYPES = len(CAPACITY_LEVELS), len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
 CELLS = _LEVELS * _TARGETS * _TYPES
-# Whole numbers, so that no rounding decides between cells: shares are hundredths.
+# Shares in hundredths, as whole numbers, so that rounding never decides between cells.
 _LEVEL_HUNDREDTHS = np.array([round(band.share * 100) for band in CAPACITY_LEVELS], dtype=np.int64)
 _TARGET_HUNDREDTHS = np.array([round(band.share * 100) for band in AUTHENTICITY_TARGETS], dtype=np.int64)
-# Of ten thousand, by pair (level, target), row-major.
+# Shares of (level, target) pairs, row-major, in ten-thousandths.
 _PAIR_SHARES = np.outer(_LEVEL_HUNDREDTHS, _TARGET_HUNDREDTHS).ravel()
 _UNIT = int(_PAIR_SHARES.sum())
 
-# Cell i's target share of all rows, row-major over level, target, type.
+# The target share of each cell, row-major over level, target, type.
 SHARES = np.repeat(_PAIR_SHARES / _UNIT, _TYPES) * TYPE_SHARE
 SHARES.setflags(write=False)
 
 
 def counts_by_cell(cells: Mapping[str, int]) -> Array:
-    """Return the rows of each cell, (128,) int64, from those of a coverage report: {label: rows}, without the gaps."""
+    """Return the rows of each cell, (128,) int64, from a coverage report's {label: rows}; absent cells have 0 rows."""
     labels = itertools.product(*(axis.bins for axis in AXES if axis.name in CELL_AXES))
     return np.array([cells.get(CELL_SEPARATOR.join(label), 0) for label in labels], dtype=np.int64)
 
 
 class Planner:
-    """Gives a run's cells in order, some at a time; `existing` are the rows that each cell has already, (128,)."""
+    """Plans a run's cells in order, in portions; `existing` are the rows that each cell already has, (128,)."""
 
     def __init__(self, seed: int, existing: Array | None = None) -> None:
         self._seed = np.uint64(seed)
@@ -77,8 +80,8 @@ def plan(count: int, seed: int, existing: Array | None = None) -> Array:
 
     Args:
         count: examples of the run.
-        seed: decides between what is equally due; the same seed gives the same cells, and a shorter run the first.
-        existing: rows that each cell has already, (128,); shares are then those of these and the new rows together.
+        seed: breaks ties; the same seed gives the same cells, and a shorter run gives the first of them.
+        existing: rows that each cell already has, (128,); the shares then apply to existing and new rows together.
     """
     return Planner(seed, existing).take(count)
 
@@ -89,9 +92,9 @@ def _allocated(  # pragma: no cover
 ) -> Array:
     """Choose `wanted` cells by rule 2 and add them to `counts`.
 
-    Of p pairs, one of share s / unit with m rows is due at example n once 2(p - 1)(s n - unit m) >= unit, and its
-    deadline is the largest n with s n <= unit (m + 1 - 1 / (2(p - 1))). Factors that all pairs have in common are left
-    out of the deadlines compared.
+    With p pairs, a pair of share s / unit with m rows is due at example n if 2(p - 1)(s n - unit m) >= unit. Its
+    deadline is the largest n with s n <= unit (m + 1 - 1 / (2(p - 1))). Deadlines are compared without the factors that
+    all pairs share.
     """
     pairs = shares.size
     types = counts.size // pairs
@@ -146,7 +149,7 @@ def _allocated(  # pragma: no cover
 def _kind(  # pragma: no cover
     counts: Array, pair: int, types: int, of_type: Array, of_level: Array, of_target: Array, seed: np.uint64, step: int
 ) -> int:
-    """Return the type with the fewest rows in the pair; of these in all, then beside its level and its target."""
+    """Return the type with the fewest rows in the pair; ties by rows in all cells, then by rows of level and target."""
     best = 0
     for kind in range(1, types):
         ours, theirs = counts[pair * types + kind], counts[pair * types + best]
@@ -161,7 +164,7 @@ def _kind(  # pragma: no cover
 
 @compiled
 def _draw(seed: np.uint64, step: int, choice: int) -> np.uint64:  # pragma: no cover
-    """Return a number that depends on its arguments alone (the finaliser of SplitMix64)."""
+    """Return a pseudo-random number that depends only on the arguments (the finaliser of SplitMix64)."""
     word = seed + np.uint64(step) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(choice) * np.uint64(0xD1B54A32D192ED03)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

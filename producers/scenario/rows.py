@@ -1,4 +1,4 @@
-"""A block of scenario rows: numbers and texts put together in the family's columns, and identified."""
+"""Build identified scenario rows in the family's columns from numbers and texts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from schema.scenario.columns import COLUMNS
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a piece of rows comes from: rows first, first + 1, ... of a seed.
+    """The origin of a batch of rows: numbers first, first + 1, ... of a seed and a series.
 
-    `batch` names the piece in `batch_id`, and `chunk` is its number in records. Rows made to fill cells have `series`
-    "fill-": rows of one seed and number are then other rows than those of a run.
+    `batch` is the value of `batch_id`, and `chunk` the chunk number in records. Rows that fill cells have the `series`
+    "fill-", so they differ from a run's rows of the same seed and number.
     """
 
     seed: int
@@ -30,21 +30,21 @@ class Origin:
     series: str = ""
 
     def draws(self, rows: int) -> Draws:
-        """Return the draws of this many rows."""
+        """Return the draws of the first `rows` rows."""
         return Draws(self.seed, self.first, rows, self.series)
 
 
 def rows_of(
     numbers: Numbers, texts: Mapping[str, pl.Series], factor_names: pl.Series, generator: str, origin: Origin
 ) -> pl.DataFrame:
-    """Return an identified frame of the family's wire columns; no model has part in it, so what one costs is null.
+    """Return an identified frame of the family's wire columns; the columns of language models are null.
 
     Args:
         numbers: of the N rows.
-        texts: by column, what was written or chosen for each row.
-        factor_names: names of all rows' factors, one row after another.
-        generator: what made them, as `generator` says it.
-        origin: of the rows; names them too.
+        texts: {column: the N values of this column}.
+        factor_names: names of all rows' factors, row by row.
+        generator: value of the `generator` column.
+        origin: seed, numbers and batch of the rows; ids are made from it.
     """
     count = len(numbers.base)
     number = pl.int_range(origin.first, origin.first + count, eager=True)

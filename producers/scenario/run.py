@@ -1,6 +1,6 @@
-"""A run of the scenario producer: cells planned one after another, and blocks of rows for them in several processes.
+"""Run the scenario producer: plan the cells in one process, make blocks of rows for them in several.
 
-A block is a fixed number of rows, and carries its cells: so neither rows nor records depend on the number of workers.
+A block is a fixed number of rows and carries its cells, so neither rows nor records depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from producers.sink import EncodedRecord, OnProgress, ProduceReport, RecordLayou
 from schema.errors import UsageError
 from schema.scenario import FAMILY
 
-# Backends that need no model: each makes one row for each cell of a block.
+# Backends without a language model: each makes one row for each cell of a block.
 BACKENDS = ("composer", "narrow")
-# A few whole records for each of several partitions, and ten megabytes.
+# About ten megabytes: a few full records for each of several partitions.
 _BLOCK_ROWS = 8192
 
 Payload = TypeVar("Payload")
@@ -37,10 +37,10 @@ class ScenarioRun:
     Attributes:
         count: examples, exactly.
         seed: 0 <= seed < 2^63.
-        backend: "composer"; or "narrow", a poor baseline to compare with, which keeps to no plan.
+        backend: "composer", or "narrow" for a poor baseline to compare with, which does not follow the plan.
         workers: processes; the rows and their order are the same for any number.
-        run: the name under which records and ledger count this run; made from the seed where empty.
-        existing: rows that each cell has already, as `counts_by_cell` gives them; none where None.
+        run: the run's name in records and ledger; if empty, it is made from backend and seed.
+        existing: rows that each cell already has, as `counts_by_cell` returns them; None means 0 rows in each.
 
     Raises:
         UsageError: a value is out of range.
@@ -59,14 +59,14 @@ class ScenarioRun:
                 raise UsageError(f"{name} is {getattr(self, name)}: give {low} or more")
         check_seed(self.seed)
         if self.backend not in BACKENDS:
-            raise UsageError(f"no backend is named {self.backend!r}: give one of {', '.join(BACKENDS)}")
+            raise UsageError(f"backend is {self.backend!r}: give one of {', '.join(BACKENDS)}")
         if not self.run:
             object.__setattr__(self, "run", f"scenario-{self.backend}-{self.seed:x}")
 
 
 @dataclass(frozen=True, eq=False)
 class WorkUnit:
-    """Rows first..first + len(cells) - 1 of a run, and the cell of each; `number` counts blocks from 0."""
+    """Rows first..first + len(cells) - 1 of a run, with the cell of each; `number` counts blocks from 0."""
 
     number: int
     first: int
@@ -83,7 +83,7 @@ class ScenarioFrames:
 
     def __call__(self, block: WorkUnit) -> BlockResult[WorkUnit, pl.DataFrame]:
         """Return the block's examples, identified, as a frame of the family's wire columns."""
-        # Compiled code is loaded where it is used, not where a run is only described.
+        # Imported here because it loads compiled code, which a process that only describes a run does not need.
         from producers.scenario.composer.composing import compose
         from producers.scenario.narrow import narrow_rows
         from producers.scenario.rows import Origin
@@ -94,13 +94,13 @@ class ScenarioFrames:
 
 
 def generate(run: ScenarioRun) -> Iterator[pl.DataFrame]:
-    """Yield the run's examples, in this process, as identified frames of the family's wire columns, none empty."""
+    """Make the run's examples in this process; yields non-empty identified frames of the family's wire columns."""
     for result in _results(replace(run, workers=1), _frames(run)):
         yield result.payload
 
 
 def encoded(run: ScenarioRun, layout: RecordLayout) -> Iterator[BlockResult[WorkUnit, list[EncodedRecord]]]:
-    """Yield the run's examples as records for a raw topic of that layout, block by block.
+    """Yield the run's examples as records for a raw topic of the given layout, block by block.
 
     Raises:
         ProducerError: a worker process failed.
@@ -109,7 +109,7 @@ def encoded(run: ScenarioRun, layout: RecordLayout) -> Iterator[BlockResult[Work
 
 
 def rows_by_cell(run: ScenarioRun) -> npt.NDArray[np.int64]:
-    """Return how many rows of each cell the run has, (128,), row-major over `FAMILY.cells()`."""
+    """Return the number of the run's rows in each cell, (128,), row-major over `FAMILY.cells()`."""
     counts = np.zeros(sum(1 for _ in FAMILY.cells()), dtype=np.int64)
     for block in _blocks(run):
         counts += np.bincount(block.cells, minlength=counts.size)
@@ -117,10 +117,11 @@ def rows_by_cell(run: ScenarioRun) -> npt.NDArray[np.int64]:
 
 
 def produce(connection: Connection, run: ScenarioRun, on_progress: OnProgress | None = None) -> ProduceReport:
-    """Generate the run's examples and send them to `scenario.raw`; every one is acknowledged when this returns.
+    """Generate the run's examples and send them to `scenario.raw`; all are acknowledged when this returns.
 
     Raises:
-        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+        BrokerError: the broker cannot be reached.
+        DeliveryError: the broker did not accept a record.
         ProducerError: a worker process failed.
     """
     results = encoded(run, raw_layout(connection, FAMILY))
@@ -128,7 +129,7 @@ def produce(connection: Connection, run: ScenarioRun, on_progress: OnProgress | 
 
 
 def write_jsonl(run: ScenarioRun, path: Path, on_progress: OnProgress | None = None) -> ProduceReport:
-    """Write the run's examples to `path` as JSON lines; the file is there whole, or not at all.
+    """Write the run's examples to `path` as JSON lines; after an error no partial file is left.
 
     Raises:
         UsageError: the file cannot be written.
@@ -147,7 +148,7 @@ def _results(
 ) -> Iterator[BlockResult[WorkUnit, Payload]]:
     """Yield the run's results in order."""
     if run.count:
-        # A process with no block to make would only take its time to start.
+        # No more processes than blocks, because starting a process takes time.
         with Pool(job, min(run.workers, -(-run.count // _BLOCK_ROWS))) as pool:
             yield from pool.results(_blocks(run))
 

@@ -1,4 +1,4 @@
-"""The composer's texts: no two alike, whole, true to their numbers and to what makes their cell what it is."""
+"""The composer's texts are complete sentences without near duplicates, and they fit their numbers and their cell."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_two_of_2000_texts_are_near_duplicates(rows: pl.DataFrame) -> None:
     texts = rows.select(TEXT).to_series()
     assert texts.n_unique() == rows["example_id"].n_unique() == COUNT
     threshold = Settings().near_duplicate_threshold
-    # Far from it: the nearest pair there is stays below half of the threshold.
+    # Even the most similar pair stays below half of the threshold.
     assert nearest(*shingles(texts)).max() < threshold / 2
     assert diversity(texts) > 0.8
     assert distinct_ngrams(texts) > 0.25
@@ -65,7 +65,7 @@ def test_no_two_of_100000_texts_are_the_same() -> None:
     assert composed(100_000, 11)["example_id"].n_unique() == 100_000
 
 
-def test_a_text_names_who_and_where_and_what_weighs(rows: pl.DataFrame) -> None:
+def test_a_text_names_character_setting_and_factors(rows: pl.DataFrame) -> None:
     for row in rows.head(400).rows(named=True):
         for column in ("context", "request"):
             assert re.search(rf"\b{row['character_name']}\b", row[column])
@@ -81,7 +81,7 @@ def test_a_text_names_who_and_where_and_what_weighs(rows: pl.DataFrame) -> None:
             assert (factor["name"] in taking) == (factor["effect"] < 0)
 
 
-def test_texts_are_whole_sentences(rows: pl.DataFrame) -> None:
+def test_texts_are_complete_sentences(rows: pl.DataFrame) -> None:
     for text in rows.head(700).select(TEXTS).unpivot()["value"]:
         assert not re.search(r"[{}]|  | [,.;:?!]|\.\.|\bNone\b", text), text
         assert re.fullmatch(r"[A-Z\"].*[.!?]", text), text
@@ -90,11 +90,11 @@ def test_texts_are_whole_sentences(rows: pl.DataFrame) -> None:
         assert not re.search(r"\b(\w+) \1\b", text), text
 
 
-def test_what_is_asked_is_as_large_as_the_support_needed(rows: pl.DataFrame) -> None:
+def test_the_size_of_a_task_fits_the_support_needed(rows: pl.DataFrame) -> None:
     size_of = {
         asked: size
-        for group in (*tasks.TASKS, tasks.URGENT_TASKS)
-        for size, pool in enumerate(group)
+        for pools in (*tasks.TASKS, tasks.URGENT_TASKS)
+        for size, pool in enumerate(pools)
         for asked, _ in pool
     }
     edges = (*tasks.SIZES_FROM_TENTHS, 10**6)
@@ -103,16 +103,16 @@ def test_what_is_asked_is_as_large_as_the_support_needed(rows: pl.DataFrame) -> 
         assert edges[size_of[asked]] <= round(row["support_needed"] * 10) < edges[size_of[asked] + 1]
 
 
-def test_the_type_and_the_target_can_be_told_from_the_words(rows: pl.DataFrame) -> None:
+def test_the_phrases_determine_the_type_and_the_target(rows: pl.DataFrame) -> None:
     for row in rows.head(400).rows(named=True):
         kind = COMPLEXITY_TYPES.index(row["complexity_type"])
         target = [band.name for band in AUTHENTICITY_TARGETS].index(row["authenticity_target"])
-        told = [
+        kinds = [
             number
             for number, cues in enumerate(situations.CUES)
             if any(cue.replace("{name}", row["character_name"]) in row["context"] for cue in cues)
         ]
-        assert told == [kind]
+        assert kinds == [kind]
         answered = [
             (one, other)
             for one, moves in enumerate(replies.MOVES)
@@ -122,7 +122,7 @@ def test_the_type_and_the_target_can_be_told_from_the_words(rows: pl.DataFrame) 
         assert answered == [(kind, target)]
 
 
-def test_every_bin_has_its_phrases_and_shares_them_with_no_other() -> None:
+def test_every_bin_has_phrases_that_no_other_bin_has() -> None:
     levels, targets, types = len(CAPACITY_LEVELS), len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
     by_type = [situations.CUES, situations.OPENINGS, situations.PRESSURES, replies.MOVES]
     assert [len(pools) for pools in by_type] == [types] * 4
@@ -139,8 +139,8 @@ def test_every_bin_has_its_phrases_and_shares_them_with_no_other() -> None:
     assert [len(pools) for pools in (*reply_frames.STANDS, scenes.BUSY, scenes.DETAILS)] == [levels] * (targets + 2)
     assert len(scenes.SETTINGS) == len(tasks.TASKS) == len(vocabulary.DOMAINS)
     assert {len(sizes) for sizes in (*tasks.TASKS, tasks.URGENT_TASKS)} == {len(tasks.SIZES_FROM_TENTHS)}
-    moves = [set(pool) for group in replies.MOVES for pool in group]
-    stands = [set(pool) for group in reply_frames.STANDS for pool in group]
+    moves = [set(pool) for pools in replies.MOVES for pool in pools]
+    stands = [set(pool) for pools in reply_frames.STANDS for pool in pools]
     drawn = [moves, stands, *by_type[:3], scenes.DETAILS, reply_frames.BEGINNINGS]
     for pools in drawn:
         for one, other in combinations(map(set, pools), 2):
@@ -157,7 +157,7 @@ def test_relations_fit_names_and_ages(rows: pl.DataFrame) -> None:
     assert not set(vocabulary.WOMEN) & set(vocabulary.MEN)
 
 
-def test_nobody_can_take_it_for_a_models_text(rows: pl.DataFrame) -> None:
+def test_composed_rows_are_marked_as_not_written_by_a_model(rows: pl.DataFrame) -> None:
     assert rows["generator"].unique().to_list() == ["composer"]
     for column in ("model", "prompt_tokens", "completion_tokens", "cost_usd", "validation_model", "answer_fault"):
         assert rows[column].null_count() == COUNT
@@ -167,7 +167,7 @@ def test_nobody_can_take_it_for_a_models_text(rows: pl.DataFrame) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**40), st.lists(st.integers(0, 127), min_size=1, max_size=40))
-def test_a_row_depends_on_its_cell_its_seed_and_its_number_alone(seed: int, first: int, cells: list[int]) -> None:
+def test_a_row_depends_only_on_its_cell_its_seed_and_its_number(seed: int, first: int, cells: list[int]) -> None:
     whole = compose(np.array(cells), Origin(seed, first, 7, "a"))
     one = compose(np.array(cells[-1:]), Origin(seed, first + len(cells) - 1, 7, "a"))
     assert one.equals(whole.tail(1))
@@ -187,7 +187,7 @@ def test_a_text_is_its_template_with_every_slot_replaced(
     leaves: list[list[str]], parts: list[tuple[str, str]], count: int, seed: int
 ) -> None:
     root = "".join(word + slot for word, slot in parts)
-    made = PhraseGrammar(
+    compiled = PhraseGrammar(
         {
             "leaf": PhraseSlot(leaves),
             "other": PhraseSlot((("x{leaf}", "é"),)),
@@ -196,41 +196,42 @@ def test_a_text_is_its_template_with_every_slot_replaced(
     )
     draws = Draws(seed, 0, count)
     pools = {"leaf": draws.below("pool", len(leaves))}
-    choice = made.chosen(draws, pools, {})
-    texts = made.texts(choice, "root").to_list()
+    choice = compiled.chosen(draws, pools, {})
+    texts = compiled.texts(choice, "root").to_list()
     drawn = {
-        slot: made.drawn(slot, pools.get(slot, np.zeros(count, np.int64)), draws) for slot in ("leaf", "other", "root")
+        slot: compiled.drawn(slot, pools.get(slot, np.zeros(count, np.int64)), draws)
+        for slot in ("leaf", "other", "root")
     }
     for row, text in enumerate(texts):
         leaf = leaves[pools["leaf"][row]][drawn["leaf"][row]]
         other = ("x{leaf}", "é")[drawn["other"][row]].replace("{leaf}", leaf)
         expected = (root, f"{root}!")[drawn["root"][row]]
-        # What comes next is capital even where the slot itself is empty.
+        # If the slot itself is empty, the next letter is capital.
         plain = expected
         for slot, value in (("leaf", leaf), ("other", other)):
             plain = plain.replace(f"{{{slot}}}", value).replace(f"{{^{slot}}}", f"\0{value}")
-        assert text == re.sub("\0+(.?)", lambda found: upper(found[1]), plain)
+        assert text == re.sub("\0+(.?)", lambda match: upper(match[1]), plain)
 
 
 def upper(letter: str) -> str:
-    """ASCII alone: the phrases that begin a sentence begin so."""
+    """Return the letter in upper case if it is ASCII, because the engine changes only ASCII letters."""
     return letter.upper() if letter.isascii() else letter
 
 
-def test_phrases_are_what_rows_took_for_slots_without_slots_of_their_own() -> None:
-    made = PhraseGrammar({"a": PhraseSlot((("x", "y"),)), "b": PhraseSlot((("z",),))})
-    choice = made.chosen(Draws(1, 0, 3), {}, {"a": np.array([0, 1, 0])})
-    assert made.phrases(choice, ["a", "b"]).to_list() == ["x", "z", "y", "z", "x", "z"]
-    stands = np.array([[True, False], [True, True], [False, False]])
-    assert made.phrases(choice, ["a", "b"], stands).to_list() == ["x", "y", "z"]
+def test_phrases_are_the_rows_templates_of_the_slots_asked_for() -> None:
+    compiled = PhraseGrammar({"a": PhraseSlot((("x", "y"),)), "b": PhraseSlot((("z",),))})
+    choice = compiled.chosen(Draws(1, 0, 3), {}, {"a": np.array([0, 1, 0])})
+    assert compiled.phrases(choice, ["a", "b"]).to_list() == ["x", "z", "y", "z", "x", "z"]
+    wanted = np.array([[True, False], [True, True], [False, False]])
+    assert compiled.phrases(choice, ["a", "b"], wanted).to_list() == ["x", "y", "z"]
 
 
 @pytest.mark.parametrize(
-    ("slots", "told"),
-    [({"a": PhraseSlot(((),))}, "empty pool"), ({"a": PhraseSlot((("{b}",),))}, "names b, which is no slot")],
+    ("slots", "message"),
+    [({"a": PhraseSlot(((),))}, "empty pool"), ({"a": PhraseSlot((("{b}",),))}, "names b, which is not a slot")],
 )
-def test_a_grammar_that_cannot_be_written_is_refused(slots: dict[str, PhraseSlot], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_invalid_grammar_is_refused(slots: dict[str, PhraseSlot], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         PhraseGrammar(slots)
 
 

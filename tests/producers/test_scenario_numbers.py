@@ -1,4 +1,4 @@
-"""The numbers of scenarios: in their bands, exact, and led to by their calculation."""
+"""The numbers of scenarios are exact and within their bands, and the calculation steps lead to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELLS = np.tile(np.arange(128), 8)
 
 
 def all_cells(seed: int, first: int = 0) -> Numbers:
-    """Numbers of eight rows of every cell."""
+    """Return the numbers of eight rows of every cell."""
     return numbers_of(CELLS, Draws(seed, first, CELLS.size))
 
 
@@ -37,14 +37,14 @@ def test_numbers_lie_in_the_bands_of_their_cell_and_add_up_exactly(seed: int, fi
         assert level.low * 10 <= numbers.effective[row] <= level.high * 10
         low, high = support_bounds(target.name, numbers.effective[row] / 10)
         assert round(low * 10) <= numbers.needed[row] <= round(high * 10)
-        # The upper bound is the next target's, but for 1.0.
+        # The upper bound belongs to the next target, except for 1.0.
         assert round(target.low * 100) <= numbers.score[row]
         assert numbers.score[row] < target.high * 100 or numbers.score[row] == 100
 
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
-def test_one_to_four_factors_take_before_they_give_and_the_running_sum_stays_between_a_half_and_ten(seed: int) -> None:
+def test_negative_factors_precede_positive_ones_and_the_running_sum_stays_in_range(seed: int) -> None:
     numbers = all_cells(seed)
     counts = numbers.drains + numbers.gifts
     assert counts.min() >= 1 and counts.max() <= MAX_FACTORS_COMPOSED
@@ -54,7 +54,7 @@ def test_one_to_four_factors_take_before_they_give_and_the_running_sum_stays_bet
     assert running.min() >= 5 and running.max() <= 100
 
 
-def test_all_of_a_band_is_used_and_every_number_of_factors() -> None:
+def test_whole_bands_and_every_number_of_factors_are_used() -> None:
     numbers = numbers_of(np.repeat(np.arange(128), 200), Draws(4, 0, 25_600))
     for level, band in enumerate(CAPACITY_LEVELS):
         reached = set(numbers.effective[numbers.level == level].tolist())
@@ -66,7 +66,7 @@ def test_all_of_a_band_is_used_and_every_number_of_factors() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(SEEDS)
-def test_a_calculation_runs_from_the_base_over_every_factor_to_what_is_possible(seed: int) -> None:
+def test_a_calculation_leads_from_the_base_over_every_factor_to_the_possible_support(seed: int) -> None:
     numbers = all_cells(seed)
     line = re.compile(r"(\d+\.\d) ([+-]) (\d+\.\d) = (\d+\.\d)")
     for row, lines in enumerate(calculation(numbers).to_list()):
@@ -81,19 +81,19 @@ def test_a_calculation_runs_from_the_base_over_every_factor_to_what_is_possible(
         assert now == Fraction(int(numbers.possible[row]), 10)
 
 
-def test_points_are_the_doubles_that_their_decimals_read_as() -> None:
+def test_points_equal_the_doubles_that_their_decimals_parse_to() -> None:
     assert points(np.arange(200)).to_list() == [float(f"{tenths // 10}.{tenths % 10}") for tenths in range(200)]
 
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS, st.integers(0, 2**40), st.integers(1, 300), st.integers(0, 300))
-def test_a_draw_depends_on_seed_number_and_field_alone(seed: int, first: int, rows: int, skipped: int) -> None:
+def test_a_draw_depends_only_on_seed_number_and_field(seed: int, first: int, rows: int, skipped: int) -> None:
     whole = Draws(seed, first, rows + skipped)
     rest = Draws(seed, first + skipped, rows)
     assert whole.below("a", 1000)[skipped:].tolist() == rest.below("a", 1000).tolist()
 
 
-def test_draws_of_other_seeds_series_and_fields_are_unlike_and_even() -> None:
+def test_draws_are_uniform_and_differ_between_seeds_series_and_fields() -> None:
     drawn = [
         Draws(seed, 0, 60_000, series).below(field, 6)
         for seed, series, field in [(1, "", "a"), (2, "", "a"), (1, "fill-", "a"), (1, "", "b")]
@@ -105,7 +105,7 @@ def test_draws_of_other_seeds_series_and_fields_are_unlike_and_even() -> None:
             assert (one == other).mean() == pytest.approx(1 / 6, rel=0.05)
 
 
-def test_a_bound_can_be_each_rows_own() -> None:
+def test_each_row_can_have_its_own_bound() -> None:
     draws = Draws(3, 0, 10_000)
     bounds = np.arange(10_000) % 7 + 1
     drawn = draws.below("a", bounds)

@@ -1,4 +1,4 @@
-"""The rows of a run: exact in number, in the shares planned, and the same however they are made."""
+"""The rows of a scenario run: exact in number, in the planned shares, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shares(rows: pl.DataFrame, axis: str) -> dict[str, float]:
 
 
 def judged(rows: pl.DataFrame) -> dict[Any, int]:
-    """How many rows break each rule of the family."""
+    """Return the number of rows that break each rule of the family."""
     _, failures = FAMILY.rules.filter(FAMILY.derive(rows.with_columns(record=pl.lit(0, dtype=pl.UInt32))))
     return failures.counts()
 
@@ -61,7 +61,7 @@ def test_2000_scenarios_cover_every_cell_in_the_shares_asked_for() -> None:
         assert quota.verdict(counts)[1], quota.name
 
 
-def test_columns_are_those_of_the_wire(long: pl.DataFrame) -> None:
+def test_rows_have_the_wire_columns_of_the_family(long: pl.DataFrame) -> None:
     assert dict(long.schema) == FAMILY.wire
     assert identify(long.select(*COLUMNS), FAMILY).select(*FAMILY.wire).equals(long)
     assert long["chunk"].is_sorted() and long["chunk"].unique().to_list() == [0, 1, 2]
@@ -72,7 +72,7 @@ def test_columns_are_those_of_the_wire(long: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 128, 8192, 8193])
-def test_a_run_has_exactly_the_rows_asked_for_and_longer_runs_begin_with_them(count: int, long: pl.DataFrame) -> None:
+def test_a_run_has_exactly_count_rows_and_longer_runs_begin_with_them(count: int, long: pl.DataFrame) -> None:
     frames = list(generate(replace(LONG, count=count)))
     assert sum(frame.height for frame in frames) == count
     assert all(frame.height for frame in frames)
@@ -117,7 +117,7 @@ def test_a_topic_holds_the_rows_that_a_file_would(connection: Connection) -> Non
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**63 - 1), st.sampled_from(["composer", "narrow"]), st.integers(0, 900))
-def test_rows_by_cell_are_those_of_the_rows(seed: int, backend: str, count: int) -> None:
+def test_rows_by_cell_counts_the_rows_that_the_run_makes(seed: int, backend: str, count: int) -> None:
     run = ScenarioRun(count, seed, backend)
     expected = np.zeros(len(CELLS), dtype=np.int64)
     for frame in generate(run):
@@ -126,7 +126,7 @@ def test_rows_by_cell_are_those_of_the_rows(seed: int, backend: str, count: int)
     assert rows_by_cell(run).tolist() == expected.tolist()
 
 
-def test_what_exists_is_planned_upon_and_its_gaps_come_first() -> None:
+def test_gaps_among_existing_rows_are_filled_first() -> None:
     existing = np.full(len(CELLS), 20)
     existing[[5, 77]] = 0
     rows = pl.concat(generate(replace(RUN, count=2, existing=existing)))
@@ -148,16 +148,16 @@ def test_filled_rows_are_valid_one_for_each_cell_in_order(cells: list[dict[str, 
     )
 
 
-def test_filled_rows_are_none_of_a_runs_and_none_of_another_fill() -> None:
+def test_filled_rows_differ_from_those_of_a_run_and_of_other_fills() -> None:
     rows = pl.concat(generate(RUN))
     cells = rows.select(FAMILY.cell_axes).rows(named=True)
-    made = [rows, fill(cells, RUN.seed, 0), fill(cells, RUN.seed, RUN.count), fill(cells, RUN.seed + 1, 0)]
+    frames = [rows, fill(cells, RUN.seed, 0), fill(cells, RUN.seed, RUN.count), fill(cells, RUN.seed + 1, 0)]
     for column in ("example_id", "scenario_id"):
-        assert pl.concat([frame[column] for frame in made]).n_unique() == 4 * RUN.count
+        assert pl.concat([frame[column] for frame in frames]).n_unique() == 4 * RUN.count
 
 
-def test_what_is_no_cell_cannot_be_filled() -> None:
-    with pytest.raises(UsageError, match="is no cell: give one bin"):
+def test_an_invalid_cell_is_refused() -> None:
+    with pytest.raises(UsageError, match="is not a cell: give one bin"):
         fill([CELLS[0], {**CELLS[1], "complexity_type": "simple"}], 1, 0)
 
 
@@ -175,6 +175,6 @@ def test_the_narrow_baseline_is_valid_and_narrow() -> None:
 @pytest.mark.parametrize(
     "values", [{"count": -1}, {"seed": -1}, {"seed": 2**63}, {"workers": 0}, {"backend": "markov"}]
 )
-def test_values_out_of_range_are_refused_with_what_to_give(values: dict[str, Any]) -> None:
+def test_values_out_of_range_are_refused_with_the_allowed_range(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="give"):
         replace(RUN, **values)

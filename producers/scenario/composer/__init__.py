@@ -1,5 +1,5 @@
-"""The composer: texts from a grammar of phrases, chosen row by row by counters, written by compiled code.
+"""The composer: writes scenario texts from a phrase grammar, with counter-based draws and compiled code.
 
-`scenes`, `factors`, `tasks`, `requests`, `situations`, `replies` and `reply_frames` are the phrases, as data;
-`grammar` says how they hang together; `engine` writes the texts of a block of rows, and `composing` makes the rows.
+`scenes`, `factors`, `tasks`, `requests`, `situations`, `replies` and `reply_frames` hold the phrases as data. `grammar`
+combines them, `engine` writes the texts of a block of rows, and `composing` makes the rows.
 """

@@ -1,4 +1,4 @@
-"""The composer's rows: numbers, then phrases that go with them, then texts."""
+"""Compose scenario rows: draw numbers, choose phrases that fit them, and write the texts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _FACTOR_SLOTS = [f"factor_{place}" for place in range(MAX_FACTORS_COMPOSED)]
 
 
 def compose(cells: npt.NDArray[Any], origin: Origin) -> pl.DataFrame:
-    """Return one row for each cell index, (N,) row-major over `FAMILY.cells()`, identified, in the wire columns.
+    """Return one row for each cell index, (N,) row-major over `FAMILY.cells()`, as an identified wire frame.
 
-    Row i depends on its cell, its seed, its series and its number, `origin.first` + i, alone, but for `chunk` and
-    `batch_id`.
+    Except for `chunk` and `batch_id`, row i depends only on its cell, its seed, its series and its number,
+    `origin.first` + i.
     """
     draws = origin.draws(len(cells))
     numbers = numbers_of(np.asarray(cells, dtype=np.int64), draws)

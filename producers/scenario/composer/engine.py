@@ -1,8 +1,8 @@
-"""Texts from templates: a grammar's slots, and the compiled code that writes the texts of a block of rows.
+"""Write texts from nested templates: a grammar of slots, and compiled code that writes the texts of many rows.
 
-A slot has pools of templates, and each row takes one template of one of its pools. In a template `{slot}` stands for
-what the row took for that slot, and `{^slot}` for the same with its first letter capital; a slot used twice reads the
-same both times. Templates may nest, and must not stand in themselves.
+A slot has pools of templates; each row uses one template of one pool. In a template, `{slot}` is replaced by the row's
+template of that slot, and `{^slot}` by the same with a capital first letter. A slot used twice gives the same text both
+times. Templates may nest but must not contain themselves.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from schema.compiled import compiled
 Array = npt.NDArray[Any]
 
 _SLOT = re.compile(r"\{(\^?)([a-z_0-9]+)\}")
-# Templates within templates: context, sentence, list of factors, factor.
+# The deepest nesting of templates; a context has 4 levels: context, sentence, list of factors, factor.
 _DEEPEST = 16
 
 
 @dataclass(frozen=True)
 class PhraseSlot:
-    """A slot's pools; which pool a row takes from is the caller's to say, and the template is drawn.
+    """The pools of a slot: the caller chooses a row's pool, and the template within the pool is drawn.
 
-    `draw` names the draw; two slots of one name and of pools of the same sizes go together.
+    `draw` is the name of the draw. Two slots with the same draw and pools of the same sizes draw the same index.
     """
 
     pools: Sequence[Sequence[str]]
@@ -39,10 +39,10 @@ class PhraseSlot:
 
 
 class PhraseGrammar:
-    """Slots by name, compiled.
+    """A compiled grammar of slots, given as {name: slot}.
 
     Raises:
-        ValueError: a pool is empty, or a template names a slot that is not there.
+        ValueError: a pool is empty, or a template names a missing slot.
     """
 
     def __init__(self, slots: Mapping[str, PhraseSlot]) -> None:
@@ -74,8 +74,8 @@ class PhraseGrammar:
         self._text_bounds = np.concatenate([[0], np.cumsum([len(one) for one in literals])]).astype(np.int64)
 
     def _tokens(self, template: str, literals: list[bytes], known: dict[bytes, int]) -> list[int]:
-        """Return a template's tokens: the number of a literal, or -1 - 2 * slot, less one more where it is capital."""
-        found: list[int] = []
+        """Return a template's tokens: the number of a literal, -1 - 2 * slot, or -2 - 2 * slot for a capital letter."""
+        numbers: list[int] = []
         at = 0
         for match in [*_SLOT.finditer(template), None]:
             literal = template[at : match.start() if match else len(template)].encode()
@@ -83,48 +83,48 @@ class PhraseGrammar:
                 if literal not in known:
                     known[literal] = len(literals)
                     literals.append(literal)
-                found.append(known[literal])
+                numbers.append(known[literal])
             if match:
                 if match[2] not in self._columns:
-                    raise ValueError(f"{template!r} names {match[2]}, which is no slot")
-                found.append(-1 - 2 * self._columns[match[2]] - bool(match[1]))
+                    raise ValueError(f"{template!r} names {match[2]}, which is not a slot")
+                numbers.append(-1 - 2 * self._columns[match[2]] - bool(match[1]))
                 at = match.end()
-        return found
+        return numbers
 
     def sizes(self, slot: str) -> Array:
-        """Return how many templates each pool of a slot has."""
+        """Return the number of templates in each pool of a slot."""
         return self._sizes[slot]
 
     def drawn(self, slot: str, pool: Array, draws: Draws) -> Array:
-        """Return the template that each row draws from its pool of a slot: (N,), counted within the pool."""
+        """Return the index, within its pool, of the template that each row draws for a slot, (N,)."""
         return draws.below(self._slots[slot].draw or slot, self._sizes[slot][pool])
 
     def chosen(self, draws: Draws, pools: Mapping[str, Array], taken: Mapping[str, Array]) -> Array:
-        """Return (N, slots) int32: the template of every row's every slot.
+        """Return (N, slots) int32: the template of each slot of each row.
 
         Args:
             draws: of the N rows.
-            pools: by slot, the index of each row's pool; pool 0 where a slot is not named.
-            taken: by slot, the template within the pool, where it is not to be drawn.
+            pools: {slot: the index of each row's pool}; other slots use pool 0.
+            taken: {slot: the template's index within the pool}; other slots are drawn.
         """
         choice = np.empty((draws.rows, len(self._columns)), dtype=np.int32)
-        none = np.zeros(draws.rows, dtype=np.int64)
+        first_pool = np.zeros(draws.rows, dtype=np.int64)
         for name, column in self._columns.items():
-            pool = pools.get(name, none)
+            pool = pools.get(name, first_pool)
             within = taken[name] if name in taken else self.drawn(name, pool, draws)
             choice[:, column] = self._first[name][pool] + within
         return choice
 
-    def phrases(self, choice: Array, slots: Sequence[str], stands: Array | None = None) -> pl.Series:
-        """Return the templates that rows took for `slots`, String, row by row: those with no slots in them.
+    def phrases(self, choice: Array, slots: Sequence[str], wanted: Array | None = None) -> pl.Series:
+        """Return the rows' templates for `slots`, String, row by row; these templates must not contain slots.
 
-        `stands`, (N, len(slots)) of bool, leaves out those that are not wanted.
+        `wanted`, (N, len(slots)) of bool, selects the templates to return.
         """
         taken = choice[:, [self._columns[slot] for slot in slots]]
-        return self._templates.gather((taken.ravel() if stands is None else taken[stands]).astype(np.uint32))
+        return self._templates.gather((taken.ravel() if wanted is None else taken[wanted]).astype(np.uint32))
 
     def texts(self, choice: Array, slot: str) -> pl.Series:
-        """Return what each row's `slot` reads, String, for the choices of `chosen`."""
+        """Return the text of `slot` in each row, String, for the choices of `chosen`."""
         data, offsets = _write(
             self._tokens_array, self._bounds, self._text, self._text_bounds, choice, self._columns[slot]
         )
@@ -135,7 +135,7 @@ class PhraseGrammar:
 def _write(  # pragma: no cover
     tokens: Array, bounds: Array, text: Array, text_bounds: Array, choice: Array, slot: int
 ) -> tuple[Array, Array]:
-    """Write every row's slot: (UTF-8 bytes, (N + 1,) offsets). A stack holds the templates not at their end."""
+    """Return the text of `slot` in each row as (UTF-8 bytes, (N + 1,) offsets). A stack holds unfinished templates."""
     rows = choice.shape[0]
     offsets = np.zeros(rows + 1, dtype=np.int64)
     data = np.empty(1024 + rows * 256, dtype=np.uint8)

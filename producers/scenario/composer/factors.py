@@ -1,8 +1,8 @@
-"""What takes from a capacity and what gives to it: noun phrases that name a factor and stand so in the text."""
+"""Noun phrases for the factors that reduce or raise a capacity; the texts use them unchanged."""
 
 from __future__ import annotations
 
-# An effect of less than this many tenths of a point is a minor one.
+# Effects below this many tenths of a point are minor.
 MAJOR_FROM_TENTHS = 12
 
 DRAINS_MINOR = (
@@ -49,7 +49,7 @@ GIVES_MAJOR = (
     *("a long weekend by the sea", "a deadline pushed back", "a new flat with morning light"),
     *("a choir that meets every week", "a team that pulls together", "a daily swim", "a reunion that went well"),
 )
-# What joins them in the context, where all take, where all give, and where some do each.
+# Context sentences about the factors: all reduce (DRAINED), all raise (GIVEN), or some do each (BOTH).
 DRAINED = (
     "{name} has had to live with {drains}.",
     "The cost so far: {drains}.",

@@ -1,4 +1,4 @@
-"""How the composer's phrases hang together: every slot of a scenario's texts, and what decides between its pools."""
+"""The composer's grammar: all slots of a scenario's texts, and the rules that choose each slot's pool."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ RESPONSES = (
     "{beginning} {stand} {closing} {move}",
 )
 _EMERGENCY = COMPLEXITY_TYPES.index("emergency_override")
-# The pools of a factor, and the first place of the giving ones among them.
+# The pools of a factor, and the index of the first pool with positive effects.
 _FACTORS = (factors.DRAINS_MINOR, factors.DRAINS_MAJOR, factors.GIVES_MINOR, factors.GIVES_MAJOR)
 _GIVES = 2
-# A task of the larger sizes is wanted over a time, not at one.
+# Tasks from this size on are wanted over a period, not at a moment.
 _LONG_SIZE = 3
 _REASON_OF_SIZE = np.array([0, 1, 1, 2, 2])
 _GENDERS = 2
@@ -58,13 +58,13 @@ def _listed(first: int, count: int) -> str:
 
 
 def _flat(nested: tuple[tuple[tuple[str, ...], ...], ...]) -> list[tuple[str, ...]]:
-    return [pool for group in nested for pool in group]
+    return [pool for pools in nested for pool in pools]
 
 
 @cache
 def grammar() -> PhraseGrammar:
-    """Return the composer's grammar, compiled once a process."""
-    flat_tasks = [pool for group in (*tasks.TASKS, tasks.URGENT_TASKS) for pool in group]
+    """Return the composer's grammar, compiled once per process."""
+    flat_tasks = [pool for pools in (*tasks.TASKS, tasks.URGENT_TASKS) for pool in pools]
     counts = range(MAX_FACTORS_COMPOSED + 1)
     return PhraseGrammar(
         {
@@ -81,7 +81,7 @@ def grammar() -> PhraseGrammar:
             "anchored": PhraseSlot((scenes.ANCHORED,)),
             "detail": PhraseSlot(scenes.DETAILS),
             **{f"factor_{place}": PhraseSlot(_FACTORS) for place in range(MAX_FACTORS_COMPOSED)},
-            # By how many take; and by how many take, then by how many give.
+            # Pools of drains: by the number of drains. Pools of gifts: by the number of drains, then of gifts.
             "drains": PhraseSlot([(_listed(0, count),) if count else ("",) for count in counts]),
             "gifts": PhraseSlot(
                 [
@@ -112,7 +112,7 @@ def grammar() -> PhraseGrammar:
 
 
 def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
-    """Return (choice, relation) for rows of those numbers: of `PhraseGrammar.chosen`, and the index in `RELATIONS`."""
+    """Return (choice, relation) for the rows of `numbers`: `PhraseGrammar.chosen`'s result, and `RELATIONS` indices."""
     compiled = grammar()
     level, target, kind = numbers.level, numbers.target, numbers.kind
     relation = draws.below("relation", len(vocabulary.RELATIONS))
@@ -121,7 +121,7 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
     domain = _RELATION_DOMAIN[relation]
     size = np.searchsorted(tasks.SIZES_FROM_TENTHS, numbers.needed, side="right") - 1
     urgent = kind == _EMERGENCY
-    # The last group of tasks is that of emergencies.
+    # The tasks of emergencies come after those of all domains.
     task = np.where(urgent, len(vocabulary.DOMAINS), domain) * len(tasks.SIZES_FROM_TENTHS) + size
     factor_pools, factor_choices = _distinct_factors(numbers, draws)
     levels, targets = len(CAPACITY_LEVELS), len(reply_frames.BEGINNINGS)
@@ -144,7 +144,7 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
         "beginning": target,
         "move": kind * targets + target,
         "stand": target * levels + level,
-        # The last pools are those of emergencies.
+        # The last pools are for emergencies.
         "closing": np.where(urgent, 2 * targets + target, 2 * target + (level >= levels // 2)),
         "ask": urgent.astype(np.int64),
         **factor_pools,
@@ -154,7 +154,7 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
     taken = {
         "relation": relation,
         "day": day,
-        # Never the day that it is.
+        # Never the day of the scene.
         "wanted_day": (day + 1 + draws.below("wanted_day", days - 1)) % days,
         **factor_choices,
     }
@@ -162,7 +162,7 @@ def choices(numbers: Numbers, draws: Draws) -> tuple[Array, Array]:
 
 
 def _distinct_factors(numbers: Numbers, draws: Draws) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return (pools, templates) of the factor slots: no factor stands twice in a row."""
+    """Return (pools, templates) of the factor slots, such that no row has a factor twice."""
     compiled = grammar()
     pools: dict[str, Array] = {}
     taken: dict[str, Array] = {}
@@ -171,7 +171,7 @@ def _distinct_factors(numbers: Numbers, draws: Draws) -> tuple[dict[str, Array],
         effect = numbers.effects[:, place]
         pool = _GIVES * (effect > 0) + (np.abs(effect) >= factors.MAJOR_FROM_TENTHS)
         within = compiled.drawn(slot, pool, draws)
-        # As many times as there are factors before it to run into.
+        # Repeated once for each earlier factor, because moving on may meet another one.
         for _ in range(place):
             clash = np.zeros(draws.rows, dtype=bool)
             for other in pools:

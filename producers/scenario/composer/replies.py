@@ -1,8 +1,8 @@
-"""How the one asked answers: what a complexity type makes of each authenticity target.
+"""Phrases of the character's answer, by complexity type and authenticity target.
 
-A failed answer is hollow, promises too much or turns away; a struggling one is strained, half true; an authentic one is
-honest about its limits; an excellent one is generous and true. The outer order is that of the complexity types, the
-inner that of the targets: failed, struggling, authentic, excellent.
+A failed answer is hollow, promises too much or turns away. A struggling answer is strained and half true. An authentic
+answer is honest about its limits. An excellent answer is generous and true. The outer order is that of the complexity
+types, the inner order that of the targets: failed, struggling, authentic, excellent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an answer begins with, says of the strength behind it, and ends in: by target and capacity level."""
+"""Beginnings of answers, sentences about the character's strength, and closings: by target and capacity level."""
 
 from __future__ import annotations
 

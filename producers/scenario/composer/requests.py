@@ -1,8 +1,8 @@
-"""How a task is asked for: when it is wanted, in which words, and with which reason."""
+"""Phrases that ask for a task: deadlines, requests and reasons."""
 
 from __future__ import annotations
 
-# By urgency, then by whether the task is large: when it is wanted.
+# By urgency, then by whether the task is large.
 DEADLINES = (
     (
         (
@@ -54,7 +54,7 @@ ASKS = (
         "Somebody has to {task} {deadline}, and it can only be you.",
     ),
 )
-# By size: small, middling, large; and in an emergency.
+# By size: small, middling, large; then those of emergencies.
 REASONS = (
     (
         "It would not take long.",

@@ -1,4 +1,4 @@
-"""Where, when and how the one asked is found. All settings follow "in"; the words for a state go with its level."""
+"""Phrases for the place, the time and the state of the character. All settings follow "in"; states go by level."""
 
 from __future__ import annotations
 

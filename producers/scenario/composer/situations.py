@@ -1,6 +1,6 @@
-"""What makes a moment of each complexity type: a sentence of the context, the way in to the request and its pressure.
+"""Phrases of each complexity type: a sentence of the context, an opening of the request and its pressure.
 
-The order of all is that of `schema.scenario.bands.COMPLEXITY_TYPES`.
+All tuples have the order of `schema.scenario.bands.COMPLEXITY_TYPES`.
 """
 
 from __future__ import annotations

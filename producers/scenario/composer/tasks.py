@@ -1,8 +1,8 @@
-"""What is asked, by how much support it needs: as an infinitive for the request, as a gerund for the response."""
+"""Tasks by the support that they need: an infinitive for the request and a gerund for the response."""
 
 from __future__ import annotations
 
-# Points of support needed, tenths: a task of size i needs at least SIZES_FROM_TENTHS[i] and less than the next.
+# In tenths of points: a task of size i needs at least SIZES_FROM_TENTHS[i] and less than the next entry.
 SIZES_FROM_TENTHS = (0, 20, 40, 65, 95)
 
 # [domain][size]: (after "could you", after "I will see to").
@@ -164,7 +164,7 @@ TASKS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
         ),
     ),
 )
-# In an emergency, of any domain: by size.
+# Tasks of emergencies in any domain, by size.
 URGENT_TASKS: tuple[tuple[tuple[str, str], ...], ...] = (
     (
         ("hold this bandage for a minute", "holding that bandage for a minute"),
