@@ -1,5 +1,5 @@
-"""The language-model backend: asks an OpenAI-compatible endpoint for scenarios, and trusts nothing that it answers.
+"""The language-model backend: asks an OpenAI-compatible endpoint for scenarios and validates every answer.
 
-`run` is the way in. A run is a journal on the raw topic: every call is one record there, with its rows, its verdicts
-and its tokens, so that a killed run goes on from what stands there and what was paid for is never asked for again.
+`run` is the entry point. The journal of a run is on the raw topic: every call is one record with its rows, verdicts and
+tokens. So a killed run resumes from its journal, and an answer that was paid for is never asked for again.
 """

@@ -1,4 +1,4 @@
-"""What a run asks next: groups of five to a role, then single ids once more, and rows that wait to be scored."""
+"""Choose a run's next question: batches of five ids per role, single ids again, and rows that wait for a score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from producers.scenario.llm import prompts
 from producers.scenario.llm.journal import Standing
 from producers.scenario.llm.routing import VALIDATION, WRITING_ROLES, role_of
 
-# What a validator is shown of a row, under these names.
+# {column of a row: its name in the prompt of a validation model}.
 _SHOWN = {
     "context": "context",
     "request": "request",
@@ -25,7 +25,7 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Question:
-    """One call: its number, who is asked what about which ids, and the JSON schema of the answer."""
+    """One call: its number, role and model, the ids asked for, the messages, and the JSON schema of the answer."""
 
     call: int
     role: str
@@ -36,18 +36,18 @@ class Question:
 
 
 class Agenda:
-    """The questions that a run still has, in order; an id is in one of them at a time.
+    """The remaining questions of a run, in order; an id is in one of them at a time.
 
     Attributes:
-        singles: ids to be asked for once more, alone.
-        unscored: ids whose row waits to be validated and is not being so.
+        singles: ids to ask for again, one per call.
+        unscored: ids whose row waits for a validation call.
     """
 
     def __init__(self, models: Mapping[str, str], standing: Standing) -> None:
         self._models = models
         self._standing = standing
         self._next_call = standing.next_call
-        self._groups: deque[tuple[str, ...]] = deque()
+        self._batches: deque[tuple[str, ...]] = deque()
         self.singles: deque[str] = deque()
         self.unscored: deque[str] = deque(standing.waiting)
         fresh: dict[str, list[str]] = {role: [] for role in WRITING_ROLES}
@@ -57,35 +57,38 @@ class Agenda:
                 continue
             names = fresh[self._role(name)]
             names.append(name)
-            # In the order of the plan, so that a run that a budget ends early is not of one role's types only.
+            # In the order of the plan, so that a run ended early by a budget has types of both roles.
             if len(names) == prompts.SCENARIOS_PER_CALL:
-                self._groups.append(tuple(names))
+                self._batches.append(tuple(names))
                 names.clear()
-        self._groups.extend(tuple(names) for names in fresh.values() if names)
+        self._batches.extend(tuple(names) for names in fresh.values() if names)
 
     @property
     def validates(self) -> bool:
-        """Whether rows are scored by a model before they are sent."""
+        """Whether a model scores the rows before they are sent."""
         return VALIDATION in self._models
 
     @property
     def has_questions(self) -> bool:
-        """Whether anything is left to ask."""
-        return bool(self.singles or self._groups or (self.unscored and self.validates))
+        """Whether any question is left."""
+        return bool(self.singles or self._batches or (self.unscored and self.validates))
 
     def number(self) -> int:
-        """Return the number of the next record of the journal."""
+        """Return the number of the next journal entry, and use it up."""
         self._next_call += 1
         return self._next_call - 1
 
     def next(self, idle: bool) -> Question | None:
-        """Return the next question, or None while there is none; rows are scored in fives, or where all is `idle`."""
+        """Return the next question, or None if there is none now.
+
+        Rows are scored five at a time, or fewer if no call is running (`idle`).
+        """
         if self.validates and len(self.unscored) >= prompts.SCENARIOS_PER_CALL:
             return self._validating()
         if self.singles:
             return self._writing((self.singles.popleft(),))
-        if self._groups:
-            return self._writing(self._groups.popleft())
+        if self._batches:
+            return self._writing(self._batches.popleft())
         if idle and self.validates and self.unscored:
             return self._validating()
         return None

@@ -1,8 +1,8 @@
-"""What a model answered, read and judged: which scenarios there are, for which cell each is, and whether it may go on.
+"""Read and judge a model's answers: match them to the ids asked for, and accept or refuse each scenario.
 
-Answers are matched by their ids. Labels are those that an answer's own numbers show; what it lacks is never filled in.
-An answer stands for the cell that its numbers show, if that is one that was asked for and no other answer stands for;
-and only if it passes the family's own rules.
+Answers are matched by their ids. The labels follow from an answer's own numbers, and missing parts are never filled in.
+An answer is accepted for the cell that its numbers show, if that cell was asked for and has no other accepted answer,
+and if the answer passes the family's rules.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from schema.scenario.bands import SUPPORT_HEADROOM
 
 Cell = Mapping[str, str]
 
-# What is wrong with an answer of which no row could be made, as `answer_fault` says it.
+# Values of `answer_fault`: why an id has no row from the model.
 MISSING, MALFORMED, DUPLICATED = "answer_missing", "answer_malformed", "answer_duplicated"
 WRONG_CELL, CUT_OFF, REFUSED = "answer_wrong_cell", "answer_cut_off", "answer_refused"
 
-# Far beyond any scene asked for; a model that goes round in circles is stopped here.
+# Far longer than any scene asked for; limits a model that repeats itself.
 _TEXT_CHARACTERS = 4000
 _MOST_PARTS = 16
 _DECODER = json.JSONDecoder()
@@ -37,7 +37,7 @@ _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
-    """A part of an answer: no text is read as a number, nor the other way round; what was not asked for is let be."""
+    """A part of an answer: text is never converted to a number or back; extra properties are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -48,7 +48,7 @@ class _Factor(_Strict):
 
 
 class ScenarioAnswer(_Strict):
-    """One scenario of an answer, well formed; nothing else is known of it."""
+    """One well-formed scenario of an answer, not yet checked against the rules."""
 
     id: str
     name: _Text
@@ -67,8 +67,8 @@ class ScenarioAnswer(_Strict):
     authenticity_score: _Number
 
     def row(self) -> Row:
-        """Return the columns that the answer gives, and the two capacities that follow from them."""
-        # Rounded only as far as adding decimals in binary calls for.
+        """Return the columns that the answer gives, plus the two capacities that follow from them."""
+        # Rounded to remove the binary error of adding decimals.
         effective = round(math.fsum([self.base_capacity, *(factor.effect for factor in self.capacity_factors)]), 6)
         return {
             "character_name": self.name,
@@ -92,17 +92,17 @@ class ScenarioAnswer(_Strict):
 
 @dataclass(frozen=True)
 class Read:
-    """The answers of a call by id, and why the other ids have none."""
+    """The well-formed answers of a call by id, and the faults of the other ids."""
 
     scenarios: dict[str, ScenarioAnswer] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
 
 def read(text: str, asked: Iterable[str], *, cut_off: bool = False, refused: bool = False) -> Read:
-    """Return the well-formed answers that stand in `text`, by the ids that were asked for; other ids are let be.
+    """Return the well-formed answers in `text` for the ids that were asked for; other ids are ignored.
 
-    What is whole in a text that is not, or that has prose around it, counts. An id that stands there twice has no
-    answer, for nobody can tell which is meant.
+    Complete items count even if the text is cut off or has prose around it. An id that occurs twice has no answer,
+    because the right one is unknown.
     """
     items, is_json = objects_in(text, "scenarios")
     named = [(item["id"], item) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
@@ -115,7 +115,7 @@ def read(text: str, asked: Iterable[str], *, cut_off: bool = False, refused: boo
         elif name in by_id:
             try:
                 result.scenarios[name] = _whole(by_id[name])
-            except ValueError:  # pydantic's is one, and that of a lone surrogate
+            except ValueError:  # of pydantic, or of a lone surrogate
                 result.faults[name] = MALFORMED
         elif refused:
             result.faults[name] = REFUSED
@@ -127,22 +127,22 @@ def read(text: str, asked: Iterable[str], *, cut_off: bool = False, refused: boo
 
 
 def _whole(item: dict[str, Any]) -> ScenarioAnswer:
-    # JSON can escape half of a character, which no text can hold.
+    # JSON can escape a lone surrogate, which UTF-8 cannot encode.
     json.dumps(item, ensure_ascii=False).encode()
     return ScenarioAnswer.model_validate(item)
 
 
 def objects_in(text: str, name: str) -> tuple[list[Any], bool]:
-    """Return the items of the list under the key `name` in `text`, and whether it is there to its end.
+    """Return the items of the list under the key `name` in `text`, and whether the list is complete.
 
-    Of a list that breaks off, the items before the break are returned; of several lists, the longest.
+    Of a truncated list, the items before the break are returned; of several lists, the longest.
     """
-    found = [_items(text, match.end()) for match in re.finditer(rf'"{name}"\s*:\s*\[', text)]
-    return max(found, key=lambda items_and_end: len(items_and_end[0]), default=([], False))
+    lists = [_items(text, match.end()) for match in re.finditer(rf'"{name}"\s*:\s*\[', text)]
+    return max(lists, key=lambda items_and_end: len(items_and_end[0]), default=([], False))
 
 
 def _items(text: str, at: int) -> tuple[list[Any], bool]:
-    """Return the items of the JSON list that begins before `at`, and whether it ends."""
+    """Return the items of the JSON list whose bracket is just before `at`, and whether the list is complete."""
     items: list[Any] = []
     at = _skip(text, at)
     while text[at : at + 1] not in ("]", ""):
@@ -164,14 +164,14 @@ def _skip(text: str, at: int) -> int:
 
 
 def scores_in(text: str, asked: Iterable[str]) -> dict[str, float]:
-    """Return the validation scores that stand in `text`, 0 to 1, by the ids asked for; a doubtful one is left out."""
+    """Return the validation scores in `text`, 0 to 1, by the ids asked for; repeated and invalid scores are omitted."""
     items, _ = objects_in(text, "scores")
-    found = [(item.get("id"), item.get("score")) for item in items if isinstance(item, dict)]
-    times = Counter(name for name, _ in found if isinstance(name, str))
+    scores = [(item.get("id"), item.get("score")) for item in items if isinstance(item, dict)]
+    times = Counter(name for name, _ in scores if isinstance(name, str))
     wanted = {name for name in asked if times[name] == 1}
     return {
         name: float(score)
-        for name, score in found
+        for name, score in scores
         if isinstance(name, str)
         and name in wanted
         and isinstance(score, int | float)
@@ -182,12 +182,12 @@ def scores_in(text: str, asked: Iterable[str]) -> dict[str, float]:
 
 @dataclass
 class JudgedAnswer:
-    """What became of the ids of a call.
+    """The accepted rows and the faults of a call, by id.
 
     Attributes:
-        accepted: the row of each id that has one now, with its `scenario_id`.
-        faults: the reason of each other id: an answer fault, or the names of the rules that its row breaks.
-        refused: the row of each of those ids that gave one that no other id could take.
+        accepted: {id: its accepted row, with `scenario_id`}.
+        faults: {other id: an answer fault, or the names of the rules that its row breaks}.
+        refused: {id with a fault: its row}, if it gave a row that was not accepted for another id.
         texts: example ids of the accepted rows.
     """
 
@@ -197,14 +197,14 @@ class JudgedAnswer:
     texts: set[int] = field(default_factory=set)
 
     def accept(self, place: str, row: Row, text: int) -> None:
-        """Take `row` as the answer of id `place`."""
+        """Accept `row`, with example id `text`, as the answer of id `place`."""
         self.accepted[place] = {**row, "scenario_id": place}
         self.texts.add(text)
         self.faults.pop(place, None)
         self.refused.pop(place, None)
 
     def refuse(self, name: str, reason: str, row: Row) -> None:
-        """Say why the row that answered id `name` is not taken, unless another row is."""
+        """Record why the row of id `name` is refused, unless the id has an accepted row."""
         if name in self.accepted:
             return
         self.faults[name] = reason
@@ -212,13 +212,13 @@ class JudgedAnswer:
 
 
 def judge(answers: Read, asked: Mapping[str, Cell], common: Row, texts: set[int]) -> JudgedAnswer:
-    """Return what becomes of every id asked.
+    """Accept or refuse the answers of a call, and return the result for every id asked for.
 
     Args:
-        answers: what was read of the call's answer.
-        asked: the cell of each id.
-        common: columns that all rows of the call have in common.
-        texts: example ids of the run's accepted rows; none may come again.
+        answers: the well-formed answers of the call.
+        asked: {id: its cell}.
+        common: columns that have one value in all rows of the call.
+        texts: example ids of the run's accepted rows; a repeated one is refused.
     """
     judged = JudgedAnswer(faults=dict(answers.faults))
     if not answers.scenarios:
@@ -234,7 +234,7 @@ def judge(answers: Read, asked: Mapping[str, Cell], common: Row, texts: set[int]
             judged.refuse(name, ",".join(reasons), rows[name])
         else:
             fit.append(name)
-    # Those that are what was asked for under their own id come first; what is left may stand for another's cell.
+    # Answers for their own id's cell come first; the others may be accepted for another id of their cell.
     for name in sorted(fit, key=lambda name: shown[name] != wanted[name]):
         free = [other for other in asked if other not in judged.accepted and wanted[other] == shown[name]]
         if text[name] in texts | judged.texts:

@@ -1,7 +1,6 @@
-"""One question to an OpenAI-compatible endpoint, tried until it is answered or given up: nothing here waits for ever.
+"""Send a question to an OpenAI-compatible endpoint, with retries and time limits.
 
-The key is known to the HTTP client alone. What a server says in an error is told only where no piece of the key stands
-in it.
+Only the HTTP client knows the key. A server's error message is reported only if it contains no piece of the key.
 """
 
 from __future__ import annotations
@@ -28,26 +27,26 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-# What a local server, which wants no key, is given instead.
+# Sent as the key to a local server that needs none.
 _NO_KEY = "none"
-# Answers that another try may better.
+# HTTP statuses of errors that may be temporary; all from 500 on are retried too.
 _RETRIED = frozenset({408, 409, 425, 429})
-# Answers that may be to one question alone: too long a prompt, a filter that takes offence.
+# HTTP statuses that may concern a single question: the prompt is too long, or a content filter refuses it.
 _REFUSED = frozenset({400, 413, 422})
-# In an error, a piece of the key this long gives it away; a shorter one occurs in ordinary words.
-_TELLING_CHARACTERS = 6
-# In a text that a model wrote only a whole key does, and one so short is no secret ("none", "ollama").
+# An error message with a piece of the key of this length is hidden; shorter pieces occur in ordinary words.
+_REVEALING_CHARACTERS = 6
+# A model's text is hidden only if it holds the whole key. A shorter key is not a secret ("none", "ollama").
 _SECRET_CHARACTERS = 16
-_TOLD_CHARACTERS = 200
-# More than any call takes, and few enough for their sum to be an Int64.
+_MESSAGE_CHARACTERS = 200
+# More than any call needs, and few enough that sums fit an Int64.
 _MOST_TOKENS = 10**12
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to try: waits double from the first one to the longest, each cut by up to half at random.
+    """How often to try a call: waits double from the first to the longest; each is shortened by up to half at random.
 
-    A server's Retry-After is waited for as it says, up to the longest wait.
+    A server's Retry-After replaces the wait, up to the longest wait.
     """
 
     tries: int = 5
@@ -57,7 +56,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Reply:
-    """A call that was answered: the text as it came, why it ended, and what it took."""
+    """The answer to a call: its unchanged text, its finish reason, its tokens and its number of tries."""
 
     text: str
     finish_reason: str
@@ -67,16 +66,16 @@ class Reply:
 
 
 def _http_client(url: str) -> httpx2.AsyncClient:
-    """Return a client for `url` that goes by the proxies of the environment, unless `url` is on this machine.
+    """Return a client for `url` that uses the environment's proxies, unless `url` is on this machine.
 
     Raises:
-        ConfigError: there is no way through the proxy.
+        ConfigError: the proxy cannot be used.
     """
     import httpx2
     import openai
 
     try:
-        # No proxy has a way to this machine's own loopback.
+        # A proxy cannot reach this machine's loopback.
         return openai.DefaultAsyncHttpxClient(trust_env=not _is_loopback(url))
     except ImportError:
         raise ConfigError(
@@ -98,7 +97,7 @@ def _is_loopback(url: str) -> bool:
 
 
 class UnansweredError(Exception):
-    """No try of a call was answered; `reason` is that of the last one. `refused`: the server will not take it."""
+    """No try of a call was answered; `reason` is that of the last try. `refused`: the server refuses the question."""
 
     def __init__(self, reason: str, tries: int, *, refused: bool = False) -> None:
         super().__init__(reason)
@@ -108,16 +107,16 @@ class UnansweredError(Exception):
 
 
 class EndpointError(ProducerError):
-    """The endpoint refuses what neither another try nor another question can mend."""
+    """The endpoint refuses every question, e.g. because of the key or the model; retries would not help."""
 
 
 class ModelClient:
-    """Asks the endpoint of `settings`; an asynchronous context, whose end closes its connections.
+    """Sends questions to the endpoint of `settings`; an asynchronous context whose end closes its connections.
 
-    `url` is the endpoint's, as it may be shown.
+    `url` is the endpoint's URL without credentials.
 
     Raises:
-        ConfigError: the key cannot be sent, or the URL is none.
+        ConfigError: the key cannot be sent, or the URL is invalid.
     """
 
     def __init__(self, settings: Settings, policy: RetryPolicy, seed: int) -> None:
@@ -126,12 +125,14 @@ class ModelClient:
         key = settings.llm_api_key
         self._key = key.get_secret_value().strip() if key is not None else ""
         if not (self._key.isascii() and self._key.isprintable()):
-            raise ConfigError("the key holds characters that no HTTP header can: correct FEEDMILL_LLM_API_KEY")
+            raise ConfigError(
+                "FEEDMILL_LLM_API_KEY holds characters that are not allowed in an HTTP header: correct the key"
+            )
         self._settings = settings
         self.url = _shown(settings.llm_base_url)
         self._policy = policy
         self._random = np.random.default_rng(seed)
-        # A server that asks one call to wait asks all of them to.
+        # A Retry-After of one call delays all calls.
         self._not_before = 0.0
         self._openai: openai.AsyncOpenAI = openai.AsyncOpenAI(
             api_key=self._key or _NO_KEY,
@@ -150,10 +151,10 @@ class ModelClient:
         await self._openai.close()
 
     async def ask(self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> Reply:
-        """Return the model's answer, which was asked to follow the JSON schema.
+        """Return the model's answer; the request asks the model to follow the JSON schema.
 
         Raises:
-            UnansweredError: no try was answered within the policy, or the endpoint refuses this question.
+            UnansweredError: no try within the policy was answered, or the endpoint refuses this question.
             EndpointError: the endpoint refuses the key or the model.
         """
         import openai
@@ -171,7 +172,7 @@ class ModelClient:
             except openai.APIStatusError as error:
                 reason = f"HTTP {error.status_code}"
                 if error.status_code in _REFUSED:
-                    raise UnansweredError(reason + self._told(error), number, refused=True) from None
+                    raise UnansweredError(reason + self._server_message(error), number, refused=True) from None
                 if error.status_code not in _RETRIED and error.status_code < 500:
                     raise self._refusal(error, model) from None
                 asked_s = retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC))
@@ -193,13 +194,13 @@ class ModelClient:
                 "json_schema": {"name": "answer", "strict": True, "schema": schema},
             },
         }
-        # The client's own limit is on the silence between two bytes, which a trickle never breaks.
+        # The client's own timeout limits only the pause between two bytes, so a slow trickle would never end.
         async with asyncio.timeout(self._settings.llm_timeout_s):
             response = await self._openai.chat.completions.with_raw_response.create(**arguments)
             return self._read(response.http_response.text, number)
 
     def _read(self, body: str, tries: int) -> Reply:
-        """Read a completion as far as it is one: a part that is missing or of another type reads as absent."""
+        """Read a completion; a part that is missing or has a wrong type counts as absent."""
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
@@ -215,7 +216,7 @@ class ModelClient:
             text=text,
             finish_reason=finish,
             refused=bool(_part(message, "refusal", str)) or finish == "content_filter",
-            # A prompt of no tokens is what some servers say of one that they had in their cache: it is not known.
+            # Some servers report 0 prompt tokens for a cached prompt, so 0 counts as unknown.
             usage=Usage(_tokens(usage, "prompt_tokens") or None, _tokens(usage, "completion_tokens")),
             tries=tries,
         )
@@ -232,25 +233,26 @@ class ModelClient:
         if status in (401, 403):
             return EndpointError(f"{self.url} refuses the key (HTTP {status}): correct FEEDMILL_LLM_API_KEY")
         return EndpointError(
-            f"{self.url} refuses a question to model {model!r} (HTTP {status}{self._told(error)}): pull the model "
-            "there, name another in FEEDMILL_LLM_MODEL_..., or correct FEEDMILL_LLM_BASE_URL"
+            f"{self.url} refuses a question to model {model!r} (HTTP {status}{self._server_message(error)}): pull the "
+            "model there, name another in FEEDMILL_LLM_MODEL_SIMPLE, FEEDMILL_LLM_MODEL_COMPLEX or "
+            "FEEDMILL_LLM_MODEL_VALIDATION, or correct FEEDMILL_LLM_BASE_URL"
         )
 
-    def _told(self, error: openai.APIStatusError) -> str:
-        """Return what the server says of an error, in a line, where nothing of the key stands in it."""
+    def _server_message(self, error: openai.APIStatusError) -> str:
+        """Return the server's error message in a line, or "" if it contains a piece of the key."""
         text = error.response.text
-        line = " ".join(text.split())[:_TOLD_CHARACTERS]
-        return f": {line}" if line and not self._gives_away(text) else ""
+        line = " ".join(text.split())[:_MESSAGE_CHARACTERS]
+        return f": {line}" if line and not self._reveals_key(text) else ""
 
-    def _gives_away(self, text: str) -> bool:
-        """Whether a piece of the key stands in `text`."""
+    def _reveals_key(self, text: str) -> bool:
+        """Whether `text` contains a piece of the key."""
         key = self._key
-        size = min(_TELLING_CHARACTERS, len(key))
+        size = min(_REVEALING_CHARACTERS, len(key))
         return bool(key) and any(key[at : at + size] in text for at in range(len(key) - size + 1))
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks for, in either of its forms (RFC 9110, 10.2.3), or None."""
+    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3: a number or a date), or None."""
     if value is None:
         return None
     try:
@@ -266,10 +268,10 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
 
 
 def _shown(url: str) -> str:
-    """Return an endpoint's URL as it may be shown, without credentials.
+    """Return an endpoint's URL without credentials, for messages.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the URL is invalid.
     """
     try:
         parts = urlsplit(url)
@@ -278,7 +280,7 @@ def _shown(url: str) -> str:
         is_endpoint = False
     if not is_endpoint:
         raise ConfigError(
-            "the endpoint's URL is none: give one such as http://127.0.0.1:11434/v1 in FEEDMILL_LLM_BASE_URL"
+            "FEEDMILL_LLM_BASE_URL is not a valid http or https URL: give one such as http://127.0.0.1:11434/v1"
         )
     return without_credentials(url)
 

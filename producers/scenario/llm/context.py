@@ -1,20 +1,20 @@
-"""Whether a server saw all of a prompt: some cut off silently what is longer than their context.
+"""Detect truncated prompts: some servers silently cut off a prompt that exceeds their context.
 
-A server reports the tokens of the prompt that it read. Where they are too few for the characters sent, it read less.
+A server reports the tokens of the prompt that it read. If they are too few for the characters sent, a part is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-# Prose takes 3 to 5 characters a token in any vocabulary in use: at this many something is missing.
+# Prose has 3 to 5 characters per token in any common vocabulary, so above this ratio a part is missing.
 _MOST_CHARACTERS_PER_TOKEN = 8.0
-# Prompts that are alike differ by less than this from the one that took the most tokens for its length.
+# Similar prompts have at most this many times the characters per token of the densest one.
 _MOST_TIMES_DENSEST = 1.5
 
 
 class ContextWatch:
-    """Compares what servers say that they read with what they were sent, by model."""
+    """Compares, by model, the prompt tokens that servers report with the characters sent."""
 
     def __init__(self) -> None:
         self._densest: dict[str, float] = {}
@@ -22,9 +22,9 @@ class ContextWatch:
     def is_truncated(
         self, model: str, messages: Sequence[Mapping[str, str]], prompt_tokens: int | None, *, alike: bool
     ) -> bool:
-        """Whether the prompt tokens reported are too few; an unknown number says nothing.
+        """Whether the reported prompt tokens are too few; False if they are unknown.
 
-        Prompts that are `alike`, all our own English, are also held against each other; others hold any language.
+        Prompts that are `alike`, all our own English, are also compared with each other; others may be in any language.
         """
         if not prompt_tokens:
             return False

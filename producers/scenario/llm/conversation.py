@@ -1,7 +1,7 @@
-"""The conversation of a run: what is asked next, several calls at a time, and what is made of each answer in turn.
+"""Ask a run's questions, several calls at a time, and settle each answer.
 
-Answers are settled one after the other: judged, sent to the topic, acknowledged, counted. An id is asked for in a group
-of five with the others of its role, and then singly, at most twice. Rows wait for validation until there are five.
+Answers are settled one at a time: judged, sent to the topic, acknowledged, counted. An id is asked for in a batch of
+five ids of its role, and then alone, at most twice. Rows wait for validation until there are five.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from producers.scenario.llm.rows import Row
 from producers.scenario.llm.sending import CallSender
 from schema.settings import Settings
 
-# Once in a group, and twice singly.
+# Once in a batch and twice alone.
 MOST_ASKS = 3
-# This many calls in a row without an answer, or as many as go at once: nobody is there.
+# After this many unanswered calls in a row, or `llm_concurrency` if more, the endpoint counts as unreachable.
 _FEWEST_SILENT_CALLS = 3
-# The finish reason of an answer that ran out of room.
+# The finish reason of an answer that reached the server's length limit.
 CUT_OFF_REASON = "length"
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A question and what came of it."""
+    """A question with its reply or its error."""
 
     question: Question
     outcome: Reply | UnansweredError | EndpointError
 
 
 class Conversation:
-    """Asks for all that a run has open, and settles what is answered."""
+    """Asks for the open scenarios of a run and settles the answers."""
 
     def __init__(
         self,
@@ -58,18 +58,18 @@ class Conversation:
         self._policy = policy
         self._agenda = Agenda(models, standing)
         self._watch = ContextWatch()
-        # Calls without an answer since the last one that had one.
+        # Unanswered calls since the last answered one.
         self._silent: list[tuple[Question, UnansweredError]] = []
-        self._heard = False
+        self._any_answered = False
         self._spent: str | None = None
         self._error: EndpointError | None = None
 
     async def hold(self, on_progress: Callable[[int, str], None] | None = None) -> str | None:
-        """Ask until nothing is open or no call may start; return the line that says why it ended early, or None.
+        """Ask until no scenario is open or a budget is spent; return the budget's error line, or None.
 
         Raises:
-            EndpointError: the endpoint refuses, gives no answer, or cuts off what it is asked.
-            DeliveryError: the broker did not take a record.
+            EndpointError: the endpoint refuses, does not answer, or truncates prompts.
+            DeliveryError: the broker did not accept a record.
         """
         busy: set[asyncio.Task[Answered]] = set()
         async with ModelClient(self._settings, self._policy, self._seed) as client:
@@ -105,7 +105,7 @@ class Conversation:
         )
 
     def _next(self, idle: bool) -> Question | None:
-        """Return the next question to ask, or None while there is none or none may be asked; `idle` if none is out."""
+        """Return the next question, or None if there is none now or none may be asked; `idle`: no call is running."""
         if self._error is None and self._agenda.has_questions:
             self._spent = self._standing.meter.spent(self._settings)
         if self._error is not None or self._spent is not None:
@@ -121,7 +121,7 @@ class Conversation:
             if len(self._silent) >= max(_FEWEST_SILENT_CALLS, self._settings.llm_concurrency):
                 self._error = self._error or self._unreachable(url)
         else:
-            self._heard = True
+            self._any_answered = True
             await self._count_silent()
             if question.role == VALIDATION:
                 await self._settle_scores(question, outcome)
@@ -129,10 +129,10 @@ class Conversation:
                 await self._settle_scenarios(question, outcome)
 
     async def _resolve_silence(self, url: str) -> bool:
-        """Settle the calls that nothing has come after; return whether there may be more to ask."""
+        """Settle the unanswered calls once no call is running; return whether there may be more to ask."""
         if not self._silent or self._error is not None or self._spent is not None:
             return False
-        if not self._heard:
+        if not self._any_answered:
             self._error = self._unreachable(url)
             return False
         await self._count_silent()
@@ -140,7 +140,7 @@ class Conversation:
 
     @property
     def _again(self) -> str:
-        return f"--run {self._run} --seed {self._seed} --count {len(self._standing.cells)} to go on"
+        return f"--run {self._run} --seed {self._seed} --count {len(self._standing.cells)} to resume"
 
     def _unreachable(self, url: str) -> EndpointError:
         _, latest = self._silent[-1]
@@ -151,17 +151,17 @@ class Conversation:
         return EndpointError(f"{line}, then run again with {self._again}")
 
     async def _count_silent(self) -> None:
-        """Count the calls without an answer, for there is a server: the fault is with them.
+        """Count the unanswered calls against their ids, because the server answers other calls.
 
-        Until an answer has come they are not counted, so that a server that is away costs no id its asks.
+        Before any answer they are not counted, so an unreachable server does not use up the asks of an id.
         """
         silent, self._silent = self._silent, []
-        for question, why in silent:
-            entry = self._entry(question, why)
+        for question, error in silent:
+            entry = self._entry(question, error)
             if question.role == VALIDATION:
                 await self._send_scored(question, {}, entry)
             else:
-                faults = dict.fromkeys(question.asked, answers.REFUSED if why.refused else answers.MISSING)
+                faults = dict.fromkeys(question.asked, answers.REFUSED if error.refused else answers.MISSING)
                 await self._send_written(question, answers.JudgedAnswer(faults=faults), entry)
 
     async def _settle_scenarios(self, question: Question, reply: Reply) -> None:
@@ -172,22 +172,22 @@ class Conversation:
             await self._send(replace(entry, verdicts=verdicts, counts=not alone), [])
             if alone:
                 self._error = self._error or EndpointError(
-                    f"model {question.model} saw only the end of a prompt for one scenario: raise the context of its "
-                    f"server (Ollama: num_ctx), then run again with {self._again}"
+                    f"model {question.model} read only a part of a prompt for one scenario: raise the context length "
+                    f"of its server (Ollama: num_ctx), then run again with {self._again}"
                 )
             self._agenda.singles.extend(question.asked)
             return
         standing = self._standing
         cells = {name: standing.cells[name] for name in question.asked}
-        found = answers.read(
+        read = answers.read(
             reply.text, question.asked, cut_off=reply.finish_reason == CUT_OFF_REASON, refused=reply.refused
         )
-        # In a thread, for the first judgement compiles the rules, which must not hold up the clocks of other calls.
-        judged = await asyncio.to_thread(answers.judge, found, cells, self._common(question), standing.texts)
+        # In a thread, because the first judgement compiles the rules and must not delay the timeouts of other calls.
+        judged = await asyncio.to_thread(answers.judge, read, cells, self._common(question), standing.texts)
         await self._send_written(question, judged, entry)
 
     async def _send_written(self, question: Question, judged: answers.JudgedAnswer, entry: Entry) -> None:
-        """Send what a writing call came to: accepted rows, and for each id given up the row that says so."""
+        """Send the result of a writing call: its accepted rows, and one faulty row for each id given up."""
         usage = Usage(entry.prompt_tokens, entry.completion_tokens)
         shares = dict(zip(question.asked, usage.shares(len(question.asked)), strict=True))
         rejected = [name for name in judged.faults if self._standing.asks[name] + 1 >= MOST_ASKS]
@@ -210,7 +210,7 @@ class Conversation:
         self._agenda.singles.extend(name for name in judged.faults if name not in rejected)
 
     async def _settle_scores(self, question: Question, reply: Reply) -> None:
-        # Scores of texts that the model did not see whole are none.
+        # Scores from a truncated prompt are invalid.
         scores = {} if self._is_truncated(question, reply) else answers.scores_in(reply.text, question.asked)
         await self._send_scored(question, scores, self._entry(question, reply))
 
@@ -224,7 +224,7 @@ class Conversation:
         await self._send(replace(entry, verdicts=verdicts, unvalidated=len(rows) - len(scores)), rows)
 
     async def _release(self) -> None:
-        """Send on the rows that no call may validate any more."""
+        """Send the rows that wait for validation but can no longer be validated."""
         waiting = {name: self._standing.waiting[name] for name in self._agenda.unscored}
         self._agenda.unscored.clear()
         entry = Entry(
@@ -237,12 +237,12 @@ class Conversation:
         await self._send(entry, list(waiting.values()))
 
     async def _send(self, entry: Entry, rows: Sequence[Row]) -> None:
-        # Only what is acknowledged counts.
+        # An entry counts only after it is acknowledged.
         await asyncio.to_thread(self._sender.send, entry, rows)
         self._standing.apply(entry)
 
     def _entry(self, question: Question, outcome: Reply | UnansweredError) -> Entry:
-        """Return what stands of a call whatever was made of its answer."""
+        """Return the journal fields that are known before the answer is judged."""
         usage = outcome.usage if isinstance(outcome, Reply) else Usage()
         return Entry(
             call=question.call,

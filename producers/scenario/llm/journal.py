@@ -1,8 +1,8 @@
-"""The journal of a run: what stands on the raw topic of its calls, and where the run stands by it.
+"""The journal of a run on the raw topic, and the run's state as a fold of its entries.
 
-Every call is one record, of no row or more, whose header `feedmill-call` says what was asked, what became of each id
-and what it took. The first record of a run is its plan. Where a run stands is a fold of these entries, whether they
-were just sent or are read back: so a run that was killed goes on as if it had not been.
+Every call is one record of zero or more rows. Its header `feedmill-call` holds the ids asked for, the verdict on each,
+and the tokens. The first record of a run is its plan. The state is the same fold whether entries were just sent or are
+read back, so a killed run resumes in the same state.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from schema.scenario import FAMILY
 
 CALL_HEADER = "feedmill-call"
 
-# Roles of entries that are no call: the plan, and rows that are sent on without having been validated.
+# Roles of entries that are not calls: the plan, and rows that are sent without validation.
 PLAN, RELEASE = "plan", "release"
-# Verdicts that are no fault: the row stands in this record, or waits in `answers` to be validated.
+# Verdicts that are not faults: the row is in this record, or waits in `answers` for validation.
 ACCEPTED, WRITTEN = "accepted", "written"
-# Why the ids of a call whose prompt was cut off have no answer; it is never the last word on them.
+# The verdict on the ids of a truncated prompt; they are asked for again.
 CONTEXT_TRUNCATED = "context_truncated"
 
 _POLL_MS = 500
@@ -41,19 +41,19 @@ class Entry:
     """One record of the journal.
 
     Attributes:
-        call: its number, 1 and up; the plan is 0.
-        role, model: who was asked; None where nobody was.
-        asked: the ids it was about.
-        verdicts: what became of each: ACCEPTED, WRITTEN, or the fault.
-        rejected: those whose fault is the last one they may have.
-        answered: whether the endpoint answered; what it did not is not metered.
-        counts: whether it counts as one of the times that an id may be asked for.
+        call: the call's number, from 1; the plan is 0.
+        role, model: the role and the model asked; `model` is None if the entry is not a call.
+        asked: the ids asked for.
+        verdicts: {id: ACCEPTED, WRITTEN, or its fault}.
+        rejected: ids given up, because they may not be asked for again.
+        answered: whether the endpoint answered; an unanswered call is not metered.
+        counts: whether the call counts toward the most times that an id may be asked for.
         tries: how often the question was sent.
-        attempt: how often these ids were asked for, this time included.
-        texts: example ids of the rows that were accepted or written.
-        answers: rows that wait to be validated.
-        unvalidated: rows of this record that should have a validation score and have none.
-        plan: of the plan alone: count, seed, and the cell index of each id.
+        attempt: how often these ids were asked for, including this time.
+        texts: example ids of accepted and written rows.
+        answers: rows that wait for validation.
+        unvalidated: number of rows of this record that should have a validation score but have none.
+        plan: only in the plan's entry: count, seed, and the cell index of each id.
     """
 
     call: int
@@ -75,27 +75,27 @@ class Entry:
     plan: Mapping[str, Any] | None = None
 
     def header(self) -> tuple[str, bytes]:
-        """Return the Kafka header that holds this, UTF-8 JSON."""
+        """Return the Kafka header of this entry, as UTF-8 JSON."""
         return CALL_HEADER, json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def read(connection: Connection, run: str) -> list[Entry]:
-    """Return the journal of `run` as it stands on the raw topic, by call number; empty where there is none.
+    """Return the journal of `run` from the raw topic, by call number; empty for a new run.
 
     Raises:
         UsageError: an entry cannot be read.
         BrokerError: the broker cannot be reached.
     """
     topic = topic_name(connection.settings, FAMILY.name, RAW)
-    held = {p: extent for p, extent in extents(connection, topic).items() if extent.end > extent.begin}
-    ends = {TopicPartition(topic, partition): extent.end for partition, extent in held.items()}
+    filled = {p: extent for p, extent in extents(connection, topic).items() if extent.end > extent.begin}
+    ends = {TopicPartition(topic, partition): extent.end for partition, extent in filled.items()}
     if not ends:
         return []
-    found: dict[int, Entry] = {}
+    entries: dict[int, Entry] = {}
     consumer = connection.consumer()
     try:
         consumer.assign(list(ends))
-        for partition, extent in held.items():
+        for partition, extent in filled.items():
             consumer.seek(TopicPartition(topic, partition), extent.begin)
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             for batch in consumer.poll(timeout_ms=_POLL_MS).values():
@@ -103,28 +103,29 @@ def read(connection: Connection, run: str) -> list[Entry]:
                     headers = dict(record.headers)
                     if CALL_HEADER in headers and headers.get("feedmill-run") == run.encode():
                         entry = _entry(headers[CALL_HEADER], f"{topic}/{record.partition} offset {record.offset}", run)
-                        found[entry.call] = entry
+                        entries[entry.call] = entry
     finally:
         consumer.close()
-    return [found[call] for call in sorted(found)]
+    return [entries[call] for call in sorted(entries)]
 
 
 def _entry(value: bytes, where: str, run: str) -> Entry:
     try:
         return Entry(**json.loads(value))
     except (ValueError, TypeError):
-        raise UsageError(f"run {run}: the entry at {where} cannot be read: name another --run") from None
+        raise UsageError(f"the journal entry of run {run} at {where} cannot be read: give another --run") from None
 
 
 class Standing:
-    """Where a run stands: which of its ids are open, waiting, accepted or rejected, and what was spent.
+    """The state of a run: its open, waiting, accepted and rejected ids, and its calls and costs.
 
     Attributes:
-        cells: {axis: bin} of every id, in the order of the plan.
-        asks: how often each id was asked for.
-        waiting: rows that were written and wait to be validated.
-        accepted: ids whose row is on the topic; `rejected` has the reason of each id given up.
-        faults: what was wrong with the last answer of each id that had one which was not taken.
+        cells: {id: {axis: bin}}, in the order of the plan.
+        asks: {id: how often it was asked for}.
+        waiting: {id: its written row, which waits for validation}.
+        accepted: ids whose row is on the topic.
+        rejected: {id given up: the reason}.
+        faults: {id: the fault of its last answer}, for ids whose last answer was refused.
         texts: example ids of accepted and waiting rows.
     """
 
@@ -174,9 +175,9 @@ class Standing:
 
     @property
     def open(self) -> list[str]:
-        """The ids still to be asked for, in the order of the plan."""
+        """The ids that have no row and are not given up, in the order of the plan."""
         return [name for name in self.cells if not self.is_settled(name)]
 
     def is_settled(self, name: str) -> bool:
-        """Whether id `name` needs no further asking."""
+        """Whether id `name` is accepted, given up, or waits for validation."""
         return name in self.accepted or name in self.rejected or name in self.waiting

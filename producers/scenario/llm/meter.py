@@ -1,6 +1,6 @@
-"""The cost meter: tokens and money by model and by role, and the budget that ends a run.
+"""The cost meter: counts tokens and USD by model and by role, and checks the budgets of a run.
 
-A number that a server did not give is unknown, and stays so: it is counted as missing, never estimated.
+A number that a server did not report is counted as unknown and never estimated.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _PER_TOKENS = 1_000_000
 
 @dataclass(frozen=True)
 class Usage:
-    """What a server says that a call took, in tokens; None is what it did not say."""
+    """The tokens of a call as the server reported them; None if it did not report a number."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
     @property
     def known(self) -> bool:
-        """Whether both numbers are there."""
+        """Whether both numbers are known."""
         return self.prompt_tokens is not None and self.completion_tokens is not None
 
     def cost_usd(self, prices: Prices, model: str) -> float | None:
-        """Return what it costs at `prices`, in USD; None where a number or the model's price is unknown."""
+        """Return the cost of the tokens in USD; None if a number or the model's price is unknown."""
         if self.prompt_tokens is None or self.completion_tokens is None or model not in prices:
             return None
         prompt, completion = prices[model]
         return (self.prompt_tokens * prompt + self.completion_tokens * completion) / _PER_TOKENS
 
     def shares(self, count: int) -> list[Usage]:
-        """Return `count` parts of whole tokens that add up to this."""
+        """Return `count` parts in whole tokens that add up to this usage."""
         prompt, completion = _split(self.prompt_tokens, count), _split(self.completion_tokens, count)
         return [Usage(*pair) for pair in zip(prompt, completion, strict=True)]
 
@@ -51,7 +51,7 @@ def _split(tokens: int | None, count: int) -> list[int | None]:
 
 @dataclass
 class Totals:
-    """What some calls took together; a call whose cost is unknown makes the total's unknown."""
+    """Sums over calls; the total cost is unknown if the cost of one call is."""
 
     calls: int = 0
     calls_without_usage: int = 0
@@ -73,16 +73,16 @@ class Totals:
 
     @property
     def tokens(self) -> int:
-        """Tokens of prompts and completions together, as far as they are known."""
+        """The sum of all known prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
     @property
     def cost_usd(self) -> float | None:
-        """USD, or None where the cost of any call is unknown."""
+        """The cost in USD, or None if the cost of any call is unknown."""
         return None if self.calls_without_cost else math.fsum(self.costs)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the totals as they are reported."""
+        """Return the totals as a dict of JSON values, for reports."""
         return {
             "calls": self.calls,
             "calls_without_usage": self.calls_without_usage,
@@ -93,7 +93,7 @@ class Totals:
 
 
 class Meter:
-    """Counts answered calls: all of them, by model, and by role."""
+    """Counts answered calls: in total, by model, and by role."""
 
     def __init__(self) -> None:
         self.total = Totals()
@@ -101,7 +101,7 @@ class Meter:
         self.by_role: dict[str, Totals] = {}
 
     def add(self, role: str, model: str, usage: Usage, cost_usd: float | None) -> None:
-        """Count one call that was answered."""
+        """Count one answered call."""
         for totals in (
             self.total,
             self.by_model.setdefault(model, Totals()),
@@ -110,22 +110,22 @@ class Meter:
             totals.add(usage, cost_usd)
 
     def calls(self, *roles: str) -> int:
-        """Return the answered calls of some roles."""
+        """Return the number of answered calls of the given roles."""
         return sum(self.by_role[role].calls for role in roles if role in self.by_role)
 
     def spent(self, settings: Settings) -> str | None:
-        """Return the line that says why no further call may start under the budgets set, or None where one may."""
+        """Return an error line if a budget is spent, so that no further call may start; else None."""
         budget_tokens, budget_usd = settings.llm_budget_tokens, settings.llm_budget_usd
         if budget_tokens is None and budget_usd is None:
             return None
         total = self.total
         if total.calls_without_usage:
-            return "a call came back without its tokens, so no budget can be held: use a server that reports usage"
+            return "a reply came without token counts, so no budget can be checked: use a server that reports usage"
         if budget_tokens is not None and total.tokens >= budget_tokens:
             return (
                 f"the budget of {budget_tokens:,} tokens is spent ({total.tokens:,}): raise FEEDMILL_LLM_BUDGET_TOKENS"
             )
         if budget_usd is not None and (total.cost_usd is None or total.cost_usd >= budget_usd):
-            spent = "an unknown sum" if total.cost_usd is None else f"{total.cost_usd:.6f}"
+            spent = "unknown amount" if total.cost_usd is None else f"{total.cost_usd:.6f}"
             return f"the budget of {budget_usd:g} USD is spent ({spent}): raise FEEDMILL_LLM_BUDGET_USD"
         return None

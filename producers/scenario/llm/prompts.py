@@ -1,7 +1,7 @@
-"""What a model is asked: the rules that all scenarios of a call share, a line for each, and the JSON schema of answers.
+"""Prompts for a model: shared rules, one line for each scenario, and the JSON schema of the answer.
 
-The instructions are the shared rules; with five lines they stay near 500 tokens, the rules alone under 300 (by
-`estimated_tokens`, which errs to the high side). Every answer must repeat the id of its line.
+By `estimated_tokens`, which errs on the high side, the rules take under 300 tokens, and with five lines about 500.
+Every answer must repeat the id of its line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from schema.scenario.columns import AGE_BANDS
 Message = dict[str, str]
 Cell = Mapping[str, str]
 
-# Scenarios to a call: the target of 20 calls per 100 examples.
+# Scenarios per call, for the target of 20 calls per 100 examples.
 SCENARIOS_PER_CALL = 5
 
 RULES = (
@@ -57,22 +57,22 @@ _VALIDATION_RULES = (
     "what the character can give. Answer with a score for every id."
 )
 
-# A capacity at which no bound of the support needed is cut off: what is left of one is its offset.
+# A capacity at which no bound of the support needed is clipped, so a bound minus this value is the bound's offset.
 _MIDDLE = 5.0
 
-# English prose takes some 4.2 characters a token; ids, numbers and names take fewer.
+# English prose has about 4.2 characters per token; ids, numbers and names have fewer.
 _CHARACTERS_PER_TOKEN = 3.5
 
 
 def estimated_tokens(text: str) -> int:
-    """Return about how many tokens an English text takes, rather too many: one for every 3.5 characters."""
+    """Estimate the tokens of an English text, on the high side: one for every 3.5 characters."""
     return -(-len(text) * 2 // int(_CHARACTERS_PER_TOKEN * 2))
 
 
 def writing(asked: Mapping[str, Cell], faults: Mapping[str, str]) -> list[Message]:
     """Return the messages that ask for scenarios.
 
-    `asked` is {id: {axis: bin}}; `faults` says what was wrong with the last answer of an id that had one.
+    `asked` is {id: {axis: bin}}. `faults` is {id: the fault of its last answer}, for ids with a refused answer.
     """
     lines = "\n".join(
         _line(name, cell) + (f"; wrong last time: {faults[name]}" if name in faults else "")
@@ -84,7 +84,7 @@ def writing(asked: Mapping[str, Cell], faults: Mapping[str, str]) -> list[Messag
 def _line(name: str, cell: Cell) -> str:
     level = next(band for band in CAPACITY_LEVELS if band.name == cell["capacity_level"])
     target = next(band for band in AUTHENTICITY_TARGETS if band.name == cell["authenticity_target"])
-    # The upper bound belongs to the next target, but for the last.
+    # The upper bound belongs to the next target, except for the last target.
     high = target.high if target is AUTHENTICITY_TARGETS[-1] else target.high - 0.01
     least, most = (bound - _MIDDLE for bound in support_bounds(target.name, _MIDDLE))
     floor = ", at least 1.0" if target.name == "excellent" else ""
@@ -96,7 +96,7 @@ def _line(name: str, cell: Cell) -> str:
 
 
 def writing_schema(asked: Mapping[str, Cell]) -> dict[str, Any]:
-    """Return the JSON schema of the answer to `writing`: every object closed, every property required."""
+    """Return the JSON schema of the answer to `writing`: all properties required, no others allowed."""
     levels = {cell["capacity_level"] for cell in asked.values()}
     anchors = [anchor for band in CAPACITY_LEVELS if band.name in levels for anchor in band.anchors]
     kinds = sorted({cell["complexity_type"] for cell in asked.values()})
@@ -125,7 +125,7 @@ def writing_schema(asked: Mapping[str, Cell]) -> dict[str, Any]:
 
 
 def validating(scenes: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return the messages that ask for scores of scenes, each a dict of JSON values with its `id`."""
+    """Return the messages that ask for scores of scenes; each scene is a dict of JSON values with an `id`."""
     lines = "\n".join(json.dumps(scene, ensure_ascii=False) for scene in scenes)
     return [{"role": "system", "content": _VALIDATION_RULES}, {"role": "user", "content": lines}]
 

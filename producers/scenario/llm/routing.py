@@ -1,4 +1,4 @@
-"""Which model does what: a role for each complexity type, a model for each role."""
+"""Choose models: a role for each complexity type, and a model for each role."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from schema.settings import Settings
 SIMPLE, COMPLEX, VALIDATION = ROLES = ("simple", "complex", "validation")
 WRITING_ROLES = (SIMPLE, COMPLEX)
 
-# These say what they mean; the others mean something beside what they say, which small models seldom write well.
+# In these types characters say what they mean. The other types have a hidden meaning, which small models seldom write
+# well.
 _SIMPLE_TYPES = frozenset({"baseline", "misjudgment_over", "misjudgment_under", "emergency_override"})
 
 
@@ -17,7 +18,7 @@ def role_of(complexity_type: str) -> str:
     """Return the role that writes a complexity type.
 
     Raises:
-        KeyError: there is no such type.
+        KeyError: the type does not exist.
     """
     if complexity_type not in COMPLEXITY_TYPES:
         raise KeyError(complexity_type)
@@ -25,10 +26,10 @@ def role_of(complexity_type: str) -> str:
 
 
 def models(settings: Settings) -> dict[str, str]:
-    """Return the model of each role; without a validation model there is no such role.
+    """Return the model of each role; the validation role is absent if no model is set for it.
 
     Raises:
-        ConfigError: a budget in USD is set, and a model has no price to hold it by.
+        ConfigError: a budget in USD is set, but a model has no price.
     """
     chosen = {SIMPLE: settings.llm_model_simple, COMPLEX: settings.llm_model_complex}
     if settings.llm_model_validation is not None:

@@ -1,4 +1,4 @@
-"""Rows of a model's answers as frames: labelled by their own numbers, and held against the family's rules."""
+"""Turn rows of a model's answers into frames, label them by their own numbers, and check the family's rules."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from schema.family import identify
 from schema.scenario import FAMILY
 from schema.scenario.bands import level_of, target_of
 
-# Values of a row by column; those that no answer gives are absent.
+# {column: value} of a row; columns that the answer does not give are absent.
 Row = dict[str, Any]
 
 
 def to_frame(rows: Iterable[Row]) -> pl.DataFrame:
-    """Return rows as an identified wire frame; level and target are those that the numbers show, null for none."""
+    """Return rows as an identified wire frame; level and target follow from the numbers, and are null outside bands."""
     values = list(rows)
     frame = pl.DataFrame({name: [row.get(name) for row in values] for name in FAMILY.columns}, schema=FAMILY.columns)
     frame = frame.with_columns(
@@ -27,7 +27,7 @@ def to_frame(rows: Iterable[Row]) -> pl.DataFrame:
 
 
 def broken_rules(frame: pl.DataFrame) -> list[list[str]]:
-    """Return the names of the family's rules that each row of a wire frame breaks, as the refine stage would."""
+    """Return, for each row of a wire frame, the names of the family's rules that it breaks, as in the refine stage."""
     numbered = frame.with_columns(record=pl.int_range(pl.len(), dtype=pl.UInt32))
     _, failures = FAMILY.rules.filter(FAMILY.derive(numbered))
     details = failures.details()

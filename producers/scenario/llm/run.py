@@ -1,7 +1,7 @@
-"""A run of the language-model backend: plans its cells, asks for them, puts every call on the topic as it is answered.
+"""Run the language-model backend: plan the cells, ask for scenarios, and send every answered call to the topic.
 
-A call's record, with its rows, verdicts and tokens, is acknowledged before the next answer is counted. A run started
-again under its name goes on from what stands there; only calls that were in flight when it ended are asked again.
+A call's record, with its rows, verdicts and tokens, is acknowledged before the next answer is counted. A run that is
+started again under its name resumes from these records; only calls that were in flight are asked again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from schema.errors import UsageError
 from schema.scenario import FAMILY
 
 Cell = Mapping[str, str]
-# Called with the scenarios that are settled so far, and a note on what they took.
+# Called with the number of settled scenarios, and a note on calls and costs.
 OnProgress = Callable[[int, str], None]
 
-# It stands in every id, which a model must repeat.
+# Restricted, because the run's name is part of every id and a model must repeat the ids.
 _RUN_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -39,11 +39,11 @@ class LlmRun:
     """The parameters of a run.
 
     Attributes:
-        count: scenarios to ask for; the number of `cells` where these are given.
-        seed: of the plan and of the rows' `seed` column, 0 <= seed < 2^63; texts are the models' own.
-        run: the name under which records, journal and ledger count this run; made from the seed where empty.
-        cells: the cell of each scenario, {axis: bin}; planned where None.
-        existing: rows that each cell has already, (128,), for the plan.
+        count: scenarios to ask for; if `cells` are given, their number.
+        seed: seed of the plan and value of the rows' `seed` column, 0 <= seed < 2^63; it does not affect the texts.
+        run: the run's name in records, journal and ledger; if empty, it is made from the seed.
+        cells: the cell of each scenario, {axis: bin}; planned if None.
+        existing: rows that each cell already has, (128,), for the plan.
 
     Raises:
         UsageError: a value is out of range.
@@ -64,15 +64,15 @@ class LlmRun:
         if not self.run:
             object.__setattr__(self, "run", f"llm-{self.seed:x}")
         if not _RUN_NAME.fullmatch(self.run):
-            raise UsageError(f"run {self.run!r} cannot be part of an id: use up to 64 letters, digits, dots, - and _")
+            raise UsageError(f"run is {self.run!r}: use up to 64 letters, digits, dots, - and _, as ids contain it")
 
     def plan(self) -> dict[str, Any]:
-        """Return the run's plan as it stands in the journal: count, seed, and the cell index of each scenario."""
+        """Return the run's plan in the form of the journal: count, seed, and the cell index of each scenario."""
         grid = [tuple(cell.values()) for cell in FAMILY.cells()]
         if self.cells is not None:
             indices = [grid.index(tuple(cell[axis] for axis in FAMILY.cell_axes)) for cell in self.cells]
         else:
-            # Compiled code is loaded where it is used, not where a run is only described.
+            # Imported here because it loads compiled code, which a process that only describes a run does not need.
             from producers.scenario.planning import plan
 
             indices = plan(self.count, self.seed, self.existing).tolist()
@@ -81,17 +81,18 @@ class LlmRun:
 
 @dataclass(frozen=True)
 class LlmReport:
-    """What a run came to, all its parts together where it was resumed.
+    """The totals of a run, including its earlier parts if it was resumed.
 
     Attributes:
-        requested, accepted: scenarios; `rejected` has those given up, by reason, `open` counts the others.
-        calls: writing calls that were answered; `calls_per_100` is how many of them 100 accepted scenarios took.
-        calls_resumed: calls of all roles that stood on the topic when this run began.
-        calls_unanswered: calls given up after all their tries; not among `calls`, and nothing of them is metered.
-        asked_again: writing calls that asked for a single scenario once more; `retries`: questions sent once more.
-        unvalidated: accepted rows without the validation score that they should have.
-        models, roles: answered calls with their tokens and USD (None where unknown), by model and by role.
-        stopped: why the run ended early, in a line; None where it did not.
+        requested, accepted: numbers of scenarios.
+        rejected: {reason: scenarios given up}; `open` is the number of all others.
+        calls: answered writing calls; `calls_per_100` is their number per 100 accepted scenarios.
+        calls_resumed: answered calls of all roles that were on the topic when this part began.
+        calls_unanswered: calls given up after all tries; they are not in `calls` and not metered.
+        asked_again: writing calls that asked again for a single scenario; `retries`: tries after the first one.
+        unvalidated: accepted rows that should have a validation score but have none.
+        models, roles: answered calls with their tokens and USD (None if unknown), by model and by role.
+        stopped: an error line if the run ended early, else None.
     """
 
     run: str
@@ -130,13 +131,14 @@ def produce(
 ) -> LlmReport:
     """Ask for the run's scenarios and send them to `scenario.raw`; every call is acknowledged when this returns.
 
-    All of the raw topic is searched for the run's journal, unless the caller knows that the run `is_new`.
+    The whole raw topic is searched for the run's journal, unless `is_new` is true.
 
     Raises:
-        UsageError: the run's name stands for one with other parameters.
+        UsageError: a run of this name exists with other parameters.
         ConfigError: the settings contradict each other.
-        ProducerError: the endpoint refuses, gives no answer, or cuts off what it is asked; the run may be resumed.
-        BrokerError: the broker cannot be reached; DeliveryError: it did not take a record.
+        ProducerError: the endpoint refuses, does not answer, or truncates prompts; the run can be resumed.
+        BrokerError: the broker cannot be reached.
+        DeliveryError: the broker did not accept a record.
     """
     started = time.monotonic()
     chosen = models(connection.settings)
@@ -152,7 +154,7 @@ def produce(
 
 
 def _standing(run: LlmRun, entries: Sequence[Entry], sender: CallSender) -> Standing:
-    """Return where the run stands by its journal, which is begun with the plan where there is none."""
+    """Return the run's state by its journal; a new journal begins with the plan."""
     plans = [entry.plan for entry in entries if entry.role == PLAN and entry.plan is not None]
     if plans:
         plan = dict(plans[0])
@@ -161,8 +163,8 @@ def _standing(run: LlmRun, entries: Sequence[Entry], sender: CallSender) -> Stan
             asked["cells"] = run.plan()["cells"]
         if any(plan[name] != value for name, value in asked.items()):
             raise UsageError(
-                f"run {run.run} was begun for {plan['count']:,} scenarios with seed {plan['seed']}: give those again "
-                "to go on with it, or name another --run"
+                f"run {run.run} was started for {plan['count']:,} scenarios with seed {plan['seed']}: give these again "
+                "to resume it, or give another --run"
             )
     else:
         plan = run.plan()

@@ -1,4 +1,4 @@
-"""Sends the journal: one record for each call, acknowledged before anything is made of it."""
+"""Send a run's journal: one record for each call, acknowledged before the call is counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schema.scenario import FAMILY
 
 
 class CallSender:
-    """Sends the entries of a run to `scenario.raw`; a context, as its `RecordSender` is."""
+    """Sends the journal entries of a run to `scenario.raw`; a context, like `RecordSender`."""
 
     def __init__(self, connection: Connection, run: str) -> None:
         self._run = run
@@ -34,11 +34,11 @@ class CallSender:
     def send(self, entry: Entry, rows: Sequence[Row]) -> None:
         """Send an entry with its rows as one record, and wait until it is acknowledged.
 
-        One record is there whole or not at all, so all rows go to the partition of the first; the refine stage sends
-        the others on to theirs.
+        All rows go to the first row's partition, because a single record is written completely or not at all. The
+        refine stage moves the other rows to their own partitions.
 
         Raises:
-            DeliveryError: the broker did not take it.
+            DeliveryError: the broker did not accept the record.
         """
         frame = to_frame(rows)
         envelope = Envelope(FAMILY.name, RAW, FAMILY.version, self._run, entry.call, 0, frame.height)

@@ -1,4 +1,4 @@
-"""What stands on the raw topic, as tests read it back."""
+"""Read back the records and rows of the scenario raw topic, for tests."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from streams.refine.decode import RawRecord
 
 
 def raw_records(connection: Connection) -> list[RawRecord]:
-    """All records of the family's raw topic."""
+    """Return all records of the family's raw topic."""
     topic = topic_name(connection.settings, FAMILY.name, RAW)
     ends = {TopicPartition(topic, p): extent.end for p, extent in extents(connection, topic).items() if extent.end}
     consumer = connection.consumer()
     consumer.assign(list(ends))
     consumer.seek_to_beginning(*ends)
-    found: list[RawRecord] = []
+    records: list[RawRecord] = []
     while any(consumer.position(partition) < end for partition, end in ends.items()):
         for batch in consumer.poll(timeout_ms=500).values():
-            found += [RawRecord(topic, r.partition, r.offset, r.timestamp, r.value, r.headers) for r in batch]
+            records += [RawRecord(topic, r.partition, r.offset, r.timestamp, r.value, r.headers) for r in batch]
     consumer.close()
-    return found
+    return records
 
 
 def raw_rows(connection: Connection, run: str) -> pl.DataFrame:
-    """All rows that the records of `run` hold."""
+    """Return all rows of the records of `run`."""
     frames = [pl.DataFrame(schema=FAMILY.wire)]
     for record in raw_records(connection):
         headers = dict(record.headers)

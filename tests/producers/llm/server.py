@@ -1,6 +1,6 @@
-"""A local OpenAI-compatible endpoint for tests, that answers well, or as badly as it is told to.
+"""A local OpenAI-compatible endpoint for tests, which answers correctly or misbehaves as a script says.
 
-It keeps its own books: what it answered, whom it billed how much, and what it was asked.
+The server records its requests, its answers and the tokens that it billed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Bill:
-    """One answer that was sent whole, and the usage that stood in it."""
+    """One answer that was sent completely, and its usage."""
 
     model: str
     asked: tuple[str, ...]
@@ -56,7 +56,7 @@ Script = Callable[[Call], Behaviour]
 
 
 class ModelServer:
-    """The endpoint; `script` chooses how each request is treated."""
+    """The endpoint; `script` chooses the behaviour for each request."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -70,7 +70,7 @@ class ModelServer:
         self._serial = count(1)
 
     def totals(self) -> dict[str, tuple[int, int, int]]:
-        """Calls, prompt tokens and completion tokens billed, by model."""
+        """Return {model: (calls, prompt tokens, completion tokens)} as billed."""
         models = {bill.model for bill in self.bills}
         return {
             model: (
@@ -111,7 +111,7 @@ class ModelServer:
         return self._requests[call.number]
 
     def scenario(self, name: str, cell: int) -> dict[str, Any]:
-        """A right scenario of a cell, as a model would answer it; no two have the same words."""
+        """Return a correct scenario of a cell in the form of an answer; each has different words."""
         row = scenarios.row(cell + len(GRID) * next(self._serial))
         given = {"id": name, "name": row["character_name"], "age_band": row["character_age_band"]}
         given |= {"relation": row["character_relation"], "anchor": row["qualitative_anchor"]}
@@ -124,7 +124,7 @@ class ModelServer:
         return [self.scenario(name, cell) for name, cell in call.asked.items() if cell is not None]
 
     def answer(self, call: Call, content: Any, **changes: Any) -> web.Response:
-        """A completion that holds `content`, billed; `changes` are to its choice, `usage` to its usage."""
+        """Return and bill a completion of `content`; `usage` replaces the usage, other `changes` alter the choice."""
         text = content if isinstance(content, str) else json.dumps(content)
         usage = {"prompt_tokens": call.prompt_tokens, "completion_tokens": len(text) // CHARACTERS_PER_TOKEN}
         usage = changes.pop("usage", usage)
@@ -150,7 +150,7 @@ def _asked(line: str) -> tuple[str, int]:
     return match[1], GRID.index((level, target, match[4]))
 
 
-# --- ways to treat a request ---
+# --- behaviours ---
 
 
 async def well(server: ModelServer, call: Call) -> web.StreamResponse:
@@ -173,7 +173,7 @@ async def busy_until_a_date(server: ModelServer, call: Call) -> web.StreamRespon
 
 def failing(status: int) -> Behaviour:
     async def fails(server: ModelServer, call: Call) -> web.StreamResponse:
-        # Carelessly, with all that it knows.
+        # The message deliberately contains the key.
         return web.json_response({"error": {"message": f"bad key {call.key} for {call.model}"}}, status=status)
 
     return fails
@@ -185,7 +185,7 @@ async def hangs(server: ModelServer, call: Call) -> web.StreamResponse:
 
 
 async def trickles(server: ModelServer, call: Call) -> web.StreamResponse:
-    """Something comes all the time, and never an end."""
+    """Sends bytes all the time and never ends."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(server.request(call))
     while True:
@@ -214,44 +214,45 @@ async def leaves_one_out(server: ModelServer, call: Call) -> web.StreamResponse:
     return server.answer(call, {"scenarios": server.scenarios(call)[1:]})
 
 
-async def says_one_twice(server: ModelServer, call: Call) -> web.StreamResponse:
-    made = server.scenarios(call)
-    return server.answer(call, {"scenarios": [*made, server.scenario(made[0]["id"], next(iter(call.asked.values())))]})
+async def answers_one_twice(server: ModelServer, call: Call) -> web.StreamResponse:
+    correct = server.scenarios(call)
+    twin = server.scenario(correct[0]["id"], next(iter(call.asked.values())))
+    return server.answer(call, {"scenarios": [*correct, twin]})
 
 
-async def says_what_nobody_asked(server: ModelServer, call: Call) -> web.StreamResponse:
-    made = server.scenarios(call)
-    return server.answer(call, {"scenarios": [{**made[0], "id": "somebody-else"}, *made[1:]]})
+async def answers_an_unknown_id(server: ModelServer, call: Call) -> web.StreamResponse:
+    correct = server.scenarios(call)
+    return server.answer(call, {"scenarios": [{**correct[0], "id": "somebody-else"}, *correct[1:]]})
 
 
-async def turns_the_order(server: ModelServer, call: Call) -> web.StreamResponse:
+async def reverses_the_order(server: ModelServer, call: Call) -> web.StreamResponse:
     return server.answer(call, {"scenarios": server.scenarios(call)[::-1]})
 
 
 async def mixes_up_cells(server: ModelServer, call: Call) -> web.StreamResponse:
-    """Every answer under the id of the next."""
-    made = server.scenarios(call)
-    names = [scenario["id"] for scenario in made]
+    """Gives every answer the id of the next one."""
+    correct = server.scenarios(call)
+    names = [scenario["id"] for scenario in correct]
     return server.answer(
         call,
-        {"scenarios": [{**made[at], "id": names[(at + 1) % len(names)]} for at in range(len(made))]},
+        {"scenarios": [{**correct[at], "id": names[(at + 1) % len(names)]} for at in range(len(correct))]},
     )
 
 
 async def misses_the_cell(server: ModelServer, call: Call) -> web.StreamResponse:
-    made = server.scenarios(call)
+    correct = server.scenarios(call)
     free = next(cell for cell in range(len(GRID)) if cell not in call.asked.values())
-    return server.answer(call, {"scenarios": [server.scenario(made[0]["id"], free), *made[1:]]})
+    return server.answer(call, {"scenarios": [server.scenario(correct[0]["id"], free), *correct[1:]]})
 
 
 async def contradicts_itself(server: ModelServer, call: Call) -> web.StreamResponse:
-    made = server.scenarios(call)
-    return server.answer(call, {"scenarios": [{**made[0], "calculation_steps": ["1.0 + 1.0 = 3.0"]}, *made[1:]]})
+    first, *others = server.scenarios(call)
+    return server.answer(call, {"scenarios": [{**first, "calculation_steps": ["1.0 + 1.0 = 3.0"]}, *others]})
 
 
 async def gives_a_text_for_a_number(server: ModelServer, call: Call) -> web.StreamResponse:
-    made = server.scenarios(call)
-    return server.answer(call, {"scenarios": [{**made[0], "authenticity_score": "high"}, *made[1:]]})
+    first, *others = server.scenarios(call)
+    return server.answer(call, {"scenarios": [{**first, "authenticity_score": "high"}, *others]})
 
 
 async def is_cut_off(server: ModelServer, call: Call) -> web.StreamResponse:
@@ -288,14 +289,14 @@ async def leaves_a_score_out(server: ModelServer, call: Call) -> web.StreamRespo
 
 
 def once(behaviour: Behaviour, applies: Callable[[Call], bool]) -> Script:
-    """A script that treats the first call that `applies` like that, and all others well."""
+    """Return a script with `behaviour` for the first call that `applies` selects, and correct answers for others."""
     left = [behaviour]
     return lambda call: left.pop() if left and applies(call) else well
 
 
 @contextmanager
 def serving(script: Script) -> Iterator[ModelServer]:
-    """The endpoint, on a port of its own, for as long as the context lasts."""
+    """Run the endpoint on a port of its own while the context lasts."""
     server = ModelServer(script)
     ready = threading.Event()
     loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""What a model says becomes rows, or reasons: nothing is taken on trust, and nothing is made up."""
+"""A model's answers become rows or faults: every answer is checked, and no part is invented."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ CELLS = {"r-0": 0, "r-1": 40, "r-2": 77}
 ASKED = {name: dict(zip(FAMILY.cell_axes, GRID[cell], strict=True)) for name, cell in CELLS.items()}
 
 
-def made(**cells: int) -> list[dict[str, Any]]:
-    """A right scenario for each id of ASKED, or for the cells named instead."""
+def correct(**cells: int) -> list[dict[str, Any]]:
+    """Return a correct scenario for each id of ASKED; `cells` replaces the cells of some ids."""
     return [MAKER.scenario(name, cells.get(name.replace("-", "_"), cell)) for name, cell in CELLS.items()]
 
 
@@ -42,8 +42,8 @@ def judged(scenarios: list[Any], texts: set[int] | None = None) -> JudgedAnswer:
     return judge(read(json.dumps({"scenarios": scenarios}), ASKED), ASKED, COMMON, texts or set())
 
 
-def test_right_answers_are_accepted_by_id_whatever_their_order() -> None:
-    result = judged(made()[::-1])
+def test_correct_answers_are_accepted_by_id_in_any_order() -> None:
+    result = judged(correct()[::-1])
     assert result.faults == {}
     frame = to_frame(result.accepted[name] for name in ASKED)
     assert frame.select(FAMILY.cell_axes).rows() == [tuple(cell.values()) for cell in ASKED.values()]
@@ -51,34 +51,34 @@ def test_right_answers_are_accepted_by_id_whatever_their_order() -> None:
     assert frame["scenario_id"].to_list() == list(ASKED)
 
 
-def test_an_answer_for_the_cell_of_another_open_id_is_taken_for_that_one() -> None:
-    result = judged(made(r_0=CELLS["r-2"])[:2])
+def test_an_answer_for_the_cell_of_another_open_id_is_accepted_for_that_id() -> None:
+    result = judged(correct(r_0=CELLS["r-2"])[:2])
     assert set(result.accepted) == {"r-1", "r-2"}
     assert result.accepted["r-2"]["scenario_id"] == "r-2"
     assert result.faults == {"r-0": "answer_wrong_cell"}
 
 
-def test_an_id_keeps_its_own_answer_where_another_shows_its_cell_too() -> None:
-    scenarios = made(r_0=CELLS["r-2"])
+def test_an_id_keeps_its_own_answer_if_another_answer_has_its_cell_too() -> None:
+    scenarios = correct(r_0=CELLS["r-2"])
     result = judged(scenarios)
     assert result.accepted["r-2"]["context"] == scenarios[2]["context"]
     assert result.faults == {"r-0": "answer_wrong_cell"}
     assert result.refused["r-0"]["answer_fault"] == "answer_wrong_cell"
 
 
-def test_answers_in_a_circle_all_find_their_cells() -> None:
-    result = judged(made(r_0=CELLS["r-1"], r_1=CELLS["r-2"], r_2=CELLS["r-0"]))
+def test_answers_with_rotated_ids_are_all_accepted_for_their_cells() -> None:
+    result = judged(correct(r_0=CELLS["r-1"], r_1=CELLS["r-2"], r_2=CELLS["r-0"]))
     assert set(result.accepted) == set(ASKED)
     assert (result.faults, result.refused) == ({}, {})
 
 
-def test_a_cell_that_nobody_asked_for_is_refused() -> None:
-    result = judged(made(r_1=5))
+def test_a_cell_that_was_not_asked_for_is_refused() -> None:
+    result = judged(correct(r_1=5))
     assert result.faults == {"r-1": "answer_wrong_cell"}
     assert broken_rules(to_frame([result.refused["r-1"]])) == [["answer_wrong_cell"]]
 
 
-def test_labels_come_from_the_numbers_and_not_from_what_was_asked() -> None:
+def test_labels_come_from_the_numbers_and_not_from_the_question() -> None:
     scenario = MAKER.scenario("r-0", CELLS["r-0"])
     scenario |= {"capacity_level": "high", "authenticity_target": "excellent", "effective_capacity": 9.0}
     row = judged([scenario]).accepted["r-0"]
@@ -95,15 +95,15 @@ def test_numbers_between_two_levels_have_no_label_and_break_the_rules() -> None:
 
 
 def test_a_contradiction_is_named_by_the_rule_that_it_breaks() -> None:
-    scenarios = made()
+    scenarios = correct()
     scenarios[1] |= {"calculation_steps": ["1.0 + 1.0 = 3.0"]}
     result = judged(scenarios)
     assert "calculation_wrong" in result.faults["r-1"].split(",")
     assert set(result.accepted) == {"r-0", "r-2"}
 
 
-def test_a_text_that_the_run_has_already_is_refused() -> None:
-    scenarios = made()
+def test_a_text_that_the_run_already_has_is_refused() -> None:
+    scenarios = correct()
     first = judged(scenarios)
     assert len(first.texts) == 3
     again = judged(scenarios, first.texts)
@@ -113,7 +113,7 @@ def test_a_text_that_the_run_has_already_is_refused() -> None:
 
 
 def test_an_id_that_is_answered_twice_has_no_answer() -> None:
-    scenarios = made()
+    scenarios = correct()
     result = judged([*scenarios, scenarios[0]])
     assert result.faults == {"r-0": "answer_duplicated"}
 
@@ -134,8 +134,8 @@ def test_an_id_that_is_answered_twice_has_no_answer() -> None:
         {"context": "x" * 5000},
     ],
 )
-def test_an_answer_of_another_shape_is_malformed(change: dict[str, Any]) -> None:
-    scenarios = made()
+def test_an_answer_of_a_wrong_form_is_malformed(change: dict[str, Any]) -> None:
+    scenarios = correct()
     scenarios[0] |= change
     result = judged(scenarios)
     assert result.faults == {"r-0": "answer_malformed"}
@@ -146,7 +146,7 @@ def test_every_fault_is_a_reason_that_the_rules_know() -> None:
     assert {MISSING, MALFORMED, DUPLICATED, WRONG_CELL, CUT_OFF, REFUSED} == set(ANSWER_FAULTS)
 
 
-def test_what_is_missing_says_why() -> None:
+def test_each_missing_answer_has_its_own_fault() -> None:
     asked = ["a", "b"]
     assert read('{"scenarios": []}', asked).faults == dict.fromkeys(asked, MISSING)
     assert read("no.", asked).faults == dict.fromkeys(asked, MALFORMED)
@@ -162,29 +162,29 @@ ITEMS = st.lists(
 
 
 @given(items=ITEMS, kept=st.floats(0, 1), indent=st.sampled_from([None, 1]), before=st.sampled_from(["", "Sure {x}: "]))
-def test_of_a_list_that_breaks_off_the_whole_items_are_kept(
+def test_the_complete_items_of_a_truncated_list_are_kept(
     items: list[Any], kept: float, indent: int | None, before: str
 ) -> None:
     text = before + json.dumps({"scenarios": items}, indent=indent)
     cut = text[: round(len(text) * kept)]
-    found, is_whole = objects_in(cut, "scenarios")
-    assert found == items[: len(found)]
+    complete, is_whole = objects_in(cut, "scenarios")
+    assert complete == items[: len(complete)]
     ending = "\n}" if indent else "}"
     assert is_whole == (len(cut) >= len(text) - len(ending))
     whole = [json.dumps({"scenarios": items[: count + 1]}, indent=indent) for count in range(len(items))]
     closing = len("\n ]\n}") if indent else len("]}")
-    assert len(found) == sum(len(before) + len(part) - closing <= len(cut) for part in whole)
+    assert len(complete) == sum(len(before) + len(part) - closing <= len(cut) for part in whole)
 
 
 @given(st.text())
 def test_any_text_is_read_without_an_error(text: str) -> None:
     for dressed in (text, f'{{"scenarios": [{text}', f'{{"scenarios": [{{"id": "r-0", {text}'):
-        found = read(dressed, ASKED)
-        assert set(found.scenarios) | set(found.faults) == set(ASKED)
+        answers = read(dressed, ASKED)
+        assert set(answers.scenarios) | set(answers.faults) == set(ASKED)
     scores_in(f'{{"scores": [{text}', ASKED)
 
 
-def test_scores_are_matched_by_id_and_doubtful_ones_left_out() -> None:
+def test_scores_are_matched_by_id_and_invalid_ones_omitted() -> None:
     items = [
         {"id": "b", "score": 1},
         {"id": "a", "score": 0.25},

@@ -1,4 +1,4 @@
-"""The meter: totals are exact, what is unknown stays so, and a budget says why it is spent."""
+"""The meter keeps exact totals, counts unknown numbers as unknown, and reports a spent budget."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_one_call_of_unknown_cost_makes_its_totals_cost_unknown() -> None:
     assert meter.total.cost_usd is None
 
 
-def test_a_budget_is_spent_from_its_own_sum_on() -> None:
+def test_a_budget_is_spent_once_its_sum_is_reached() -> None:
     settings = load_settings(llm_budget_tokens=100, llm_budget_usd=1.0)
     meter = Meter()
     assert meter.spent(load_settings()) is None
@@ -112,13 +112,13 @@ def test_retry_after_is_read_in_both_its_forms(value: str | None, seconds: float
     assert retry_after_s(value, NOW) == seconds
 
 
-def test_a_prompt_that_took_too_few_tokens_was_not_seen_whole() -> None:
+def test_a_prompt_with_too_few_reported_tokens_counts_as_truncated() -> None:
     watch = ContextWatch()
     prompt = [{"role": "system", "content": "x" * 800}, {"role": "user", "content": "y" * 800}]
     assert not watch.is_truncated("m", prompt, None, alike=True)
     assert watch.is_truncated("m", prompt, 199, alike=True)
     assert not watch.is_truncated("m", prompt, 200, alike=True)
-    # Once it is known how dense this model's prompts are, less is enough to tell; of others it says nothing.
+    # A denser prompt of the same model lowers the limit for similar prompts, but not for other models or prompts.
     assert not watch.is_truncated("m", prompt, 400, alike=True)
     assert watch.is_truncated("m", prompt, 260, alike=True)
     assert not watch.is_truncated("another", prompt, 260, alike=True)
@@ -140,10 +140,10 @@ def test_a_prompt_that_took_too_few_tokens_was_not_seen_whole() -> None:
         {"llm_api_key": "two\nlines"},
     ],
 )
-def test_an_endpoint_that_cannot_be_asked_is_refused_at_once(settings: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="FEEDMILL_LLM_") as told:
+def test_an_invalid_url_or_key_is_refused_at_once(settings: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="FEEDMILL_LLM_") as caught:
         ModelClient(load_settings(**settings), RetryPolicy(), 1)
-    assert settings.get("llm_api_key", "-" * 9) not in str(told.value)
+    assert settings.get("llm_api_key", "-" * 9) not in str(caught.value)
 
 
 def test_credentials_in_the_url_are_not_shown() -> None:

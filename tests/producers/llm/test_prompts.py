@@ -1,4 +1,4 @@
-"""What models are asked: short instructions, a line for each cell with its own bounds, and a closed schema."""
+"""Prompts have short rules, a line for each cell with its own bounds, and a closed JSON schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CELLS = list(FAMILY.cells())
 
 def test_the_instructions_take_at_most_300_tokens() -> None:
     assert "a character at x/10 can provide up to (x+2)/10" in RULES.lower()
-    # A word is some 1.3 tokens and a mark one: the two ways of counting check each other.
+    # A second estimate to check the first: a word is about 1.3 tokens, a punctuation mark is 1.
     words_and_marks = len(re.findall(r"\w+", RULES)) * 1.3 + len(re.findall(r"[^\w\s]", RULES))
     assert estimated_tokens(RULES) <= 300
     assert words_and_marks <= 1.2 * estimated_tokens(RULES)
@@ -32,7 +32,7 @@ def test_the_line_of_a_cell_holds_its_bounds() -> None:
         target = next(band for band in AUTHENTICITY_TARGETS if band.name == cell["authenticity_target"])
         assert line.startswith(f"run-1: C {level.low}-{level.high};")
         low, high = re.findall(r"C([+-][0-9.]+)", line)
-        # At any capacity, within the line's floor, these are the family's own bounds.
+        # At any capacity, raised to the line's floor, these equal the family's bounds.
         floor = 1.0 if "at least 1.0" in line else 0.0
         for capacity in (level.low, level.high):
             asked = max(floor, capacity + float(low)), max(floor, capacity + float(high))
@@ -41,7 +41,7 @@ def test_the_line_of_a_cell_holds_its_bounds() -> None:
         assert f"type {cell['complexity_type']} (" in line
 
 
-def test_an_id_that_is_asked_for_again_is_told_what_was_wrong() -> None:
+def test_the_line_of_an_id_asked_for_again_names_its_fault() -> None:
     asked = {"r-1": CELLS[3], "r-2": CELLS[4]}
     first, second = writing(asked, {"r-2": "calculation_wrong"})[1]["content"].splitlines()
     assert "wrong" not in first
@@ -55,11 +55,11 @@ def test_the_schema_closes_every_object_and_allows_what_the_cells_allow() -> Non
     def objects(node: object) -> list[dict[str, object]]:
         inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
         own = [node] if isinstance(node, dict) and node.get("type") == "object" else []
-        return own + [found for part in inside for found in objects(part)]
+        return own + [node for part in inside for node in objects(part)]
 
-    found = objects(json.loads(json.dumps(schema)))
-    assert len(found) == 3
-    for part in found:
+    nodes = objects(json.loads(json.dumps(schema)))
+    assert len(nodes) == 3
+    for part in nodes:
         assert part["additionalProperties"] is False
         assert part["required"] == list(part["properties"])
     scenario = schema["properties"]["scenarios"]["items"]["properties"]

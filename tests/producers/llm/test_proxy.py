@@ -1,4 +1,4 @@
-"""Proxies of the environment: none for this machine itself, and one clear line where there is no way through."""
+"""Proxies of the environment are not used for this machine, and an unusable proxy is reported in one line."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def test_a_model_on_the_loopback_is_asked_without_a_proxy(url: str, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("proxy", "told"),
+    ("proxy", "message"),
     [
         ("socks5://127.0.0.1:9", "pip install socksio"),
         ("gopher://x", "ALL_PROXY"),
         ("http://127.0.0.1:bad", "ALL_PROXY"),
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_one_line(proxy: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_proxy_is_reported_in_one_line(proxy: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         ModelClient(load_settings(llm_base_url="https://api.example.com/v1"), RetryPolicy(), 1)
     assert "\n" not in str(caught.value)

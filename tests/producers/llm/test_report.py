@@ -1,4 +1,4 @@
-"""What a run came to, as it is shown: nothing unknown is shown as nothing."""
+"""The tables of a run's report show unknown numbers as unknown, not as zero."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_tables_fit_a_terminal_and_name_what_is_unknown() -> None:
     assert "(+1 unknown)" in large
 
 
-def test_a_missing_client_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_package_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm_runs, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install feedmill\[llm\]"):
         llm_runs.require_openai()

@@ -1,4 +1,4 @@
-"""A run against a real Kafka and an endpoint that misbehaves: every scenario and every token is accounted for."""
+"""Runs against a real Kafka and a misbehaving endpoint: every scenario and every token is accounted for."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ MISBEHAVIOUR = [
     endpoint.breaks_json,
     endpoint.talks_around_json,
     endpoint.leaves_one_out,
-    endpoint.says_one_twice,
-    endpoint.says_what_nobody_asked,
-    endpoint.turns_the_order,
+    endpoint.answers_one_twice,
+    endpoint.answers_an_unknown_id,
+    endpoint.reverses_the_order,
     endpoint.mixes_up_cells,
     endpoint.misses_the_cell,
     endpoint.contradicts_itself,
@@ -62,34 +62,34 @@ MISBEHAVIOUR = [
 ]
 
 
-# Each way of misbehaving once, so that the test is short; every other request is treated well.
+# Each misbehaviour occurs once, so that the test is short; every other request gets a correct answer.
 _BAD_REQUESTS = 2 * len(MISBEHAVIOUR)
 
 
 def against(connection: Connection, url: str, **settings: object) -> Connection:
-    """`connection`, whose settings name the endpoint."""
+    """Return `connection` with settings for the endpoint at `url`."""
     own = {"llm_base_url": url, "llm_api_key": KEY, "llm_timeout_s": 20.0, **settings}
-    held = {name: getattr(connection.settings, name) for name in Settings.model_fields}
-    return dataclasses.replace(connection, settings=Settings(**{**held, **own}))
+    existing = {name: getattr(connection.settings, name) for name in Settings.model_fields}
+    return dataclasses.replace(connection, settings=Settings(**{**existing, **own}))
 
 
 def badly(call: Call) -> Behaviour:
-    """Every way to misbehave, in turn."""
+    """A script with every misbehaviour in turn."""
     if call.number % 2 or call.number >= _BAD_REQUESTS:
         return endpoint.well
     return MISBEHAVIOUR[call.number // 2]
 
 
 def totals(report: LlmReport) -> dict[str, tuple[int, int, int]]:
-    """The report's totals in the form of the server's own."""
+    """Return the report's totals in the form of `ModelServer.totals`."""
     return {
-        model: (found["calls"], found["prompt_tokens"], found["completion_tokens"])
-        for model, found in report.models.items()
+        model: (counts["calls"], counts["prompt_tokens"], counts["completion_tokens"])
+        for model, counts in report.models.items()
     }
 
 
 def check_resumable_everywhere(entries: list[Entry], cells: dict[str, dict[str, str]]) -> None:
-    """After any of its records a run would ask for all that is open, each id once, and for nothing else."""
+    """Check that a run resumed after any of its records asks for exactly the open ids, each once."""
     for length in range(len(entries) + 1):
         standing = Standing(cells)
         for entry in entries[:length]:
@@ -103,9 +103,7 @@ def check_resumable_everywhere(entries: list[Entry], cells: dict[str, dict[str, 
         assert max(standing.asks.values(), default=0) <= MOST_ASKS
 
 
-def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for(
-    connection: Connection, tmp_path: Path
-) -> None:
+def test_all_scenarios_of_a_misbehaving_server_are_accounted_for(connection: Connection, tmp_path: Path) -> None:
     run = LlmRun(count=200, seed=5, run="bad-server")
     with serving(badly) as server:
         mine = against(connection, server.url, llm_timeout_s=2.0)
@@ -138,7 +136,7 @@ def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for
     check_resumable_everywhere(entries, planned)
     assert KEY not in str(records) + str(report) + str(rows.to_dicts()) + repr(mine.settings)
 
-    # All of them end in clean or in rejected, and those that were given up with the reason reported.
+    # All scenarios end in clean or in rejected, and those given up are rejected for the reported reason.
     log = tmp_path / "worker.log"
     with worker(connection.settings, log) as process:
         wait_until_refined(connection, process, log, FAMILY)
@@ -152,12 +150,12 @@ def test_two_hundred_scenarios_of_a_server_that_misbehaves_are_all_accounted_for
     for entry in entries:
         for name in entry.rejected:
             assert set(entry.verdicts[name].split(",")) <= set(reasons.pop(name))
-    assert {reason for found in reasons.values() for reason in found} <= {gate.name for gate in FAMILY.gates} | {
+    assert {reason for each in reasons.values() for reason in each} <= {gate.name for gate in FAMILY.gates} | {
         "near_duplicate"
     }
 
 
-def test_calls_are_routed_validated_and_paid_for_by_model(connection: Connection) -> None:
+def test_calls_are_routed_validated_and_billed_by_model(connection: Connection) -> None:
     prices = {"small": (0.1, 0.4), "large": (1.0, 4.0), "judge": (0.5, 0.5)}
 
     with serving(endpoint.once(endpoint.leaves_a_score_out, lambda call: bool(call.scenes))) as server:
@@ -187,7 +185,7 @@ def test_calls_are_routed_validated_and_paid_for_by_model(connection: Connection
     assert rows.filter((pl.col("model") == "small") != pl.col("complexity_type").is_in(simple)).is_empty()
     assert rows["validation_score"].null_count() == report.unvalidated == 1
     assert rows.drop_nulls("validation_score")["validation_score"].unique().to_list() == [0.9]
-    # The tokens of a call whose rows are all accepted are those of its rows.
+    # If all rows of a call are accepted, their tokens add up to those of the call.
     written = rows.group_by("model").agg(pl.sum("prompt_tokens"), pl.sum("completion_tokens"))
     for model, prompt, completion in written.iter_rows():
         assert server.totals()[model][1:] == (prompt, completion)
@@ -195,16 +193,16 @@ def test_calls_are_routed_validated_and_paid_for_by_model(connection: Connection
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(
+def test_a_run_stopped_by_its_budget_resumes_with_a_larger_one(
     connection: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = LlmRun(count=40, seed=2, run="thrifty")
     with serving(lambda call: endpoint.well) as server:
         mine = against(connection, server.url, llm_budget_tokens=3000, llm_concurrency=1)
         first = produce_llm(mine, run)
-        told = capsys.readouterr()
-        assert "of 40 scenarios accepted" in told.out
-        assert "run again with --run thrifty --seed 2 --count 40" in told.err
+        printed = capsys.readouterr()
+        assert "of 40 scenarios accepted" in printed.out
+        assert "run again with --run thrifty --seed 2 --count 40" in printed.err
         assert first.stopped_by_budget
         assert set(first.roles) == set(WRITING_ROLES)
         assert "3,000 tokens" in (first.stopped or "")
@@ -223,14 +221,14 @@ def test_a_budget_stops_a_run_that_goes_on_with_a_larger_one(
         asked = Counter(name for call in server.calls for name in call.asked)
         assert set(asked.values()) == {1}
 
-        with pytest.raises(UsageError, match="begun for 40 scenarios with seed 2"):
+        with pytest.raises(UsageError, match="started for 40 scenarios with seed 2"):
             produce(mine, dataclasses.replace(run, count=41))
         with pytest.raises(ConfigError, match="needs the price"):
             produce(against(connection, server.url, llm_budget_usd=1.0), run)
 
 
-def test_a_killed_run_goes_on_without_asking_again(connection: Connection) -> None:
-    """Killed with kill -9 in the middle; only what was in flight then is asked once more."""
+def test_a_killed_run_resumes_without_asking_again(connection: Connection) -> None:
+    """After kill -9 during the run, only the calls in flight are asked again."""
     program = (
         "from broker.clients import connect; from schema.settings import load_settings\n"
         "from producers.scenario.llm.run import LlmRun, produce\n"
@@ -261,23 +259,23 @@ def test_a_killed_run_goes_on_without_asking_again(connection: Connection) -> No
     assert report.calls_resumed == len(before) - 1
     again = {name for call in server.calls[calls_before:] if not call.scenes for name in call.asked}
     assert again & had == set()
-    # What was counted is what the server billed, but for the calls that were in flight when the run was killed.
-    told = Counter(
+    # The counted calls are those that the server billed, except for the calls in flight at the kill.
+    counted = Counter(
         (entry.model, tuple(entry.asked), entry.prompt_tokens, entry.completion_tokens)
         for entry in journal.read(mine, "killed")
         if entry.role != PLAN
     )
     billed = Counter(dataclasses.astuple(bill) for bill in server.bills)
-    assert told - billed == Counter()
-    assert (billed - told).total() <= mine.settings.llm_concurrency
-    assert sum(calls for calls, _, _ in totals(report).values()) == told.total()
+    assert counted - billed == Counter()
+    assert (billed - counted).total() <= mine.settings.llm_concurrency
+    assert sum(calls for calls, _, _ in totals(report).values()) == counted.total()
     rows = raw_rows(mine, "killed")
     assert sorted(rows["scenario_id"]) == sorted(f"killed-{number}" for number in range(60))
     assert rows["validation_score"].null_count() == 0
     assert {entry.role for entry in before} - {PLAN, "validation"} <= set(WRITING_ROLES)
 
 
-def test_an_endpoint_that_cannot_serve_is_told_in_a_line_without_the_key(
+def test_a_failing_endpoint_is_reported_in_a_line_without_the_key(
     connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     ways: list[tuple[Behaviour, str]] = [
@@ -287,23 +285,23 @@ def test_an_endpoint_that_cannot_serve_is_told_in_a_line_without_the_key(
         (endpoint.failing(500), r"gives no answer \(HTTP 500\): start the server or correct FEEDMILL_LLM_BASE_URL"),
         (
             endpoint.resets,
-            r"gives no answer \(no connection.*, then run again with --run way-4 --seed 0 --count 20 to go on",
+            r"gives no answer \(no connection.*, then run again with --run way-4 --seed 0 --count 20 to resume",
         ),
         (endpoint.hangs, r"gives no answer \(no answer within 0\.3 s\)"),
-        (endpoint.sees_the_end_only, r"raise the context of its server \(Ollama: num_ctx\)"),
+        (endpoint.sees_the_end_only, r"raise the context length of its server \(Ollama: num_ctx\)"),
     ]
     policy = dataclasses.replace(QUICK, tries=2)
     with serving(lambda call: way) as server, caplog.at_level(logging.DEBUG):
         mine = against(connection, server.url, llm_timeout_s=0.3)
         for number, (way, line) in enumerate(ways):
-            with pytest.raises(ProducerError, match=line) as told:
+            with pytest.raises(ProducerError, match=line) as caught:
                 produce(mine, LlmRun(count=20, run=f"way-{number}"), policy=policy)
-            assert "\n" not in str(told.value)
-            shown: BaseException | None = told.value
+            assert "\n" not in str(caught.value)
+            shown: BaseException | None = caught.value
             while shown is not None:
                 assert KEY not in f"{shown!r}"
                 shown = None if shown.__suppress_context__ else shown.__context__
-            # A server that is away costs no scenario one of its chances, and leaves nothing but the plan.
+            # An unreachable server does not use up the asks of a scenario: the journal holds only the plan.
             if way is not endpoint.sees_the_end_only:
                 assert [entry.role for entry in journal.read(mine, f"way-{number}")] == [PLAN]
     assert {call.key for call in server.calls} == {KEY}
@@ -311,7 +309,7 @@ def test_an_endpoint_that_cannot_serve_is_told_in_a_line_without_the_key(
 
 
 @pytest.mark.parametrize(("status", "fault"), [(503, "answer_missing"), (400, "answer_refused")])
-def test_a_question_that_alone_has_no_answer_costs_its_ids_one_ask(
+def test_a_single_unanswered_question_counts_as_an_ask_of_its_ids(
     status: int, fault: str, connection: Connection
 ) -> None:
     def script(call: Call) -> Behaviour:
@@ -328,7 +326,7 @@ def test_a_question_that_alone_has_no_answer_costs_its_ids_one_ask(
     assert fault in broken_rules(row)[0]
 
 
-def test_cells_may_be_given(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cells_of_a_run_can_be_given(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     cells = list(FAMILY.cells())[5:12] * 2
     with serving(lambda call: endpoint.well) as server:
         report = produce_llm(against(connection, server.url), LlmRun(cells=cells, run="given"), as_json=True)
@@ -352,7 +350,7 @@ def test_batches_of_cells_share_one_budget(connection: Connection) -> None:
     )
 
 
-def test_a_run_without_a_key_sends_none_of_the_environment_s(
+def test_a_run_without_a_key_does_not_send_the_key_of_openai_from_the_environment(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -362,6 +360,6 @@ def test_a_run_without_a_key_sends_none_of_the_environment_s(
 
 
 @pytest.mark.parametrize("values", [{"count": -1}, {"seed": -1}, {"seed": 2**63}, {"run": "a\nb"}, {"run": "x" * 65}])
-def test_a_run_that_cannot_be_is_refused(values: dict[str, int]) -> None:
+def test_a_run_with_invalid_parameters_is_refused(values: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         LlmRun(**{"count": 1, **values})
