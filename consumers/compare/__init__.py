@@ -1,1 +1,1 @@
-"""Two sets of rows side by side: what each covers, how even and how varied it is, and what its quotas say."""
+"""Compare two sets of rows: coverage, evenness, variety and quotas of each."""

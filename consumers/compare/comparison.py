@@ -1,4 +1,4 @@
-"""Two sources against one another: both folded, and the differences that say which covers more, and more evenly."""
+"""Compare two sources: a profile of each, and for every measure the difference and the better side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from consumers.compare.profile import DatasetProfile
 from consumers.compare.sources import ComparisonSource
 from schema.family import Family
 
-# Called with the sides that are done, and the rows read so far of both.
+# Called with the number of finished sides, and the rows read so far on both sides.
 OnProgress = Callable[[int, int], None]
 
-# What a difference in a measure means for the side that has more of it.
+# Whether more of a measure makes a side better, worse or neither.
 _BETTER, _WORSE, _NEITHER = 1, -1, 0
 
 
@@ -25,18 +25,18 @@ def compare(
     limit: int | None = None,
     on_progress: OnProgress = lambda sides, rows: None,
 ) -> dict[str, Any]:
-    """Return what both sources hold, and how they differ, ready for JSON.
+    """Return the profiles of both sources and their differences, ready for JSON.
 
     Args:
-        family: of both.
+        family: the family of both sources.
         a: one source.
-        b: the other.
+        b: the other source.
         near: the Jaccard similarity from which two rows are near duplicates.
-        limit: rows read of each, the first ones; None reads all.
+        limit: read only this many rows of each source; None reads all.
         on_progress: called after every frame.
 
     Returns:
-        family; a and b: `source`, and the keys of `DatasetProfile.report`; differences: those of `differences`.
+        family; a and b: `source` and the keys of `DatasetProfile.report`; differences: the list of `differences`.
 
     Raises:
         UsageError, BrokerError, ReplayError: a source cannot be read.
@@ -59,24 +59,24 @@ def compare(
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return [{measure, a, b, difference, better}] of two sides of one family, in the order of their keys.
 
-    `measure` is the way to the value among a side's keys, and `difference` is b's less a's, null where one has none.
-    `better` is "a" or "b", or null where neither is, as for the mean of a column. What is counted of rows is better
-    where it is the smaller share of them.
+    `measure` is the path of keys to the value in a side. `difference` is b minus a, null if a side has no value.
+    `better` is "a", "b" or null, as for the mean of a column. Invalid and duplicate rows are compared as shares of
+    all rows; the smaller share is better.
     """
-    found = []
+    entries = []
     for measure, of_a, of_b, sense, wholes in _measures(a, b):
         apart = None if of_a is None or of_b is None else of_b - of_a
         lead = 0.0 if of_a is None or of_b is None else sense * (of_b / wholes[1] - of_a / wholes[0])
         better = "b" if lead > 0 else "a" if lead < 0 else None
-        found.append({"measure": measure, "a": of_a, "b": of_b, "difference": apart, "better": better})
-    return found
+        entries.append({"measure": measure, "a": of_a, "b": of_b, "difference": apart, "better": better})
+    return entries
 
 
 _Measure = tuple[str, float | None, float | None, int, tuple[int, int]]
 
 
 def _measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[_Measure]:
-    """Yield (measure, a's value, b's, what more of it means, and what each is a share of)."""
+    """Yield (measure, value of a, value of b, `_BETTER`, `_WORSE` or `_NEITHER`, the totals of a and b)."""
 
     def one(*keys: str, sense: int, of: str | None = None) -> _Measure:
         values = [_at(side, keys) for side in (a, b)]
@@ -91,8 +91,8 @@ def _measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[_Measure]:
     yield one("cells", "covered", sense=_BETTER)
     yield one("cells", "balance", sense=_BETTER)
     for column in a["numbers"]:
-        for what in ("min", "max", "mean"):
-            yield one("numbers", column, what, sense=_NEITHER)
+        for statistic in ("min", "max", "mean"):
+            yield one("numbers", column, statistic, sense=_NEITHER)
     yield one("duplicates", sense=_WORSE, of="rows")
     yield one("near_duplicates", sense=_WORSE, of="sample_rows")
     yield one("diversity", sense=_BETTER)
@@ -101,7 +101,7 @@ def _measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[_Measure]:
 
 
 def _at(side: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    found: Any = side
+    value: Any = side
     for key in keys:
-        found = found[key]
-    return found
+        value = value[key]
+    return value

@@ -1,4 +1,4 @@
-"""Files of examples, as `--out` and replays write them: JSON lines, Parquet or Arrow IPC, read a stretch at a time."""
+"""Files of examples, as `--out` and replays write them: JSON lines, Parquet or Arrow IPC, read in parts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class FileSource:
     """The rows of a file.
 
     Args:
-        path: of a .jsonl, .parquet or .arrow file.
+        path: a .jsonl, .parquet or .arrow file.
 
     Raises:
-        UsageError: it has another ending.
+        UsageError: the file has another ending.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,10 +39,10 @@ class FileSource:
         return str(self._path)
 
     def families(self) -> list[str]:
-        """Return the families whose columns it has; of JSON lines, those that the first one has.
+        """Return the families whose columns the file has; for JSON lines, the first line decides.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the file cannot be read.
         """
         with self._readable():
             if self._ending != ".jsonl":
@@ -52,14 +52,14 @@ class FileSource:
         try:
             first = document(line)
         except RecordError as error:
-            raise UsageError(f"{self._path} begins with no JSON object: give a file of JSON lines") from error
+            raise UsageError(f"{self._path} does not begin with a JSON object: give a file of JSON lines") from error
         return [name for name in FAMILIES if name in families_with(FAMILIES[name].flatten(first))]
 
     def rows(self, family: Family) -> Iterator[Rows]:
-        """Yield the rows, in order; lines that are no rows are counted by reason.
+        """Yield the rows, in order; unreadable lines are counted by reason.
 
         Raises:
-            UsageError: the file cannot be read, or a column is not of its type.
+            UsageError: the file cannot be read, or a column has a wrong type.
         """
         with self._readable():
             if self._ending == ".jsonl":
@@ -94,5 +94,5 @@ class FileSource:
         try:
             yield
         except (OSError, pa.ArrowException, RecordError) as error:
-            told = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            raise UsageError(f"{self._path} cannot be read ({told}): give a whole file of examples") from error
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise UsageError(f"{self._path} cannot be read ({reason}): give a complete file of examples") from error

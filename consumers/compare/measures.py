@@ -1,6 +1,6 @@
-"""What is measured of texts: how many of their n-grams are distinct, and how unlike each other they are.
+"""Measures of a set of texts: the share of distinct n-grams, and how different the texts are from each other.
 
-Both rest on the shingles of `schema.shingles`, and so read words without case or punctuation.
+Both use the shingles of `schema.shingles`, which are made of words without case or punctuation.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import polars as pl
 from schema.compiled import compiled
 from schema.shingles import WORDS, Hashes, Offsets, shingles
 
-# Rows among which the nearest is looked for: every pair is compared, so the work grows with the square.
+# Rows that are compared with each other. Every pair is compared, so the time grows with the square of this.
 SAMPLE_ROWS = 2_000
 
 
 def distinct_ngrams(texts: pl.Series, n: int = 4) -> float:
-    """Return the share of distinct runs of `n` words among all: 1 where none comes twice, 0 where there is none.
+    """Return the share of distinct runs of `n` words among all runs: 1 without repeats, 0 without runs.
 
     "A Diversity-Promoting Objective Function for Neural Conversation Models" (Li et al., 2016). The share falls as
-    texts are added, whoever wrote them: compare it only between sets of about one size.
+    texts are added, so compare it only between sets of similar size.
 
     Args:
-        texts: (N,) String; a null, or a text of fewer than `n` words, has none.
+        texts: (N,) String; a null, or a text of fewer than `n` words, has no runs.
         n: words in a run, at least 3.
 
     Raises:
@@ -34,15 +34,14 @@ def distinct_ngrams(texts: pl.Series, n: int = 4) -> float:
 
 
 def diversity(texts: pl.Series, sample: int = SAMPLE_ROWS) -> float:
-    """Return how unlike their nearest neighbour texts are on average, 0 to 1: 0 where each has a copy.
+    """Return how different texts are from their nearest neighbours on average, 0 to 1: 0 if each text has a copy.
 
-    It is 1 - mean over rows of the Jaccard similarity between the row's shingles and those of the row most like it. Of
-    more rows than `sample` a fixed sample is taken, which the rows' places decide. Fewer than two rows have no
-    neighbours, and no diversity: 0.
+    It is 1 - the mean over rows of the Jaccard similarity between the row's shingles and those of the most similar row.
+    With more rows than `sample`, the rows' places decide a fixed sample. The result is 0 for fewer than two rows.
 
     Args:
         texts: (N,) String; nulls are left out.
-        sample: rows compared, at least 2.
+        sample: the most rows that are compared, at least 2.
     """
     texts = texts.drop_nulls()
     chosen = np.sort(np.argsort(place_keys(0, len(texts)), kind="stable")[:sample])
@@ -51,24 +50,24 @@ def diversity(texts: pl.Series, sample: int = SAMPLE_ROWS) -> float:
 
 
 def ngrams(hashes: Hashes, offsets: Offsets, n: int) -> Hashes:
-    """Return the hashes of all runs of `n` words (G,), made of the shingles that they consist of.
+    """Return the hashes of all runs of `n` words (G,), combined from the hashes of their shingles.
 
     Args:
-        hashes: (S,) of all rows, as `schema.shingles.shingles` gives them.
-        offsets: (N + 1,) where each row's begin.
+        hashes: (S,) shingles of all rows, from `schema.shingles.shingles`.
+        offsets: (N + 1,) begin of each row's hashes.
         n: words in a run, at least 3.
 
     Raises:
         ValueError: `n` is less than 3.
     """
     if n < WORDS:
-        raise ValueError(f"runs of {n} words: a shingle has {WORDS} already")
+        raise ValueError(f"runs of {n} words are shorter than a shingle of {WORDS}")
     further = n - WORDS
     count = max(len(hashes) - further, 0)
     grams = hashes[:count].copy()
     for step in range(1, further + 1):
         grams = mixed(grams) ^ hashes[step : step + count]
-    # A run that would begin in one row and end in the next is none.
+    # Leave out runs that begin in one row and end in the next.
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     return np.compress(row[:count] == row[further : further + count], grams)
 
@@ -77,20 +76,20 @@ def nearest(hashes: Hashes, offsets: Offsets) -> npt.NDArray[np.float64]:
     """Return for each row the highest Jaccard similarity between its set of hashes and another row's (N,), 0 to 1.
 
     Args:
-        hashes: (S,) of all rows; repeats within a row count once.
-        offsets: (N + 1,) where each row's begin.
+        hashes: (S,) hashes of all rows; repeats within a row count once.
+        offsets: (N + 1,) begin of each row's hashes.
     """
     rows = len(offsets) - 1
     row = np.repeat(np.arange(rows, dtype=np.int64), np.diff(offsets))
-    # Row by row, each with its hashes in order and once.
+    # Row after row, each row's hashes sorted and without repeats.
     order = np.lexsort((hashes, row))
-    held, owner = hashes[order], row[order]
-    once = np.ones(len(held), dtype=np.bool_)
-    once[1:] = (held[1:] != held[:-1]) | (owner[1:] != owner[:-1])
-    held, owner = held[once], owner[once]
+    ordered, owner = hashes[order], row[order]
+    once = np.ones(len(ordered), dtype=np.bool_)
+    once[1:] = (ordered[1:] != ordered[:-1]) | (owner[1:] != owner[:-1])
+    ordered, owner = ordered[once], owner[once]
     sizes = np.bincount(owner, minlength=rows)
     # The number of each hash, and for each number the rows that hold it.
-    _, number = np.unique(held, return_inverse=True)
+    _, number = np.unique(ordered, return_inverse=True)
     holders = owner[np.argsort(number, kind="stable")]
     starts = np.concatenate([[0], np.cumsum(np.bincount(number))]).astype(np.int64)
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -98,9 +97,9 @@ def nearest(hashes: Hashes, offsets: Offsets) -> npt.NDArray[np.float64]:
 
 
 def place_keys(first: int, count: int) -> npt.NDArray[np.uint64]:
-    """Return the sampling keys of `count` rows from place `first` on: a sample is the rows with the smallest.
+    """Return the sampling keys of `count` rows from place `first` on; a sample is the rows with the smallest keys.
 
-    A key depends on the place alone, so that a set's sample can be taken from the samples of its parts.
+    A key depends on the row's place alone, so that a set's sample can be taken from the samples of its parts.
     """
     return mixed(np.arange(first + 1, first + count + 1, dtype=np.uint64))
 
@@ -115,7 +114,7 @@ def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 @compiled
 def _nearest(number, bounds, holders, starts):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Count for each row what it shares with every other through the lists of holders."""
+    """Count the hashes that each row shares with every other row, through the lists of holders."""
     rows = bounds.size - 1
     best = np.zeros(rows, dtype=np.float64)
     shared = np.zeros(rows, dtype=np.int64)

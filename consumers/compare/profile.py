@@ -1,4 +1,4 @@
-"""One side of a comparison, folded frame by frame: what was counted of its rows, and what that says."""
+"""The profile of one side of a comparison: counts over its rows, frame by frame, and a report of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from consumers.compare.texts import TextTally
 from schema.axes import verdicts
 from schema.family import Family, axis_codes, cell_codes, cell_label, identify
 
-# Where a row came from is no property of it.
+# These columns say where a row came from and are not measured.
 _PROVENANCE = ("seed", "chunk")
 
 
 class DatasetProfile:
-    """The rows of one side, counted.
+    """Counts over the rows of one side.
 
-    Every row is judged by the family's rules, as the refine stage would; those that break one are counted apart, with
-    the rules they break, and everything else is measured on the others. Memory grows by 8 bytes a row, for the ids.
+    Every row is checked against the family's rules, as in the refine stage. Invalid rows are only counted, by the rules
+    they break; all other measures are of the valid rows. Memory grows by 8 bytes a row, for the ids.
 
     Args:
-        family: that the rows are of.
+        family: the rows' family.
         near: the Jaccard similarity from which two rows are near duplicates.
     """
 
@@ -45,7 +45,7 @@ class DatasetProfile:
         self._reasons: Counter[str] = Counter()
 
     def take(self, rows: Rows) -> None:
-        """Count some rows; ids are computed anew from the content, and what is no row is an invalid one."""
+        """Count some rows; ids are computed from the content, and unreadable lines count as invalid rows."""
         family = self._family
         identified = (
             identify(rows.frame, family).select(list(family.wire)).with_columns(record=pl.lit(0, dtype=pl.UInt32))
@@ -64,25 +64,25 @@ class DatasetProfile:
         for name, counts in self._counts.items():
             counts += _histogram(codes[name].to_numpy(), len(counts))
         self._cells += _histogram(cell_codes(codes, family), len(self._cells))
-        for name, found in self._numbers.items():
-            found.take(valid[name])
+        for name, spread in self._numbers.items():
+            spread.take(valid[name])
         self._ids.append(valid["example_id"].to_numpy())
         self._texts.take(valid.select(self._texts.expression.alias("text"))["text"])
 
     def report(self) -> dict[str, Any]:
-        """Return what was counted, ready for JSON.
+        """Return the counts and measures, ready for JSON.
 
         Keys:
-            rows, rows_invalid: all that were read, and those of them that break a rule or cannot be read;
-                invalid_by_reason: {reason: rows}, a row that breaks two rules counting under both.
-            axes: {axis: {covered, total, balance, bins: {bin: rows}}}: bins with rows, of all; balance as `balance`.
-            cells: {covered, possible, total, balance, rows: {label: rows}}, balance over the possible ones.
-            numbers: {column: {min, max, mean}}, null where the column has no value.
-            duplicates: rows whose content another row before them has.
-            sample_rows: rows compared with one another; near_duplicates: those of them that are at least
-                `near_duplicate_threshold` like another; diversity: as `measures.diversity`.
-            distinct_ngrams: distinct n-grams to all; ngram: what one is.
-            quotas: [{name, kind, axis, bins, target, actual, ok}], as declared; quotas_met: how many are.
+            rows, rows_invalid: all rows read, and the rows that break a rule or cannot be read;
+                invalid_by_reason: {reason: rows}; a row that breaks two rules counts under both.
+            axes: {axis: {covered, total, balance, bins: {bin: rows}}}: bins with rows, all bins; balance as `balance`.
+            cells: {covered, possible, total, balance, rows: {label: rows}}, balance over the possible cells.
+            numbers: {column: {min, max, mean}}, null if the column has no value.
+            duplicates: rows with the content of an earlier row.
+            sample_rows: rows compared with each other; near_duplicates: those whose similarity to another row is at
+                least `near_duplicate_threshold`; diversity: as `measures.diversity`.
+            distinct_ngrams: share of distinct n-grams; ngram: the unit of an n-gram.
+            quotas: [{name, kind, axis, bins, target, actual, ok}], as declared; quotas_met: number of quotas met.
         """
         rows, diversity, near = self._texts.likeness()
         bins = {
@@ -96,7 +96,7 @@ class DatasetProfile:
             "invalid_by_reason": dict(self._reasons.most_common()),
             "axes": {axis.name: _axis(axis.bins, self._counts[axis.name]) for axis in self._family.axes},
             "cells": self._cell_report(),
-            "numbers": {name: found.report() for name, found in self._numbers.items()},
+            "numbers": {name: spread.report() for name, spread in self._numbers.items()},
             "duplicates": len(ids) - len(np.unique(ids)),
             "sample_rows": rows,
             "near_duplicates": near,
@@ -123,7 +123,7 @@ class DatasetProfile:
 def balance(counts: npt.NDArray[np.int64]) -> float:
     """Return how evenly rows are spread over bins (K,), 0 to 1: their entropy over log(K), Pielou's evenness.
 
-    1 where all bins have as many, 0 where one has all, there are no rows, or there is one bin only.
+    1 if all bins have equally many rows; 0 if one bin has all rows, there are no rows, or there is only one bin.
 
     "The measurement of diversity in different types of biological collections" (Pielou, 1966).
     """
@@ -153,7 +153,7 @@ class _Range:
         self._count += len(values)
 
     def report(self) -> dict[str, float | None]:
-        # Twelve digits: what is beyond depends on how the rows were cut into frames.
+        # Twelve digits: further digits depend on how the rows were cut into frames.
         mean = float(f"{self._sum / self._count:.12g}") if self._count else None
         return {"min": self._least, "max": self._most, "mean": mean}
 

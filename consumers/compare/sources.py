@@ -1,7 +1,7 @@
-"""What is compared: a file or a topic by the name that a user gives it, read as frames of one family.
+"""The sources of a comparison: files and topics, found by the name a user gives, and read as frames of one family.
 
-A file is what a producer wrote with `--out`, or a replay: JSON lines, Parquet or Arrow IPC. A topic is read once, up to
-what is committed when the reading begins.
+A file was written by a producer with `--out` or by a replay: JSON lines, Parquet or Arrow IPC. A topic is read once, up
+to its last committed record when reading begins.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ STAGES = (RAW, CLEAN, REJECTED)
 
 
 class ComparisonSource(Protocol):
-    """Rows somewhere."""
+    """A file or topic with rows."""
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """The source's name in reports."""
         ...
 
     def families(self) -> list[str]:
-        """Return the names of the families that its rows can be of."""
+        """Return the names of the families that its rows can belong to."""
         ...
 
     def rows(self, family: Family) -> Iterator[Rows]:
@@ -43,14 +43,15 @@ class ComparisonSource(Protocol):
 
 
 def source_named(text: str, connect: Callable[[], Connection]) -> ComparisonSource:
-    """Return the file or topic that `text` names; only for a topic is a connection asked for.
+    """Return the file or topic that `text` names.
 
     Args:
-        text: a path; `topic:NAME`, or NAME where no file has it: a raw, clean or rejected topic of this namespace.
-        connect: gives the connection.
+        text: a path; or `topic:NAME`, a raw, clean or rejected topic of this namespace. NAME alone is enough if no file
+            has that name.
+        connect: gives the connection; called only for a topic.
 
     Raises:
-        UsageError: it is neither, or a file of no known format.
+        UsageError: `text` is neither a file nor a topic, or the file has an unknown format.
         BrokerError: no broker answers.
     """
     path, name = Path(text), text.removeprefix(TOPIC_PREFIX)
@@ -60,31 +61,31 @@ def source_named(text: str, connect: Callable[[], Connection]) -> ComparisonSour
         raise UsageError(f"{text!r} is neither a file nor a topic: name a {', '.join(ENDINGS)} file, or topic:NAME")
     connection = connect()
     known = {topic_name(connection.settings, family, stage): family for family in FAMILIES for stage in STAGES}
-    held = [topic for topic in list_topics(connection) if topic in known]
-    if name not in held:
-        raise UsageError(f"there is no topic {name!r} of examples: use one of {', '.join(held) or '(none yet)'}")
+    existing = [topic for topic in list_topics(connection) if topic in known]
+    if name not in existing:
+        raise UsageError(f"there is no topic {name!r} of examples: use one of {', '.join(existing) or '(none yet)'}")
     return TopicSource(connection, name, known[name])
 
 
 def common_family(sources: Iterable[ComparisonSource], asked: str | None) -> Family:
-    """Return the family that all sources are of: the one asked for, or else the one that each can be of.
+    """Return the family of all sources: `asked`, or else the only family that fits each source.
 
     Raises:
-        UnknownFamilyError: none is registered under the name asked for.
-        UsageError: a source is of another family, or could be of several and none was asked for.
+        UnknownFamilyError: no family is registered under the name `asked`.
+        UsageError: a source has rows of another family, or several families fit and `asked` is None.
     """
-    found: dict[str, list[str]] = {source.name: source.families() for source in sources}
+    candidates: dict[str, list[str]] = {source.name: source.families() for source in sources}
     if asked is not None:
         family = family_named(asked)
-        for name, families in found.items():
+        for name, families in candidates.items():
             if asked not in families:
                 raise UsageError(f"{name} holds no rows of the family {asked!r}: {_can_be(families)}")
         return family
-    shared = [family for family in FAMILIES if all(family in families for families in found.values())]
+    shared = [family for family in FAMILIES if all(family in families for families in candidates.values())]
     if len(shared) == 1:
         return FAMILIES[shared[0]]
-    told = "; ".join(f"{name}: {_can_be(families)}" for name, families in found.items())
-    raise UsageError(f"the two are not of one family that can be told ({told}): give --family, or two of one family")
+    details = "; ".join(f"{name}: {_can_be(families)}" for name, families in candidates.items())
+    raise UsageError(f"no single family fits both sources ({details}): give --family, or two sources of one family")
 
 
 def _can_be(families: list[str]) -> str:

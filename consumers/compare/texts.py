@@ -1,7 +1,7 @@
-"""What a set's texts are measured by while they go by: a sample of them, and a count of distinct n-grams.
+"""Measure a stream of texts in bounded memory: a sample for similarity, and a count of distinct n-grams.
 
-Prose is read in words, in runs of three for likeness and of four for repetition. A family without prose is read by its
-canonical content in characters, in runs of eight for both. Memory is bounded, however many rows there are.
+Prose is split into words: runs of three measure similarity, and runs of four measure repetition. Families without prose
+use their canonical content in characters: runs of eight measure both.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from schema.shingles import Hashes, Offsets, shingles
 
 NGRAM_WORDS = 4
 RUN_BYTES = 8
-# Distinct n-grams held at most, 8 bytes each; beyond, their number is estimated, with a standard error of about 0.2%.
+# The most distinct n-grams in memory, 8 bytes each. Above that, the count is estimated with a standard error of about
+# 0.2%.
 _HELD_NGRAMS = 1 << 20
 
 
 class DistinctCount:
-    """Counts values and distinct values: exactly up to `capacity` distinct ones, and beyond from a sample of them.
+    """Counts values and distinct values: exactly up to `capacity` distinct values, and estimated from a sample above.
 
-    The sample is of the values whose hash ends in `level` zero bits, and a level more is asked for whenever there are
-    too many: "On adaptive sampling" (Flajolet, 1990). Its standard error is about 1.2 / sqrt(capacity). What is
-    counted does not depend on the order in which the values come.
+    The sample is the values whose hash ends in `level` zero bits; `level` rises whenever the sample is too large: "On
+    adaptive sampling" (Flajolet, 1990). The standard error is about 1.2 / sqrt(capacity). The order of the values does
+    not change the count.
     """
 
     def __init__(self, capacity: int = _HELD_NGRAMS) -> None:
         self._capacity = capacity
         self._level = 0
-        # At most half full, so that a place is soon found.
+        # At most half full, so that a free slot is found quickly.
         self._slots = np.zeros(1 << (2 * capacity).bit_length(), dtype=np.uint64)
         self._held = 0
         self.values = 0
@@ -52,22 +53,22 @@ class DistinctCount:
 
     @property
     def distinct(self) -> int:
-        """How many distinct values were counted."""
+        """The number of distinct values, exact or estimated."""
         return self._held << self._level
 
     @property
     def ratio(self) -> float:
-        """Distinct values to all, 0 where there is none."""
+        """Distinct values as a share of all values; 0 without values."""
         return min(1.0, self.distinct / self.values) if self.values else 0.0
 
 
 class TextTally:
-    """Texts of a family, measured.
+    """Measures of a family's texts, over all frames taken.
 
     Args:
-        family: says whether its rows have prose.
-        near: the Jaccard similarity from which two rows are near duplicates; 1 leaves copies alone.
-        sample: rows compared with one another.
+        family: the texts' family; it declares whether its rows have prose.
+        near: the Jaccard similarity from which two rows are near duplicates; 1 counts only copies.
+        sample: rows compared with each other.
     """
 
     def __init__(self, family: Family, near: float, sample: int = SAMPLE_ROWS) -> None:
@@ -82,7 +83,7 @@ class TextTally:
 
     @property
     def ngram(self) -> str:
-        """What an n-gram is, for who reads the ratio."""
+        """The unit of an n-gram, for reports."""
         return f"{NGRAM_WORDS} words" if self._prose else f"{RUN_BYTES} characters"
 
     def take(self, texts: pl.Series) -> None:
@@ -95,11 +96,11 @@ class TextTally:
         chosen = np.sort(np.argsort(keys, kind="stable")[: self._sample])
         self._keys = keys[chosen]
         kept = pl.concat([self._texts, texts.alias("")]).gather(chosen)
-        # Through Arrow, which copies: a series of chosen texts would hold on to the buffers of all.
+        # Through Arrow, which copies: a series of chosen texts would keep the buffers of all texts in memory.
         self._texts = pl.Series(kept.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
     def likeness(self) -> tuple[int, float, int]:
-        """Return (rows of the sample, its diversity as `measures.diversity`, those that nearly repeat another)."""
+        """Return (rows of the sample, its diversity as in `measures.diversity`, its near duplicates)."""
         similarities = nearest(*self._runs(self._texts))
         rows = len(similarities)
         return rows, float(1 - similarities.mean()) if rows > 1 else 0.0, int((similarities >= self._near).sum())
@@ -109,7 +110,7 @@ class TextTally:
 
 
 def byte_runs(texts: pl.Series) -> tuple[Hashes, Offsets]:
-    """Return all runs of eight bytes of each text, as integers, one text after another, repeats included.
+    """Return all runs of eight bytes of each text as integers, text after text, repeats included.
 
     Args:
         texts: (N,) String without nulls; a shorter text is one run.
@@ -145,10 +146,10 @@ def _byte_runs(data, bounds):  # type: ignore[no-untyped-def] # pragma: no cover
 
 @compiled
 def _hold(slots, values, begin, level, held, capacity):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Hold the sampled among values[begin:] until there are too many; return (where it stopped, values held)."""
+    """Store the sampled values of values[begin:] until there are too many; return (where it stopped, stored values)."""
     mask = np.uint64((1 << level) - 1)
     for place in range(begin, values.size):
-        # Characters are anything but evenly drawn: mixed, as `measures.mixed` does, after a step away from 0.
+        # Mixed as in `measures.mixed`, because characters are not evenly distributed; plus 1, so that 0 is mixed, too.
         value = (values[place] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -170,8 +171,8 @@ def _place_all(slots, values):  # type: ignore[no-untyped-def] # pragma: no cove
 
 @compiled
 def _place(slots, value):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Put a hash in its slot, the first free one from where its upper bits say; return 1 where it was not there."""
-    # 0 is a free slot, and the hash of no text.
+    """Put a hash in the first free slot from the one that its upper bits name; return 1 if the hash is new."""
+    # 0 marks a free slot; no text has this hash.
     slot = np.int64((value >> np.uint64(20)) & np.uint64(slots.size - 1))
     while slots[slot] != 0:
         if slots[slot] == value:

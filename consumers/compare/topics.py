@@ -1,4 +1,4 @@
-"""Topics of examples: raw, clean or rejected rows up to what is committed, whoever wrote them."""
+"""Topics of examples: raw, clean or rejected rows up to the last committed record, from any producer."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from schema.family import Family
 from schema.json_rows import lines_of
 from schema.record import ARROW_STREAM, ForeignHeaders, decode
 
-# Offsets read of a partition before the next has its turn, so that the first rows of a topic are of all of them.
+# Offsets read from a partition before the next partition's turn, so that a topic's first rows come from all partitions.
 _BLOCK_OFFSETS = 16
-# What the broker takes is far smaller; this only bounds what a damaged record can make us allocate.
+# The broker accepts only far smaller records; this limit bounds the memory that a damaged record can claim.
 _MAX_ROWS = 10_000_000
-# A dead letter says why it is none in these headers, which are Kafka Connect's.
+# Headers of dead letters, named by Kafka Connect.
 _DEAD_LETTER = "__connect.errors."
 _REASON = "feedmill-reason"
 
 
 class TopicSource:
-    """The rows of a topic, from its first offset to the last that is stable when the reading begins.
+    """The rows of a topic, from its first offset to the last stable one when reading begins.
 
     Args:
-        connection: the broker that holds it.
+        connection: the broker that holds the topic.
         topic: its full name.
-        family: that its name tells.
+        family: the family in its name.
     """
 
     def __init__(self, connection: Connection, topic: str, family: str) -> None:
@@ -52,16 +52,16 @@ class TopicSource:
         return [self._family]
 
     def rows(self, family: Family) -> Iterator[Rows]:
-        """Yield the rows, partitions taking turns; records that hold none are counted by reason.
+        """Yield the rows, partitions taking turns; records without readable rows are counted by reason.
 
         Raises:
-            BrokerError: the topic is gone, or the broker cannot be read; ReplayError: retention took what was to be
-                read.
+            BrokerError: the topic is gone, or the broker cannot be read.
+            ReplayError: retention removed records before they were read.
         """
         blocks = order_of(extents(self._connection, self._topic), _BLOCK_OFFSETS, None)
         frames: list[pl.DataFrame] = []
         refused: Counter[str] = Counter()
-        held = 0
+        gathered = 0
         with TopicReader(self._connection, self._topic, ReplayError) as reader:
             for _, record in reader.records(blocks):
                 try:
@@ -70,10 +70,10 @@ class TopicSource:
                     rows = Rows(pl.DataFrame(schema=family.wire), {error.reason: 1})
                 frames.append(rows.frame)
                 refused.update(rows.refused)
-                held += len(rows)
-                if held >= ROWS_AT_ONCE:
+                gathered += len(rows)
+                if gathered >= ROWS_AT_ONCE:
                     yield Rows(pl.concat(frames), refused)
-                    frames, refused, held = [], Counter(), 0
+                    frames, refused, gathered = [], Counter(), 0
         if frames:
             yield Rows(pl.concat(frames), refused)
 
@@ -82,13 +82,13 @@ def _rows(record: Record, family: Family) -> Rows:
     """Return the rows of one record.
 
     Raises:
-        RecordError: it holds none.
+        RecordError: the record holds no readable row.
     """
-    said = {name: value for name, value in record.headers if value is not None}
-    if any(name.startswith(_DEAD_LETTER) for name in said):
-        reason = said.get(_REASON, b"dead_letter").decode("utf-8", "replace")[:HEADER_MAX_CHARS]
-        # A letter stands for as many rows as it has lines.
-        return Rows(pl.DataFrame(schema=family.wire), {reason: rejected_rows(record.value, list(said.items()))})
+    values = {name: value for name, value in record.headers if value is not None}
+    if any(name.startswith(_DEAD_LETTER) for name in values):
+        reason = values.get(_REASON, b"dead_letter").decode("utf-8", "replace")[:HEADER_MAX_CHARS]
+        # A dead letter counts as many rows as it has lines.
+        return Rows(pl.DataFrame(schema=family.wire), {reason: rejected_rows(record.value, list(values.items()))})
     headers = ForeignHeaders.parse(record.headers)
     if headers.ce_type is not None and headers.ce_type[2] != family.version:
         raise RecordError("unknown_schema_version", f"version {headers.ce_type[2]} of {family.name} is not known here")

@@ -1,1 +1,1 @@
-"""The reduction family in training: its tensor form, the span predictor and its trainer."""
+"""The reduction family's tensor form, the span predictor, its trainer and its evaluation."""

@@ -1,12 +1,12 @@
-"""What one checkpoint of a span predictor holds, none of it in pickle.
+"""The files of a span predictor's checkpoint; none of them is a pickle.
 
 ::
 
     config.json, model.safetensors    sizes and weights: `SpanPredictor.from_pretrained` takes the folder
-    optimizer.safetensors             the optimizer's tensors, named `<what>.<weight's name>`
-    trainer.json                      step, counters, settings, the feeds' states, and the random generators'
+    optimizer.safetensors             the optimizer's tensors, named `<moment>.<weight's name>`
+    trainer.json                      step, counters, settings, states of the feeds and of the random generator
     manifest.json                     the rows seen, for `feedmill replay --manifest`
-    manifest-1.json, ...              those of the stages before, where the run began with easier rows
+    manifest-1.json, ...              the rows seen in earlier stages, if the run began with easier rows
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from consumers.reduction.saved_run import SavedRun, SavedSizes
 from consumers.training.checkpoints import find_checkpoint
 from schema.errors import CheckpointError
 
-# transformers' own names for the first two
+# Names that transformers sets.
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OPTIMIZER, TRAINER, MANIFEST = "optimizer.safetensors", "trainer.json", "manifest.json"
 STAGE_MANIFEST = "manifest-{}.json"
-# What AdamW keeps of each weight.
+# Tensors that AdamW keeps for each weight.
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 _OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
@@ -50,22 +50,22 @@ class Learner:
         """Write the weights, their sizes and the optimizer's tensors into a folder.
 
         Raises:
-            OSError: the disk does not take them.
+            OSError: the disk cannot be written.
         """
         tensors = {
-            f"{what}.{name}": value.contiguous()
+            f"{moment}.{name}": value.contiguous()
             for name, weight in self.model.named_parameters()
-            for what, value in self.optimizer.state[weight].items()
+            for moment, value in self.optimizer.state[weight].items()
         }
         try:
             save_model(self.model, folder)
             save_file(tensors, folder / OPTIMIZER)
         except SafetensorError as error:
-            # It says "I/O error: ... (os error 28)" and keeps no number.
+            # safetensors' error has the number only in its text: "I/O error: ... (os error 28)".
             raise OSError(str(error)) from error
 
     def load(self, folder: Path) -> None:
-        """Take over what `save` wrote, to the last bit.
+        """Load the files of `save`, exact to the last bit.
 
         Raises:
             CheckpointError: a file is absent, damaged, or of another model.
@@ -79,21 +79,21 @@ class Learner:
     def _load_optimizer(self, tensors: dict[str, torch.Tensor]) -> None:
         names = {weight: name for name, weight in self.model.named_parameters()}
         shapes = {name: weight.shape for weight, name in names.items()}
-        held: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names.values()}
+        moments: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names.values()}
         for key, value in tensors.items():
-            what, _, name = key.partition(".")
-            if what not in _MOMENTS or value.shape not in (shapes[name], torch.Size()):
+            moment, _, name = key.partition(".")
+            if moment not in _MOMENTS or value.shape not in (shapes[name], torch.Size()):
                 raise ValueError(f"{OPTIMIZER} holds {key} {tuple(value.shape)}, which no weight has")
-            held[name][what] = value
+            moments[name][moment] = value
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        # Through torch's own form, which puts each tensor where its weight is.
-        state = {number: held[names[weight]] for number, weight in enumerate(weights)}
+        # torch's `load_state_dict` moves each tensor to its weight's device.
+        state = {number: moments[names[weight]] for number, weight in enumerate(weights)}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
 def save_model(model: SpanPredictor, folder: Path) -> None:
     """Write config.json and model.safetensors into a folder."""
-    # Its bar for a file of a few megabytes would break into ours.
+    # transformers' progress bar would disturb ours.
     disable_progress_bar()
     model.save_pretrained(folder)
 
@@ -102,10 +102,10 @@ def load_model(path: Path) -> SpanPredictor:
     """Return the model of a checkpoint, for evaluation.
 
     Args:
-        path: a run's folder, which means its newest checkpoint, or one checkpoint.
+        path: a checkpoint, or a run's folder, whose newest checkpoint is loaded.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
+        CheckpointError: there is no checkpoint, or it cannot be read.
     """
     folder = find_checkpoint(path)
     config = load_config(folder)
@@ -122,31 +122,31 @@ def load_model(path: Path) -> SpanPredictor:
 def load_config(folder: Path, **others: Any) -> SpanPredictorConfig:
     """Return the sizes in a checkpoint's config.json, some of them replaced by `others`.
 
-    transformers' own reader takes more from that file: names of types, of kernels to fetch and of other models'
-    folders. Here nothing counts but our own numbers.
+    transformers' own reader also accepts names of types, of kernels to download and of other models' folders from that
+    file. This reader accepts only the model's sizes.
 
     Raises:
         CheckpointError: the file is absent, of another model, or holds a size that no span predictor has.
     """
-    told = read_json(folder, CONFIG)
+    config = read_json(folder, CONFIG)
     try:
-        if told.get("model_type") != SpanPredictorConfig.model_type:
-            raise ValueError(f"{CONFIG} is of a model of type {told.get('model_type')!r}")
-        if told.get("vocab_size") != VOCABULARY_SIZE:
-            raise ValueError(f"{CONFIG} has vocab_size {told.get('vocab_size')!r}, and this build {VOCABULARY_SIZE}")
-        sizes = SavedSizes.model_validate(told)
+        if config.get("model_type") != SpanPredictorConfig.model_type:
+            raise ValueError(f"{CONFIG} is of a model of type {config.get('model_type')!r}")
+        if config.get("vocab_size") != VOCABULARY_SIZE:
+            raise ValueError(f"{CONFIG} has vocab_size {config.get('vocab_size')!r}, not {VOCABULARY_SIZE}")
+        sizes = SavedSizes.model_validate(config)
     except ValueError as error:
         raise _unreadable(folder, error) from error
     return SpanPredictorConfig(**{**sizes.model_dump(exclude_unset=True), **others})
 
 
 def _check_shapes(config: SpanPredictorConfig, weights: Path) -> None:
-    """Raise ValueError where a file's tensors are not those of such a model, before memory is taken for either."""
+    """Raise ValueError if a file's tensors do not fit the sizes, before memory is allocated for either."""
     with torch.device("meta"):
         wanted = {name: tuple(weight.shape) for name, weight in SpanPredictor(config).state_dict().items()}
     with safe_open(weights, "pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
-    if wrong := sorted(set(wanted.items()) ^ set(found.items())):
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+    if wrong := sorted(set(wanted.items()) ^ set(stored.items())):
         raise ValueError(f"{WEIGHTS} does not fit {CONFIG}: see {wrong[0][0]}")
 
 
@@ -154,7 +154,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Return a JSON object of a checkpoint: config.json, trainer.json or manifest.json.
 
     Raises:
-        CheckpointError: it is absent or no JSON object.
+        CheckpointError: the file is absent or not a JSON object.
     """
     try:
         return _OBJECT.validate_json((folder / name).read_bytes())
@@ -163,22 +163,22 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
-    """Return trainer.json of a checkpoint, with everything that a run needs to go on.
+    """Return trainer.json of a checkpoint: everything that a run needs to resume.
 
     Raises:
         CheckpointError: the file is absent, or a part of it is absent or of the wrong type.
     """
-    told = read_json(folder, TRAINER)
+    values = read_json(folder, TRAINER)
     try:
-        saved = SavedRun.model_validate(told)
+        saved = SavedRun.model_validate(values)
     except ValueError as error:
         raise _unreadable(folder, error) from error
-    return {**told, "counters": asdict(saved.counters), "budget": asdict(saved.budget)}
+    return {**values, "counters": asdict(saved.counters), "budget": asdict(saved.budget)}
 
 
-def write_json(folder: Path, name: str, told: dict[str, Any]) -> None:
-    """Write what `read_json` reads; numbers come back to the last bit."""
-    (folder / name).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+def write_json(folder: Path, name: str, values: dict[str, Any]) -> None:
+    """Write a JSON object for `read_json`; numbers are exact to the last bit."""
+    (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def random_state() -> str:
@@ -187,10 +187,10 @@ def random_state() -> str:
 
 
 def set_random_state(folder: Path, state: str) -> None:
-    """Take up a state that `random_state` gave, from the checkpoint in a folder.
+    """Set torch's generator to a state from `random_state`, read from the checkpoint in `folder`.
 
     Raises:
-        CheckpointError: it is no such state.
+        CheckpointError: `state` is not such a state.
     """
     try:
         torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
@@ -203,4 +203,6 @@ def _unreadable(folder: Path, error: Exception) -> CheckpointError:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         line = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return CheckpointError(f"the checkpoint {folder} cannot be read ({line}): use an earlier one, or train anew")
+    return CheckpointError(
+        f"the checkpoint {folder} cannot be read ({line}): use an earlier checkpoint, or start a new run"
+    )

@@ -1,12 +1,11 @@
-"""Counting along a term: running sums that a layer learns to take, and the normalisation around them.
+"""Counting along a term: a layer that learns running sums, and the normalisation around it.
 
-Finding where a bracket closes is counting, which attention over rotary positions learns slowly and which fails beyond
-the lengths it was trained on (Bhattamishra et al., arXiv:2009.11264). A `Counter` is the recurrence that suffices,
-with nothing in it that says what to count: each channel adds a learned number between -1 and 1 at every token, read
-from the token and its two neighbours, and the running sums come back through saturating features of several widths.
-Its cost is linear in the length. Counting relative to the content rather than by position is the idea of contextual
-position encoding (Golovneva et al., arXiv:2405.18719); counter machines as what such tasks need: Weiss et al.,
-arXiv:1805.04908.
+To find where a bracket closes, a model must count. Attention over rotary positions learns that slowly, and fails beyond
+the lengths it was trained on (Bhattamishra et al., arXiv:2009.11264). A `Counter` is a recurrence that can count; the
+model learns the quantities to count. At every token, each channel adds a learned number between -1 and 1, read from the
+token and its two neighbours. Saturating features of several widths read the running sums. The cost is linear in the
+length. Counting relative to the content, not by position, is the idea of contextual position encoding (Golovneva et
+al., arXiv:2405.18719). Weiss et al. (arXiv:1805.04908) show that counter machines suffice for such tasks.
 
 Shapes: B rows, T tokens, D hidden, K channels, F features a channel.
 """
@@ -19,18 +18,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# A feature is tanh(slope * count + shift). The first two change at a half below and above zero, so that together they
-# tell 0 from -1 and 1; the flat ones grade counts up to about 50 and are what learning starts from.
+# A feature is tanh(slope * count + shift). The first two change at -0.5 and 0.5, so that together they separate 0 from
+# -1 and 1. The flat ones grade counts up to about 50; learning starts from them.
 _SLOPES = (2.0, 2.0, 1.0, 0.3, 0.1, 0.03)
 _SHIFTS = (1.0, -1.0, 0.0, 0.0, 0.0, 0.0)
-# Bias of both halves of an increment: it starts as the difference of two small numbers, or the first sums over a long
-# term would lie where every feature is flat.
+# Bias of both halves of an increment. It makes the first increments differences of two small numbers; otherwise the
+# first sums over a long term would lie where every feature is flat.
 _FIRST_BIAS = -2.0
 _LEAST_NORM = 1e-5
 
 
 class _RmsNorm(torch.autograd.Function):
-    """See `rms_norm`."""
+    """Forward and backward pass of `rms_norm`."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
@@ -51,21 +50,21 @@ class _RmsNorm(torch.autograd.Function):
 def rms_norm(values: torch.Tensor) -> torch.Tensor:
     """Return values (..., D) divided by their root mean square (Zhang and Sennrich, arXiv:1910.07467), without weights.
 
-    The next matrix can hold any weights. The gradient is written out because torch composes its own from nine passes
-    over the values on a CPU, six times as slow.
+    The next matrix can learn the weights. The gradient is written out because torch's own takes nine passes over the
+    values on a CPU and is six times as slow.
     """
     return _RmsNorm.apply(values)  # type: ignore[no-any-return]
 
 
 def neighbourhood(values: torch.Tensor) -> torch.Tensor:
-    """Return (B, T, 3D): each token's values between those of the token before and after it, zeros beyond the ends."""
+    """Return (B, T, 3D): the values of the token before, the token and the token after; zeros beyond the ends."""
     length = values.shape[1]
     wide = functional.pad(values, (0, 0, 1, 1))
     return torch.cat([wide[:, :length], values, wide[:, 2:]], dim=-1)
 
 
 class _CountFeatures(torch.autograd.Function):
-    """See `count_features`; written out because the composed gradient takes three times as long."""
+    """Forward and backward pass of `count_features`, because torch's own gradient takes three times as long."""
 
     @staticmethod
     def forward(ctx: Any, halves: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -91,28 +90,28 @@ class _CountFeatures(torch.autograd.Function):
 def count_features(halves: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Return tanh features (B, T, F * K) of K running sums, the first K / 2 from the start, the others from the end.
 
-    The increment of a channel is the difference of two logistic functions, so that exactly 1, 0 and -1 are where it
-    settles. Sums are float32: bfloat16 cannot count beyond 256.
+    The increment of a channel is the difference of two logistic functions, which saturates at exactly 1, 0 and -1.
+    Sums are float32, because bfloat16 cannot count beyond 256.
 
     Args:
-        halves: (B, T, 2K) float32, what goes into the two functions; K is even.
+        halves: (B, T, 2K) float32, the inputs of the two functions; K is even.
         real: (B, T, 1) float32, 0 on padding and 1 elsewhere. Padding adds nothing.
     """
     return _CountFeatures.apply(halves, real)  # type: ignore[no-any-return]
 
 
 def _sum_from_end(values: torch.Tensor) -> torch.Tensor:
-    """Return for each token the sum of its and all later values, (B, T, K)."""
+    """Return for each token the sum of its own and all later values, (B, T, K)."""
     sums = values.cumsum(1)
     return values - sums + sums[:, -1:]
 
 
 class Linear(nn.Linear):
-    """A linear layer that knows how it starts; its initialiser is the model's.
+    """A linear layer that stores how the model initialises it.
 
     Args:
-        gain: of its weights, over the size that keeps the size of what it reads.
-        first_bias: the bias it starts from; None for no bias at all.
+        gain: factor of the first weights; 1 keeps the size of the inputs.
+        first_bias: the first bias; None for a layer without bias.
     """
 
     def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, first_bias: float | None = None) -> None:
@@ -122,12 +121,12 @@ class Linear(nn.Linear):
 
 
 class Counter(nn.Module):
-    """Learned counters, (B, T, D) -> (B, T, D), to be added to the hidden states.
+    """Learned counters, (B, T, D) -> (B, T, D), to add to the hidden states.
 
     Args:
         width: D.
         channels: K, even.
-        gain: of what is added.
+        gain: factor of the output layer's first weights.
     """
 
     def __init__(self, width: int, channels: int, gain: float) -> None:

@@ -1,17 +1,17 @@
-"""What the whole traces of a model come to: which are right, why the others fail, and how it all differs by band.
+"""Judge a model's whole traces: which are right, why the others fail, and the shares by size and depth band.
 
-A trace whose term has a normal form within the limits is right when the model announces a normal form and has that
-one. By the Church-Rosser theorem a detour (another redex than the leftmost-outermost) may still lead there: it counts
-as right, and is counted. A trace without a normal form within the limits is right when the model never announces one
-and takes no detour, for then it ends where the true reduction ends.
+If the term has a normal form within the limits, a trace is right when it ends by announcing that normal form. A detour
+(another redex than the leftmost-outermost) may still lead there, by the Church-Rosser theorem: such a trace is right,
+and its detours are counted. If the term has no normal form within the limits, a trace is right when the model never
+announces one and takes no detour, because then it ends where the true reduction ends.
 
-The failures, of which a wrong trace has exactly one::
+A wrong trace has exactly one of these failures::
 
-    stopped_early        a normal form is announced, and there is a redex
-    missed_normal_form   a place is pointed at, and there is no redex
-    not_a_redex          a place is pointed at that is no redex, and there is one
+    stopped_early        the model announces a normal form, but there is a redex
+    missed_normal_form   the model points at a place, but there is no redex
+    not_a_redex          the model points at a place that is not a redex, although there is one
     fuel                 detours used up the fuel that the way to the normal form needs
-    wrong_redex          detours led out of the limits on terms, or there is no normal form to lead to
+    wrong_redex          detours led out of the limits on terms, or the term has no normal form
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _failure = (
     .then(pl.lit("wrong_redex"))
 )
 
-# The moment at which a wrong trace went wrong: where it took its first detour if that is what is wrong, else its end.
+# The moment at which a wrong trace went wrong: its first detour if the detours are the failure, else its end.
 _fault = (
     pl.when(pl.col("failure").is_in(["fuel", "wrong_redex"]))
     .then(pl.col("first_detour"))
@@ -56,20 +56,20 @@ _fault = (
 
 
 def judge(traces: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame of `whole_traces` with `failure` (of `FAILURES`; null where right), `correct` and `fault`.
+    """Add `failure` (of `FAILURES`; null if right), `correct` and `fault` to a frame of `whole_traces`.
 
-    `fault` is the moment at which a wrong trace went wrong: the first detour in `fuel` and `wrong_redex`, else the end.
+    `fault` is the moment at which a wrong trace went wrong: the first detour for `fuel` and `wrong_redex`, else the
+    end.
     """
     return traces.with_columns(failure=_failure).with_columns(correct=pl.col("failure").is_null(), fault=_fault)
 
 
 def trace_summary(judged: pl.DataFrame) -> dict[str, Any]:
-    """Return everything about judged traces as JSON-able values; a share of nothing is None.
+    """Return a summary of judged traces as JSON-able values; a share of 0 traces is None.
 
-    Keys: `overall`, `terminating` and `non_terminating` (by their true fate), `deeper_than_7`, and lists with every
-    band, `by_size` and `by_depth`, where size and depth are those of the term that the trace starts with. Each entry
-    has `traces`, `correct` (a share), `detours` (traces with one) and `failures` {class: traces}; those of a list have
-    `band` too.
+    Keys: `overall`, `terminating` and `non_terminating` (by their true fate), `deeper_than_7`, and the lists `by_size`
+    and `by_depth` with an entry for every band of the start term. Each entry has `traces`, `correct` (a share),
+    `detours` (traces with a detour) and `failures` {class: traces}; entries of a list also have `band`.
     """
     return {
         "overall": _entry(judged),
@@ -100,16 +100,17 @@ def _entry(judged: pl.DataFrame) -> dict[str, Any]:
 def worst(judged: pl.DataFrame, failure: str, count: int) -> list[dict[str, Any]]:
     """Return the `count` worst traces of a failure class, as JSON-able values.
 
-    The worst stops are the surest ones; of other failures, those at the shortest term. Keys: `start`, `size`, `depth`,
-    `fate`, `true_steps`, and of the fault its `step`, `term`, `true_span`, `predicted_span` and `nf_probability`.
+    The worst early stops have the highest probability; the worst of other failures have the shortest term. Keys:
+    `start`, `size`, `depth`, `fate`, `true_steps`, and the fault's `step`, `term`, `true_span`, `predicted_span` and
+    `nf_probability`.
     """
     fault = pl.col("fault").struct
     by = -fault.field("nf_probability") if failure == "stopped_early" else fault.field("term").str.len_bytes()
     chosen = judged.filter(pl.col("failure") == failure).sort(by, maintain_order=True).head(count)
-    return [_told(row) for row in chosen.iter_rows(named=True)]
+    return [_trace_entry(row) for row in chosen.iter_rows(named=True)]
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+def _trace_entry(row: Mapping[str, Any]) -> dict[str, Any]:
     fault = row["fault"]
     return {
         **{name: row[name] for name in ("start", "size", "depth", "fate", "true_steps")},
@@ -122,16 +123,17 @@ def _told(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def diagnosis(judged: pl.DataFrame, examples: int) -> dict[str, Any]:
-    """Return for each failure class its `traces`, their `share` of all, and what is typical of them; JSON-able.
+    """Return for each failure class its `traces`, their `share` of all, and typical values; JSON-able.
 
-    `median_step` is that of the fault, `median_size` that of the start term, `nf_probability` the mean at the fault;
-    None in a class without traces. `examples` are the `worst`, so many of each class.
+    `median_step` is the median step of the fault, `median_size` the median size of the start term, and
+    `nf_probability` the mean probability at the fault; None in a class without traces. `examples` are the worst traces
+    of the class, at most this many.
     """
-    told = {}
+    classes = {}
     for name in FAILURES:
         failed = judged.filter(pl.col("failure") == name)
         fault = failed["fault"].struct
-        told[name] = {
+        classes[name] = {
             "traces": failed.height,
             "share": share(failed.height, judged.height),
             "median_step": fault.field("step").median(),
@@ -139,4 +141,4 @@ def diagnosis(judged: pl.DataFrame, examples: int) -> dict[str, Any]:
             "nf_probability": fault.field("nf_probability").mean(),
             "examples": worst(judged, name, examples),
         }
-    return told
+    return classes

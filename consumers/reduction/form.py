@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PAD, BOS, EOS = range(3)
 ALPHABET = "\\.()0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VOCABULARY_SIZE = 3 + len(ALPHABET)
-# BOS and EOS
+# BOS and EOS.
 SPECIAL_TOKENS = 2
 # Terms of up to 2,048 characters.
 MAX_TOKENS = 2048 + SPECIAL_TOKENS

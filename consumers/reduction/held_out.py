@@ -1,6 +1,6 @@
-"""Held-out rows by which a span predictor is judged while it trains, and after.
+"""Held-out rows that judge a span predictor during and after training.
 
-`HeldOut` draws rows once, of a split that the run does not learn from. `judge` gives metrics by band, and every row
+`HeldOut` draws rows once, from a split that the run does not learn from. `judge` gives metrics by band, and every row
 with its prediction.
 """
 
@@ -19,18 +19,18 @@ from consumers.reduction.samples import Sample, character_span
 from consumers.reduction.tensors import NO_SPAN, ReductionBatch, decode_tokens
 from schema.errors import UsageError
 
-# Which split judges a run, by the split that it learns from: never one that it learns from.
+# The split that judges a run, by the split that the run learns from; the two always differ.
 _JUDGED_BY = {"train": "val", "test": "val", "val": "test"}
 
-# Rows are drawn from a window this many times their number, for neighbours in a topic are of one trace.
+# Rows are drawn from a window this many times their number, because neighbours in a topic come from one trace.
 _WINDOW = 8
-# Rows times longest row to one pass through the model: 16,384 keep attention's squares within a few dozen MB.
+# Rows times longest row in one pass through the model: 16,384 keeps attention's matrices within a few dozen MB.
 _PASS_TOKENS = 16_384
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a model makes of held-out rows: `SpanMetrics.summary`, and the rows as they were drawn."""
+    """A model's metrics on held-out rows (`SpanMetrics.summary`), and the rows with predictions, in drawn order."""
 
     metrics: dict[str, Any]
     samples: list[Sample]
@@ -38,7 +38,7 @@ class Judgement:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Rows of similar length: tensors as in `ReductionBatch`, and `drawn` (B,), their places among all."""
+    """Rows of similar length: tensors as in `ReductionBatch`, and `drawn` (B,), their places among all rows."""
 
     tokens: torch.Tensor
     attention_mask: torch.Tensor
@@ -53,11 +53,12 @@ def judging_split(split: str | None) -> str:
     """Return the split whose rows judge a run that learns from `split`: val, or test for a run that learns from val.
 
     Raises:
-        UsageError: the run learns from all splits, so no row is left to judge it by.
+        UsageError: the run learns from all splits, so no held-out row is left.
     """
     if split is None:
         raise UsageError(
-            "the run would learn from all splits and be judged by rows that it learns from: give the feed split='train'"
+            "the feed has split None, so the run would be judged by rows that it learns from: "
+            "give the feed split='train'"
         )
     return _JUDGED_BY[split]
 
@@ -67,16 +68,16 @@ class HeldOut:
 
     Args:
         feed: the training feed.
-        rows: how many, or all there are.
-        seed: draws them.
-        state: of an earlier `HeldOut`, for the same rows; None draws from what the topic holds now.
+        rows: number of rows; fewer if the split has fewer.
+        seed: seed of the draw.
+        state: of an earlier `HeldOut`, for the same rows; None draws from the topic as it is now.
 
     Attributes:
         state: small and JSON-able; with the same seed and number it gives the same rows again.
 
     Raises:
         UsageError: the feed reads all splits.
-        FeedError: the topic no longer holds what `state` tells of.
+        FeedError: the topic no longer holds the offsets of `state`.
     """
 
     def __init__(self, feed: Feed, rows: int, seed: int, state: dict[str, Any] | None = None) -> None:
@@ -100,7 +101,7 @@ class HeldOut:
         self._rows = [] if batch is None else list(_by_length(batch))
 
     def judge(self, model: SpanPredictor, device: torch.device, *, bf16: bool) -> Judgement:
-        """Return how good the model's predictions are; the model is left in training mode if it was."""
+        """Return the model's metrics on the held-out rows; the model's training mode is restored."""
         metrics = SpanMetrics()
         samples: dict[int, Sample] = {}
         was_training = model.training
@@ -115,12 +116,12 @@ class HeldOut:
 
 
 def _by_length(batch: ReductionBatch) -> Iterator[_Rows]:
-    """Cut a batch into rows of similar length; rows whose true span is not known are left out."""
+    """Cut a batch into parts of rows of similar length; rows with an unknown true span are left out."""
     lengths = batch.attention_mask.sum(dim=1)
     lengths, order = torch.where(batch.span[:, 0] == NO_SPAN, 0, lengths).sort(stable=True)
     start = int((lengths == 0).sum())
     while start < len(order):
-        # The longest that a pass may reach is found from its shortest: lengths only grow from there.
+        # Lengths ascend, so the first row gives the most rows of a pass; fewer fit if later rows are longer.
         most = max(1, _PASS_TOKENS // int(lengths[start]))
         while most > 1 and most * int(lengths[min(start + most, len(order)) - 1]) > _PASS_TOKENS:
             most -= 1

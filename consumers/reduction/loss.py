@@ -1,7 +1,7 @@
-"""The span predictor's loss as sums over rows, so that a global batch costs the same however ranks share it.
+"""The span predictor's loss as sums over rows, so that a global batch has the same loss for any number of ranks.
 
-`loss_sums` takes logits and their batch; `LossSums.of_global` makes of one rank's sums what it should run backward
-from. Shapes: B rows, T tokens.
+`loss_sums` takes logits and their batch. `LossSums.of_global` turns one rank's sums into the loss for its backward
+pass. Shapes: B rows, T tokens.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ LABEL_SMOOTHING = 0.05
 
 @dataclass(frozen=True, eq=False)
 class LossSums:
-    """Losses summed over rows, scalars with a gradient; 0, with a gradient of 0, for a batch of no rows.
+    """Losses summed over rows, scalars with a gradient; an empty batch has loss 0 and gradient 0.
 
     Attributes:
-        pointers: half the cross entropy of `start` and of `end`, over the rows whose span is known.
+        pointers: half the cross entropy of `start` and of `end`, over the rows with a known span.
         normal_form: binary cross entropy of the normal-form head, over all rows.
         rows: B.
     """
@@ -33,14 +33,14 @@ class LossSums:
 
     @property
     def total(self) -> torch.Tensor:
-        """The sum that training lowers."""
+        """The sum that training minimises."""
         return self.pointers + self.normal_form
 
     def of_global(self, global_rows: int, world: int = 1) -> torch.Tensor:
         """Return this rank's part of the mean over `global_rows`, times `world`.
 
-        Gradients that are averaged over `world` ranks are then those of the mean over the global batch, also where
-        ranks hold unequal parts of it.
+        Gradients averaged over `world` ranks then equal those of the mean over the global batch, even if ranks hold
+        unequal parts of it.
         """
         return self.total * (world / max(global_rows, 1))
 
@@ -48,13 +48,13 @@ class LossSums:
 def loss_sums(logits: SpanLogits, batch: ReductionBatch, smoothing: float = LABEL_SMOOTHING) -> LossSums:
     """Return the losses of a batch.
 
-    Normal forms, and rows whose span is `NO_SPAN`, have nothing to point at and cost nothing there.
+    Normal forms, and rows whose span is `NO_SPAN`, have no pointer target and add nothing to the pointers' loss.
 
     Args:
         logits: `start` and `end` (B, T), `normal_form` (B,), of any float type; the losses are float32.
         batch: with `span` (B, 2), `is_normal_form` (B,) and `attention_mask` (B, T).
-        smoothing: the share of a pointer's target that is spread evenly over the row's real positions
-            (Szegedy et al., arXiv:1512.00567). Padding gets none of it.
+        smoothing: the share of a pointer's target that is spread evenly over the row's real positions, without padding
+            (Szegedy et al., arXiv:1512.00567).
     """
     target = batch.span.masked_fill(batch.is_normal_form[:, None], NO_SPAN)
     pointers = torch.stack(
@@ -73,6 +73,6 @@ def _pointer(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, smo
     """Return the smoothed cross entropy of logits (B, T) against positions (B,), summed over rows with a target."""
     log_share = functional.log_softmax(logits.float(), dim=1)
     hit = functional.nll_loss(log_share, target, ignore_index=NO_SPAN, reduction="sum")
-    # The built-in smoothing spreads over all T columns, and the lowest float on padding would make that the loss.
+    # torch's own smoothing spreads over all T columns, so the lowest float on padding would dominate the loss.
     spread = -log_share.where(mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
     return (1 - smoothing) * hit + smoothing * spread.where(target != NO_SPAN, 0.0).sum()

@@ -1,7 +1,7 @@
-"""How good predicted spans are: exact span, IoU and the normal-form decision, by size band and depth band.
+"""Metrics of predicted spans: exact span, IoU and the normal-form decision, by size band and depth band.
 
-Spans are half-open and (0, 0) stands for "no redex", so a normal form that is seen as one is exact, with an IoU of 1.
-Everything is kept as one array of counts, which adds up over batches and over ranks.
+Spans are half-open and (0, 0) means "no redex", so a recognised normal form is exact, with an IoU of 1. All metrics are
+kept in one array of counts, which can be summed over batches and ranks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Bands:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the bands are called: `<20`, `20-49`, ..., `200+`; both numbers of a name lie inside its band."""
+        """Names of the bands: `<20`, `20-49`, ..., `200+`; both numbers of a name lie inside its band."""
         low, high = self.edges[0], self.edges[-1]
         between = [f"{first}-{after - 1}" for first, after in zip(self.edges, self.edges[1:], strict=False)]
         return (f"<{low}", *between, f"{high}+")
@@ -31,9 +31,9 @@ class Bands:
         return torch.bucketize(values.long(), torch.tensor(self.edges, device=values.device), right=True)
 
 
-# Nodes. The targets are stated for 20-49 and 50-79.
+# In nodes. The targets are for 20-49 and 50-79.
 SIZE_BANDS = Bands((20, 50, 80, 120, 200))
-# Edges on the longest path. The target "deeper than 7" is that of all bands but the first.
+# In edges on the longest path. The target "deeper than 7" covers all bands except the first.
 DEPTH_BANDS = Bands((8, 11, 14))
 
 _ROWS, _KNOWN, _EXACT, _IOU, _TRUE_NORMAL, _CALLED_NORMAL, _SEEN_NORMAL = range(7)
@@ -43,8 +43,8 @@ _COLUMNS = 7
 def iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return |A n B| / |A u B| of half-open spans, a and b (B, 2) int -> (B,) float64 in [0, 1].
 
-    It is 1 for equal spans and for no others; two normal forms are equal. A span that ends at or before its start holds
-    nothing, so it shares nothing with another span: 0.
+    It is 1 only for equal spans; two normal forms are equal. A span that ends at or before its start is empty, so its
+    IoU with any other span is 0.
     """
     shared = (torch.minimum(a[:, 1], b[:, 1]) - torch.maximum(a[:, 0], b[:, 0])).clamp(min=0)
     union = (a[:, 1] - a[:, 0]).clamp(min=0) + (b[:, 1] - b[:, 0]).clamp(min=0) - shared
@@ -56,8 +56,8 @@ class SpanMetrics:
     """Counts of predictions by size band and depth band.
 
     Attributes:
-        counts: (size bands, depth bands, 7) float64 on the CPU; the sum of two of them is that of all their rows,
-            so ranks may add it up with one all-reduce.
+        counts: (size bands, depth bands, 7) float64 on the CPU. Counts of two sets of rows add up to those of all rows,
+            so ranks can sum them with one all-reduce.
     """
 
     def __init__(self) -> None:
@@ -75,8 +75,8 @@ class SpanMetrics:
 
         Args:
             predicted: (B, 2) int64 spans; (0, 0) calls the term a normal form.
-            true: (B, 2) int64 spans in the same unit. A reducible row whose span is not known (negative) counts for
-                the normal-form decision only.
+            true: (B, 2) int64 spans in the same unit. A reducible row with an unknown span (negative) counts only for
+                the normal-form decision.
             is_normal_form: (B,) bool.
             size: (B,) int, nodes.
             depth: (B,) int, edges.
@@ -104,11 +104,11 @@ class SpanMetrics:
         self.counts += other.counts
 
     def summary(self) -> dict[str, Any]:
-        """Return everything as JSON-able values; a share of nothing is None.
+        """Return all metrics as JSON-able values; a share of 0 rows is None.
 
-        Keys: `rows`, `exact_span`, `iou` (a mean), `normal_form` {`precision`, `recall`, `support`}, and `by_size`,
-        `by_depth`: a list of {`band`, `rows`, `exact_span`, `iou`, `nf_precision`, `nf_recall`} with every band;
-        `deeper_than_7` is one such entry.
+        Keys: `rows`, `exact_span`, `iou` (a mean), `normal_form` {`precision`, `recall`, `support`}, and the lists
+        `by_size` and `by_depth` with {`band`, `rows`, `exact_span`, `iou`, `nf_precision`, `nf_recall`} for every
+        band; `deeper_than_7` is one such entry.
         """
         whole = self.counts.sum(dim=(0, 1))
         precision, recall = _precision_and_recall(whole)
@@ -144,5 +144,5 @@ def _precision_and_recall(row: torch.Tensor) -> tuple[float | None, float | None
 
 
 def share(part: float | torch.Tensor, whole: float | torch.Tensor) -> float | None:
-    """Return part / whole; None where there is no whole."""
+    """Return part / whole, or None if `whole` is 0."""
     return float(part) / float(whole) if whole else None

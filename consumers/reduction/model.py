@@ -1,9 +1,9 @@
 """The span predictor: an encoder over a term's characters, with two pointers and a normal-form head.
 
-Pre-norm blocks of three parts: learned counters (`consumers.reduction.counting`), scaled dot-product attention with
-rotary positions (Su et al., arXiv:2104.09864) in the last blocks, and a squared-ReLU layer (So et al.,
-arXiv:2109.08668); RMSNorm before each. `start` and `end` point at token positions, `normal_form` is read at `BOS`.
-docs/reduction.md says what was tried. Shapes: B rows, T tokens, D hidden, H heads, E channels of a head.
+Blocks have three parts, each after an RMSNorm: learned counters (`consumers.reduction.counting`), scaled dot-product
+attention with rotary positions (Su et al., arXiv:2104.09864) in the last blocks, and a squared-ReLU layer (So et al.,
+arXiv:2109.08668). `start` and `end` point at token positions, and `normal_form` is read at `BOS`. docs/reduction.md
+lists the variants that were tried. Shapes: B rows, T tokens, D hidden, H heads, E channels of a head.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from consumers.reduction.form import PAD, VOCABULARY_SIZE
 
 
 class SpanPredictorConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is not typed here
-    """Sizes of the span predictor; saved beside its weights.
+    """Sizes of the span predictor, saved with its weights.
 
     Attributes:
-        num_attention_layers: so many blocks attend, the last ones. Attention is what costs most in long terms.
-        counter_channels: running sums a block takes, half of them from the end.
+        num_attention_layers: how many of the last blocks have attention, the costliest part for long terms.
+        counter_channels: running sums of a block, half of them from the end.
     """
 
     model_type = "feedmill-span-predictor"
@@ -56,7 +56,7 @@ class SpanPredictorConfig(PretrainedConfig):  # type: ignore[misc]  # transforme
 
 @dataclass(frozen=True, eq=False)
 class SpanLogits:
-    """What the model says of a batch, float32.
+    """The model's output for a batch, float32.
 
     Attributes:
         start: (B, T), the redex's first token; the lowest float on padding.
@@ -69,10 +69,10 @@ class SpanLogits:
     normal_form: torch.Tensor
 
     def spans(self) -> torch.Tensor:
-        """Return the predicted spans (B, 2) int64 in tokens; (0, 0) where a normal form is predicted.
+        """Return the predicted spans (B, 2) int64 in tokens; (0, 0) if a normal form is predicted.
 
-        Start and end are chosen together: of all pairs with BOS < start < end <= EOS the one with the highest sum. The
-        end may be at EOS, because a span is half-open. A row without such a pair, of no character, is a normal form.
+        Start and end are chosen together: the pair with BOS < start < end <= EOS and the highest sum. The end may be at
+        EOS, because a span is half-open. A row without characters has no such pair and is a normal form.
         """
         lowest = torch.finfo(self.start.dtype).min
         column = torch.arange(self.start.shape[1], device=self.start.device)
@@ -81,7 +81,7 @@ class SpanLogits:
         last = real.sum(dim=1, keepdim=True) - 1
         start = self.start.masked_fill((column < 1) | (column >= last), -torch.inf)
         end = self.end.masked_fill((column < 2) | (column > last), -torch.inf)
-        # The best start before each end: of the tokens up to the one before it.
+        # The best start up to each token; the roll below moves it to the next token, the end.
         best, place = start.cummax(dim=1)
         both = best.roll(1, dims=1) + end
         chosen = both.argmax(dim=1, keepdim=True)
@@ -92,11 +92,11 @@ class SpanLogits:
 
 @dataclass(frozen=True, eq=False)
 class _TokenLayout:
-    """What every block needs to know of a batch.
+    """Tensors of a batch that every block needs.
 
     Attributes:
         real: (B, T, 1) float32, 0 on padding and 1 elsewhere.
-        real_wide: (B, T, D), the same in the hidden type: a product of equal shapes takes half the time.
+        real_wide: (B, T, D), the same in the hidden states' type; a product of equal shapes takes half the time.
         keys: (B, 1, 1, T) bool, the tokens that may be attended to.
         turn: (2, T, E / 2), cosines and sines of the rotary angles.
     """
@@ -127,14 +127,14 @@ class _Attention(nn.Module):
 
 
 def _rotate(values: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Turn pairs (i, i + half) of the last axis of (B, H, T, E) by the angles of their positions."""
+    """Rotate pairs (i, i + half) of the last axis of (B, H, T, E) by the angles of their positions."""
     first, second = values.chunk(2, dim=-1)
     cosine, sine = turn.to(values.dtype)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
 def _gain(config: SpanPredictorConfig) -> float:
-    """Return how softly each of the many parts adds to the hidden states at first, so that their size stays."""
+    """Return the first gain of the parts that add to the hidden states; it keeps the size of the hidden states."""
     return float((2 * config.num_hidden_layers) ** -0.5)
 
 
@@ -155,10 +155,10 @@ class _Block(GradientCheckpointingLayer):  # type: ignore[misc]  # transformers 
 
 
 class SpanPredictor(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed here
-    """Points at the leftmost-outermost redex of a term, or says that there is none.
+    """Points at the leftmost-outermost redex of a term, or predicts a normal form.
 
     Under autocast the hidden states have its type, and running sums and logits stay float32. Padding changes a row's
-    logits by rounding at most. Nothing here is random, and there is no dropout: rows hardly ever repeat in training.
+    logits by rounding at most. The model has no dropout or other randomness, because rows hardly ever repeat.
     """
 
     config_class = SpanPredictorConfig
@@ -173,7 +173,7 @@ class SpanPredictor(PreTrainedModel):  # type: ignore[misc]  # transformers is n
         self.blocks = nn.ModuleList(
             _Block(config, attends=number >= first_to_attend) for number in range(config.num_hidden_layers)
         )
-        # All positions alike at first, and even odds.
+        # At first all positions are nearly equal, and the odds of a normal form are even.
         self.pointers = Linear(3 * config.hidden_size, 2, gain=0.1, first_bias=0.0)
         self.normal_form = Linear(config.hidden_size, 1, gain=0.0, first_bias=0.0)
         self.post_init()
@@ -188,7 +188,7 @@ class SpanPredictor(PreTrainedModel):  # type: ignore[misc]  # transformers is n
         for block in self.blocks:
             hidden = block(hidden, layout)
         hidden = rms_norm(hidden)
-        # The end is the token after the one where the counts come out, hence the neighbours.
+        # The neighbours matter because the span ends one token after the one where the counts balance.
         pointers = self.pointers(neighbourhood(hidden * layout.real_wide)).float()
         pointers = pointers.masked_fill(~attention_mask[..., None], torch.finfo(torch.float32).min)
         return SpanLogits(pointers[..., 0], pointers[..., 1], self.normal_form(hidden[:, 0])[:, 0].float())

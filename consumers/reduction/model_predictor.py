@@ -1,4 +1,4 @@
-"""A span predictor that is asked about terms: encodes them in batches of similar length and answers in characters."""
+"""Predict spans for terms with a span predictor, in batches of similar length; spans are in characters."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from consumers.reduction.predictions import Predictions
 from consumers.reduction.tensors import flat_characters, pad_terms
 from schema.errors import FeedError
 
-# Tokens to a batch, padding included: enough to keep the cores busy, and some megabytes of activations a layer.
+# Tokens in a batch, padding included: enough to keep the cores busy, with some megabytes of activations per layer.
 _BATCH_TOKENS = 16_384
 
 
 class ModelPredictor:
-    """Asks a span predictor.
+    """A span predictor as a `Predict` function.
 
     Args:
-        model: put into evaluation mode; on any device.
-        bf16: compute in bfloat16 where torch finds it safe.
+        model: on any device; it is put into evaluation mode.
+        bf16: compute in bfloat16 where torch's autocast allows it.
     """
 
     def __init__(self, model: SpanPredictor, *, bf16: bool = False) -> None:
@@ -36,7 +36,7 @@ class ModelPredictor:
         """Return the predictions for terms (N,) Utf8.
 
         Raises:
-            FeedError: a term is longer than the model reads, or holds a foreign character.
+            FeedError: a term is longer than the model's limit, or holds a character outside the alphabet.
         """
         lengths = terms.str.len_bytes().to_numpy().astype(np.int64)
         if lengths.max(initial=0) > MAX_TOKENS - SPECIAL_TOKENS:
@@ -55,12 +55,12 @@ class ModelPredictor:
                 logits = self._model(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
                 spans[rows] = logits.spans().cpu().numpy()
                 probability[rows] = logits.normal_form.double().sigmoid().cpu().numpy()
-        # Both ends of a span of tokens lie one ahead, for BOS stands before the first character.
+        # Token positions are character offsets plus 1, because BOS comes first.
         return Predictions(np.where((spans == 0).all(axis=1)[:, None], 0, spans - 1), probability)
 
 
 def _batches(order: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Cut `order`, in which `tokens` (N,) ascend, into batches that hold at most `_BATCH_TOKENS`, padding included."""
+    """Cut `order`, in which `tokens` (N,) ascend, into batches of at most `_BATCH_TOKENS` tokens with padding."""
     stop = len(order)
     while stop > 0:
         start = max(0, stop - max(1, _BATCH_TOKENS // int(tokens[order[stop - 1]])))

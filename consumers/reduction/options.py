@@ -1,4 +1,4 @@
-"""How a span predictor is trained: frozen settings, and which of them a resumed run must share."""
+"""Settings of a span predictor's training, and those that a resumed run must share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from consumers.training.budget import Budget
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """What a step does.
+    """Settings of the optimizer steps.
 
     Attributes:
-        learning_rate: the highest; `Budget.rate` says how it rises and falls.
-        warmup_steps: of its rise.
+        learning_rate: the highest rate; `Budget.rate` makes it rise and fall.
+        warmup_steps: steps during which the rate rises.
         betas: of AdamW (Loshchilov and Hutter, arXiv:1711.05101).
-        weight_decay: of AdamW, on matrices; norms and biases have none.
+        weight_decay: of AdamW, on matrices only, not on norms and biases.
         clip_norm: the largest norm of the gradient.
         label_smoothing: see `consumers.reduction.loss`.
         bf16: let matrix products run in bfloat16; weights and losses stay float32.
@@ -38,11 +38,11 @@ class Optimisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a step is computed; results differ by rounding at most.
+    """Settings of the computation that change results by rounding at most.
 
     Attributes:
-        compile: have torch compile the model, which costs a minute at the start and needs a C++ compiler.
-        gradient_checkpointing: compute activations again in the backward pass rather than keep them.
+        compile: let torch compile the model, which takes a minute at the start and needs a C++ compiler.
+        gradient_checkpointing: compute activations again in the backward pass, not keep them in memory.
     """
 
     compile: bool = False
@@ -55,10 +55,10 @@ class Saving:
 
     Attributes:
         out: the run's folder.
-        every_steps: between two checkpoints; there is one at the end in any case.
-        keep: of the newest checkpoints.
-        resume: go on from the newest checkpoint in `out`.
-        replace: throw away the run that `out` holds.
+        every_steps: steps between two checkpoints; the end of the run always makes one.
+        keep: how many of the newest checkpoints to keep.
+        resume: continue from the newest checkpoint in `out`.
+        replace: remove the run that `out` holds.
     """
 
     out: Path
@@ -73,8 +73,8 @@ class Judging:
     """How the model is judged on held-out rows.
 
     Attributes:
-        rows: of the split `val`, or of `test` where the run learns from `val`.
-        every_steps: between two judgements; there is one at the end in any case.
+        rows: number of rows, from the split `val`, or from `test` if the run learns from `val`.
+        every_steps: steps between two judgements; the end of the run always makes one.
     """
 
     rows: int = 1024
@@ -86,7 +86,7 @@ class CurriculumStage:
     """A feed of easier rows for the beginning of a run.
 
     Attributes:
-        feed: of this rank, like the run's own.
+        feed: this rank's feed, like that of the run.
         until: the share of the budget, in (0, 1), after which the next feed takes over.
     """
 
@@ -96,11 +96,11 @@ class CurriculumStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """All of it.
+    """All settings of a training run.
 
     Attributes:
-        seed: of the weights and of the choice of held-out rows.
-        model: sizes, by the names of `SpanPredictorConfig`.
+        seed: seed of the weights and of the draw of held-out rows.
+        model: sizes of the model, by the names of `SpanPredictorConfig`.
     """
 
     saving: Saving
@@ -113,7 +113,7 @@ class TrainOptions:
 
     @property
     def lasting(self) -> dict[str, Any]:
-        """The settings that a resumed run must share, by name, as JSON gives them back."""
+        """The settings that a resumed run must share, by name, with JSON values."""
         return {"seed": self.seed, **asdict(self.optimisation), "betas": list(self.optimisation.betas)}
 
 

@@ -1,7 +1,7 @@
-"""What is asked of a model in evaluation: terms in, spans and normal-form probabilities out.
+"""The interface of a model in evaluation: terms in, spans and normal-form probabilities out.
 
-`Predict` is that question as a type: a model answers it (`consumers.reduction.model_predictor`), and so does anything
-else that says where the redex is.
+`Predict` is the type of such a function: a model (`consumers.reduction.model_predictor`), or any other function that
+finds the redex.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import polars as pl
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What is said of N terms.
+    """Predictions for N terms.
 
     Attributes:
-        spans: (N, 2) int64, half-open character offsets; (0, 0) says that the term is a normal form.
-        nf_probability: (N,) float64, of being a normal form.
+        spans: (N, 2) int64, half-open character offsets; (0, 0) means a normal form.
+        nf_probability: (N,) float64, the probability that the term is a normal form.
     """
 
     spans: npt.NDArray[np.int64]
@@ -32,15 +32,15 @@ Predict: TypeAlias = Callable[[pl.Series], Predictions]
 
 
 def remembered(predict: Predict) -> Predict:
-    """Return `predict` with a memory: reductions that go in circles cost one question for each term of the circle."""
+    """Return `predict` with a cache, so that a reduction that loops predicts each term of the loop only once."""
     known: dict[str, tuple[int, int, float]] = {}
 
     def recall(terms: pl.Series) -> Predictions:
         asked = terms.to_list()
         new = [term for term in dict.fromkeys(asked) if term not in known]
         if new:
-            said = predict(pl.Series(new, dtype=pl.String))
-            values = zip(*said.spans.T.tolist(), said.nf_probability.tolist(), strict=True)
+            predicted = predict(pl.Series(new, dtype=pl.String))
+            values = zip(*predicted.spans.T.tolist(), predicted.nf_probability.tolist(), strict=True)
             known.update(zip(new, values, strict=True))
         answers = np.array([known[term] for term in asked], dtype=np.float64).reshape(-1, 3)
         return Predictions(answers[:, :2].astype(np.int64), answers[:, 2])

@@ -1,4 +1,4 @@
-"""What a training run tells: every step while it goes on, its counters, and what came of it."""
+"""Reports of a training run: every step, the counters, and the final result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from consumers.reduction.samples import Sample
 
-# Losses and rates are told over this many steps: one batch's is mostly its own difficulty.
+# Losses and rates are averaged over this many steps, because a single batch's loss mostly shows its difficulty.
 SMOOTHING_STEPS = 20
 
 
@@ -17,13 +17,13 @@ class Step:
     """One optimizer step.
 
     Attributes:
-        number: from 1; a resumed run goes on counting.
+        number: from 1; a resumed run continues the numbers.
         loss: mean over the global batch.
         learning_rate: of this step.
-        gradient_norm: unclipped.
+        gradient_norm: before clipping.
         tokens_per_s: real tokens of all ranks, over the last 20 steps.
         padding_share: of the tokens of this step.
-        elapsed_s: of the run so far, what came before a resume included.
+        elapsed_s: seconds of the run so far, including time before a resume.
     """
 
     number: int
@@ -37,16 +37,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Counters:
-    """What a run has spent and seen, over all its sessions and ranks.
+    """Time spent and rows seen by a run, over all its sessions and ranks.
 
     Attributes:
         steps: optimizer steps.
-        elapsed_s: of the loop, with its checkpoints and judgements.
-        stepping_s: of its steps alone, waiting for the feed included.
+        elapsed_s: seconds of the loop, with its checkpoints and judgements.
+        stepping_s: seconds of the steps alone, including waiting for the feed.
         rows: examples.
-        real_tokens: without padding.
-        all_tokens: with it.
-        too_long: rows that the present pass left out so far for exceeding the feed's `max_tokens`.
+        real_tokens: tokens without padding.
+        all_tokens: tokens with padding.
+        too_long: rows that the current pass has left out because they exceed the feed's `max_tokens`.
     """
 
     steps: int = 0
@@ -60,17 +60,17 @@ class Counters:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         steps, elapsed_s, rows, real_tokens, too_long: as in `Counters`.
-        first_loss, last_loss: means over the first and last steps (20, or a quarter of them all if that is fewer).
-        exact_span: share of the held-out rows whose span, or normal form, is predicted exactly; None without such rows.
-        held_out_rows: rows that share is of.
-        held_out: `SpanMetrics.summary` of them: exact span, IoU and normal forms, by size and depth band.
-        tokens_per_s: real tokens, from the attention mask, of the steps alone.
-        padding_share: of all tokens that went through the model.
-        resumed_from: the step whose checkpoint this session went on from; None if it began the run.
+        first_loss, last_loss: means over the first and last steps (20, or a quarter of all steps if that is fewer).
+        exact_span: share of held-out rows whose span or normal form is predicted exactly; None without held-out rows.
+        held_out_rows: number of held-out rows.
+        held_out: `SpanMetrics.summary` of these rows: exact span, IoU and normal forms, by size and depth band.
+        tokens_per_s: real tokens, from the attention mask, per second of the steps alone.
+        padding_share: share of padding in all tokens that went through the model.
+        resumed_from: step of the checkpoint that this session resumed from; None for a new run.
         checkpoint: the run's folder, which holds the model.
         losses: of every step.
         samples: held-out terms with predictions.

@@ -1,4 +1,4 @@
-"""A held-out term with its true and predicted redex, and how it is shown on a terminal."""
+"""A held-out term with its true and predicted redex, rendered for a terminal."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rich.text import Text
 
 Span = tuple[int, int]
 
-# As in the rows: there is no redex.
+# No redex, as in the rows.
 NORMAL_FORM: Span = (0, 0)
 
 BOTH, TRUE_ONLY, PREDICTED_ONLY = "bold green", "bold yellow", "bold red"
-# The second line says the same without colour.
+# Marks on the line below a term show the same without colour.
 _MARKS = {BOTH: "^", TRUE_ONLY: "-", PREDICTED_ONLY: "x", "": " "}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A term, its redex and the predicted one: half-open character offsets, `NORMAL_FORM` for none."""
+    """A term, its redex and the predicted redex: half-open character offsets, `NORMAL_FORM` without a redex."""
 
     term: str
     true_span: Span
@@ -32,7 +32,7 @@ class Sample:
 
 
 def character_span(token_span: Sequence[int]) -> Span:
-    """Return a span of tokens as one of characters: both ends lie one back, for BOS stands before the first."""
+    """Convert a span of tokens to characters: both ends move back by 1, because BOS comes first."""
     start, end = token_span
     return NORMAL_FORM if (start, end) == NORMAL_FORM else (start - 1, end - 1)
 
@@ -40,7 +40,7 @@ def character_span(token_span: Sequence[int]) -> Span:
 def highlight(term: str, token_span: Sequence[int]) -> Text:
     """Return the term with the characters of a half-open span of tokens coloured, and marked `^` on the line below.
 
-    Token span (2, 3) of `abcd` is its `b`; (0, 0) marks nothing and says that the term is a normal form.
+    Token span (2, 3) of `abcd` is its `b`; (0, 0) marks nothing and names the term a normal form.
     """
     span = character_span(token_span)
     return render_sample(term, span, span)
@@ -49,22 +49,22 @@ def highlight(term: str, token_span: Sequence[int]) -> Text:
 def render_sample(term: str, true_span: Span, predicted_span: Span, width: int = 78) -> Text:
     """Return the term with both spans coloured, and below each of its lines a mark under each character of either.
 
-    Spans are half-open character offsets, (0, 0) a normal form. A character in both spans is green and marked `^`,
-    one only in the true span yellow and `-`, one only in the predicted span red and `x`; normal forms, which have
-    nothing to mark, are named after the term. A line holds at most `width` characters of the term.
+    Spans are half-open character offsets, (0, 0) a normal form. A character in both spans is green and marked `^`; only
+    in the true span, yellow and `-`; only in the predicted span, red and `x`. A note after the term names normal forms.
+    A line holds at most `width` characters of the term.
     """
     styles = [_style(place, true_span, predicted_span) for place in range(len(term))]
     text = Text(no_wrap=True, overflow="ignore")
     for begin in range(0, max(len(term), 1), width):
-        stretch = slice(begin, begin + width)
+        line = slice(begin, begin + width)
         if begin:
             text.append("\n")
-        for character, style in zip(term[stretch], styles[stretch], strict=True):
+        for character, style in zip(term[line], styles[line], strict=True):
             text.append(character, style)
-        if stretch.stop >= len(term):
+        if line.stop >= len(term):
             text.append(_verdict(true_span, predicted_span), "dim")
         text.append("\n")
-        for style in styles[stretch]:
+        for style in styles[line]:
             text.append(_MARKS[style], style)
     return text
 

@@ -1,4 +1,4 @@
-"""What config.json and trainer.json of a checkpoint must hold: types and limits, checked before use."""
+"""Types and limits of a checkpoint's config.json and trainer.json, checked before use."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field
 from consumers.reduction.report import Counters
 from consumers.training.budget import Budget
 
-# Far above any span predictor, and low enough that adding up the shapes of one takes no time.
+# Far above the sizes of any span predictor, and low enough that computing a model's shapes takes no time.
 _Size = Annotated[int, Field(ge=1, le=1 << 16, strict=True)]
 _Layers = Annotated[int, Field(ge=0, le=256, strict=True)]
 
 
 class SavedSizes(BaseModel):
-    """The sizes of a span predictor, as in `SpanPredictorConfig`; what else config.json holds is left out."""
+    """The sizes of a span predictor, as in `SpanPredictorConfig`; other keys of config.json are ignored."""
 
     hidden_size: _Size = 1
     num_hidden_layers: _Layers = 0
@@ -28,7 +28,7 @@ class SavedSizes(BaseModel):
 
 
 class SavedSettings(BaseModel):
-    """The settings that a resumed run takes over unless it is told others."""
+    """The settings that a resumed run takes over unless it sets others."""
 
     mode: Literal["snapshot", "follow"]
     split: str | None
@@ -42,7 +42,7 @@ class SavedSettings(BaseModel):
 
 
 class SavedRun(BaseModel):
-    """What trainer.json holds at least; the feeds check their own states."""
+    """The required keys of trainer.json; the feeds check their own states."""
 
     counters: Counters
     settings: SavedSettings

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training run: scalars of every step, held-out metrics, and terms with marked spans."""
+"""Write a training run to TensorBoard: scalars of every step, held-out metrics, and terms with marked spans."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Board:
 
     Args:
         out: the run's folder.
-        step: of the checkpoint that the run goes on from, 0 for a new run. What was shown of later steps is of a run
-            that ended without a checkpoint: TensorBoard drops it.
+        step: of the checkpoint that the run resumes from, 0 for a new run. TensorBoard drops data of later steps,
+            because they come after the checkpoint.
     """
 
     def __init__(self, out: Path, step: int) -> None:
-        # torch leaves its writer's methods without types.
+        # torch declares no types for its writer's methods.
         self._writer: Any = SummaryWriter(str(out / FOLDER), purge_step=step + 1)
 
     def step(self, step: Step) -> None:
@@ -43,33 +43,33 @@ class Board:
 
     def judged(self, judgement: Judgement, step: int) -> None:
         """Show held-out metrics after `step`, overall and by band, and some terms."""
-        told = judgement.metrics
+        metrics = judgement.metrics
         overall = {
-            "exact_span": told["exact_span"],
-            "iou": told["iou"],
-            "normal_form_precision": told["normal_form"]["precision"],
-            "normal_form_recall": told["normal_form"]["recall"],
+            "exact_span": metrics["exact_span"],
+            "iou": metrics["iou"],
+            "normal_form_precision": metrics["normal_form"]["precision"],
+            "normal_form_recall": metrics["normal_form"]["recall"],
         }
         self._scalars("held_out", overall, step)
         for axis in ("size", "depth"):
-            for band in told[f"by_{axis}"]:
+            for band in metrics[f"by_{axis}"]:
                 named = {name: band[name] for name in ("exact_span", "iou", "nf_precision", "nf_recall")}
                 self._scalars(f"held_out_by_{axis}/{band['band']}", named, step)
         for number, sample in enumerate(judgement.samples[:_SAMPLES]):
             marked = render_sample(sample.term, sample.true_span, sample.predicted_span).plain
-            # Indented by four it is code in Markdown, whose backslashes stay.
+            # Indented by four, the text is code in Markdown, so backslashes stay.
             self._writer.add_text(f"held_out/{number}", "\n".join(f"    {line}" for line in marked.splitlines()), step)
 
     def close(self) -> None:
-        """End the writing."""
+        """Close the files."""
         self._writer.close()
 
     def flush(self) -> None:
-        """Hand everything to the disk's care."""
+        """Write all pending data to disk."""
         self._writer.flush()
 
     def _scalars(self, place: str, values: dict[str, float | None], step: int) -> None:
         for name, value in values.items():
-            # A share of nothing is no number, and makes no point.
+            # A share of 0 rows has no value to plot.
             if value is not None:
                 self._writer.add_scalar(f"{place}/{name}", value, step)

@@ -1,7 +1,7 @@
 """Reduction rows as tensors: one token per character, `BOS` before and `EOS` after.
 
-A token's index is therefore its character's offset plus one, at both ends of a half-open span. Encoding works on the
-window's bytes as they lie: compiled code looks up and writes a batch's tokens straight from them, in the batch's order.
+So a token's index is its character's offset plus one, at both ends of a half-open span. Compiled code writes a batch's
+tokens straight from the window's bytes, in the batch's order.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from schema.errors import FeedError
 
 _log = logging.getLogger("feedmill.feed")
 
-# What a loss leaves out: the span of a row that has none to point at and is no normal form either.
+# Both ends of an unknown span: the row is not a normal form, but has no span. The loss leaves it out.
 NO_SPAN = -100
 
-# Ids of the rows that this process has warned about, so that a row is logged once, whatever window or pass it comes in.
+# Ids of the rows that this process has warned about, so that each row is logged once over all windows and passes.
 _warned: set[int] = set()
 _MOST_WARNINGS = 10_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ReductionBatch(Batch):
-    """A batch of terms with the redex that normal order takes next; B rows, T tokens of the longest of them.
+    """A batch of terms with the redex that normal order takes next; B rows, T tokens in the longest row.
 
     Attributes:
         tokens: (B, T) int64: BOS, the characters, EOS, then PAD.
         span: (B, 2) int64, the redex as half-open token positions: characters [s, e) are tokens [s + 1, e + 1);
-            (0, 0) in normal forms, and (`NO_SPAN`, `NO_SPAN`) where the row holds a normal-form marker in the
-            middle of its trace, which only unvalidated data does.
-        is_normal_form: (B,) bool, true where there is no redex.
+            (0, 0) in normal forms, and (`NO_SPAN`, `NO_SPAN`) if the row holds a normal-form marker in the
+            middle of its trace, which happens only in unvalidated data.
+        is_normal_form: (B,) bool, true if the term has no redex.
         size: (B,) int64, nodes.
         depth: (B,) int64, edges on the longest path.
     """
@@ -68,10 +68,10 @@ def flat_characters(terms: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArra
 def pad_terms(
     flat: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], rows: Indices | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return (tokens (B, T) int64, mask (B, T) bool) of the terms `rows` (B,), T being the longest's length plus two.
+    """Return (tokens (B, T) int64, mask (B, T) bool) of the terms `rows` (B,); T is the longest length plus two.
 
-    Term r's characters are `flat[offsets[r]:offsets[r + 1]]`; without `rows` all are taken. A row of tokens reads BOS,
-    characters, EOS, PAD.
+    Term r's characters are `flat[offsets[r]:offsets[r + 1]]`; without `rows` all terms are taken. A row of tokens is
+    BOS, characters, EOS, PAD.
 
     Raises:
         FeedError: a term holds a character outside the reduction alphabet.
@@ -94,8 +94,8 @@ class EncodedReductions:
     """A window of reduction rows as flat arrays.
 
     Args:
-        rows: with the columns of the tensor form, `example_id` and lineage.
-        topics: for the lineage.
+        rows: rows with the columns of the tensor form, `example_id` and lineage.
+        topics: names of the topics, for the lineage.
 
     Raises:
         FeedError: a term is null or holds a character outside the reduction alphabet.
@@ -104,7 +104,7 @@ class EncodedReductions:
     def __init__(self, rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
         self._topics = topics
         self._flat, self._offsets = flat_characters(rows["term"])
-        # Row by row, so that all numbers of a row are read at once.
+        # Row-major, so that all numbers of a row are read at once.
         self._numbers = np.empty((rows.height, len(_NARROW) + len(_WIDE)), dtype=np.int64)
         narrow = tuple(_column(rows, name, np.int32) for name in _NARROW)
         wide = tuple(_column(rows, name, np.int64) for name in _WIDE)
@@ -136,7 +136,7 @@ class EncodedReductions:
 
 
 def _column(rows: pl.DataFrame, name: str, dtype: type[np.int32 | np.int64]) -> npt.NDArray[Any]:
-    """Return a column as an array that compiled code takes: one type, read-only; unsigned ids keep their bits."""
+    """Return a column as an array for compiled code: of one type, read-only; unsigned ids keep their bits."""
     values = rows[name].to_numpy()
     return _read_only(values.view(dtype) if values.itemsize == np.dtype(dtype).itemsize else values.astype(dtype))
 
@@ -148,14 +148,14 @@ def _read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _warn_of_markers(rows: pl.DataFrame, topics: tuple[str, ...]) -> None:
-    """Log, once per row, that it holds a marker although its trace goes on."""
+    """Log, once per row, that the row holds a normal-form marker although its trace continues."""
     for row in rows.iter_rows(named=True):
         if row["example_id"] in _warned or len(_warned) >= _MOST_WARNINGS:
             continue
         _warned.add(row["example_id"])
         _log.warning(
             "example %016x: a normal-form marker at step %s of %s (%s/%d offset %d row %d); "
-            "its term is taken as reducible",
+            "its term is treated as reducible",
             *(row[name] for name in ("example_id", "step_k", "steps_total")),
             topics[row[SOURCE]],
             *(row[name] for name in (PARTITION, OFFSET, ROW)),

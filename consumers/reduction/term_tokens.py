@@ -1,10 +1,10 @@
 """The compiled encoder of reduction terms: characters in, padded tokens out.
 
-Two things make it fast. A character becomes its token by comparisons rather than by a table, so that one instruction
-handles many characters. And the next terms are fetched into the cache ahead of time, because a shuffled batch reads its
-terms from all over the window.
+Two things make it fast. Comparisons, not a table, turn a character into its token, so that one instruction handles many
+characters. The next terms are fetched into the cache ahead of time, because a shuffled batch reads terms from all over
+the window.
 
-All compiled code of this module is in this file, as `schema.compiled` demands.
+All compiled code of this module is in this file, as `schema.compiled` requires.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
 from consumers.tensor_form import Indices
 from schema.compiled import compiled
 
-# What a character outside the alphabet becomes; all tokens are below it, and or-ing them with it shows.
+# Token of a character outside the alphabet; all other tokens are smaller, and or-ed together never give this value.
 FOREIGN = 255
 # Rows that are fetched into the cache ahead of the row that is written.
 _ROWS_AHEAD = 4
 _NUMBERS_AHEAD = 16
 _CACHE_LINE_BYTES = 64
 
-# The first token of each stretch of the alphabet, and the stretch's first character.
+# The first token of each range of the alphabet, and the range's first character.
 _FIRST_TOKEN = 3
 _SLASH, _DOT, _OPEN, _CLOSE = (ord(character) for character in ALPHABET[:4])
 _DIGIT, _LOWER, _UPPER = (ord(character) for character in "0aA")
@@ -40,7 +40,7 @@ _UPPER_TOKEN = _LOWER_TOKEN + _LETTERS
 
 @intrinsic
 def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Ask the processor for the cache line of item `index` of a contiguous array; never faults, whatever the index."""
+    """Prefetch the cache line of item `index` of a contiguous array; any index is safe."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -48,7 +48,7 @@ def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         address = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        # To read, to keep in all caches, as data.
+        # Arguments: to read, to keep in all caches, as data.
         builder.call(function, [address, word(0), word(3), word(1)])
         return context.get_dummy_value()
 
@@ -57,7 +57,7 @@ def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
 
 @compiled
 def longest_term(offsets: npt.NDArray[np.int64], rows: Indices) -> int:
-    """Return the length of the longest of the terms `rows` (B,), of which term r ends at `offsets[r + 1]`."""
+    """Return the length of the longest of the terms `rows` (B,); term r is offsets[r] to offsets[r + 1]."""
     longest = 0
     for row in rows:
         longest = max(longest, offsets[row + 1] - offsets[row])
@@ -74,8 +74,8 @@ def write_terms(
 ) -> int:
     """Write the terms `rows` (B,) into `tokens` and `mask` (B, T), and return all tokens or-ed together.
 
-    The result is `FOREIGN` if and only if a character is outside the alphabet, because the bits of tokens alone never
-    make it up.
+    The result is `FOREIGN` if and only if a character is outside the alphabet, because the bits of other tokens never
+    add up to it.
     """
     seen = np.uint8(0)
     for number in range(len(rows)):
@@ -117,14 +117,14 @@ def gather_numbers(
     no_span: int,
     numbers: npt.NDArray[np.int64],
 ) -> int:
-    """Write a window's columns row by row into `numbers` (N, 4 + W), and return how many markers are misplaced.
+    """Write a window's columns row by row into `numbers` (N, 4 + W), and return the number of misplaced markers.
 
     Args:
         narrow: span_start, span_end, size and depth, (N,) each.
         wide: W columns, (N,) each.
-        ends: (N,) whether the row is the last of its trace, where alone a marker (a span of (0, 0)) belongs.
-        no_span: what replaces both ends of a misplaced marker.
-        numbers: written: the span in tokens, size, depth, and the wide columns.
+        ends: (N,) whether the row is the last of its trace; only there a marker (a span of (0, 0)) is valid.
+        no_span: value of both ends of a misplaced marker.
+        numbers: the output: the span in tokens, size, depth, and the wide columns.
     """
     misplaced = 0
     span_start, span_end, size, depth = narrow
@@ -132,7 +132,7 @@ def gather_numbers(
         start, end = span_start[row], span_end[row]
         line = numbers[row]
         if start != 0 or end != 0:
-            # A character's token is one ahead of it, because BOS comes first.
+            # A token's position is its character's offset plus 1, because BOS comes first.
             line[0], line[1] = start + 1, end + 1
         elif ends[row]:
             line[0], line[1] = 0, 0
@@ -153,20 +153,20 @@ def pick_numbers(
     is_normal_form: npt.NDArray[np.bool_],
     columns: npt.NDArray[np.int64],
 ) -> None:
-    """Write the rows `rows` (B,) of `numbers` (N, 2 + K) into `span` (B, 2), and the rest into `columns` (K, B).
+    """Copy rows (B,) of `numbers` (N, 2 + K): the first two columns to `span` (B, 2), the others to `columns` (K, B).
 
-    A row is a normal form where the span's end is 0.
+    A row is a normal form if the span's end is 0.
     """
     width = numbers.shape[1]
     for number in range(len(rows)):
         ahead = number + _NUMBERS_AHEAD
         if ahead < len(rows):
-            # A row of numbers reaches into two cache lines.
+            # A row of numbers may lie in two cache lines.
             _prefetch(numbers, rows[ahead] * width)
             _prefetch(numbers, rows[ahead] * width + width - 1)
-        found = numbers[rows[number]]
-        span[number, 0] = found[0]
-        span[number, 1] = found[1]
-        is_normal_form[number] = found[1] == 0
+        values = numbers[rows[number]]
+        span[number, 0] = values[0]
+        span[number, 1] = values[1]
+        is_normal_form[number] = values[1] == 0
         for column in range(len(columns)):
-            columns[column, number] = found[2 + column]
+            columns[column, number] = values[2 + column]

@@ -1,7 +1,7 @@
-"""A model that learns from a feed step by step, and all that must be kept for it to go on as if never interrupted.
+"""The training steps of a span predictor, and the state from which a run resumes exactly.
 
-`Learning` is one rank's part of a run: its model and optimizer, its feed, the run's counters. Every rank goes through
-the same steps; what ranks must agree on (the loss, the time, whether to stop) is added up once a step.
+`Learning` is one rank's part of a run: model, optimizer, feed and counters. Every rank takes the same steps. Once a
+step, ranks sum the values on which they must agree: the loss, the time, and whether to stop.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ class Learning:
     """One rank's part of a training run.
 
     Args:
-        stages: this rank's share of the global batches, the last of them to the end; the feeds' states become rank
-            0's, or the checkpoint's.
-        options: of the run.
-        ranks: this process among its fellows.
-        checkpoint: to go on from; None begins from the seed.
+        stages: this rank's feeds, in order; the last stage lasts to the end. The feeds get the states of rank 0 or of
+            the checkpoint.
+        options: settings of the run.
+        ranks: this process and the other ranks.
+        checkpoint: the checkpoint to resume from; None begins from the seed.
 
     Attributes:
-        feed: the last stage's.
-        counters: what was spent and seen so far.
-        settings: what a checkpoint of this run is bound to, by name.
-        held_out_state: of the checkpoint's `HeldOut`, None for a new run.
-        stopped: whether the steps ended because a rank was told to stop.
+        feed: the last stage's feed.
+        counters: time spent and rows seen so far.
+        settings: the settings that a resumed run must share, by name.
+        held_out_state: state of the checkpoint's `HeldOut`, None for a new run.
+        stopped: whether the steps ended because a rank got a stop signal.
 
     Raises:
-        UsageError: the checkpoint is of a run with other settings, or feeds that follow do so without their fellows.
+        UsageError: the checkpoint is of a run with other settings, or ranks follow a topic without agreeing on passes.
         CheckpointError: the checkpoint cannot be read.
-        FeedError: the feed cannot go on where the checkpoint left it.
+        FeedError: the feed cannot continue from the checkpoint.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Learning:
         for stage in stages:
             if ranks.world > 1 and stage.feed.spec.mode == "follow" and stage.feed.options.together is None:
                 raise UsageError(
-                    f"{ranks.world} ranks follow a topic each by itself, so their batches do not fit together: "
+                    f"{ranks.world} ranks each follow a topic by themselves, so their batches do not fit together: "
                     "give every feed `FeedOptions(together=RankPasses(...))`"
                 )
         self._stages, self._options, self._ranks = stages, options, ranks
@@ -99,7 +99,7 @@ class Learning:
             set_random_state(checkpoint, saved["random"])
         elif ranks.world > 1:
             for stage in stages:
-                # The topic may have grown between one rank's look at it and another's.
+                # The ranks may have made their feeds at different end offsets.
                 stage.feed.load_state_dict(ranks.share(stage.feed.state_dict()))
         self._forward = self._prepared()
         self._recent: deque[tuple[float, float]] = deque(maxlen=SMOOTHING_STEPS)
@@ -114,7 +114,7 @@ class Learning:
         return self._ranks.wrap(self._model)
 
     def steps(self, stop: StopRequest) -> Iterator[Step]:
-        """Take steps until the budget is over or any rank is told to stop; time between them counts as the run's.
+        """Take steps until the budget is used up or any rank gets a stop signal; time between steps counts, too.
 
         Raises:
             FeedError: the feed has no rows, or fails while it is read.
@@ -124,7 +124,7 @@ class Learning:
         batches = self._batches(stop)
         self._model.train()
         while not self.stopped and not self._options.budget.is_over(self.counters.steps, self.counters.elapsed_s):
-            # Among ranks the one that is told says so with its next step, so that all stop after the same.
+            # With several ranks, the signalled rank reports with its next step, so that all stop after the same step.
             if self._ranks.world == 1 and stop.requested:
                 self.stopped = True
                 return
@@ -137,11 +137,11 @@ class Learning:
             yield self._step(batch, began, started, stop)
 
     def judge(self, held_out: HeldOut) -> Judgement:
-        """Return what the model, as it is now, makes of held-out rows."""
+        """Judge the model as it is now on held-out rows."""
         return held_out.judge(self._model, self._ranks.device, bf16=self._options.optimisation.bf16)
 
     def save(self, folder: Path, held_out_state: dict[str, Any]) -> None:
-        """Write all that is needed to go on from here into a folder."""
+        """Write everything that a resume needs into a folder."""
         at = self._interrupted or self._feeds_at()
         self._learner.save(folder)
         write_json(
@@ -170,27 +170,27 @@ class Learning:
                     yield next(batches)
 
     def _passes(self, feed: Feed, stop: StopRequest) -> Generator[ReductionBatch]:
-        """Yield the batches of pass after pass; where a feed may be long in giving one, `stop` breaks in.
+        """Yield the batches of pass after pass; a single rank's wait for a batch in `follow` mode ends on `stop`.
 
-        Among ranks nothing breaks in: one that left alone would keep the others waiting. There a feed that follows ends
-        by itself, on every rank after the same batch (`consumers.training.rank_passes`).
+        With several ranks the wait is not interrupted, because a rank that left alone would block the others. There the
+        feed ends by itself, on every rank after the same batch (`consumers.training.rank_passes`).
 
         Raises:
-            Stopped: a feed that follows was told to stop.
+            Stopped: a feed in `follow` mode ended because of `stop`.
         """
         follows = feed.spec.mode == "follow"
         breaks_in = follows and self._ranks.world == 1
         empty_passes = 0
-        # A pass that a checkpoint left at its very end has no batch more: that alone says nothing.
+        # One empty pass is not an error: a checkpoint may have been made at the very end of a pass.
         while empty_passes < 2:
             with closing(cast(Generator[ReductionBatch], iter(feed))) as batches:
                 for taken in itertools.count():
-                    # A signal that comes between the feed's giving a batch and our taking it must not lose the batch.
+                    # A signal between the feed's yield and our receiving the batch must not lose the batch.
                     self._interrupted = self._feeds_at() if follows else None
                     with stop.waiting() if breaks_in else nullcontext():
                         batch = next(batches, None)
                     if batch is None and follows:
-                        # The feed has begun anew by now: what it was before is what a resumed run goes on from.
+                        # The feed has already started over. `_interrupted` is its state before, for a resumed run.
                         raise Stopped
                     self._interrupted = None
                     if batch is None:
@@ -225,7 +225,7 @@ class Learning:
         self._learner.optimizer.zero_grad(set_to_none=True)
 
         real, every = batch.real_tokens, batch.attention_mask.numel()
-        # Rank 0's clock is everyone's, lest one of them think the time is over and another not.
+        # All ranks use rank 0's clock, so that they agree on whether the time is over.
         elapsed_s = time.perf_counter() - began if self._ranks.first else 0.0
         mine = [sums.total.item(), len(batch), real, every, float(stop.requested), elapsed_s]
         total, rows, real, every, stops, elapsed_s = self._ranks.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
@@ -254,7 +254,7 @@ class Learning:
         if not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm)):
             raise TrainingError(
                 f"the loss of step {step.number} is {step.loss}, its gradient's norm {step.gradient_norm}: "
-                "train anew with a lower --learning-rate"
+                "start a new run with a lower --learning-rate"
             )
         return step
 
@@ -268,32 +268,32 @@ class _FeedAt:
 
     @classmethod
     def of(cls, feed: Feed) -> _FeedAt:
-        # What a feed that follows gave depends on when it came, so nothing tells it again.
+        # In follow mode the order depends on when rows arrived, so there is no manifest.
         return cls(feed.state_dict(), None if feed.spec.mode == "follow" else feed.manifest())
 
 
 def _feed_settings(stages: Sequence[CurriculumStage]) -> dict[str, Any]:
-    """Return what a run's batches depend on beside the topic, by name."""
+    """Return the settings that decide a run's batches, besides the topic, by name."""
     names = ("mode", "split", "batch_size", "batch_tokens", "max_tokens", "shuffle_seed", "window_rows", "bucket")
     curriculum = [[stage.until, stage.feed.max_tokens] for stage in stages[:-1]]
     return {**{name: getattr(stages[-1].feed.spec, name) for name in names}, "curriculum": curriculum}
 
 
 def check_settings(saved: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise UsageError, naming both values, where a run was begun with other settings than those asked for."""
+    """Raise UsageError with both values if a run was begun with other settings than those asked for."""
     for name, value in asked.items():
         before = saved.get(name)
         if isinstance(value, dict):
             check_settings(before or {}, value)
         elif before != value:
             raise UsageError(
-                f"the checkpoint is of a run with {name} {before}, and {value} is asked for: "
-                "resume with the same, or train anew in another --out"
+                f"the checkpoint is of a run with {name} {before}, but {value} is asked for: "
+                "resume with the same value, or start a new run in another --out"
             )
 
 
 def _config(options: TrainOptions, checkpoint: Path | None) -> SpanPredictorConfig:
-    """Return the model's sizes: the checkpoint's, unless the options name others, which `check_settings` refuses."""
+    """Return the model's sizes: the checkpoint's, with those of the options, which `check_settings` compares."""
     if checkpoint is None:
         return SpanPredictorConfig(**options.model)
     return load_config(checkpoint, **options.model)
@@ -305,7 +305,7 @@ def _sizes(config: SpanPredictorConfig) -> dict[str, Any]:
 
 
 def _optimizer(model: nn.Module, options: Optimisation) -> torch.optim.Optimizer:
-    """Return AdamW that shrinks matrices and leaves norms and biases alone."""
+    """Return AdamW with weight decay on matrices only, not on norms and biases."""
     weights = list(model.parameters())
     groups = [
         {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": options.weight_decay},

@@ -1,26 +1,26 @@
-"""The span predictor's training loop: from a feed to checkpoints, on one process or on the ranks of `torchrun`.
+"""Train the span predictor from a feed, with checkpoints, in one process or on the ranks of `torchrun`.
 
 `train` takes a `Feed` of the reduction family and gives a `TrainReport`. The run's folder holds:
 
 ::
 
     OUT/
-        step-00000200/    checkpoints, of which the last few are kept (consumers/reduction/checkpoint.py)
-        losses.jsonl      a line a step
-        tensorboard/      what TensorBoard shows
-        config.json, model.safetensors, training.json    once the run has ended: its model, and what came of it
+        step-00000200/    checkpoints; the last few are kept (consumers/reduction/checkpoint.py)
+        losses.jsonl      one line per step
+        tensorboard/      data for TensorBoard
+        config.json, model.safetensors, training.json    after the run: its model and its report
 
-A run goes through five steps:
+A run has five steps:
 
-1. Take the run's folder; find the checkpoint to go on from, or make sure that there is none.
-2. Make model and optimizer, from the seed or from the checkpoint; set the feed where the checkpoint left it.
-3. Step after step until the budget is over, with a checkpoint and a judgement by held-out rows every so often.
-4. Save the last checkpoint. Told to stop by a signal, the run ends here.
+1. Lock the run's folder. Find the checkpoint to resume from, or check that the folder holds no run.
+2. Make model and optimizer, from the seed or from the checkpoint. Set the feed to the checkpoint's state.
+3. Take steps until the budget is used up, with regular checkpoints and judgements on held-out rows.
+4. Save the last checkpoint. After a stop signal the run ends here.
 5. Judge the model and put it at the top of the folder.
 
-On a CPU, with a budget of steps alone, a run that was killed and resumed gives the losses of one that was not, to the
-last bit; so do two runs of the same feed offsets, options and seed. Both hold for the same machine, number of threads
-and libraries.
+On a CPU, with a budget of steps alone, a run that was killed and resumed gives the same losses as an uninterrupted
+one, to the last bit. So do two runs with the same feed offsets, options and seed. Both hold for the same machine,
+number of threads and libraries.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ from consumers.training.stopping import StopRequest
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 
 REPORT = "training.json"
-# A full disk, a quota, a limit on a file's size, a disk that fails, and one that is read only.
+# A full disk, a quota, a limit on a file's size, a disk that fails, and a read-only disk.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _REPORTS: TypeAdapter[TrainReport | None] = TypeAdapter(TrainReport | None)
-# What makes OUT itself a model that `SpanPredictor.from_pretrained` takes.
+# Files that make OUT itself a model for `SpanPredictor.from_pretrained`.
 _MODEL = (CONFIG, WEIGHTS)
 
 
@@ -76,9 +76,9 @@ def train(
     Args:
         feed: this rank's share of the global batches.
         options: the same on every rank; all of them see `options.saving.out` on one file system.
-        on_step: told of every step, on rank 0.
-        before: feeds of easier rows to begin with, in order.
-        ranks: this process among its fellows.
+        on_step: called after every step, on rank 0.
+        before: stages with easier rows to begin with, in order.
+        ranks: this process and the other ranks.
         stop: ends the run early, with a checkpoint.
 
     Returns:
@@ -88,18 +88,18 @@ def train(
         UsageError: the feed reads all splits, the folder holds a run and neither `resume` nor `replace` is set, or the
             checkpoint is of a run with other settings.
         CheckpointError: there is nothing to resume, or a checkpoint cannot be read or written.
-        FeedError: the feed has no rows, fails while it is read, or cannot go on where the checkpoint left it.
+        FeedError: the feed has no rows, fails while it is read, or cannot continue from the checkpoint.
         TrainingError: the loss is no longer a number.
-        TrainingStoppedError: `stop` was requested; the checkpoint is there.
+        TrainingStoppedError: `stop` was requested; the checkpoint is saved.
     """
     stop = stop or StopRequest()
     judging_split(feed.split)
     folder = RunFolder(options.saving.out, options.saving.keep)
     with ExitStack() as stack:
         stack.enter_context(_disk(options.saving.out))
-        found = ranks.from_first(lambda: _begin(folder, options, stack))  # 1
+        checkpoint = ranks.from_first(lambda: _begin(folder, options, stack))  # 1
         stages = (*before, CurriculumStage(feed, 1.0))
-        learning = Learning(stages, options, ranks, Path(found) if found else None)  # 2
+        learning = Learning(stages, options, ranks, Path(checkpoint) if checkpoint else None)  # 2
         recorder = stack.enter_context(RunRecorder(folder, learning, options, on_step)) if ranks.first else None
         for step in learning.steps(stop):  # 3
             if recorder:
@@ -108,36 +108,34 @@ def train(
             recorder.save()  # 4
         if learning.stopped:
             if not ranks.first:
-                # The line that tells it is rank 0's.
+                # Only rank 0 prints the error line.
                 raise SystemExit(stop.exit_status)
             raise _stopped(stop, learning.counters.steps, options.saving.out)
         report = recorder.finish() if recorder else None  # 5
-        told = ranks.share(_REPORTS.dump_python(report, mode="json"))
-        return report or cast(TrainReport, _REPORTS.validate_python(told))
+        shared = ranks.share(_REPORTS.dump_python(report, mode="json"))
+        return report or cast(TrainReport, _REPORTS.validate_python(shared))
 
 
 @contextmanager
 def _disk(out: Path) -> Iterator[None]:
-    """Make one line of a disk that takes no more, wherever in a run it is found."""
+    """Turn a disk error anywhere in a run into one error line."""
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         raise CheckpointError(
-            f"{out} takes no more ({error.strerror}): make room, then go on with "
+            f"{out} cannot be written ({error.strerror}): make room, then resume with "
             f"`feedmill train reduction --resume --out {out}`"
         ) from error
 
 
 def saved_choices(out: Path) -> dict[str, Any]:
-    """Return the settings that the newest checkpoint in a run's folder is bound to, by name.
-
-    With them come its `budget`, and the `least_rows` of its feed.
+    """Return the settings of the newest checkpoint in a run's folder, by name, with `budget` and `least_rows`.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
-        FeedError: its feed's state cannot be read.
+        CheckpointError: there is no checkpoint, or it cannot be read.
+        FeedError: the feed's state in the checkpoint cannot be read.
     """
     saved = read_trainer(_newest(out))
     least_rows = read_state(saved["feed"]).spec.least_rows
@@ -145,22 +143,22 @@ def saved_choices(out: Path) -> dict[str, Any]:
 
 
 def _newest(out: Path) -> Path:
-    found = newest_first(out)
-    if not found:
+    checkpoints = newest_first(out)
+    if not checkpoints:
         raise CheckpointError(f"{out} holds no checkpoint to resume: train without --resume, or name another --out")
-    return found[0]
+    return checkpoints[0]
 
 
 def _begin(folder: RunFolder, options: TrainOptions, stack: ExitStack) -> str | None:
-    """Hold the run's folder until `stack` ends; return the checkpoint to go on from, None for a new run."""
-    stack.enter_context(folder.held())
+    """Lock the run's folder until `stack` ends; return the checkpoint to resume from, None for a new run."""
+    stack.enter_context(folder.locked())
     out = folder.out
     if options.saving.resume:
         return str(_newest(out))
-    found = newest_first(out)
-    if found and not options.saving.replace:
+    checkpoints = newest_first(out)
+    if checkpoints and not options.saving.replace:
         raise UsageError(
-            f"{out} holds a run with {found[0].name}: go on with --resume, throw it away with --replace, "
+            f"{out} holds a run with {checkpoints[0].name}: continue it with --resume, remove it with --replace, "
             "or choose another --out"
         )
     folder.clear()
@@ -172,14 +170,14 @@ def _begin(folder: RunFolder, options: TrainOptions, stack: ExitStack) -> str | 
 
 def _stopped(stop: StopRequest, steps: int, out: Path) -> TrainingStoppedError:
     name = stop.signal.name if stop.signal else "a signal to another rank"
-    went_on = (
-        f"`feedmill train reduction --resume --out {out}` goes on from there" if steps else "nothing was learnt yet"
+    next_command = (
+        f"`feedmill train reduction --resume --out {out}` continues from there" if steps else "nothing was learnt yet"
     )
-    return TrainingStoppedError(f"stopped by {name} after step {steps}: {went_on}", stop.exit_status)
+    return TrainingStoppedError(f"stopped by {name} after step {steps}: {next_command}", stop.exit_status)
 
 
 class RunRecorder:
-    """What rank 0 does beside learning: it writes, judges and tells; a context manager."""
+    """Rank 0's recording of a run: checkpoints, judgements, logs and the report; a context manager."""
 
     def __init__(
         self, folder: RunFolder, learning: Learning, options: TrainOptions, on_step: Callable[[Step], None]
@@ -199,7 +197,7 @@ class RunRecorder:
         self._board.close()
 
     def stepped(self, step: Step) -> None:
-        """Take note of a step, and judge or save where it is time."""
+        """Record a step, and judge or save when it is time."""
         self._log.add(step.number, step.loss, learning_rate=step.learning_rate, gradient_norm=step.gradient_norm)
         self._board.step(step)
         self._on_step(step)
@@ -209,11 +207,11 @@ class RunRecorder:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint, unless the last one is of this very step."""
+        """Write a checkpoint, unless the last one is of this step."""
         steps = self._learning.counters.steps
         if steps == self._saved_at:
             return
-        # A checkpoint never speaks of steps whose losses could be lost.
+        # The losses reach the disk before a checkpoint that counts their steps.
         self._log.to_disk()
         self._board.flush()
         with self._folder.writing(steps) as making:
@@ -226,7 +224,7 @@ class RunRecorder:
         newest = newest_first(self._folder.out)[0]
         for name in _MODEL:
             _place(self._folder.out / name, (newest / name).read_bytes())
-        told = {
+        summary = {
             "feedmill": version("feedmill"),
             "topics": list(self._learning.feed.topics),
             "offsets": self._learning.feed.offsets,
@@ -234,8 +232,8 @@ class RunRecorder:
             **asdict(replace(report, losses=[], samples=[])),
             "checkpoint": newest.name,
         }
-        del told["losses"], told["samples"]
-        _place(self._folder.out / REPORT, (json.dumps(told, indent=2) + "\n").encode())
+        del summary["losses"], summary["samples"]
+        _place(self._folder.out / REPORT, (json.dumps(summary, indent=2) + "\n").encode())
         return report
 
     def _judge(self) -> Judgement:
@@ -267,7 +265,7 @@ class RunRecorder:
 
 
 def _place(path: Path, content: bytes) -> None:
-    """Write a file whole, flushed to disk before it takes its place."""
+    """Write a file and flush it to disk before it gets its final name."""
     making = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         making.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Where a replay begins and ends: offsets or times as a user gives them, made into offsets per partition."""
+"""The begin and end of a replay: offsets or times from a user, resolved to offsets per partition."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Bound = int | datetime
 
 
 def parse_bound(text: str | None) -> Bound | None:
-    """Return an offset (digits only) or a time (ISO 8601; UTC where it names no zone).
+    """Parse an offset (digits only) or a time (ISO 8601; UTC unless it names a zone).
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither an offset nor a time.
     """
     if text is None:
         return None
@@ -36,25 +36,25 @@ def parse_bound(text: str | None) -> Bound | None:
 
 
 def resolve(connection: Connection, topic: str, start: Bound | None, end: Bound | None) -> dict[int, Extent]:
-    """Return the offsets to read of each partition, half-open, all of them there.
+    """Return the offsets to read from each partition, without the end; the topic holds all of them.
 
-    An offset holds for every partition; a time means the first record of each partition at or after it. An end
-    beyond what is committed is brought back to it.
+    An offset applies to every partition. A time means the first record of each partition at or after it. An end beyond
+    the last committed record is moved back to it.
 
     Raises:
         BrokerError: the topic does not exist.
         UsageError: the end lies before the start.
-        ReplayError: retention removed records from the start on.
+        ReplayError: retention removed records at the start.
     """
     if isinstance(start, int) and isinstance(end, int) and end < start:
         raise UsageError(f"the replay would end at offset {end}, before its start {start}: exchange them")
     if isinstance(start, datetime) and isinstance(end, datetime) and end < start:
         raise UsageError(f"the replay would end at {end}, before its start {start}: exchange them")
-    held = extents(connection, topic)
-    starts = _offsets(connection, topic, held, start)
-    ends = _offsets(connection, topic, held, end)
+    extents_now = extents(connection, topic)
+    starts = _offsets(connection, topic, extents_now, start)
+    ends = _offsets(connection, topic, extents_now, end)
     ranges = {}
-    for partition, extent in held.items():
+    for partition, extent in extents_now.items():
         first = starts.get(partition, extent.begin)
         if first < extent.begin:
             raise ReplayError(gone(topic, partition, first, extent))
@@ -64,19 +64,18 @@ def resolve(connection: Connection, topic: str, start: Bound | None, end: Bound 
     return ranges
 
 
-def _offsets(connection: Connection, topic: str, held: Mapping[int, Extent], bound: Bound | None) -> dict[int, int]:
+def _offsets(connection: Connection, topic: str, kept: Mapping[int, Extent], bound: Bound | None) -> dict[int, int]:
     if bound is None:
         return {}
     if isinstance(bound, int):
-        return dict.fromkeys(held, bound)
-    # Kafka's clock begins in 1970, and a time before means no other record than that moment; to Kafka, numbers below
-    # zero are no times at all.
+        return dict.fromkeys(kept, bound)
+    # Kafka's times begin in 1970, and Kafka refuses numbers below zero. An earlier time selects the same records as 0.
     moment_ms = max(int(bound.timestamp() * 1000), 0)
-    asked = dict.fromkeys((TopicPartition(topic, partition) for partition in held), moment_ms)
+    asked = dict.fromkeys((TopicPartition(topic, partition) for partition in kept), moment_ms)
     with closing(connection.consumer()) as consumer:
-        found = consumer.offsets_for_times(asked)
-    # No record that late yet: the partition's end.
+        answers = consumer.offsets_for_times(asked)
+    # A partition without such a late record starts at its end.
     return {
-        where.partition: held[where.partition].end if answer is None else answer.offset
-        for where, answer in found.items()
+        where.partition: kept[where.partition].end if answer is None else answer.offset
+        for where, answer in answers.items()
     }

@@ -1,4 +1,4 @@
-"""The files a replay can write: JSON lines, Parquet and Arrow IPC.
+"""Write the files of a replay: JSON lines, Parquet and Arrow IPC.
 
 The same frames in the same order give the same bytes: no file holds a time, a path or a name of this machine.
 """
@@ -26,7 +26,7 @@ class FrameWriter(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish the file; the stream below stays open."""
+        """Finish the file; the stream stays open."""
         ...
 
 
@@ -35,7 +35,7 @@ class JsonLines:
 
     Args:
         stream: where the lines go.
-        lines: gives a frame's rows as lines, each ended by a newline.
+        lines: returns a frame's rows as lines, each ended by a newline.
     """
 
     def __init__(self, stream: BinaryIO, lines: Callable[[pl.DataFrame], bytes]) -> None:
@@ -47,11 +47,11 @@ class JsonLines:
         self._stream.write(self._lines(frame))
 
     def write_line(self, line: str) -> None:
-        """Append one line that is no row."""
+        """Append one line that is not a row, such as a dead letter."""
         self._stream.write(line.encode() + b"\n")
 
     def close(self) -> None:
-        """Do nothing, for nothing ends a file of lines."""
+        """Do nothing: a file of lines needs no ending."""
 
 
 class ArrowTables:
@@ -72,7 +72,7 @@ class ArrowTables:
 def open_writer(
     path: Path, stream: BinaryIO, columns: Mapping[str, pl.DataType], lines: Callable[[pl.DataFrame], bytes]
 ) -> FrameWriter:
-    """Return the writer that the ending of `path` asks for, onto `stream`.
+    """Return the writer onto `stream` for the format that the ending of `path` names.
 
     Raises:
         UsageError: no format has that ending.
@@ -88,7 +88,7 @@ def open_writer(
 
 
 def ending(path: Path) -> str:
-    """Return the ending of `path`, which tells its format.
+    """Return the ending of `path`, which names its format.
 
     Raises:
         UsageError: no format has that ending.

@@ -1,4 +1,4 @@
-"""Rows on their way into a replay's file: filtered, and written in groups of one size, however they arrived."""
+"""Filter a replay's rows and write them in row groups of one size, whatever the sizes of the records."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import polars as pl
 from consumers.replay.formats import FrameWriter, JsonLines
 from consumers.row_filter import RowFilter
 
-# Rows to a Parquet row group or an Arrow batch; and compressed bytes read before rows are filtered and passed on.
+# Rows in a Parquet row group or an Arrow batch, and compressed bytes read before rows are filtered.
 _GROUP_ROWS = 32_768
 _GROUP_BYTES = 4 * 1024 * 1024
 
 
 class RowGroups:
-    """Gathers frames of `columns` and writes those of their rows that `row_filter` keeps.
+    """Gathers frames of `columns` and writes the rows that `row_filter` keeps.
 
     Attributes:
-        written: rows and lines so far.
-        lines: those that are no rows.
-        lines_left_out: lines for which the format, or a filter, has no place.
+        written: rows and lines written so far.
+        lines: written lines that are not rows.
+        lines_left_out: lines left out because of the format or a filter.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RowGroups:
         self.written = self.lines = self.lines_left_out = 0
 
     def take(self, frame: pl.DataFrame, size_bytes: int) -> bool:
-        """Add rows that took `size_bytes` in their records; return whether they completed a group."""
+        """Add rows that took `size_bytes` in their records; return whether they were filtered and written."""
         self._read.append(frame)
         self._read_rows += frame.height
         self._read_bytes += size_bytes
@@ -48,7 +48,7 @@ class RowGroups:
         return True
 
     def take_line(self, line: str) -> None:
-        """Add a line that is no row, at its place, or count it as left out."""
+        """Write a line that is not a row at its place, or count it as left out."""
         if self._filter is not None or not isinstance(self._writer, JsonLines):
             self.lines_left_out += 1
             return
@@ -58,7 +58,7 @@ class RowGroups:
         self.written += 1
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write all gathered rows."""
         self._sift()
         self._write(self._kept)
         self._kept = self._empty

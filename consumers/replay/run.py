@@ -1,8 +1,8 @@
-"""Replays of runs: the rows that a feed gave to a training run, in the order in which it gave them, as a file.
+"""Replay a training run: write the rows that its feed gave, in the same order, to a file.
 
-A run's manifest (`Feed.manifest()`) says what its sequence follows from and how far it went. `replay_run` goes through
-the same sequence again, without making tensors of it, and writes whole rows. The order is that of the global batches;
-how many ranks shared them does not show.
+A run's manifest (`Feed.manifest()`) holds the data that decides the sequence, and how far the run went. `replay_run`
+goes through the same sequence again, without tensors, and writes whole rows. The order is that of the global batches;
+the number of ranks does not change it.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from schema.registry import family_named
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a replay of a run wrote; the manifest beside the file says the same, with file names for paths.
+    """The result of a replay of a run; the manifest next to the file has the same values, with file names for paths.
 
     Attributes:
-        rows: in the file; a row that the run saw n times stands there n times.
+        rows: rows in the file; a row that the run saw n times is there n times.
         sha256: of the file, in hex.
-        offsets: {topic: {partition: [from, to]}}, half-open, in which the rows stand.
-        batches: global batches that the rows came in.
+        offsets: {topic: {partition: [begin, end]}}, without the end, that contain the rows.
+        batches: global batches of the run.
         passes: passes that the run began.
-        run: the run's manifest, so that the file can be made again from the one beside it.
-        created: when, ISO 8601 in UTC.
-        feedmill: the version that wrote it.
+        run: the run's manifest, so that the file can be written again from the manifest next to it.
+        created: time of writing, ISO 8601 in UTC.
+        feedmill: the version of Feedmill that wrote the file.
     """
 
     rows: int
@@ -66,7 +66,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a replay of a run is: passes done, with the part of the one under way, of all, and rows found."""
+    """Progress of a replay of a run: passes done (with a fraction of the current one), all passes, rows written."""
 
     passes_done: float
     passes_total: int
@@ -74,23 +74,23 @@ class RunProgress:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Return the run's manifest in a file, or in the manifest that a replay of a run left beside its own file.
+    """Read a run's manifest from a file, which may also be the manifest of an earlier replay of the run.
 
     Raises:
-        UsageError: there is no such file.
-        ReplayError: it holds no manifest.
+        UsageError: the file cannot be read.
+        ReplayError: the file holds no manifest.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): name the manifest of a run") from error
     except ValueError as error:
-        raise ReplayError(f"{path} is not JSON ({error}): give what `Feed.manifest()` returned") from error
-    if isinstance(found, dict) and isinstance(found.get("run"), dict):
-        found = found["run"]
-    if not isinstance(found, dict):
-        raise ReplayError(f"{path} is no manifest of a run: give what `Feed.manifest()` returned")
-    return found
+        raise ReplayError(f"{path} is not JSON ({error}): give the value of `Feed.manifest()`") from error
+    if isinstance(content, dict) and isinstance(content.get("run"), dict):
+        content = content["run"]
+    if not isinstance(content, dict):
+        raise ReplayError(f"{path} is not the manifest of a run: give the value of `Feed.manifest()`")
+    return content
 
 
 def replay_run(
@@ -102,21 +102,21 @@ def replay_run(
     where: pl.Expr | None = None,
     on_progress: Callable[[RunProgress], None] = lambda progress: None,
 ) -> RunReport:
-    """Write the rows that a run saw, in the order seen, to `out`, and what was done to `<out>.manifest.json`.
+    """Write the rows that a run saw, in the same order, to `out`, and a report to `<out>.manifest.json`.
 
     Args:
         connection: the broker that holds the run's topics.
-        manifest: what `Feed.manifest()` returned, at any moment of the run.
-        out: ends in .jsonl, .parquet or .arrow; a file of that name is replaced.
-        family: that the run has to be of; None takes any.
-        where: the Polars expression that the run's feed had as its filter. A manifest keeps its fingerprint only, which
-            must fit; a filter given as SQL is in the manifest.
+        manifest: the value of `Feed.manifest()`, at any moment of the run.
+        out: ends in .jsonl, .parquet or .arrow; an existing file is replaced.
+        family: the family that the run must have; None accepts any.
+        where: the Polars expression that the run's feed had as its filter. The manifest holds only its fingerprint,
+            which must match; an SQL filter is in the manifest itself.
         on_progress: called after every window of rows.
 
     Raises:
-        UsageError: the ending is unknown, the run is of another family, or `where` is not its filter.
-        ReplayError: the manifest is none or a following feed's, a topic no longer holds what the run read, or the file
-            cannot be written.
+        UsageError: the ending is unknown, the run has another family, or `where` is not its filter.
+        ReplayError: the manifest is invalid or that of a feed in `follow` mode, a topic no longer holds the run's
+            offsets, or the file cannot be written.
         BrokerError: a topic is gone, or the broker cannot be read.
     """
     ending(out)
@@ -125,24 +125,24 @@ def replay_run(
     try:
         state = read_state(manifest)
     except FeedError as error:
-        raise ReplayError(f"this is no manifest of a run: {error}") from error
+        raise ReplayError(f"this is not the manifest of a run: {error}") from error
     if state.spec.mode == "follow":
         raise ReplayError(
-            "the manifest is that of a feed that follows, whose order depends on when rows came: replay its offsets "
-            "with --from and --to"
+            "the manifest is that of a feed in follow mode, whose order depends on when rows arrived: "
+            "replay its offsets with --from and --to"
         )
     if family not in (None, state.spec.family):
-        raise UsageError(f"the manifest is of the family {state.spec.family!r}, not {family!r}: leave the family out")
+        raise UsageError(f"the manifest is for family {state.spec.family!r}, not {family!r}: leave the family out")
     declared = family_named(state.spec.family)
     spec = _with_filter(state.spec, where)
     _require_held(connection, spec)
     beside = out.with_name(f"{out.name}.manifest.json")
-    stretches = _stretches(state)
+    run_passes = _run_passes(state)
     with whole_file(out, beside) as file:
         with closing(open_writer(out, file.stream, declared.wire, partial(json_lines, family=declared))) as writer:
             groups = RowGroups(writer, declared.wire)
             batches = 0
-            for progress, frame, whole in _seen(connection, spec, stretches):
+            for progress, frame, whole in _seen(connection, spec, run_passes):
                 groups.take(frame, 0)
                 batches += whole
                 on_progress(replace(progress, rows=groups.written))
@@ -152,7 +152,7 @@ def replay_run(
             sha256=file.close(),
             offsets=_offsets(state.spec),
             batches=batches,
-            passes=_count(stretches),
+            passes=_count(run_passes),
             path=str(out),
             manifest=str(beside),
             family=declared.name,
@@ -165,7 +165,7 @@ def replay_run(
 
 
 def _with_filter(spec: FeedSpec, where: pl.Expr | None) -> FeedSpec:
-    """Return the spec with a filter that can be run."""
+    """Return the spec with a filter that can run."""
     if where is None:
         if spec.where is not None and not spec.where.is_portable:
             raise ReplayError(
@@ -177,79 +177,79 @@ def _with_filter(spec: FeedSpec, where: pl.Expr | None) -> FeedSpec:
     if given != spec.where:
         raise UsageError(
             f"the filter given is not the run's: its fingerprint is {given.text}, and the manifest has "
-            f"{spec.where.text if spec.where else 'no filter'}: pass what the run's feed had"
+            f"{spec.where.text if spec.where else 'no filter'}: pass the filter of the run's feed"
         )
     return replace(spec, where=given)
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass that a run made: all of it, or its first `batches` batches."""
+    """One pass of a run: the whole pass, or its first `batches` batches."""
 
     epoch: int
     batches: int | None
 
 
-def _stretches(state: FeedState) -> tuple[Passes, ...]:
-    """Return the passes to go through, the one under way among them."""
+def _run_passes(state: FeedState) -> tuple[Passes, ...]:
+    """Return the passes to go through, including the one in progress."""
     cursor = state.cursor
-    # Where a pass has just ended, the next one has given nothing yet.
+    # Right after the end of a pass, the next one has given no batch yet.
     under_way = [Passes(first=cursor.epoch, last=cursor.epoch, batches=cursor.batches)] if cursor.batches else []
     return (*state.passes, *under_way)
 
 
-def _passes(stretches: tuple[Passes, ...]) -> Iterator[_Pass]:
-    for made in stretches:
-        for epoch in range(made.first, made.last + 1):
-            yield _Pass(epoch, made.batches)
+def _passes(run_passes: tuple[Passes, ...]) -> Iterator[_Pass]:
+    for one_pass in run_passes:
+        for epoch in range(one_pass.first, one_pass.last + 1):
+            yield _Pass(epoch, one_pass.batches)
 
 
-def _count(stretches: tuple[Passes, ...]) -> int:
-    return sum(made.last + 1 - made.first for made in stretches)
+def _count(run_passes: tuple[Passes, ...]) -> int:
+    return sum(one_pass.last + 1 - one_pass.first for one_pass in run_passes)
 
 
 def _seen(
-    connection: Connection, spec: FeedSpec, stretches: tuple[Passes, ...]
+    connection: Connection, spec: FeedSpec, run_passes: tuple[Passes, ...]
 ) -> Iterator[tuple[RunProgress, pl.DataFrame, int]]:
-    """Yield the rows of each window in the order of its batches, with how many batches those are."""
+    """Yield the rows of each window in the order of its batches, and the number of these batches."""
     wire = tuple(family_named(spec.family).wire)
     blocks = len(reading_order(spec, 0, 0, 0, Place()))
-    for number, made in enumerate(_passes(stretches)):
+    for number, each in enumerate(_passes(run_passes)):
         given = 0
-        for window in windows(connection, spec, Cursor(epoch=made.epoch), columns=wire):
-            batches = window.batches if made.batches is None else window.batches[: made.batches - given]
+        for window in windows(connection, spec, Cursor(epoch=each.epoch), columns=wire):
+            batches = window.batches if each.batches is None else window.batches[: each.batches - given]
             given += len(batches)
-            part = given / made.batches if made.batches else min(window.start.places[0].block / max(blocks, 1), 1)
+            part = given / each.batches if each.batches else min(window.start.places[0].block / max(blocks, 1), 1)
             # A window whose rows were all dropped has no batches.
             order = np.concatenate([np.empty(0, dtype=np.int64), *batches])
             rows = window.rows.select(wire)[order]
-            yield RunProgress(number + part, _count(stretches), 0), rows, len(batches)
-            if given == made.batches:
+            yield RunProgress(number + part, _count(run_passes), 0), rows, len(batches)
+            if given == each.batches:
                 break
-        if made.batches is not None and given < made.batches:
+        if each.batches is not None and given < each.batches:
             raise ReplayError(
-                f"the manifest says that pass {made.epoch} gave {made.batches} batches, and its offsets hold {given}: "
+                f"the manifest has {each.batches} batches in pass {each.epoch}, but its offsets hold {given}: "
                 "give the manifest as the run left it"
             )
 
 
 def _require_held(connection: Connection, spec: FeedSpec) -> None:
-    """Check that the topics still hold what the run read."""
+    """Check that the topics still hold the offsets that the run read."""
     for source in spec.sources:
-        held = extents(connection, source.topic)
-        if topic_id(connection, source.topic) != source.topic_id or set(source.bounds) - set(held):
-            raise ReplayError(f"{source.topic} was made anew since the run read it: its rows cannot be had any more")
+        extents_now = extents(connection, source.topic)
+        if topic_id(connection, source.topic) != source.topic_id or set(source.bounds) - set(extents_now):
+            raise ReplayError(f"{source.topic} was created again since the run read it: its rows are gone")
         for partition, extent in sorted(source.bounds.items()):
             for offset in (extent.begin, extent.end):
-                if not held[partition].begin <= offset <= held[partition].end:
-                    raise ReplayError(gone(source.topic, partition, offset, held[partition]))
+                if not extents_now[partition].begin <= offset <= extents_now[partition].end:
+                    raise ReplayError(gone(source.topic, partition, offset, extents_now[partition]))
 
 
 def _offsets(spec: FeedSpec) -> dict[str, dict[int, list[int]]]:
     offsets: dict[str, dict[int, list[int]]] = {}
     for source in spec.sources:
         of_topic = offsets.setdefault(source.topic, {})
-        # Two sources may read stretches of one topic.
+        # Two sources may read offset ranges of one topic.
         for number, extent in source.bounds.items():
             begin, end = of_topic.get(number, (extent.begin, extent.end))
             of_topic[number] = [min(begin, extent.begin), max(end, extent.end)]

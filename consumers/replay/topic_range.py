@@ -1,12 +1,11 @@
-"""Replays: a stretch of a topic as a file, the same bytes every time.
+"""Replay an offset range of a topic to a file, with the same bytes every time.
 
-`replay` reads committed records partition after partition, offset after offset, keeps the rows a filter asks for, and
-writes them as JSON lines, Parquet or Arrow IPC with a manifest beside it. The file's bytes follow from the offsets,
-the filter and the format. Memory is bounded by a group of rows, whatever the length of the topic.
+`replay` reads committed records partition after partition, offset after offset. It keeps the rows that a filter
+selects, and writes JSON lines, Parquet or Arrow IPC with a manifest next to the file. The offsets, the filter and the
+format alone decide the file's bytes. Memory is bounded by one row group, whatever the length of the topic.
 
-Undecodable records stand in `rejected` as their original bytes. In JSON lines each is a line of its own, at its place,
-with the value in base64; Parquet and Arrow have no place for them, and no filter holds for them: there they are
-counted as left out.
+Dead letters in `rejected` hold the original bytes of undecodable records. In JSON lines each becomes its own line, at
+its place, with the value in base64. Parquet, Arrow and filtered replays leave dead letters out and count them.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ from schema.registry import family_named
 
 STAGES = (CLEAN, REJECTED, LEDGER)
 
-# What the refine stage adds to rejected rows: the broken rules, and the offset in raw that they came with.
+# Columns that the refine stage adds to rejected rows: the broken rules, and the row's offset in raw.
 _REJECTED_COLUMNS = {"reasons": pl.List(pl.String()), "source_offset": pl.Int64()}
 _DEAD_LETTER = "__connect.errors."
 
 
 @dataclass(frozen=True)
 class ReplayProgress:
-    """How far a replay is: offsets passed, of all, and rows written."""
+    """Progress of a replay: offsets read, all offsets, rows written."""
 
     offsets_done: int
     offsets_total: int
@@ -58,16 +57,16 @@ class ReplayProgress:
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What a replay wrote; its manifest says the same, with file names for paths.
+    """The result of a replay; its manifest has the same values, with file names for paths.
 
     Attributes:
         rows: rows or lines in the file, dead letters among them.
         sha256: of the file, in hex.
-        offsets: {partition: [from, to]}, half-open.
-        dead_letters: lines of original bytes.
-        dead_letters_left_out: dead letters that the format or the filter has no place for.
-        created: when, ISO 8601 in UTC.
-        feedmill: the version that wrote it.
+        offsets: {partition: [begin, end]}, without the end.
+        dead_letters: lines with the original bytes of a dead letter.
+        dead_letters_left_out: dead letters left out because of the format or the filter.
+        created: time of writing, ISO 8601 in UTC.
+        feedmill: the version of Feedmill that wrote the file.
     """
 
     rows: int
@@ -96,22 +95,22 @@ def replay(
     where: str | None = None,
     on_progress: Callable[[ReplayProgress], None] = lambda progress: None,
 ) -> ReplayReport:
-    """Write a stretch of `<family>.<stage>` to `out`, and its manifest to `<out>.manifest.json`.
+    """Write an offset range of `<family>.<stage>` to `out`, and its manifest to `<out>.manifest.json`.
 
     Args:
         connection: the broker to read from.
         family: a registered family.
-        out: ends in .jsonl, .parquet or .arrow; a file of that name is replaced.
+        out: ends in .jsonl, .parquet or .arrow; an existing file is replaced.
         stage: "clean"; "rejected", whose rows also have `reasons`; or "ledger".
-        start: the first offset, of every partition, or the first moment; None is the beginning of what is kept.
-        end: the offset or moment before which to stop; None is what is committed now.
+        start: the first offset of every partition, or the first time; None is the beginning of the topic.
+        end: the offset or time to stop before; None is the last committed record now.
         where: an SQL condition over the columns.
-        on_progress: called after every group of rows.
+        on_progress: called after every row group.
 
     Raises:
         UnknownFamilyError, UsageError: the family, stage or ending is unknown, or the end lies before the start.
         BrokerError: the topic does not exist, or the broker cannot be read.
-        ReplayError: retention removed what is asked for, the filter is refused, a record cannot be read, or the file
+        ReplayError: retention removed the offsets, the filter is refused, a record cannot be read, or the file
             cannot be written.
     """
     declared = family_named(family)
@@ -145,8 +144,8 @@ def replay(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 feedmill=version("feedmill"),
             )
-            told = replace(report, path=out.name, manifest=manifest.name)
-            file.place(json.dumps(asdict(told), indent=2) + "\n")
+            placed = replace(report, path=out.name, manifest=manifest.name)
+            file.place(json.dumps(asdict(placed), indent=2) + "\n")
     return report
 
 
@@ -171,7 +170,7 @@ def _read(
 
 @dataclass(frozen=True)
 class _StageColumns:
-    """A stage's columns, how its rows become lines of JSON, and the (family, stage, version) of its records."""
+    """A stage's columns, the function that turns rows into JSON lines, and its records' (family, stage, version)."""
 
     columns: dict[str, pl.DataType]
     lines: Callable[[pl.DataFrame], bytes]
@@ -192,13 +191,13 @@ def _plain_lines(frame: pl.DataFrame) -> bytes:
 
 
 def _dead_letter(record: Record) -> str:
-    """Return a dead letter as a line: why, whence, the original headers of Kafka Connect's names, and the bytes."""
-    said = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
-    where = [said.get(f"{_DEAD_LETTER}{name}", "") for name in ("topic", "partition", "offset")]
+    """Return a dead letter as a JSON line: reason, message, source of the record, and its bytes."""
+    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+    where = [headers.get(f"{_DEAD_LETTER}{name}", "") for name in ("topic", "partition", "offset")]
     return json.dumps(
         {
-            "reasons": [said.get("feedmill-reason") or said.get(f"{_DEAD_LETTER}exception.class.name", "")],
-            "message": said.get(f"{_DEAD_LETTER}exception.message", ""),
+            "reasons": [headers.get("feedmill-reason") or headers.get(f"{_DEAD_LETTER}exception.class.name", "")],
+            "message": headers.get(f"{_DEAD_LETTER}exception.message", ""),
             "source": "/".join(where),
             "value_base64": base64.b64encode(record.value).decode(),
         },

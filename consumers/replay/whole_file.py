@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all, with a manifest that always speaks of the bytes beside it."""
+"""Write a complete file or no file, with a manifest that always matches the bytes next to it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from schema.stale_files import in_making
 
 
 class WholeFile:
-    """A file in the making: write to `stream`, then `place` it with its manifest.
+    """A file being written: write to `stream`, then `place` it with its manifest.
 
-    Placing has four steps, so that a crash between any two leaves either the earlier file, or a file without a
-    manifest, and never a manifest that speaks of other bytes:
+    Placing has four steps. A crash between any two leaves the earlier file, or a file without a manifest, and never a
+    manifest of other bytes:
 
-    1. Flush the file's bytes, and the manifest's, to disk beside their places.
+    1. Flush the file's bytes, and the manifest's, to disk under temporary names.
     2. Remove the manifest of an earlier file of that name.
     3. Move the file into place.
     4. Move the manifest into place.
@@ -31,7 +31,7 @@ class WholeFile:
         self.stream: BinaryIO = self._making.open("wb")
 
     def close(self) -> str:
-        """End the writing, flush to disk (step 1) and return the sha256 of the bytes, in hex."""
+        """Finish the stream, flush it to disk (step 1) and return the sha256 of the bytes, in hex."""
         self.stream.flush()
         os.fsync(self.stream.fileno())
         self.stream.close()
@@ -39,7 +39,7 @@ class WholeFile:
             return hashlib.file_digest(written, "sha256").hexdigest()
 
     def place(self, manifest: str) -> None:
-        """Take steps 1 (for the text of the manifest) to 4."""
+        """Do steps 1 (for the manifest) to 4."""
         with self._making_manifest.open("w", encoding="utf-8") as stream:
             stream.write(manifest)
             stream.flush()
@@ -49,8 +49,8 @@ class WholeFile:
         self._making_manifest.replace(self._manifest)  # 4
 
     def discard(self) -> None:
-        """Remove what was not placed."""
-        # On a full disk, closing fails as writing did: its last bytes have no room either.
+        """Remove the temporary files that were not placed."""
+        # On a full disk closing fails, too, because the last bytes have no room.
         with suppress(OSError):
             self.stream.close()
         self._making.unlink(missing_ok=True)
@@ -59,10 +59,10 @@ class WholeFile:
 
 @contextmanager
 def whole_file(path: Path, manifest: Path) -> Iterator[WholeFile]:
-    """Give a `WholeFile` and leave nothing behind that was not placed.
+    """Give a `WholeFile`, and remove its temporary files if it was not placed.
 
     Raises:
-        ReplayError: the folder or the disk does not take the file.
+        ReplayError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

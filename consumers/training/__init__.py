@@ -1,1 +1,1 @@
-"""What every family's trainer needs: a budget, checkpoints that outlive `kill -9`, ranks, a log of losses, an end."""
+"""Parts that every family's trainer needs: budget, checkpoints that survive `kill -9`, ranks, a loss log, stopping."""

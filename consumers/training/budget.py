@@ -1,7 +1,7 @@
-"""How long a training run may last, and how its learning rate follows: warm-up, then a cosine down to 0.
+"""The length of a training run, and the learning rate that depends on it: warm-up, then a cosine down to 0.
 
-Pure functions of the steps taken and the seconds spent. A budget of steps alone gives the same rates whatever the
-machine does meanwhile; one that names seconds cannot.
+Pure functions of the steps taken and the seconds spent. A budget of steps alone gives the same rates on every run; a
+budget of seconds does not.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from schema.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What may be spent; whichever of the two ends first ends the run.
+    """Limits of a run in steps and seconds; the limit that is reached first ends the run.
 
     Attributes:
         steps: optimizer steps; None for no limit.
-        seconds: of the loop, those before a resume too, held-out judgements and checkpoints included; None for no
-            limit.
+        seconds: of the loop, including time before a resume, held-out judgements and checkpoints; None for no limit.
 
     Raises:
-        UsageError: there is no limit, or one that leaves nothing to do.
+        UsageError: there is no limit, or a limit is not above 0.
     """
 
     steps: int | None = None
@@ -30,24 +29,27 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
-            raise UsageError("training needs an end: give steps, minutes or both")
+            raise UsageError("training needs a limit: give steps, minutes or both")
         if (self.steps is not None and self.steps < 1) or (self.seconds is not None and self.seconds <= 0):
-            raise UsageError("training needs at least one step and more than no time")
+            raise UsageError(
+                f"training needs at least 1 step and more than 0 seconds, not steps {self.steps} and seconds "
+                f"{self.seconds}: raise the limit"
+            )
 
     def is_over(self, steps: int, elapsed_s: float) -> bool:
-        """Whether nothing is left after so many steps and seconds."""
+        """Whether the budget is used up after this many steps and seconds."""
         return self.spent(steps, elapsed_s) >= 1
 
     def spent(self, steps: int, elapsed_s: float) -> float:
-        """Return the share of the budget that so many steps and seconds are; of steps or seconds, the larger."""
+        """Return the share of the budget that is used up: the larger of the two shares, of steps and of seconds."""
         of_steps = 0.0 if self.steps is None else steps / self.steps
         return max(of_steps, 0.0 if self.seconds is None else elapsed_s / self.seconds)
 
     def rate(self, steps: int, elapsed_s: float, warmup_steps: int) -> float:
         """Return the next step's learning rate as a share of the highest, in [0, 1].
 
-        It rises for `warmup_steps`, at most a quarter of the steps, and falls along half a cosine (Loshchilov and
-        Hutter, arXiv:1608.03983) over what is left of the steps, or over the seconds where they run out sooner.
+        It rises for `warmup_steps`, at most a quarter of the steps. Then it falls along half a cosine (Loshchilov and
+        Hutter, arXiv:1608.03983) over the other steps, or over the seconds if they run out sooner.
         """
         warmup = warmup_steps if self.steps is None else min(warmup_steps, self.steps // 4)
         spent = 0.0

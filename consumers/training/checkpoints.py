@@ -1,19 +1,19 @@
-"""The folder of a training run: checkpoints that are there whole or not at all, and which one is the newest.
+"""The folder of a training run: checkpoints that are complete or absent, and the search for the newest one.
 
 ::
 
     OUT/
-        step-00000200/    a checkpoint: what its writer put there
+        step-00000200/    a checkpoint: the files of its writer
         step-00000400/
         .lock             held by the process that trains
 
-A checkpoint is written in four steps, so that `kill -9`, or a power cut, at any moment leaves the earlier ones as they
-were and at most a leftover, which the next start removes:
+A checkpoint is written in four steps. `kill -9` or a power cut at any moment leaves the earlier checkpoints unchanged,
+and at most a leftover folder, which the next start removes:
 
-1. Write its files into a folder beside its place, whose name begins with a dot.
+1. Write the files into a folder next to the final one, with a name that begins with a dot.
 2. Flush every file, and the folder, to disk.
-3. Rename the folder into place, and flush that to disk.
-4. Remove the oldest beyond those to keep, each renamed out of its place first.
+3. Rename the folder to its final name, and flush the rename to disk.
+4. Remove the oldest checkpoints beyond those to keep; each is renamed first.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _LEFTOVERS = ".step-*"
 
 
 class RunFolder:
-    """The checkpoints of one run.
+    """The folder of one run's checkpoints.
 
     Args:
         out: the run's folder.
-        keep: how many of the newest to keep.
+        keep: how many of the newest checkpoints to keep.
     """
 
     def __init__(self, out: Path, keep: int) -> None:
@@ -46,11 +46,11 @@ class RunFolder:
         self._keep = keep
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes from training in this folder, which is made if absent; remove leftovers.
+    def locked(self) -> Iterator[None]:
+        """Make the folder if absent, lock it against other processes that train, and remove leftovers.
 
         Raises:
-            CheckpointError: another process holds it, or it cannot be made.
+            CheckpointError: another process has locked the folder, or the folder cannot be made.
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -72,15 +72,15 @@ class RunFolder:
             lock.release()
 
     def place(self, step: int) -> Path:
-        """Return where the checkpoint of `step` stands, or would."""
+        """Return the folder of the checkpoint of `step`, whether it exists or not."""
         return self.out / f"step-{step:08d}"
 
     @contextmanager
     def writing(self, step: int) -> Iterator[Path]:
-        """Give a folder to write the checkpoint of `step` into; it is in its place once the context ends.
+        """Give a folder to write the checkpoint of `step` into; it gets its final name when the context ends.
 
         Raises:
-            CheckpointError: the disk does not take it.
+            CheckpointError: the checkpoint cannot be written to disk.
         """
         making = self.out / f".{self.place(step).name}.{os.getpid()}.part"
         try:
@@ -94,7 +94,7 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.out} ({error.strerror or error}): "
-                "make room; the earlier ones are whole"
+                "make room; the earlier checkpoints are complete"
             ) from error
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -105,7 +105,7 @@ class RunFolder:
 
     def _forget(self, checkpoints: list[Path]) -> None:
         for checkpoint in reversed(checkpoints):
-            # Renamed first: nothing half removed ever stands under a checkpoint's name.
+            # Renamed first, so that a half-removed folder never has a checkpoint's name.
             leftover = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}.old")
             checkpoint.rename(leftover)
             shutil.rmtree(leftover)
@@ -113,15 +113,15 @@ class RunFolder:
 
 def newest_first(out: Path) -> list[Path]:
     """Return the checkpoints in a run's folder, the one with the most steps first."""
-    found = [(int(match[1]), path) for path in out.glob("step-*") if (match := _STEP.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    by_step = [(int(match[1]), path) for path in out.glob("step-*") if (match := _STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(by_step, reverse=True)]
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that `path` means: the newest in a run's folder, or `path` itself if it is one.
+    """Return a checkpoint: the newest in a run's folder `path`, or `path` itself if it is a checkpoint.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no checkpoint.
     """
     inside = newest_first(path)
     if inside:
@@ -132,7 +132,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def flush(path: Path) -> None:
-    """Return once the file's bytes, or the folder's names, are on the disk."""
+    """Write a file's bytes, or a folder's names, to the disk before returning."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The losses of a run, a line of JSON a step, that a resume cuts back to its checkpoint."""
+"""The losses of a run, one line of JSON per step; a resume cuts the file back to its checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LossLog:
 
     Args:
         out: the run's folder.
-        step: lines of later steps are of a run that went on beyond its last checkpoint: they are removed.
+        step: the checkpoint's step; lines of later steps are removed, because they come after the checkpoint.
     """
 
     def __init__(self, out: Path, step: int) -> None:
@@ -31,22 +31,22 @@ class LossLog:
         self._stream = self._path.open("a", encoding="utf-8")
 
     def add(self, step: int, loss: float, **others: float) -> None:
-        """Add a step; its line is out of this process's hands at once, so `kill -9` takes none away."""
+        """Add a step; its line reaches the operating system at once, so `kill -9` loses no line."""
         self.losses.append(loss)
         self._stream.write(json.dumps({"step": step, "loss": loss, **others}) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """End the writing."""
+        """Close the file."""
         self._stream.close()
 
     def to_disk(self) -> None:
-        """Return once all lines are on the disk."""
+        """Write all lines to the disk before returning."""
         os.fsync(self._stream.fileno())
 
 
 def read_losses(out: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's folder; none where it has no log. A last line that was cut off is left out."""
+    """Return the log's lines in a run's folder, or an empty list without a log; skip a last line that was cut off."""
     path = out / NAME
     if not path.exists():
         return []

@@ -1,13 +1,13 @@
-"""Ranks that follow a topic together: rank 0 decides the offsets of every pass and the end, the others take them over.
+"""Make ranks follow a topic together: rank 0 decides the offsets of every pass and the end, and the others copy it.
 
-Ranks that each looked for new records by themselves would see different offsets, and would wait for one another inside
-a step. With the same passes they make the same global batches, share each of them as in a snapshot, and have one state.
+Ranks that each looked for new records would see different offsets, and would wait for one another inside a step. With
+the same passes they make the same global batches, share each batch as in a snapshot, and have the same state.
 
-The ranks tell one another through the key-value store that torchrun gives them, under three kinds of keys:
+The ranks exchange messages through torchrun's key-value store:
 
 1. Rank 0 writes pass n under `<name>/pass/<n>`: its cursor, an error, or the end.
-2. The others look for that key. Looking holds nothing up, so a rank may wait for hours.
-3. A rank that is told to stop while it waits writes `<name>/stop`. Rank 0 looks for that key and writes the end.
+2. The others poll that key. Polling blocks no other rank, so a rank may wait for hours.
+3. A rank that gets a stop signal while it waits writes `<name>/stop`. Rank 0 polls that key and writes the end.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LOOK_INTERVAL_S = 0.1
 
 
 class RankPasses:
-    """The passes of one feed that follows, as ranks agree on them; one for each feed of each rank.
+    """The agreed passes of one feed in `follow` mode; every rank makes one for each of its feeds.
 
     Args:
-        ranks: this process among its fellows.
-        name: of the feed, the same on every rank and of no other feed.
-        stop: ends the passes once any rank is told to stop.
+        ranks: this process and the other ranks.
+        name: the feed's name: the same on every rank, and different from other feeds' names.
+        stop: ends the passes as soon as any rank gets a stop signal.
     """
 
     def __init__(self, ranks: Ranks, name: str, stop: StopRequest) -> None:
@@ -40,13 +40,13 @@ class RankPasses:
         self._number = 0
 
     def agreed(self, own: Iterator[Cursor | None]) -> Iterator[Cursor | None]:
-        """Yield None until rank 0 has the next pass, and then its cursor; end where the run is to stop.
+        """Yield None until rank 0 has the next pass, and then its cursor; end when the run must stop.
 
         Args:
-            own: what this rank finds by itself; only rank 0 looks.
+            own: the passes that this rank finds by itself; only rank 0 uses them.
 
         Raises:
-            FeedmillError: what ended rank 0's search; a `FeedError` with the same line on the other ranks.
+            FeedmillError: the error that ended `own` on rank 0; a `FeedError` with the same line on the other ranks.
         """
         number = self._number
         self._number += 1
@@ -56,31 +56,31 @@ class RankPasses:
         try:
             for following in own:
                 if self._stop.requested or self._ranks.look(f"{self._name}/stop") is not None:
-                    self._tell(number, {"end": True})
+                    self._publish(number, {"end": True})
                     return
                 if following is not None:
-                    self._tell(number, {"cursor": cursor_to_json(following)})
+                    self._publish(number, {"cursor": cursor_to_json(following)})
                 yield following
         except FeedmillError as error:
-            self._tell(number, {"error": str(error)})
+            self._publish(number, {"error": str(error)})
             raise
 
     def _taken_over(self, number: int) -> Iterator[Cursor | None]:
         asked = False
         while (text := self._ranks.look(self._key(number))) is None:
             if self._stop.requested and not asked:
-                self._ranks.tell(f"{self._name}/stop", "1")
+                self._ranks.publish(f"{self._name}/stop", "1")
                 asked = True
             time.sleep(_LOOK_INTERVAL_S)
             yield None
-        told: dict[str, Any] = json.loads(text)
-        if "error" in told:
-            raise FeedError(told["error"])
-        if "cursor" in told:
-            yield cursor_from_json(told["cursor"])
+        message: dict[str, Any] = json.loads(text)
+        if "error" in message:
+            raise FeedError(message["error"])
+        if "cursor" in message:
+            yield cursor_from_json(message["cursor"])
 
-    def _tell(self, number: int, told: dict[str, Any]) -> None:
-        self._ranks.tell(self._key(number), json.dumps(told))
+    def _publish(self, number: int, message: dict[str, Any]) -> None:
+        self._ranks.publish(self._key(number), json.dumps(message))
 
     def _key(self, number: int) -> str:
         return f"{self._name}/pass/{number}"

@@ -1,7 +1,7 @@
-"""Where this process stands among those that train together: alone, or one rank of a `torchrun` group.
+"""The ranks of a training run: this process alone, or one of the processes that `torchrun` started.
 
-`joined` takes nothing but the environment that `torchrun` makes, and gives `Ranks`: gloo between CPUs, nccl between
-GPUs. Everything that ranks tell one another goes through it; with one rank nothing is sent.
+`joined` reads the environment that `torchrun` sets, and gives `Ranks`: gloo between CPUs, nccl between GPUs. Ranks
+exchange all values through it; a single rank sends nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schema.errors import FeedmillError
 
-# A rank waits this long for another, which may be judging held-out rows or writing a checkpoint; then it fails, and
-# torchrun ends the rest.
+# A rank waits this long for another one, which may be judging held-out rows or writing a checkpoint. Then it fails, and
+# torchrun ends the others.
 _PATIENCE = timedelta(minutes=5)
 
 Value = TypeVar("Value")
@@ -31,13 +31,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its fellows.
+    """This process and its place among the ranks of a run.
 
     Attributes:
-        rank: from 0; rank 0 prints and writes for all.
-        world: how many there are.
-        device: where this rank's model lives.
-        store: what ranks tell one another outside of steps; None for a rank alone.
+        rank: number of this rank, from 0; rank 0 prints and writes for all.
+        world: number of ranks.
+        device: device of this rank's model.
+        store: key-value store for messages outside of steps; None for a single rank.
     """
 
     rank: int = 0
@@ -53,21 +53,21 @@ class Ranks:
     def share(self, value: Value) -> Value:
         """Return rank 0's `value`, made of JSON values, on every rank.
 
-        It travels as JSON. torch's own way of sending objects unpickles whatever comes over the network.
+        The value is sent as JSON, because torch's own functions for objects unpickle data from the network.
         """
         if self.world == 1:
             return value
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         size = torch.tensor([len(text) if self.first else 0], device=self.device)
         dist.broadcast(size, src=0)
-        held = text.to(self.device) if self.first else torch.empty(int(size), dtype=torch.uint8, device=self.device)
-        dist.broadcast(held, src=0)
-        return cast(Value, json.loads(held.cpu().numpy().tobytes()))
+        received = text.to(self.device) if self.first else torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        dist.broadcast(received, src=0)
+        return cast(Value, json.loads(received.cpu().numpy().tobytes()))
 
     def from_first(self, make: Callable[[], Value]) -> Value:
-        """Return what rank 0 makes, JSON values, on every rank.
+        """Call `make` on rank 0 and return its result, made of JSON values, on every rank.
 
-        Where rank 0 fails with a `FeedmillError` the others end with its exit status, and leave the line to it.
+        If rank 0 fails with a `FeedmillError`, the others end with its exit status, and only rank 0 prints the line.
         """
         if self.world == 1:
             return make()
@@ -77,26 +77,26 @@ class Ranks:
                 raise SystemExit(status)
             return cast(Value, value)
         try:
-            made = make()
+            result = make()
         except FeedmillError as error:
             self.share([None, error.exit_status])
             raise
-        self.share([made, 0])
-        return made
+        self.share([result, 0])
+        return result
 
-    def tell(self, key: str, text: str) -> None:
-        """Let every rank see a text under a key; nobody is waited for."""
+    def publish(self, key: str, text: str) -> None:
+        """Store a text under a key for every rank, without waiting for them."""
         if self.store is not None:
             self.store.set(key, text)
 
     def look(self, key: str) -> str | None:
-        """Return the text that a rank told under a key; None so far."""
+        """Return the text that a rank has published under a key; None if there is no text yet."""
         if self.store is None or not self.store.check([key]):
             return None
         return self.store.get(key).decode()
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return `values` added up over all ranks; it comes back on the CPU."""
+        """Return the sum of `values` over all ranks, on the CPU."""
         if self.world == 1:
             return values.cpu()
         total = values.to(self.device)
@@ -104,11 +104,11 @@ class Ranks:
         return total.cpu()
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return `model` such that its gradients are averaged over the ranks."""
+        """Return `model` wrapped so that its gradients are averaged over the ranks."""
         if self.world == 1:
             return model
         places = [self.device.index] if self.device.type == "cuda" else None
-        # torch's own types leave the constructor without one.
+        # torch declares no type for the constructor.
         return cast(nn.Module, DistributedDataParallel(model, device_ids=places))
 
 
@@ -117,9 +117,9 @@ ALONE = Ranks()
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the group that `torchrun` started this process in, or stand alone; leave it in the end.
+    """Join the ranks that `torchrun` started, or run as a single rank; leave them when the context ends.
 
-    The first GPU is used where there is one, and by a group each rank its own.
+    A single rank uses the first GPU, if there is one. Ranks of `torchrun` use one GPU each.
     """
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield Ranks(device=torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))

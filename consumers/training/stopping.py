@@ -1,6 +1,6 @@
-"""Being told to stop: SIGINT and SIGTERM end a long loop between two of its rounds, or while it waits for data.
+"""Stop a long loop on SIGINT and SIGTERM, between two of its rounds or while it waits for data.
 
-The loop asks `requested` once a round. Only where it says that it is `waiting` does a signal break in, with `Stopped`.
+The loop reads `requested` once a round. Inside the context `waiting`, a signal raises `Stopped` at once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from types import FrameType
 _SIGNALLED = 128
 
 
-class Stopped(BaseException):  # no more an error than KeyboardInterrupt
-    """A signal came while the loop waited."""
+class Stopped(BaseException):  # like KeyboardInterrupt, not an error
+    """A signal arrived while the loop waited."""
 
 
 class StopRequest:
-    """Whether to stop, and why.
+    """Whether to stop, and which signal asked for it.
 
     Attributes:
-        signal: the first that came; None so far.
+        signal: the first signal that arrived; None before that.
     """
 
     def __init__(self) -> None:
@@ -31,17 +31,17 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal arrived."""
         return self.signal is not None
 
     @property
     def exit_status(self) -> int:
-        """The process's status in that case: 130 after SIGINT, 143 after SIGTERM."""
+        """The process's exit status after the signal: 130 after SIGINT, 143 after SIGTERM."""
         return _SIGNALLED + (self.signal or 0)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Let a signal break in with `Stopped` while the context lasts, at once if one came before."""
+        """Raise `Stopped` on a signal inside the context, or at once if a signal arrived before."""
         self._waiting = True
         try:
             if self.requested:
@@ -51,7 +51,7 @@ class StopRequest:
             self._waiting = False
 
     def heed(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal, as a handler does."""
+        """Handle a signal."""
         self.signal = self.signal or signal.Signals(number)
         if self._waiting:
             raise Stopped
@@ -59,10 +59,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
-    """Give a request that SIGINT and SIGTERM make while the context lasts; for the main thread.
+    """Give a request that SIGINT and SIGTERM set inside the context; call it in the main thread.
 
     Args:
-        request: a new one by default.
+        request: the request to set; None makes a new one.
     """
     request = request or StopRequest()
     before = {number: signal.signal(number, request.heed) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""Which examples a run was trained on: the ids of every row in the offsets that its feed read."""
+"""The examples that a run may have been trained on: the ids of every row in the offsets that its feed read."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _COLUMNS = {"example_id": pl.UInt64()}
 
 
 class TrainingSet:
-    """The rows of a feed's topics, those that it left out (another split, a filter, a length) among them.
+    """The rows in the offsets that a feed read, including rows that it left out (other split, filter, length).
 
-    Of a feed that follows, they are all from its first offset on, for its ranks read on at paces of their own.
+    For a feed in `follow` mode these are all rows from its first offset on, because its ranks read at different paces.
 
     Args:
         connection: the broker that holds the topics.
         state: the feed's `state_dict()`, or its manifest.
 
     Attributes:
-        offsets: how many there are to read.
+        offsets: number of offsets to read.
 
     Raises:
-        FeedError: `state` is none, or a topic does not hold all of its offsets any more.
+        FeedError: `state` is not a feed state, or a topic no longer holds all of its offsets.
         BrokerError: a topic is gone, or the broker cannot be reached.
     """
 
@@ -47,40 +47,40 @@ class TrainingSet:
     def ids(self, on_offset: Callable[[int], None] = lambda done: None) -> npt.NDArray[np.uint64]:
         """Return the `example_id`s of all rows, (N,), ascending and without duplicates; takes 16 bytes a row.
 
-        `on_offset` is told how many of `offsets` are behind.
+        `on_offset` is called with the number of offsets read so far.
 
         Raises:
             FeedError: a record cannot be decoded.
             BrokerError: the broker cannot be read.
         """
-        found: list[npt.NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
-        behind = 0
+        parts: list[npt.NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
+        read_offsets = 0
         for topic, blocks in self._blocks:
             with TopicReader(self._connection, topic, FeedError) as reader:
                 for number, record in reader.records(blocks):
                     rows = decode_record(record, topic, self._kind, _COLUMNS, FeedError)
-                    found.append(rows["example_id"].to_numpy())
+                    parts.append(rows["example_id"].to_numpy())
                     within = record.offset + 1 - blocks[number].begin
-                    on_offset(behind + sum(block.end - block.begin for block in blocks[:number]) + within)
-            behind += sum(block.end - block.begin for block in blocks)
-            on_offset(behind)
-        return np.unique(np.concatenate(found))
+                    on_offset(read_offsets + sum(block.end - block.begin for block in blocks[:number]) + within)
+            read_offsets += sum(block.end - block.begin for block in blocks)
+            on_offset(read_offsets)
+        return np.unique(np.concatenate(parts))
 
 
 def _blocks(connection: Connection, source: PinnedSource, mode: str) -> list[OffsetBlock]:
-    """Return what to read of a source, in order; raises as `TrainingSet` does."""
-    held = extents(connection, source.topic)
-    if topic_id(connection, source.topic) != source.topic_id or set(source.bounds) - set(held):
-        raise FeedError(f"{source.topic} was made anew since the run read it: its rows are gone")
+    """Return the offset ranges of a source to read, in order; raises the errors of `TrainingSet`."""
+    extents_now = extents(connection, source.topic)
+    if topic_id(connection, source.topic) != source.topic_id or set(source.bounds) - set(extents_now):
+        raise FeedError(f"{source.topic} was created again since the run read it: its rows are gone")
     for partition, extent in sorted(source.bounds.items()):
         for offset in (extent.begin, extent.end):
-            if not held[partition].begin <= offset <= held[partition].end:
-                raise FeedError(gone(source.topic, partition, offset, held[partition]))
+            if not extents_now[partition].begin <= offset <= extents_now[partition].end:
+                raise FeedError(gone(source.topic, partition, offset, extents_now[partition]))
     if mode == "snapshot":
         ranges = source.bounds
     else:
         ranges = {
             partition: Extent(source.bounds.get(partition, extent).begin, extent.end)
-            for partition, extent in held.items()
+            for partition, extent in extents_now.items()
         }
     return [OffsetBlock(partition, extent.begin, extent.end) for partition, extent in sorted(ranges.items())]

@@ -28,7 +28,7 @@ def count(event, arguments):
 sys.addaudithook(count)
 folder = RunFolder(Path(sys.argv[1]), keep=2)
 armed = True
-with folder.held(), folder.writing(30) as making:
+with folder.locked(), folder.writing(30) as making:
     for name in "abc":
         (making / name).write_text("30" * 10_000)
 """
@@ -49,7 +49,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) 
     while True:
         out = tmp_path / str(moments)
         folder = RunFolder(out, keep=2)
-        with folder.held():
+        with folder.locked():
             write(folder, 10)
             write(folder, 20)
         writer = subprocess.run([sys.executable, "-c", WRITER, out, str(moments + 1)], check=False, timeout=60)
@@ -57,7 +57,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) 
         assert found[:2] in ([20, 10], [30, 20])
         for step in found:
             assert [(folder.place(step) / name).read_text() for name in "abc"] == [str(step) * 10_000] * 3
-        with folder.held():
+        with folder.locked():
             assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".lock"]
             write(folder, 40)
         assert steps(out)[0] == 40
@@ -72,7 +72,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_part(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", keep=3)
-    with folder.held():
+    with folder.locked():
         write(folder, 1)
         with (
             pytest.raises(CheckpointError, match=r"step 2 cannot be written .*No space left on device.*make room"),
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_part(tmp_path: Path) -
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", keep=3)
-    with folder.held():
+    with folder.locked():
         for step in (5, 90, 100, 1000, 123_456_789):
             write(folder, step)
             assert steps(folder.out)[0] == step
@@ -97,22 +97,22 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 def test_a_folder_that_another_process_trains_in_is_refused(tmp_path: Path) -> None:
     with (
-        RunFolder(tmp_path, keep=1).held(),
+        RunFolder(tmp_path, keep=1).locked(),
         pytest.raises(CheckpointError, match="another process trains in"),
-        RunFolder(tmp_path, keep=1).held(),
+        RunFolder(tmp_path, keep=1).locked(),
     ):
         pass
 
 
 def test_a_place_that_is_no_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="choose another --out"), RunFolder(tmp_path / "file", keep=1).held():
+    with pytest.raises(CheckpointError, match="choose another --out"), RunFolder(tmp_path / "file", keep=1).locked():
         pass
 
 
 def test_a_path_means_the_newest_checkpoint_in_it_or_itself(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", keep=3)
-    with folder.held():
+    with folder.locked():
         for step in (9, 10):
             with folder.writing(step) as making:
                 (making / "config.json").write_text("{}")

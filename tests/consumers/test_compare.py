@@ -254,7 +254,7 @@ def test_sides_of_two_families_are_refused_in_a_line_that_names_both(tmp_path: P
     ("name", "content", "told"),
     [
         ("none.jsonl", None, "No such file"),
-        ("empty.jsonl", b"", "begins with no JSON object"),
+        ("empty.jsonl", b"", "does not begin with a JSON object"),
         ("other.jsonl", b'{"title": "x"}\n', "columns are those of no family"),
         ("torn.parquet", b"PAR1 and no more", "cannot be read"),
         ("torn.arrow", b"ARROW1 and no more", "cannot be read"),

@@ -94,7 +94,7 @@ def test_sizes_that_do_not_fit_the_weights_are_refused_before_memory_is_taken(
     folder: Path, values: dict[str, Any], line: str
 ) -> None:
     change(folder, **values)
-    with pytest.raises(CheckpointError, match=r"cannot be read .* use an earlier one") as refused:
+    with pytest.raises(CheckpointError, match=r"cannot be read .* use an earlier checkpoint") as refused:
         load_model(folder)
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -217,7 +217,7 @@ def test_a_topic_made_anew_is_not_the_runs(connection: Connection, rows: pl.Data
     manifest = manifest_of(made)
     delete_topics(connection, [topic(connection)])
     write(connection, rows)
-    with pytest.raises(ReplayError, match="was made anew since the run read it"):
+    with pytest.raises(ReplayError, match="was created again since the run read it"):
         replay_run(connection, manifest, tmp_path / "x.jsonl")
 
 
@@ -233,7 +233,7 @@ def test_a_manifest_that_promises_too_much_is_told(connection: Connection, rows:
 
 def test_a_feed_that_follows_cannot_be_replayed(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
     state = Feed(connection, "reduction", split=None, mode="follow").state_dict()
-    with pytest.raises(ReplayError, match=r"a feed that follows, .* with --from and --to"):
+    with pytest.raises(ReplayError, match=r"a feed in follow mode, .* with --from and --to"):
         replay_run(connection, state, tmp_path / "x.jsonl")
 
 
@@ -242,10 +242,10 @@ def test_a_feed_that_follows_cannot_be_replayed(connection: Connection, rows: pl
     [
         (None, UsageError, "cannot be read"),
         ("not json", ReplayError, "is not JSON"),
-        ("[1]", ReplayError, "is no manifest of a run"),
-        ('{"version": 1}', ReplayError, "is no manifest of a run"),
+        ("[1]", ReplayError, "is not the manifest of a run"),
+        ('{"version": 1}', ReplayError, "is not the manifest of a run"),
         ('{"version": 999}', ReplayError, "has version 999"),
-        ('{"version": 1, "spec": {"family": "nothing"}}', ReplayError, "is no manifest of a run"),
+        ('{"version": 1, "spec": {"family": "nothing"}}', ReplayError, "is not the manifest of a run"),
     ],
 )
 def test_what_is_no_manifest_is_told(

@@ -102,7 +102,7 @@ def test_a_marker_within_a_trace_is_logged_once_per_row_and_reducible(
     made = cut(window, 0, 1, 2)
     assert made.is_normal_form.tolist() == [False, False, False]
     assert made.span.tolist() == [[NO_SPAN, NO_SPAN], [NO_SPAN, NO_SPAN], [1, 3]]
-    said = "its term is taken as reducible"
+    said = "its term is treated as reducible"
     assert [record.getMessage() for record in caplog.records] == [
         f"example ffffffffffffffff: a normal-form marker at step 2 of 5 (topic/0 offset 0 row 7); {said}",
         f"example fffffffffffffffe: a normal-form marker at step 3 of 5 (topic/1 offset 10 row 8); {said}",

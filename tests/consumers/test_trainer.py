@@ -176,7 +176,7 @@ def test_no_file_of_a_checkpoint_is_a_pickle(clean: Connection, tmp_path: Path) 
 def test_a_run_is_not_overwritten_unasked(clean: Connection, tmp_path: Path) -> None:
     out = tmp_path / "model"
     before = train(feed(clean), options(out, 3))
-    with pytest.raises(UsageError, match=r"holds a run with step-00000003: go on with --resume, .* --replace"):
+    with pytest.raises(UsageError, match=r"holds a run with step-00000003: continue it with --resume, .* --replace"):
         train(feed(clean), options(out, 2))
     assert json.loads((out / "training.json").read_text())["steps"] == before.steps
     after = train(feed(clean), options(out, 2, saving=Saving(out=out, replace=True)))
@@ -270,7 +270,7 @@ def test_stages_of_short_terms_come_first_and_resume_anywhere(clean: Connection,
         batches += itertools.islice(itertools.cycle(list(feed(clean, max_tokens=tokens))), steps)
     # Within a first pass each; the shuffle of a second is another.
     assert straight.rows == sum(len(batch) for batch in batches)
-    with pytest.raises(UsageError, match=r"curriculum \[\[0.3, 40\], \[0.6, 70\]\], and \[\] is asked for"):
+    with pytest.raises(UsageError, match=r"curriculum \[\[0.3, 40\], \[0.6, 70\]\], but \[\] is asked for"):
         train(feed(clean), options(out, 30, saving=resumed(out)))
 
 
@@ -356,9 +356,9 @@ def test_nothing_to_resume_is_told(clean: Connection, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"seed": 5}, "seed 0, and 5 is asked for"),
-        ({"learning_rate": 1e-3}, "learning_rate 0.002, and 0.001 is asked for"),
-        ({"model": {**SMALL, "hidden_size": 64}}, "hidden_size 32, and 64 is asked for"),
+        ({"seed": 5}, "seed 0, but 5 is asked for"),
+        ({"learning_rate": 1e-3}, "learning_rate 0.002, but 0.001 is asked for"),
+        ({"model": {**SMALL, "hidden_size": 64}}, "hidden_size 32, but 64 is asked for"),
     ],
 )
 def test_a_resume_with_other_options_names_both(
@@ -393,7 +393,7 @@ def test_a_damaged_checkpoint_is_told(clean: Connection, tmp_path: Path) -> None
     out = tmp_path / "model"
     train(feed(clean), options(out, 2))
     (out / "step-00000002" / "optimizer.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"step-00000002 cannot be read .* use an earlier one"):
+    with pytest.raises(CheckpointError, match=r"step-00000002 cannot be read .* use an earlier checkpoint"):
         train(feed(clean), options(out, 4, saving=resumed(out)))
 
 
@@ -418,7 +418,7 @@ def test_a_disk_that_takes_no_more_ends_a_run_in_one_line_and_leaves_no_parts(
 
 
 def test_a_loss_that_is_no_number_ends_the_run(clean: Connection, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="train anew with a lower --learning-rate"):
+    with pytest.raises(TrainingError, match="start a new run with a lower --learning-rate"):
         train(feed(clean), options(tmp_path / "model", 50, learning_rate=1e30))
 
 

@@ -66,7 +66,7 @@ def test_a_topic_that_is_gone_or_made_anew_is_told(connection: Connection, state
     with pytest.raises(BrokerError, match=topic(connection)):
         TrainingSet(connection, state)
     write(connection, reductions.valid(200))
-    with pytest.raises(FeedError, match="was made anew"):
+    with pytest.raises(FeedError, match="was created again"):
         TrainingSet(connection, state)
 
 

@@ -46,10 +46,10 @@ def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> 
     out = str(tmp_path / "model")
     assert taught("train", "reduction", "--steps", "2", *SHORT, "--out", out)[0] == 0
     for status, line, arguments in (
-        (2, "holds a run with step-00000002: go on with --resume, throw it away with --replace", ()),
-        (2, "batch_size 8, and 9 is asked for", ("--resume", "--batch-size", "9")),
-        (2, "split train, and test is asked for", ("--resume", "--split", "test")),
-        (2, "seed 0, and 7 is asked for", ("--resume", "--seed", "7")),
+        (2, "holds a run with step-00000002: continue it with --resume, remove it with --replace", ()),
+        (2, "batch_size 8, but 9 is asked for", ("--resume", "--batch-size", "9")),
+        (2, "split train, but test is asked for", ("--resume", "--split", "test")),
+        (2, "seed 0, but 7 is asked for", ("--resume", "--seed", "7")),
         (2, "batch_size 8 is less than least_rows 9: raise batch_size", ("--batch-size", "8", "--least-rows", "9")),
         (1, "saved with least rows 1, but this feed has 3: give", ("--resume", "--least-rows", "3")),
         (2, "is no curriculum", ("--length-curriculum", "short ones first")),
