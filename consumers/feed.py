@@ -30,7 +30,7 @@ from consumers.batches import Batch, Stamp
 from consumers.feed_options import FeedOptions, check_options
 from consumers.follow import next_pass
 from consumers.forms import form_of
-from consumers.loader_workers import Failure, WorkerGroup, end_with_trainer
+from consumers.loader_workers import Failure, LoaderWorkers, end_with_trainer
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.predicates import Predicate
@@ -119,7 +119,7 @@ class Feed(IterableDataset[Batch]):
         self._passes: tuple[Passes, ...] = ()
         self._resume = False
         self._worker: tuple[int, int] | None = None
-        self._group: WorkerGroup | None = None
+        self._loader_workers: LoaderWorkers | None = None
 
     @property
     def epoch(self) -> int:
@@ -245,19 +245,19 @@ class Feed(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         return self._taken(None)
 
-    def taken_from_workers(self, start: Callable[[], Iterator[Batch]], group: WorkerGroup) -> Iterator[Batch]:
-        """Yield the batches of one pass that a loader's workers make; `start` starts them, and they share `group`."""
+    def taken_from_workers(self, start: Callable[[], Iterator[Batch]], shared: LoaderWorkers) -> Iterator[Batch]:
+        """Yield the batches of one pass that a loader's workers make; `start` starts them, and they hold `shared`."""
         # The workers copy this feed as it is now, with its cursor and their shared pipes.
-        self._group = group
+        self._loader_workers = shared
         try:
             batches = start()
         finally:
-            self._group = None
-            group.close_pipes()
+            self._loader_workers = None
+            shared.close_pipes()
         try:
             yield from self._taken(batches)
         finally:
-            group.stop()
+            shared.stop()
 
     def _taken(self, from_workers: Iterator[Any] | None) -> Iterator[Any]:
         """Yield the batches of one pass and move the cursor along; `from_workers` are those of a loader's workers."""
@@ -270,7 +270,7 @@ class Feed(IterableDataset[Batch]):
         try:
             for batch in batches:
                 if isinstance(batch, Failure):
-                    if self._group is None:
+                    if self._loader_workers is None:
                         raise batch.error
                     # A worker passes the failure on to its loader.
                     yield batch
@@ -313,7 +313,7 @@ class Feed(IterableDataset[Batch]):
         """Return (index, count): in `follow` mode this process takes the rows with `example_id mod count == index`."""
         worker = get_worker_info()
         # The workers of a `FeedLoader` agree on the passes. Any other worker follows by itself.
-        index, count = (0, 1) if worker is None or self._group is not None else (worker.id, worker.num_workers)
+        index, count = (0, 1) if worker is None or self._loader_workers is not None else (worker.id, worker.num_workers)
         if self.options.together is not None:
             return index, count
         return self.options.rank * count + index, self.options.world * count
@@ -321,7 +321,7 @@ class Feed(IterableDataset[Batch]):
     def _turn(self) -> tuple[int, int]:
         """Return (index, count): this process makes every count-th batch, from batch `index` on."""
         worker = get_worker_info()
-        alone = worker is None or (self.spec.mode == "follow" and self._group is None)
+        alone = worker is None or (self.spec.mode == "follow" and self._loader_workers is None)
         return (0, 1) if worker is None or alone else (worker.id, worker.num_workers)
 
     def _prefetched(self) -> Iterator[Any]:
@@ -339,7 +339,7 @@ class Feed(IterableDataset[Batch]):
         try:
             yield from (batch for batch in self._made() if batch is not None)
         except FeedmillError as error:
-            if self._group is None:
+            if self._loader_workers is None:
                 raise
             yield Failure(error)
 
@@ -379,7 +379,7 @@ class Feed(IterableDataset[Batch]):
                 if following is not None:
                     cursor = following
                     break
-                if self._group is not None and self._group.stopped:
+                if self._loader_workers is not None and self._loader_workers.stopped:
                     return
                 yield None
             else:
@@ -389,10 +389,10 @@ class Feed(IterableDataset[Batch]):
     def _next_passes(self, connection: Connection, cursor: Cursor) -> Iterator[Cursor | None]:
         """Yield None until the pass after that of `cursor` can begin, and then its cursor."""
         worker = get_worker_info()
-        if worker is not None and self._group is not None:
+        if worker is not None and self._loader_workers is not None:
             if worker.id:
-                return self._group.received_passes(worker.id)
-            return self._group.sent_to_others(next_pass(connection, self.spec, cursor, self.options.linger_s))
+                return self._loader_workers.received_passes(worker.id)
+            return self._loader_workers.sent_to_others(next_pass(connection, self.spec, cursor, self.options.linger_s))
         own = next_pass(connection, self.spec, cursor, self.options.linger_s)
         return own if self.options.together is None else self.options.together.agreed(own)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader
 
 from consumers.batches import Batch
-from consumers.loader_workers import WorkerGroup
+from consumers.loader_workers import LoaderWorkers
 
 if TYPE_CHECKING:
     from consumers.feed import Feed
@@ -34,7 +34,7 @@ class FeedLoader(DataLoader[Batch]):
         if not self.num_workers:
             return iter(self.feed)
         context: BaseContext = self.multiprocessing_context
-        return self.feed.taken_from_workers(super().__iter__, WorkerGroup(context, self.num_workers))
+        return self.feed.taken_from_workers(super().__iter__, LoaderWorkers(context, self.num_workers))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the feed's state after the last batch taken from this loader."""

@@ -30,7 +30,7 @@ class Failure:
     error: FeedmillError
 
 
-class WorkerGroup:
+class LoaderWorkers:
     """The pipes and the stop signal of one loader's workers; the loader makes them and passes them to each worker.
 
     Args:

@@ -19,7 +19,7 @@ NGRAM_WORDS = 4
 RUN_BYTES = 8
 # The most distinct n-grams in memory, 8 bytes each. Above that, the count is estimated with a standard error of about
 # 0.2%.
-_HELD_NGRAMS = 1 << 20
+_MOST_NGRAMS = 1 << 20
 
 
 class DistinctCount:
@@ -30,12 +30,12 @@ class DistinctCount:
     not change the count.
     """
 
-    def __init__(self, capacity: int = _HELD_NGRAMS) -> None:
+    def __init__(self, capacity: int = _MOST_NGRAMS) -> None:
         self._capacity = capacity
         self._level = 0
         # At most half full, so that a free slot is found quickly.
         self._slots = np.zeros(1 << (2 * capacity).bit_length(), dtype=np.uint64)
-        self._held = 0
+        self._stored = 0
         self.values = 0
 
     def take(self, values: Hashes) -> None:
@@ -43,18 +43,18 @@ class DistinctCount:
         self.values += len(values)
         done = 0
         while done < len(values):
-            done, self._held = _hold(self._slots, values, done, self._level, self._held, self._capacity)
-            while self._held > self._capacity:
+            done, self._stored = _store(self._slots, values, done, self._level, self._stored, self._capacity)
+            while self._stored > self._capacity:
                 self._level += 1
                 sampled = (self._slots & np.uint64((1 << self._level) - 1)) == 0
                 kept = self._slots[sampled & (self._slots != 0)]
                 self._slots[:] = 0
-                self._held = _place_all(self._slots, kept)
+                self._stored = _place_all(self._slots, kept)
 
     @property
     def distinct(self) -> int:
         """The number of distinct values, exact or estimated."""
-        return self._held << self._level
+        return self._stored << self._level
 
     @property
     def ratio(self) -> float:
@@ -145,7 +145,7 @@ def _byte_runs(data, bounds):  # type: ignore[no-untyped-def] # pragma: no cover
 
 
 @compiled
-def _hold(slots, values, begin, level, held, capacity):  # type: ignore[no-untyped-def] # pragma: no cover
+def _store(slots, values, begin, level, stored, capacity):  # type: ignore[no-untyped-def] # pragma: no cover
     """Store the sampled values of values[begin:] until there are too many; return (where it stopped, stored values)."""
     mask = np.uint64((1 << level) - 1)
     for place in range(begin, values.size):
@@ -155,18 +155,18 @@ def _hold(slots, values, begin, level, held, capacity):  # type: ignore[no-untyp
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         value = value ^ (value >> np.uint64(31))
         if value & mask == 0:
-            held += _place(slots, value)
-            if held > capacity:
-                return place + 1, held
-    return values.size, held
+            stored += _place(slots, value)
+            if stored > capacity:
+                return place + 1, stored
+    return values.size, stored
 
 
 @compiled
 def _place_all(slots, values):  # type: ignore[no-untyped-def] # pragma: no cover
-    held = 0
+    stored = 0
     for value in values:
-        held += _place(slots, value)
-    return held
+        stored += _place(slots, value)
+    return stored
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Batches made by hand, of rows whose characters do not matter."""
+"""Batches made by hand from rows with arbitrary characters."""
 
 from __future__ import annotations
 

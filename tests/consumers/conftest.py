@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread() -> Iterator[None]:
-    """Models of a few thousand weights gain nothing from a second thread, and wait for it on a busy machine."""
+    """Use one thread: small models gain nothing from a second one, and wait for it on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -20,7 +20,7 @@ def one_torch_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_process_afterwards() -> Iterator[None]:
-    """The processes that multiprocessing keeps for loader workers would outlive the tests by a moment."""
+    """End the helper processes that multiprocessing keeps for loader workers."""
     yield
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
     resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]

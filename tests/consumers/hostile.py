@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Touch:
-    """Unpickled, it makes a file: what an attacker's pickle might do."""
+    """Makes a file when it is unpickled, like an attacker's pickle."""
 
     def __init__(self, path: Path) -> None:
         self._command = f"touch {path}"

@@ -1,4 +1,4 @@
-"""Records of refined stages as the refine stage writes them: in transactions, so that markers take offsets too."""
+"""Write records as the refine stage does: in transactions, whose markers also take offsets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(
 ) -> None:
     """Write `frame` to a stage, every row in its own partition, in one transaction.
 
-    With a time of its own it goes without one, for Kafka gives a marker the time at which it is written.
+    With a given time there is no transaction, because Kafka stamps a marker with the time of writing.
     """
     ensure_topics(connection, [family.name])
     name = topic(connection, stage, family)
@@ -66,7 +66,7 @@ def write(
                 )
         for future in sent:
             future.get(30)
-    # Kafka answers a commit before its markers stand in every partition, and until then nobody sees the records.
+    # Kafka answers a commit before every partition has its marker, and until then readers do not see the records.
     while undecided(connection, name):
         time.sleep(0.02)
 

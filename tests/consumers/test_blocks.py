@@ -1,4 +1,4 @@
-"""The order of blocks: every offset once, the same for the same seed, and any stretch from all over the topic."""
+"""The order of blocks: every offset once, the same for the same seed, and mixed from all over the topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import reductions
 from tests.consumers.records import envelope, send, topic, write
 
 SIZES = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 64)), max_size=4).map(
-    lambda found: tuple(sorted(dict(found).items()))
+    lambda sizes: tuple(sorted(dict(sizes).items()))
 )
 
 
@@ -50,7 +50,7 @@ def test_blocks_cover_every_offset_once_in_an_order_that_only_the_seed_changes(
 def test_blocks_in_a_row_come_from_all_over_the_topic(count: int, spread: int, seed: int) -> None:
     blocks = order_of({0: Extent(0, count)}, 1, (seed,), spread)
     taken = min(spread, count)
-    # The blocks of the last row are too few for every stretch.
+    # The last row has too few blocks for every section.
     for first in range(0, count // taken * taken, taken):
         row = blocks[first : first + taken]
         assert sorted(block.begin * taken // count for block in row) == list(range(taken))
@@ -61,15 +61,15 @@ def test_another_seed_gives_another_order() -> None:
     assert len({tuple(order) for order in orders}) == 3
 
 
-def test_sizes_hold_from_where_they_were_measured_on() -> None:
+def test_a_block_size_holds_from_its_first_offset_on() -> None:
     blocks = order_of({0: Extent(5, 30)}, {0: ((5, 4), (16, 8))})
     assert [(block.begin, block.end) for block in blocks] == [(5, 9), (9, 13), (13, 16), (16, 24), (24, 30)]
-    # What came after the measure, and a partition that nobody measured.
+    # Offsets after the measurement, and a partition that was not measured.
     assert order_of({0: Extent(40, 50), 1: Extent(0, 9)}, {0: ((5, 4), (16, 8))})[0].end == 48
 
 
 def put(connection: Connection, frames: Iterable[tuple[int, pl.DataFrame]]) -> str:
-    """Write (partition, rows) as a record each, and return the topic."""
+    """Write each (partition, rows) as a record, and return the topic."""
     ensure_topics(connection, ["reduction"])
     producer = connection.producer()
     for partition, frame in frames:
@@ -83,25 +83,25 @@ def test_blocks_are_measured_in_rows_wherever_records_change(connection: Connect
     rows = reductions.valid(60)
     name = put(connection, [*itertools.repeat((0, rows[:2]), 300), *itertools.repeat((0, rows), 300)])
     sizes = block_sizes(connection, name, extents(connection, name), block_rows=64)
-    # Records of 2 rows and then of 60; nothing in the other partitions.
+    # Records of 2 rows and then of 60; the other partitions are empty.
     assert sizes == {0: ((0, 32), (400, 1))}
 
 
-def test_a_record_that_lies_about_its_rows_changes_no_more_than_a_size(connection: Connection) -> None:
+def test_a_record_with_a_false_row_count_changes_only_a_block_size(connection: Connection) -> None:
     frame = reductions.valid(4)
     write(connection, frame, rows_per_record=4)
-    for said in (b"999999999", b"-1", b"many", b"9" * 5000):
-        headers = [(key, said if key == "feedmill-rows" else value) for key, value in envelope(frame)]
+    for count in (b"999999999", b"-1", b"many", b"9" * 5000):
+        headers = [(key, count if key == "feedmill-rows" else value) for key, value in envelope(frame)]
         send(connection, b"no arrow stream", headers)
-    found = block_sizes(connection, topic(connection), extents(connection, topic(connection)), block_rows=64)
-    assert all(1 <= size <= 2**31 for sizes in found.values() for _, size in sizes)
+    measured = block_sizes(connection, topic(connection), extents(connection, topic(connection)), block_rows=64)
+    assert all(1 <= size <= 2**31 for sizes in measured.values() for _, size in sizes)
 
 
 RUNS, RUN_ROWS, BATCH = 100, 160, 256
 
 
 def test_batches_of_a_topic_written_run_after_run_vary_like_those_of_a_uniform_shuffle(connection: Connection) -> None:
-    """A window of 128 blocks: as with the usual sizes, at a 128th of them. 4 blocks to a window gave over 60."""
+    """A window has 128 blocks, as with the default sizes. With 4 blocks the variance ratio was over 60."""
     rows = reductions.valid(RUN_ROWS)
     put(
         connection,

@@ -20,14 +20,14 @@ def test_the_rate_rises_to_its_highest_and_falls_towards_0(steps: int, warmup: i
 
 
 @given(st.integers(1, 1000), st.floats(0, 1e6))
-def test_a_budget_of_steps_owes_nothing_to_time(steps: int, elapsed_s: float) -> None:
+def test_a_budget_of_steps_does_not_depend_on_time(steps: int, elapsed_s: float) -> None:
     budget = Budget(steps=steps)
     assert budget.rate(steps // 2, elapsed_s, 10) == budget.rate(steps // 2, 0.0, 10)
     assert not budget.is_over(steps - 1, elapsed_s)
     assert budget.is_over(steps, elapsed_s)
 
 
-def test_what_runs_out_first_ends_the_run_and_lowers_the_rate() -> None:
+def test_the_limit_reached_first_ends_the_run_and_lowers_the_rate() -> None:
     budget = Budget(steps=100, seconds=10.0)
     assert budget.is_over(3, 10.0)
     assert budget.is_over(100, 1.0)
@@ -38,6 +38,6 @@ def test_what_runs_out_first_ends_the_run_and_lowers_the_rate() -> None:
 
 
 @pytest.mark.parametrize("nothing", [{}, {"steps": 0}, {"seconds": 0.0}])
-def test_a_budget_without_an_end_or_without_room_is_refused(nothing: dict[str, float]) -> None:
+def test_a_budget_without_a_limit_or_with_a_limit_of_0_is_refused(nothing: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="training needs"):
         Budget(**nothing)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The run's folder: what is in place is whole, whatever was killed at whatever moment."""
+"""The run's folder: every checkpoint in it is complete, even if its writer was killed at any moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consumers.training.checkpoints import RunFolder, find_checkpoint, newest_fi
 from consumers.training.loss_log import LossLog, read_losses
 from schema.errors import CheckpointError
 
-# Writes step 30 and is killed, by itself, at the n-th thing it does to the file system on the way.
+# Writes step 30 and kills itself at its n-th operation on the file system.
 WRITER = """
 import os, signal, sys
 from pathlib import Path
@@ -44,7 +44,7 @@ def steps(out: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in newest_first(out)]
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_complete_checkpoints(tmp_path: Path) -> None:
     moments = 0
     while True:
         out = tmp_path / str(moments)
@@ -53,9 +53,9 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) 
             write(folder, 10)
             write(folder, 20)
         writer = subprocess.run([sys.executable, "-c", WRITER, out, str(moments + 1)], check=False, timeout=60)
-        found = steps(out)
-        assert found[:2] in ([20, 10], [30, 20])
-        for step in found:
+        present = steps(out)
+        assert present[:2] in ([20, 10], [30, 20])
+        for step in present:
             assert [(folder.place(step) / name).read_text() for name in "abc"] == [str(step) * 10_000] * 3
         with folder.locked():
             assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".lock"]
@@ -65,8 +65,8 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) 
             break
         assert writer.returncode == -signal.SIGKILL
         moments += 1
-    assert found == [30, 20]
-    # Lock and folder, three files, each flushed, a rename, a flush, a rename, and the removal of step 10.
+    assert present == [30, 20]
+    # Lock, folder, three files, a flush of each, a rename, a flush, a rename, and the removal of step 10.
     assert moments >= 12
 
 
@@ -104,19 +104,19 @@ def test_a_folder_that_another_process_trains_in_is_refused(tmp_path: Path) -> N
         pass
 
 
-def test_a_place_that_is_no_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="choose another --out"), RunFolder(tmp_path / "file", keep=1).locked():
         pass
 
 
-def test_a_path_means_the_newest_checkpoint_in_it_or_itself(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_found_in_a_run_or_given_as_a_path(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", keep=3)
     with folder.locked():
         for step in (9, 10):
             with folder.writing(step) as making:
                 (making / "config.json").write_text("{}")
-    # A run that has ended has its model at the top as well.
+    # A finished run also has its model at the top.
     (folder.out / "config.json").write_text("{}")
     assert find_checkpoint(folder.out) == folder.place(10)
     assert find_checkpoint(folder.place(9)) == folder.place(9)
@@ -130,7 +130,7 @@ def test_the_losses_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     for step in range(1, 6):
         log.add(step, step / 3, learning_rate=0.1)
     log.close()
-    # Killed in the middle of a line.
+    # The last line was cut off by a kill.
     with (tmp_path / "losses.jsonl").open("a") as stream:
         stream.write('{"step": 6, "lo')
     log = LossLog(tmp_path, 3)

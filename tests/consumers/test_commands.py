@@ -1,4 +1,4 @@
-"""The commands `replay` and `train reduction`, as their users call them."""
+"""The commands `replay` and `train reduction`."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ def test_replay_as_json_is_one_object_and_nothing_else(
 ) -> None:
     out = tmp_path / "x.parquet"
     assert run(["replay", "reduction", "--from", "1", "--where", "size > 5", "--out", str(out), "--json"]) == 0
-    said, aside = capfd.readouterr()
-    told = json.loads(said)
-    assert told["rows"] == pl.read_parquet(out).height > 0
-    assert told["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
-    assert all(begin == 1 for begin, _ in told["offsets"].values())
+    stdout, aside = capfd.readouterr()
+    report = json.loads(stdout)
+    assert report["rows"] == pl.read_parquet(out).height > 0
+    assert report["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert all(begin == 1 for begin, _ in report["offsets"].values())
     assert aside == ""
 
 
-def test_replay_says_where_the_file_is(clean: Connection, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_replay_prints_the_path_of_the_file(
+    clean: Connection, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(["replay", "reduction", "--out", str(tmp_path / "x.jsonl")]) == 0
-    said, aside = capfd.readouterr()
-    assert said == ""
+    stdout, aside = capfd.readouterr()
+    assert stdout == ""
     assert f"200 rows -> {tmp_path / 'x.jsonl'}" in aside
 
 
@@ -55,7 +57,7 @@ def test_replay_says_where_the_file_is(clean: Connection, tmp_path: Path, capfd:
         (["reduction", "--out", "x.jsonl", "--from", "3", "--to", "2"], 2, "before its start 3"),
     ],
 )
-def test_replay_tells_what_is_wrong_in_one_line(
+def test_replay_prints_an_error_in_one_line(
     clean: Connection,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -66,8 +68,8 @@ def test_replay_tells_what_is_wrong_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["replay", *arguments]) == status
-    said, aside = capfd.readouterr()
-    assert said == ""
+    stdout, aside = capfd.readouterr()
+    assert stdout == ""
     assert line in aside
     assert aside.count("\n") == 1
     assert not list(tmp_path.glob("x.*"))
@@ -78,9 +80,9 @@ def test_train_writes_a_checkpoint_and_shows_samples(
 ) -> None:
     out = tmp_path / "model"
     assert run(["train", "reduction", "--steps", "2", "--batch-size", "8", "--out", str(out)]) == 0
-    said, aside = capfd.readouterr()
+    stdout, aside = capfd.readouterr()
     assert (out / "model.safetensors").exists()
-    assert "\\." in said
+    assert "\\." in stdout
     assert "in 2 steps" in aside
 
 
@@ -89,12 +91,12 @@ def test_train_as_json_is_one_object_and_nothing_else(
 ) -> None:
     arguments = ["--steps", "2", "--batch-size", "8", "--max-tokens", "40", "--out", str(tmp_path / "model"), "--json"]
     assert run(["train", "reduction", *arguments]) == 0
-    said, aside = capfd.readouterr()
-    told = json.loads(said)
-    assert told["steps"] == len(told["losses"]) == 2
-    assert told["checkpoint"] == str(tmp_path / "model")
-    assert told["too_long"] > 0
-    assert all(set(sample) == {"term", "true_span", "predicted_span", "correct"} for sample in told["samples"])
+    stdout, aside = capfd.readouterr()
+    report = json.loads(stdout)
+    assert report["steps"] == len(report["losses"]) == 2
+    assert report["checkpoint"] == str(tmp_path / "model")
+    assert report["too_long"] > 0
+    assert all(set(sample) == {"term", "true_span", "predicted_span", "correct"} for sample in report["samples"])
     assert aside == ""
 
 

@@ -47,7 +47,7 @@ def tallied(family: Family, *frames: pl.DataFrame) -> DatasetProfile:
 
 
 def narrow(count: int) -> pl.DataFrame:
-    """Scenarios of one target and one type, whatever the capacity."""
+    """Scenarios of one target and one type, of any capacity."""
     cells = [
         number
         for number, cell in enumerate(CELLS)
@@ -76,12 +76,12 @@ def test_byte_runs_are_those_of_plain_python(texts: list[str]) -> None:
     for number, text in enumerate(texts):
         data = text.encode()
         wanted = [data[place : place + RUN_BYTES] for place in range(max(len(data) - RUN_BYTES + 1, 1))]
-        found = runs[offsets[number] : offsets[number + 1]]
-        assert found.tolist() == [int.from_bytes(run, "little") for run in wanted]
+        actual = runs[offsets[number] : offsets[number + 1]]
+        assert actual.tolist() == [int.from_bytes(run, "little") for run in wanted]
 
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=20), max_size=6), st.integers(4, 100))
-def test_distinct_values_are_counted_alike_however_they_come(parts: list[list[int]], capacity: int) -> None:
+def test_the_distinct_count_does_not_depend_on_the_order_of_values(parts: list[list[int]], capacity: int) -> None:
     counts = [DistinctCount(capacity) for _ in range(2)]
     for part in parts:
         counts[0].take(np.array(part, dtype=np.uint64))
@@ -93,7 +93,7 @@ def test_distinct_values_are_counted_alike_however_they_come(parts: list[list[in
         assert counts[0].distinct == len(distinct)
 
 
-def test_more_distinct_values_than_are_held_are_estimated() -> None:
+def test_distinct_values_above_the_capacity_are_estimated() -> None:
     count = DistinctCount(capacity=4_000)
     for first in range(0, 200_000, 10_000):
         count.take(np.arange(first, first + 20_000, dtype=np.uint64))
@@ -106,22 +106,22 @@ def test_texts_taken_in_parts_are_measured_as_the_public_functions_measure_them(
     tally = TextTally(SCENARIO, NEAR, sample=40)
     for first in range(0, len(texts), 7):
         tally.take(texts[first : first + 7])
-    rows, found, _ = tally.likeness()
+    rows, measured, _ = tally.likeness()
     assert rows == 40
-    assert found == diversity(texts, sample=40)
+    assert measured == diversity(texts, sample=40)
     assert tally.ngrams.ratio == distinct_ngrams(texts)
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=12))
 def test_balance_is_entropy_over_that_of_even_counts(counts: list[int]) -> None:
-    found = balance(np.array(counts))
+    evenness = balance(np.array(counts))
     shares = [count / sum(counts) for count in counts if count]
     entropy = -sum(share * log(share) for share in shares)
-    assert found == pytest.approx(abs(entropy) / log(len(counts)) if len(counts) > 1 else 0.0)
-    assert 0 <= found <= 1 + 1e-12
+    assert evenness == pytest.approx(abs(entropy) / log(len(counts)) if len(counts) > 1 else 0.0)
+    assert 0 <= evenness <= 1 + 1e-12
 
 
-def test_balance_is_none_in_one_bin_and_whole_in_even_ones() -> None:
+def test_balance_is_0_in_one_bin_and_1_in_even_bins() -> None:
     assert balance(np.array([7, 0, 0])) == balance(np.array([0, 0])) == 0
     assert balance(np.array([5, 5, 5, 5])) == pytest.approx(1)
 
@@ -129,7 +129,7 @@ def test_balance_is_none_in_one_bin_and_whole_in_even_ones() -> None:
 @families
 @hypothesis_settings(max_examples=8)
 @given(data=st.data())
-def test_a_tally_owes_nothing_to_how_rows_are_cut(family: Family, data: st.DataObject) -> None:
+def test_a_profile_does_not_depend_on_how_rows_are_cut(family: Family, data: st.DataObject) -> None:
     frame = SAMPLES[family.name]
     cuts = sorted(data.draw(st.lists(st.integers(0, frame.height), max_size=4)))
     pieces = [frame[first:last] for first, last in zip([0, *cuts], [*cuts, frame.height], strict=True)]
@@ -137,7 +137,7 @@ def test_a_tally_owes_nothing_to_how_rows_are_cut(family: Family, data: st.DataO
 
 
 @families
-def test_a_tally_counts_what_plain_python_counts(family: Family) -> None:
+def test_a_profile_counts_the_same_as_plain_python(family: Family) -> None:
     frame = SAMPLES[family.name]
     report = tallied(family, frame, frame[:9]).report()
     rows = [*frame.iter_rows(named=True), *frame[:9].iter_rows(named=True)]
@@ -146,17 +146,17 @@ def test_a_tally_counts_what_plain_python_counts(family: Family) -> None:
     for axis in family.axes:
         codes = derived.select(axis.code.alias("code"))["code"].to_list()
         wanted = Counter(axis.bins[code] for code in codes if code is not None)
-        found = report["axes"][axis.name]
-        assert {name: count for name, count in found["bins"].items() if count} == wanted
-        assert (found["covered"], found["total"]) == (len(wanted), len(axis.bins))
+        part = report["axes"][axis.name]
+        assert {name: count for name, count in part["bins"].items() if count} == wanted
+        assert (part["covered"], part["total"]) == (len(wanted), len(axis.bins))
     assert sum(report["cells"]["rows"].values()) == len(rows)
-    for column, found in report["numbers"].items():
+    for column, part in report["numbers"].items():
         values = [row[column] for row in rows if row[column] is not None]
         if not values:
-            assert found == {"min": None, "max": None, "mean": None}
+            assert part == {"min": None, "max": None, "mean": None}
             continue
         wanted_range = {"min": min(values), "max": max(values), "mean": sum(values) / len(values)}
-        assert found == pytest.approx(wanted_range)
+        assert part == pytest.approx(wanted_range)
 
 
 def test_the_narrow_set_covers_one_band_and_one_type_and_the_wide_one_all() -> None:
@@ -169,19 +169,19 @@ def test_the_narrow_set_covers_one_band_and_one_type_and_the_wide_one_all() -> N
     assert (old["cells"]["covered"], new["cells"]["covered"], new["cells"]["possible"]) == (4, 128, 128)
     missed = {quota["name"] for quota in old["quotas"] if not quota["ok"]}
     assert {"quota_excellent_share", "quota_baseline_share", "complexity_types", "authenticity_spread"} <= missed
-    found = {line["measure"]: line for line in differences(old, new)}
-    assert found["axes.complexity_type.covered"] == {
+    by_measure = {line["measure"]: line for line in differences(old, new)}
+    assert by_measure["axes.complexity_type.covered"] == {
         "measure": "axes.complexity_type.covered",
         "a": 1,
         "b": 8,
         "difference": 7,
         "better": "b",
     }
-    assert found["axes.authenticity_target.balance"]["better"] == "b"
-    assert found["numbers.authenticity_score.mean"]["better"] is None
+    assert by_measure["axes.authenticity_target.balance"]["better"] == "b"
+    assert by_measure["numbers.authenticity_score.mean"]["better"] is None
 
 
-def test_what_is_counted_of_rows_is_better_where_it_is_the_smaller_share() -> None:
+def test_the_side_with_the_smaller_share_of_bad_rows_is_better() -> None:
     one, many = scenarios.valid_rows(4), scenarios.valid_rows(40)
     a = tallied(SCENARIO, one, one[:1]).report()
     b = tallied(SCENARIO, many, many[:2]).report()
@@ -189,7 +189,7 @@ def test_what_is_counted_of_rows_is_better_where_it_is_the_smaller_share() -> No
     assert (line["a"], line["b"], line["difference"], line["better"]) == (1, 2, 1, "b")
 
 
-def test_rows_that_break_a_rule_are_counted_apart_with_the_rules_they_break() -> None:
+def test_invalid_rows_are_counted_by_the_rules_they_break() -> None:
     frame = scenarios.valid_rows(8)
     wrong = frame.with_columns(
         authenticity_target=pl.lit("excellent"), response=pl.when(pl.int_range(8) == 0).then(None).otherwise("response")
@@ -202,7 +202,7 @@ def test_rows_that_break_a_rule_are_counted_apart_with_the_rules_they_break() ->
 
 @families
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".arrow"])
-def test_a_file_of_any_format_tells_what_its_rows_tell(family: Family, ending: str, tmp_path: Path) -> None:
+def test_every_file_format_gives_the_same_profile_as_its_rows(family: Family, ending: str, tmp_path: Path) -> None:
     frame = SAMPLES[family.name]
     source = FileSource(write(tmp_path / f"rows{ending}", frame, family))
     assert source.families() == [family.name]
@@ -213,7 +213,7 @@ def test_a_file_of_any_format_tells_what_its_rows_tell(family: Family, ending: s
     assert tally.report() == tallied(family, frame).report()
 
 
-def test_lines_that_are_no_rows_are_counted_by_reason() -> None:
+def test_unreadable_lines_are_counted_by_reason() -> None:
     good = json_lines(SAMPLES["scenario"][:3], SCENARIO).splitlines()
     mistyped = json.dumps({**json.loads(good[0]), "authenticity_score": "high"}).encode()
     rows = rows_of_lines([*good, b"{", b"[1]", mistyped, b"7"], SCENARIO)
@@ -251,7 +251,7 @@ def test_sides_of_two_families_are_refused_in_a_line_that_names_both(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "line"),
     [
         ("none.jsonl", None, "No such file"),
         ("empty.jsonl", b"", "does not begin with a JSON object"),
@@ -261,13 +261,13 @@ def test_sides_of_two_families_are_refused_in_a_line_that_names_both(tmp_path: P
         ("rows.csv", b"a,b", "no format is known"),
     ],
 )
-def test_a_file_that_cannot_be_compared_is_told_in_one_line(
-    tmp_path: Path, name: str, content: bytes | None, told: str
+def test_a_file_that_cannot_be_compared_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes | None, line: str
 ) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=line) as caught:
         common_family([source_named(str(path), no_broker)], None)
     assert "\n" not in str(caught.value)
 
@@ -277,6 +277,6 @@ def test_a_name_that_is_neither_file_nor_topic_is_refused_without_a_broker() -> 
         source_named("old", no_broker)
 
 
-def test_a_family_without_prose_is_read_in_characters() -> None:
+def test_a_family_without_prose_is_measured_in_characters() -> None:
     assert DatasetProfile(REDUCTION, NEAR).report()["ngram"] == "8 characters"
     assert DatasetProfile(SCENARIO, NEAR).report()["ngram"] == "4 words"

@@ -31,14 +31,14 @@ def plain_nearest(rows: list[str]) -> list[float]:
 
 
 @given(texts, st.integers(3, 6))
-def test_distinct_ngrams_are_those_of_plain_python(rows: list[str], n: int) -> None:
+def test_distinct_ngrams_equal_those_of_plain_python(rows: list[str], n: int) -> None:
     # A text of fewer than three words is one shingle.
     runs = [run for text in rows for run in (word_runs(text, n) or ([tuple(text.lower().split())] if n == 3 else []))]
     assert distinct_ngrams(pl.Series(rows), n) == (len(set(runs)) / len(runs) if runs else 0.0)
 
 
 @given(texts)
-def test_the_nearest_row_is_that_of_plain_python(rows: list[str]) -> None:
+def test_nearest_similarities_equal_those_of_plain_python(rows: list[str]) -> None:
     assert nearest(*shingles(pl.Series(rows))).tolist() == pytest.approx(plain_nearest(rows))
 
 
@@ -48,14 +48,14 @@ def test_diversity_is_the_mean_distance_to_the_nearest(rows: list[str]) -> None:
     assert diversity(pl.Series(rows)) == pytest.approx(expected)
 
 
-def test_copies_have_no_diversity_and_texts_without_a_common_run_have_all() -> None:
+def test_copies_have_diversity_0_and_texts_without_a_common_run_1() -> None:
     assert diversity(pl.Series(["one two three four"] * 5)) == 0
     assert diversity(pl.Series(["one two three four", "five six seven eight", None])) == 1
     assert diversity(pl.Series([], dtype=pl.String)) == distinct_ngrams(pl.Series([], dtype=pl.String)) == 0
 
 
-def test_a_sample_of_many_rows_stands_for_them() -> None:
-    # Half of the rows have a copy: whatever sample is taken of them stands between none and all.
+def test_a_sample_estimates_the_diversity_of_many_rows() -> None:
+    # Half of the rows have a copy, so the diversity of any sample lies between 0 and 1.
     rows = pl.Series([f"row {number} of its own kind" for number in range(500)] + ["the same four words"] * 500)
     whole = diversity(rows)
     assert diversity(rows, sample=300) == pytest.approx(whole, abs=0.1)
@@ -63,7 +63,7 @@ def test_a_sample_of_many_rows_stands_for_them() -> None:
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
-def test_the_keys_of_a_set_are_those_of_its_parts(first: int, second: int) -> None:
+def test_the_keys_of_a_set_are_the_keys_of_its_parts(first: int, second: int) -> None:
     parts = np.concatenate([place_keys(0, first), place_keys(first, second)])
     assert place_keys(0, first + second).tolist() == parts.tolist()
     assert len(set(parts.tolist())) == first + second

@@ -15,17 +15,17 @@ def halves(steps: list[int], channels: int = 2) -> torch.Tensor:
 
 
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=600))
-def test_features_are_of_exact_sums_from_either_end(steps: list[int]) -> None:
+def test_features_come_from_exact_sums_from_either_end(steps: list[int]) -> None:
     sums = torch.tensor(steps, dtype=torch.float32)
     onward, back = sums.cumsum(0), sums.flip(0).cumsum(0).flip(0)
     features = count_features(halves(steps), torch.ones(1, len(steps), 1)).view(len(steps), -1, 2)
-    # The third feature is tanh of the sum itself, the last is still graded at 30.
+    # The third feature is tanh of the sum itself; the last one is still graded at 30.
     for channel, count in enumerate((onward, back)):
         torch.testing.assert_close(features[:, 2, channel], torch.tanh(count))
         torch.testing.assert_close(features[:, -1, channel], torch.tanh(0.03 * count))
 
 
-def test_the_sign_of_a_small_count_is_told_from_zero_after_two_thousand_tokens() -> None:
+def test_the_sign_of_a_small_count_differs_from_zero_after_two_thousand_tokens() -> None:
     steps = [1] * 1_000 + [-1] * 1_000 + [1, -1, -1]
     features = count_features(halves(steps), torch.ones(1, len(steps), 1)).view(len(steps), -1, 2)[:, :2, 0]
     at_zero, at_one, at_minus_one = features[1_999], features[2_000], features[2_002]
@@ -42,7 +42,7 @@ def test_padding_adds_nothing_to_counts() -> None:
     torch.testing.assert_close(whole, count_features(logits[:, :6], real[:, :6]))
 
 
-def test_written_out_gradients_are_those_of_the_formula() -> None:
+def test_written_out_gradients_equal_those_of_the_formula() -> None:
     real = torch.ones(2, 5, 1, dtype=torch.float64)
     real[1, 3:] = 0
     logits = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True)
@@ -71,5 +71,5 @@ def test_a_neighbourhood_is_the_token_between_the_one_before_and_the_one_after()
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_a_counter_keeps_the_shape(rows: int) -> None:
-    made = Counter(width=16, channels=4, gain=1.0)
-    assert made(torch.randn(rows, 7, 16), torch.ones(rows, 7, 1)).shape == (rows, 7, 16)
+    counter = Counter(width=16, channels=4, gain=1.0)
+    assert counter(torch.randn(rows, 7, 16), torch.ones(rows, 7, 1)).shape == (rows, 7, 16)

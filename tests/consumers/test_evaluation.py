@@ -22,51 +22,51 @@ def rows() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def starts(rows: pl.DataFrame) -> pl.DataFrame:
-    """Initial terms, and some of the same traces in the middle."""
+    """Initial terms, and some terms from the middle of the same traces."""
     return rows.filter(pl.col("step_k").is_in([0, 3]), pl.col("span_end") > 0).with_columns(
         mid_trace=pl.col("step_k") > 0
     )
 
 
-def test_normal_order_itself_is_worth_everything(rows: pl.DataFrame, starts: pl.DataFrame) -> None:
-    found = evaluate(rows, starts, normal_order, LIMITS)
-    assert (found.spans["rows"], found.spans["exact_span"], found.spans["iou"]) == (2_500, 1.0, 1.0)
-    assert found.spans["normal_form"] == {"precision": 1.0, "recall": 1.0, "support": rows.filter(span_end=0).height}
-    assert (found.traces["overall"]["traces"], found.traces["overall"]["correct"]) == (starts.height, 1.0)
-    assert found.traces["initial"]["traces"] == starts.filter(~pl.col("mid_trace")).height
-    assert found.traces["mid_trace"]["traces"] == starts.filter("mid_trace").height > 0
-    assert found.wrong_rows == found.early_stops == []
+def test_normal_order_itself_gets_full_marks(rows: pl.DataFrame, starts: pl.DataFrame) -> None:
+    result = evaluate(rows, starts, normal_order, LIMITS)
+    assert (result.spans["rows"], result.spans["exact_span"], result.spans["iou"]) == (2_500, 1.0, 1.0)
+    assert result.spans["normal_form"] == {"precision": 1.0, "recall": 1.0, "support": rows.filter(span_end=0).height}
+    assert (result.traces["overall"]["traces"], result.traces["overall"]["correct"]) == (starts.height, 1.0)
+    assert result.traces["initial"]["traces"] == starts.filter(~pl.col("mid_trace")).height
+    assert result.traces["mid_trace"]["traces"] == starts.filter("mid_trace").height > 0
+    assert result.wrong_rows == result.early_stops == []
 
 
-def test_what_is_wrong_is_told_worst_first(rows: pl.DataFrame, starts: pl.DataFrame) -> None:
+def test_wrong_rows_are_listed_worst_first(rows: pl.DataFrame, starts: pl.DataFrame) -> None:
     def predict(terms: pl.Series) -> Predictions:
         """Stop at long terms, and miss the last character of redexes in terms that begin with a parenthesis."""
-        said = normal_order(terms)
+        answers = normal_order(terms)
         long = (terms.str.len_bytes() > 400).to_numpy()
-        shy = terms.str.starts_with("(").to_numpy() & (said.spans[:, 1] > 0)
-        spans = np.where(shy[:, None], said.spans - [[0, 1]], said.spans)
+        shy = terms.str.starts_with("(").to_numpy() & (answers.spans[:, 1] > 0)
+        spans = np.where(shy[:, None], answers.spans - [[0, 1]], answers.spans)
         return Predictions(np.where(long[:, None], 0, spans), np.where(long, 0.9, 0.1))
 
-    found = evaluate(rows, starts, predict, LIMITS)
-    assert json.loads(json.dumps(asdict(found))) == asdict(found)
+    result = evaluate(rows, starts, predict, LIMITS)
+    assert json.loads(json.dumps(asdict(result))) == asdict(result)
     wrong = rows.filter((pl.col("term").str.len_bytes() > 400) | pl.col("term").str.starts_with("(")).filter(
         pl.col("span_end") > 0
     )
-    assert found.spans["exact_span"] == pytest.approx(1 - wrong.height / rows.height)
-    assert [row["iou"] for row in found.wrong_rows] == [0.0] * 10
-    assert all(row["predicted_span"] == [0, 0] and row["nf_probability"] == 0.9 for row in found.wrong_rows)
-    lengths = [len(row["term"]) for row in found.wrong_rows]
+    assert result.spans["exact_span"] == pytest.approx(1 - wrong.height / rows.height)
+    assert [row["iou"] for row in result.wrong_rows] == [0.0] * 10
+    assert all(row["predicted_span"] == [0, 0] and row["nf_probability"] == 0.9 for row in result.wrong_rows)
+    lengths = [len(row["term"]) for row in result.wrong_rows]
     assert lengths == sorted(lengths)
-    assert len(found.early_stops) == found.traces["overall"]["failures"]["stopped_early"] > 0
-    assert all(len(stop["term"]) > 400 for stop in found.early_stops)
-    assert found.diagnosis["not_a_redex"]["traces"] == found.traces["overall"]["failures"]["not_a_redex"] > 0
+    assert len(result.early_stops) == result.traces["overall"]["failures"]["stopped_early"] > 0
+    assert all(len(stop["term"]) > 400 for stop in result.early_stops)
+    assert result.diagnosis["not_a_redex"]["traces"] == result.traces["overall"]["failures"]["not_a_redex"] > 0
 
 
 def test_progress_ends_with_everything_done(rows: pl.DataFrame, starts: pl.DataFrame) -> None:
-    told: list[tuple[str, int]] = []
-    evaluate(rows, starts, normal_order, LIMITS, lambda stage, done, note: told.append((stage, done)))
-    in_rows = [done for stage, done in told if stage == "rows"]
-    in_traces = [done for stage, done in told if stage == "traces"]
+    reported: list[tuple[str, int]] = []
+    evaluate(rows, starts, normal_order, LIMITS, lambda stage, done, note: reported.append((stage, done)))
+    in_rows = [done for stage, done in reported if stage == "rows"]
+    in_traces = [done for stage, done in reported if stage == "traces"]
     assert in_rows == [1_024, 2_048, 2_500]
     assert in_traces == sorted(in_traces)
     assert in_traces[-1] == starts.height

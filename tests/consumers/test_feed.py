@@ -35,11 +35,11 @@ COUNT = 400
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
     """Rows in clean, in two transactions, with an aborted one between."""
-    made = reductions.valid(COUNT)
-    write(connection, made[:250])
+    written = reductions.valid(COUNT)
+    write(connection, written[:250])
     write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, made[250:])
-    return made
+    write(connection, written[250:])
+    return written
 
 
 OLD = "old"
@@ -48,11 +48,11 @@ OLD = "old"
 @pytest.fixture
 def old(connection: Connection) -> Iterator[pl.DataFrame]:
     """Other rows, in the clean topic of the namespace `old`."""
-    made = reductions.valid(90, first=COUNT)
+    written = reductions.valid(90, first=COUNT)
     settings = connection.settings.model_copy(update={"namespace": OLD})
     elsewhere = dataclasses.replace(connection, settings=settings)
-    write(elsewhere, made, rows_per_record=8)
-    yield made
+    write(elsewhere, written, rows_per_record=8)
+    yield written
     delete_topics(elsewhere, list_topics(elsewhere))
 
 
@@ -95,7 +95,7 @@ def test_batches_hold_the_rows_content(connection: Connection, rows: pl.DataFram
             assert decode_tokens(tokens[span[0] : span[1]]) == row["term"][row["span_start"] : row["span_end"]]
 
 
-def test_a_snapshot_ends_where_the_topic_did_when_it_was_made(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_snapshot_ends_at_the_offsets_of_its_start(connection: Connection, rows: pl.DataFrame) -> None:
     feed = Feed(connection, "reduction", split=None)
     write(connection, reductions.valid(60, first=COUNT))
     assert sorted(ids(feed)) == sorted(rows["example_id"].to_list())
@@ -104,9 +104,9 @@ def test_a_snapshot_ends_where_the_topic_did_when_it_was_made(connection: Connec
 
 def test_the_same_seed_and_epoch_give_the_same_batches(connection: Connection, rows: pl.DataFrame) -> None:
     def feed(seed: int | None, epoch: int = 0) -> list[int]:
-        made = Feed(connection, "reduction", batch_size=16, shuffle_seed=seed)
-        made.set_epoch(epoch)
-        return ids(made)
+        shuffled = Feed(connection, "reduction", batch_size=16, shuffle_seed=seed)
+        shuffled.set_epoch(epoch)
+        return ids(shuffled)
 
     assert feed(1) == feed(1)
     orders = [feed(1), feed(2), feed(1, epoch=1), feed(None)]
@@ -130,7 +130,7 @@ def test_without_a_seed_blocks_of_each_partition_come_in_turn(connection: Connec
 
 
 @pytest.mark.parametrize(("fetch_bytes", "ahead_bytes"), [(1, 0), (1, 10**9), (10**7, 0)])
-def test_the_order_owes_nothing_to_how_records_arrive(
+def test_the_order_does_not_depend_on_how_records_arrive(
     connection: Connection,
     rows: pl.DataFrame,
     monkeypatch: pytest.MonkeyPatch,
@@ -155,23 +155,23 @@ def test_loader_workers_give_the_batches_of_one_process(connection: Connection, 
 
 def test_every_row_can_be_traced_to_its_record(connection: Connection, rows: pl.DataFrame) -> None:
     consumer = connection.consumer()
-    found = {}
+    read_ids = {}
     for partition, extent in extents(connection, topic(connection)).items():
         where = TopicPartition(topic(connection), partition)
         consumer.assign([where])
         consumer.seek(where, extent.begin)
         while consumer.position(where) < extent.end:
             for record in itertools.chain(*consumer.poll(timeout_ms=500).values()):
-                found[partition, record.offset] = decode(record.value, FAMILY.wire, 1000)["example_id"].to_list()
+                read_ids[partition, record.offset] = decode(record.value, FAMILY.wire, 1000)["example_id"].to_list()
     consumer.close()
     for batch in Feed(connection, "reduction", batch_size=32, shuffle_seed=1):
         assert batch.position.topics == (topic(connection),)
         places = zip(batch.position.partition.tolist(), batch.position.offset.tolist(), strict=True)
         for number, place in zip(ids([batch]), places, strict=True):
-            assert number in found[place]
+            assert number in read_ids[place]
 
 
-def test_rows_too_long_are_left_out_counted_and_told(
+def test_rows_too_long_are_left_out_counted_and_logged(
     connection: Connection, rows: pl.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
     limit = 40
@@ -225,7 +225,7 @@ def test_a_curriculum_goes_from_low_to_high_in_every_pass(
         assert [phase for phase, _ in seen] == sorted(phase for phase, _ in seen)
         for number, wanted in enumerate(phases):
             assert wanted.height
-            assert sorted(found for phase, found in seen if phase == number) == sorted(wanted["example_id"])
+            assert sorted(example_id for phase, example_id in seen if phase == number) == sorted(wanted["example_id"])
 
 
 def test_a_mix_is_exact_in_every_window_and_ends_with_the_source_that_does_not_repeat(
@@ -242,11 +242,11 @@ def test_a_mix_is_exact_in_every_window_and_ends_with_the_source_that_does_not_r
     assert len(full) == COUNT // 48
     assert all((len(window), sum(window)) == (60, 12) for window in full)
     assert (len(last), sum(last)) == (20, 4)
-    # All of the new, each once; of the old as many as go with them, each as often as any other, to within one.
-    found = Counter(ids(batches))
-    assert [found[number] for number in rows["example_id"]] == [1] * COUNT
-    assert sum(found[number] for number in old["example_id"]) == COUNT / 4
-    assert {found[number] for number in old["example_id"]} <= {COUNT // 4 // old.height, COUNT // 4 // old.height + 1}
+    # Every new row once; of the old rows a proportional number, each equally often to within one.
+    counts = Counter(ids(batches))
+    assert [counts[number] for number in rows["example_id"]] == [1] * COUNT
+    assert sum(counts[number] for number in old["example_id"]) == COUNT / 4
+    assert {counts[number] for number in old["example_id"]} <= {COUNT // 4 // old.height, COUNT // 4 // old.height + 1}
     assert {batch.position.of_row(0)[0] for batch in batches} == set(feed.topics)
 
 
@@ -257,11 +257,11 @@ def test_without_shuffling_a_mix_is_even_within_a_batch(
     options = FeedOptions(sources=sources, window_rows=64)
     batches = list(Feed(connection, "reduction", split=None, batch_size=16, options=options))
     assert all(batch.position.source.sum() == 4 for batch in batches[:-1])
-    # The old ends the pass: all of it was given, and of the new three times as many.
+    # The old source ends the pass: all its rows were given, and three times as many new rows.
     assert len(ids(batches)) == 4 * old.height
 
 
-def test_a_source_that_repeats_and_has_no_rows_is_told(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_source_that_repeats_without_rows_is_refused(connection: Connection, rows: pl.DataFrame) -> None:
     stop = dict.fromkeys(range(4), 0)
     sources = (Source(), Source(repeat=True, stop=stop))
     feed = Feed(connection, "reduction", shuffle_seed=1, options=FeedOptions(sources=sources))
@@ -269,7 +269,7 @@ def test_a_source_that_repeats_and_has_no_rows_is_told(connection: Connection, r
         list(feed)
 
 
-def test_follow_gives_what_is_there_and_what_comes_later(connection: Connection, rows: pl.DataFrame) -> None:
+def test_follow_gives_present_rows_and_later_ones(connection: Connection, rows: pl.DataFrame) -> None:
     feed = Feed(connection, "reduction", split=None, mode="follow", batch_size=64, options=FeedOptions(linger_s=0.2))
     batches = iter(feed)
     seen: list[int] = []
@@ -299,11 +299,11 @@ def test_follow_reads_partitions_added_later(connection: Connection, rows: pl.Da
     batches.close()  # type: ignore[attr-defined]
 
 
-def test_loader_workers_share_what_they_follow(connection: Connection, rows: pl.DataFrame) -> None:
+def test_loader_workers_share_the_rows_they_follow(connection: Connection, rows: pl.DataFrame) -> None:
     feed = Feed(connection, "reduction", split=None, mode="follow", batch_size=16, options=FeedOptions(linger_s=0.2))
     batches = iter(feed.loader(workers=2))
     seen: list[int] = []
-    # The two workers take turns, so neither may run dry before the other: rows keep coming.
+    # The two workers take turns, so both need rows all the time.
     more = reductions.valid(60, first=COUNT)
     write(connection, more)
     everything = {*rows["example_id"], *more["example_id"]}
@@ -325,13 +325,15 @@ def test_a_start_names_the_first_offset_of_partitions(connection: Connection, ro
     assert len(ids(feed)) == COUNT - 3 * 16
 
 
-def test_a_start_that_retention_passed_is_told_with_both_offsets(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_start_that_retention_removed_is_refused_with_both_offsets(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
     forget_before(connection, 2)
     with pytest.raises(FeedError, match=r"/0: offset 1 was asked for, but the topic holds 2 to \d+: retention"):
         Feed(connection, "reduction", options=FeedOptions(sources=(Source(start={0: 1}),)))
 
 
-def test_retention_that_overtakes_a_pinned_feed_is_told_with_both_offsets(
+def test_retention_that_overtakes_a_pinned_feed_is_an_error_with_both_offsets(
     connection: Connection, rows: pl.DataFrame
 ) -> None:
     feed = Feed(connection, "reduction")
@@ -340,7 +342,7 @@ def test_retention_that_overtakes_a_pinned_feed_is_told_with_both_offsets(
         list(feed)
 
 
-def test_a_start_beyond_the_topic_is_told(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_start_beyond_the_topic_is_refused(connection: Connection, rows: pl.DataFrame) -> None:
     with pytest.raises(FeedError, match=r"/3: offset 999 was asked for, but the topic holds 0 to \d+: the topic was"):
         Feed(connection, "reduction", options=FeedOptions(sources=(Source(start={3: 999}),)))
     with pytest.raises(FeedError, match="has 4 partitions, and the start names partition 4"):
@@ -361,15 +363,15 @@ def test_a_damaged_record_is_refused_with_its_place(connection: Connection, rows
         list(Feed(connection, "reduction"))
 
 
-def test_a_missing_topic_is_told(connection: Connection) -> None:
+def test_a_missing_topic_is_an_error(connection: Connection) -> None:
     with pytest.raises(BrokerError, match=r"reduction.clean does not exist"):
         Feed(connection, "reduction")
 
 
-def test_a_silent_broker_is_told(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_silent_broker_is_an_error(connection: Connection, rows: pl.DataFrame) -> None:
     name = topic(connection)
     with reading.TopicReader(connection, name, FeedError, silence_s=1.0) as reader:
-        # An end that is never reached looks like a broker that no longer answers.
+        # An end offset that is never reached looks like a broker that no longer answers.
         end = extents(connection, name)[0].end + 1
         with pytest.raises(BrokerUnavailableError, match=r"clean/0: no answer for offset \d+ in 1 s"):
             list(reader.records([reading.OffsetBlock(0, 0, end)]))
@@ -396,7 +398,7 @@ def test_a_silent_broker_is_told(connection: Connection, rows: pl.DataFrame) -> 
         {"options": FeedOptions(curriculum=Curriculum(column="size", edges=(1,))), "mode": "follow"},
     ],
 )
-def test_wrong_arguments_are_told_before_a_broker_is_asked(arguments: dict[str, object]) -> None:
+def test_wrong_arguments_are_refused_before_a_broker_is_asked(arguments: dict[str, object]) -> None:
     nowhere = Connection(settings=None, servers="127.0.0.1:1")  # type: ignore[arg-type]
     with pytest.raises(UsageError):
         Feed(nowhere, "reduction", **arguments)  # type: ignore[arg-type]
@@ -405,7 +407,7 @@ def test_wrong_arguments_are_told_before_a_broker_is_asked(arguments: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "line"),
     [
         (
             {"batch_size": 7, "options": FeedOptions(world=8)},
@@ -421,9 +423,9 @@ def test_wrong_arguments_are_told_before_a_broker_is_asked(arguments: dict[str, 
         ),
     ],
 )
-def test_batches_that_would_leave_a_rank_without_rows_are_refused(arguments: dict[str, Any], told: str) -> None:
+def test_batches_that_would_leave_a_rank_without_rows_are_refused(arguments: dict[str, Any], line: str) -> None:
     nowhere = Connection(settings=None, servers="127.0.0.1:1")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=line):
         Feed(nowhere, "reduction", **arguments)
 
 
@@ -443,7 +445,7 @@ EIGHT_RANKS: dict[str, tuple[int | None, FeedOptions, int]] = {
 
 
 @pytest.mark.parametrize("way", EIGHT_RANKS)
-def test_each_of_eight_ranks_has_rows_of_every_batch_and_dropped_rows_are_told(
+def test_each_of_eight_ranks_has_rows_of_every_batch_and_dropped_rows_are_logged(
     connection: Connection, rows: pl.DataFrame, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
     batch_size, options, dropped = EIGHT_RANKS[way]
@@ -467,15 +469,15 @@ def test_each_of_eight_ranks_has_rows_of_every_batch_and_dropped_rows_are_told(
     assert len(set(given_ids)) == len(given_ids)
     selected = rows if options.where is None else rows.filter(pl.col("size") >= 7)
     assert len(given_ids) + dropped == selected.height - shares[0][-1].too_long
-    told = [line for line in caplog.messages if "were dropped" in line]
-    # Rank 0 speaks for all.
-    assert len(told) == (dropped > 0)
+    dropped_lines = [line for line in caplog.messages if "were dropped" in line]
+    # Only rank 0 logs.
+    assert len(dropped_lines) == (dropped > 0)
     assert all(
         f": {dropped} rows were dropped, because they could not fill a batch of least_rows {least}" in line
-        for line in told
+        for line in dropped_lines
     )
 
-    # A resumed run counts what was dropped before it, and goes on on fewer ranks.
+    # A resumed run counts rows dropped before the resume, and continues on fewer ranks.
     first = ranks()[0]
     begun = list(itertools.islice(first, len(steps) // 2))
     alone = Feed(
@@ -492,7 +494,7 @@ def test_each_of_eight_ranks_has_rows_of_every_batch_and_dropped_rows_are_told(
         rest = [batch.hex_ids for batch in alone]
     assert len(begun) + len(rest) == len(steps)
     assert [ids_of[::8] for ids_of in rest] == [step[0].hex_ids for step in steps[len(begun) :]]
-    assert [line for line in caplog.messages if "were dropped" in line] == told
+    assert [line for line in caplog.messages if "were dropped" in line] == dropped_lines
 
 
 @hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -515,16 +517,16 @@ def make_again(connection: Connection, rows: pl.DataFrame) -> None:
     write(connection, rows)
 
 
-def test_a_topic_made_again_is_told_at_the_next_pass(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_topic_created_again_is_an_error_at_the_next_pass(connection: Connection, rows: pl.DataFrame) -> None:
     feed = Feed(connection, "reduction", split=None)
     assert len(ids(feed)) == COUNT
-    # As many records as before, so that every offset is there.
+    # As many records as before, so that every offset exists.
     make_again(connection, reductions.valid(COUNT, first=COUNT))
     with pytest.raises(FeedError, match=r"clean was deleted and created again .*\(its id was \S+, and is now \S+\)"):
         next(iter(feed))
 
 
-def test_a_topic_made_again_under_a_pass_is_told_before_the_pass_ends(
+def test_a_topic_created_again_during_a_pass_is_an_error_before_its_end(
     connection: Connection, rows: pl.DataFrame
 ) -> None:
     options = FeedOptions(window_rows=32, prefetch=0)
@@ -537,7 +539,7 @@ def test_a_topic_made_again_under_a_pass_is_told_before_the_pass_ends(
         list(batches)
 
 
-def test_a_topic_made_again_is_told_while_following(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_topic_created_again_is_an_error_while_following(connection: Connection, rows: pl.DataFrame) -> None:
     feed = Feed(connection, "reduction", split=None, batch_size=50, mode="follow", options=FeedOptions(linger_s=0.1))
     batches = iter(feed)
     for _ in range(COUNT // 50):

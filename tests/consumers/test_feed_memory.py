@@ -33,7 +33,7 @@ namespace, servers, folder, window_mib = sys.argv[1:]
 settings = load_settings(namespace=namespace, bootstrap_servers=servers, data_dir=Path(folder))
 options = FeedOptions(max_tokens=20_000, window_bytes=int(window_mib) * 2**20)
 feed = Feed(settings, "reduction", split=None, batch_size=16, shuffle_seed=1, options=options)
-# What is loaded and compiled for the first batch is no row's.
+# Code that is loaded and compiled for the first batch does not count.
 batches = iter(feed)
 next(batches)
 before = mib("VmRSS")
@@ -60,7 +60,7 @@ def test_long_rows_take_no_more_memory_than_a_feed_may(connection: Connection, t
     )
     rows_read, grown_mib = done.stdout.split()
     assert int(rows_read) == ROWS - 16
-    # 90 MB of text were read. Windows, what is decoded ahead of them, and 64 MiB of batches that wait.
+    # 90 MB of text were read. Memory holds windows, records decoded ahead, and 64 MiB of waiting batches.
     assert float(grown_mib) < 4 * WINDOW_MIB + 64 + 32
 
 
@@ -73,6 +73,6 @@ def test_windows_end_before_their_bytes_exceed_the_limit(connection: Connection)
     taken = [sum(batch.real_tokens + 64 * len(batch) for batch in batches) for batches in windows.values()]
     assert len(taken) > 2
     assert all(20_000 < each < 31_000 for each in taken[:-1])
-    # They are cut to whole batches.
+    # Windows hold whole batches.
     assert all(len(batch) == 8 for batches in list(windows.values())[:-1] for batch in batches)
     assert sum(len(batch) for batches in windows.values() for batch in batches) == 700

@@ -1,4 +1,4 @@
-"""A loader's workers that follow a growing topic: every row once across any stop, nothing late, nobody left behind."""
+"""Loader workers that follow a growing topic: every row once across any stop, prompt last batches, no orphan worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from schema.errors import FeedError
 from tests import reductions
 from tests.consumers.records import envelope, send, write
 
-# A third worker is more than a machine of two cores has use for, says torch.
+# torch warns about a third worker on a machine of two cores.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 COUNT = 400
@@ -34,15 +34,15 @@ AT_FIRST = 120
 
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
-    """Rows of which the first are in the topic."""
-    made = reductions.valid(COUNT)
-    write(connection, made[:AT_FIRST])
-    return made
+    """Rows; the first `AT_FIRST` are in the topic."""
+    all_rows = reductions.valid(COUNT)
+    write(connection, all_rows[:AT_FIRST])
+    return all_rows
 
 
 @contextmanager
 def trickle(connection: Connection, rows: pl.DataFrame, seed: int) -> Iterator[None]:
-    """The rest of the rows, written a few at a time while the block runs."""
+    """Write the other rows, a few at a time, while the block runs."""
     chance = random.Random(seed)
 
     def grow() -> None:
@@ -68,7 +68,7 @@ def following(connection: Connection, state: dict[str, Any] | None = None) -> Fe
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_row_comes_once_wherever_followers_stop_and_whatever_their_workers(
+def test_every_row_comes_once_for_any_stop_and_number_of_workers(
     connection: Connection, rows: pl.DataFrame, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -95,7 +95,7 @@ def test_workers_give_the_batches_of_a_lone_follower_and_the_last_ones_at_once(
     alone = [batch.hex_ids for batch in itertools.islice(following(connection), AT_FIRST // 8)]
     batches = iter(following(connection).loader(workers=3))
     assert [next(batches).hex_ids for _ in alone] == alone
-    # One batch more, and then another: each is the turn of one worker, and the others have nothing to give.
+    # One more batch, and then another: each is one worker's turn, and the others have no batch.
     for first in (AT_FIRST, AT_FIRST + 8):
         write(connection, rows[first : first + 8])
         written = time.monotonic()
@@ -146,7 +146,7 @@ def test_no_worker_outlives_a_killed_trainer(connection: Connection, rows: pl.Da
     assert trainer.stdout is not None
     workers = [int(number) for number in trainer.stdout.readline().split()]
     assert len(workers) == 4
-    # So that they have made what they may make ahead, and wait.
+    # Until then the workers have made their batches ahead, and wait.
     time.sleep(1)
     trainer.send_signal(signal.SIGKILL)
     trainer.wait()

@@ -1,4 +1,4 @@
-"""Checkpoints that name what they should not: every one is refused in one line, and nothing of theirs runs."""
+"""Hostile checkpoints: every one is refused in one line, and none of their code runs."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def change(folder: Path, **values: Any) -> None:
-    told = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps({**told, **values}))
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **values}))
 
 
 def test_a_checkpoint_is_read_as_transformers_reads_it(folder: Path) -> None:
@@ -111,9 +111,9 @@ def test_names_of_types_kernels_and_folders_have_no_effect(folder: Path, tmp_pat
         quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True},
     )
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "other")}))
-    found = load_model(folder)
-    assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
-    assert found.dtype == torch.float32
+    loaded = load_model(folder)
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert loaded.dtype == torch.float32
 
 
 class Touch:
@@ -159,12 +159,12 @@ def test_an_optimizer_of_other_shapes_or_names_is_refused(folder: Path) -> None:
 def test_a_trainer_file_of_other_types_is_refused_in_one_line(
     tmp_path: Path, where: list[str], value: Any, line: str
 ) -> None:
-    told = json.loads(json.dumps(SAVED))
-    inner = told
+    trainer = json.loads(json.dumps(SAVED))
+    inner = trainer
     for name in where[:-1]:
         inner = inner[name]
     inner[where[-1]] = value
-    (tmp_path / TRAINER).write_text(json.dumps(told))
+    (tmp_path / TRAINER).write_text(json.dumps(trainer))
     with pytest.raises(CheckpointError) as refused:
         read_trainer(tmp_path)
     assert line in str(refused.value)
@@ -178,16 +178,16 @@ def test_a_trainer_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
             read_trainer(tmp_path)
 
 
-def test_what_no_run_counts_is_left_out(tmp_path: Path) -> None:
-    told = {**SAVED, "counters": {"steps": 3, "hook": 4}, "budget": {"steps": 3, "hook": 4}}
-    (tmp_path / TRAINER).write_text(json.dumps(told))
+def test_unknown_counters_are_ignored(tmp_path: Path) -> None:
+    trainer = {**SAVED, "counters": {"steps": 3, "hook": 4}, "budget": {"steps": 3, "hook": 4}}
+    (tmp_path / TRAINER).write_text(json.dumps(trainer))
     read = read_trainer(tmp_path)
     assert Counters(**read["counters"]) == Counters(steps=3)
     assert Budget(**read["budget"]) == Budget(steps=3)
 
 
 @pytest.mark.parametrize("state", ["", "AAAA", "not base64", base64.b64encode(bytes(5000)).decode()])
-def test_a_random_state_that_is_none_is_refused(tmp_path: Path, state: str) -> None:
+def test_an_invalid_random_state_is_refused(tmp_path: Path, state: str) -> None:
     before = torch.get_rng_state()
     with pytest.raises(CheckpointError, match="cannot be read"):
         set_random_state(tmp_path, state)

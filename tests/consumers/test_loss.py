@@ -14,7 +14,7 @@ LOWEST = torch.finfo(torch.float32).min
 
 
 def logits_of(batch: ReductionBatch, seed: int) -> tuple[SpanLogits, list[torch.Tensor]]:
-    """Random logits, the lowest float on padding as the model gives it, and the leaves to look at gradients of."""
+    """Random logits with the model's lowest float on padding, and the leaf tensors whose gradients are checked."""
     generator = torch.Generator().manual_seed(seed)
     rows, length = batch.tokens.shape
     start, end = (torch.randn(rows, length, generator=generator, requires_grad=True) for _ in range(2))
@@ -83,7 +83,7 @@ def test_the_smoothed_loss_is_the_cross_entropy_against_the_smoothed_target() ->
     torch.testing.assert_close(loss_sums(logits, batch, 0.05).pointers, by_hand)
 
 
-def test_rows_without_a_span_cost_nothing_at_the_pointers() -> None:
+def test_rows_without_a_span_add_nothing_to_the_pointers_loss() -> None:
     spans = [[2, 5], [0, 0], [NO_SPAN, NO_SPAN]]
     batch = batch_of([8, 8, 8], spans, [False, True, False])
     logits, leaves = logits_of(batch, 3)
@@ -103,7 +103,7 @@ def test_rows_without_a_span_cost_nothing_at_the_pointers() -> None:
     torch.testing.assert_close(sums.pointers, loss_sums(first, alone).pointers)
 
 
-def test_a_batch_of_no_rows_costs_nothing_and_pulls_at_nothing() -> None:
+def test_an_empty_batch_has_loss_0_and_gradient_0() -> None:
     batch = batch_of([], [], [], width=2)
     weight = torch.ones(3, requires_grad=True)
     hidden = torch.zeros(0, 2, 3) @ weight
@@ -125,9 +125,9 @@ def test_ranks_parts_average_to_the_loss_of_the_whole(drawn: list[tuple[int, boo
     whole = loss_sums(logits, batch).of_global(len(drawn))
     parts = []
     for rank in range(world):
-        # As a feed deals them; the last ranks may get none.
+        # Rows as a feed deals them; the last ranks may get no row.
         mine = slice(rank, None, world)
         part = batch_of(lengths[mine], spans[mine], normal[mine], width=batch.tokens.shape[1])
-        said = SpanLogits(logits.start[mine], logits.end[mine], logits.normal_form[mine])
-        parts.append(loss_sums(said, part).of_global(len(drawn), world))
+        logits_of_rank = SpanLogits(logits.start[mine], logits.end[mine], logits.normal_form[mine])
+        parts.append(loss_sums(logits_of_rank, part).of_global(len(drawn), world))
     torch.testing.assert_close(torch.stack(parts).mean(), whole)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consumers.reduction.metrics import DEPTH_BANDS, SIZE_BANDS, SpanMetrics, iou
 
-# A span's two ends, its true counterpart, size and depth.
+# A predicted span, the true span, size and depth.
 Row = tuple[tuple[int, int], tuple[int, int], int, int]
 
 span = st.tuples(st.integers(1, 40), st.integers(1, 20)).map(lambda drawn: (drawn[0], sum(drawn)))
@@ -63,11 +63,11 @@ nearby = st.tuples(st.integers(-3, 6), st.integers(-3, 6))
 def test_iou_is_symmetric_in_the_unit_interval_and_1_for_equal_spans_only(
     a: tuple[int, int], b: tuple[int, int]
 ) -> None:
-    found = one_iou(a, b)
-    assert 0 <= found <= 1
-    assert found == one_iou(b, a)
+    share = one_iou(a, b)
+    assert 0 <= share <= 1
+    assert share == one_iou(b, a)
     assert one_iou(a, a) == 1
-    assert (found == 1) == (a == b)
+    assert (share == 1) == (a == b)
 
 
 @pytest.mark.parametrize(("a", "b"), [((5, 2), (5, 9)), ((5, 0), (0, 0)), ((4, 4), (7, 7)), ((9, 3), (3, 9))])
@@ -75,7 +75,7 @@ def test_empty_and_negative_spans_share_nothing_with_others(a: tuple[int, int], 
     assert one_iou(a, b) == one_iou(b, a) == 0
 
 
-def test_bands_are_half_open_and_named_by_what_they_hold() -> None:
+def test_bands_are_half_open_and_named_by_their_values() -> None:
     assert SIZE_BANDS.names == ("<20", "20-49", "50-79", "80-119", "120-199", "200+")
     assert DEPTH_BANDS.names == ("<8", "8-10", "11-13", "14+")
     edges = torch.tensor([1, 19, 20, 49, 50, 79, 80, 119, 120, 199, 200, 999])

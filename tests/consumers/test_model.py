@@ -29,11 +29,11 @@ def terms(count: int, first: int = 0) -> list[str]:
 
 def filled(config: SpanPredictorConfig = SMALL) -> SpanPredictor:
     torch.manual_seed(0)
-    made = SpanPredictor(config)
-    # Fresh heads are small enough for everything to look alike.
-    for parameter in (*made.pointers.parameters(), *made.normal_form.parameters()):
+    predictor = SpanPredictor(config)
+    # Fresh heads are so small that all predictions look alike.
+    for parameter in (*predictor.pointers.parameters(), *predictor.normal_form.parameters()):
         torch.nn.init.normal_(parameter, std=0.3)
-    return made.eval()
+    return predictor.eval()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_logits_on_padding_are_the_lowest_float(model: SpanPredictor) -> None:
     assert (logits.start[mask] > lowest).all() and (logits.end[mask] > lowest).all()
 
 
-def test_padding_bears_no_gradient(model: SpanPredictor) -> None:
+def test_padding_has_no_gradient(model: SpanPredictor) -> None:
     tokens, mask = encoded(["0", "00000"])
     logits = model(tokens, mask)
     logits.start.retain_grad()
@@ -151,7 +151,7 @@ def test_start_and_end_are_chosen_together_among_the_characters(
 
 def test_pointers_at_bos_and_eos_give_no_negative_span() -> None:
     lowest = torch.finfo(torch.float32).min
-    # BOS, three characters, EOS, one of padding: the start's favourite is EOS, the end's is BOS.
+    # BOS, three characters, EOS, one padding token: the highest start is at EOS, the highest end at BOS.
     start, end = torch.tensor([[8.0, 1, 2, 3, 9, lowest]]), torch.tensor([[9.0, 8, 1, 7, 2, lowest]])
     assert SpanLogits(start, end, torch.tensor([-1.0])).spans().tolist() == [[2, 3]]
 
@@ -186,9 +186,9 @@ def test_gradient_checkpointing_changes_no_gradient(model: SpanPredictor) -> Non
 def test_the_same_seed_trains_to_the_same_bits() -> None:
     def weights() -> list[torch.Tensor]:
         torch.manual_seed(3)
-        made = SpanPredictor(SMALL)
-        train(made, terms(16), steps=4, bf16=True)
-        return list(made.parameters())
+        predictor = SpanPredictor(SMALL)
+        train(predictor, terms(16), steps=4, bf16=True)
+        return list(predictor.parameters())
 
     for one, other in zip(weights(), weights(), strict=True):
         assert torch.equal(one, other)
@@ -206,7 +206,7 @@ def test_bf16_is_close_to_float32(model: SpanPredictor) -> None:
 
 
 def train(model: SpanPredictor, texts: list[str], steps: int, *, bf16: bool = False) -> torch.Tensor:
-    """Train on the redexes of `texts`, which are those of `tests.reductions`, and return the predicted spans."""
+    """Train on the redexes of `texts`, which come from `tests.reductions`, and return the predicted spans."""
     tokens, mask = encoded(texts)
     target = torch.tensor([[text.index("(") + 1, len(text) + 1] for text in texts])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -244,7 +244,7 @@ def test_a_saved_model_loads_with_the_same_logits_and_sizes(model: SpanPredictor
     assert torch.equal(after.normal_form, before.normal_form)
 
 
-def test_fresh_weights_find_all_positions_alike() -> None:
+def test_fresh_weights_give_all_positions_nearly_equal_logits() -> None:
     torch.manual_seed(0)
     tokens, mask = encoded(terms(8))
     logits = SpanPredictor(SpanPredictorConfig())(tokens, mask)

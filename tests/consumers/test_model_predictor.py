@@ -20,20 +20,20 @@ TERMS = reductions.valid(60)["term"]
 
 @pytest.fixture(scope="module")
 def model() -> SpanPredictor:
-    """A model of random weights that takes some terms for normal forms and others not."""
+    """A model with random weights that predicts a normal form for some terms, and a span for others."""
     for seed in range(50):
         torch.manual_seed(seed)
-        made = SpanPredictor(SpanPredictorConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=64))
-        # Fresh weights are small enough for everything to look alike.
-        for parameter in made.parameters():
+        predictor = SpanPredictor(SpanPredictorConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=64))
+        # Fresh weights are so small that all predictions look alike.
+        for parameter in predictor.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
-        normal = (ModelPredictor(made)(TERMS).spans == 0).all(axis=1)
+        normal = (ModelPredictor(predictor)(TERMS).spans == 0).all(axis=1)
         if 10 < normal.sum() < 50:
-            return made
+            return predictor
     pytest.fail("no such model in 50 seeds")
 
 
-def test_every_term_is_answered_as_if_it_were_alone(model: SpanPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prediction_does_not_depend_on_the_other_terms(model: SpanPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_predictor, "_BATCH_TOKENS", 300)
     predict = ModelPredictor(model)
     together = predict(TERMS)
@@ -45,17 +45,17 @@ def test_every_term_is_answered_as_if_it_were_alone(model: SpanPredictor, monkey
         assert alone.nf_probability[0] == pytest.approx(together.nf_probability[row], abs=1e-5)
 
 
-def test_answers_are_the_models_in_characters(model: SpanPredictor) -> None:
-    said = ModelPredictor(model)(TERMS)
+def test_predictions_are_the_models_in_characters(model: SpanPredictor) -> None:
+    predictions = ModelPredictor(model)(TERMS)
     tokens, mask = map(torch.from_numpy, pad_terms(*flat_characters(TERMS)))
     with torch.inference_mode():
         logits = model(tokens, mask)
     normal = (logits.normal_form > 0).numpy()
     assert normal.any()
     assert not normal.all()
-    assert (said.spans[normal] == 0).all()
-    assert ((said.nf_probability > 0.5) == normal).all()
-    assert np.array_equal(said.spans[~normal] + 1, logits.spans().numpy()[~normal])
+    assert (predictions.spans[normal] == 0).all()
+    assert ((predictions.nf_probability > 0.5) == normal).all()
+    assert np.array_equal(predictions.spans[~normal] + 1, logits.spans().numpy()[~normal])
 
 
 @given(st.lists(st.integers(2, 400), max_size=40), st.integers(2, 900))
@@ -73,7 +73,7 @@ def test_no_terms_need_no_model(model: SpanPredictor) -> None:
     assert ModelPredictor(model)(pl.Series([], dtype=pl.String)).spans.shape == (0, 2)
 
 
-def test_a_term_longer_than_the_model_reads_is_refused_and_not_cut(model: SpanPredictor) -> None:
+def test_a_term_above_the_models_limit_is_refused_and_not_cut(model: SpanPredictor) -> None:
     longest = MAX_TOKENS - 2
     with pytest.raises(FeedError, match=f"a term of {longest + 1:,} characters"):
         ModelPredictor(model)(pl.Series(["0", "0" * (longest + 1)]))

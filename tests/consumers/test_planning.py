@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consumers.sequence.planning import BatchShape, interleaved, permutation, plan
 
-lengths = st.lists(st.integers(2, 300), max_size=200).map(lambda found: np.array(found, dtype=np.int64))
+lengths = st.lists(st.integers(2, 300), max_size=200).map(lambda values: np.array(values, dtype=np.int64))
 seeds = st.none() | st.tuples(st.integers(0, 2**63), st.integers(0, 5), st.integers(0, 5))
 
 
@@ -27,7 +27,7 @@ def test_a_permutation_holds_every_index_once(count: int, numbers: list[int]) ->
 
 
 def test_a_seed_means_the_same_permutation_for_ever() -> None:
-    # Written down once: a change here breaks the order of every run that is to be resumed.
+    # Fixed values: a change here breaks the order of every run that will be resumed.
     assert permutation(10, 7, 0, 0).tolist() == [4, 3, 5, 2, 6, 0, 8, 7, 9, 1]
 
 
@@ -37,7 +37,7 @@ def test_seed_epoch_and_window_each_change_the_order() -> None:
 
 
 def test_places_are_evenly_spread_over_seeds() -> None:
-    # Where row 0 goes among 8, over 4,000 seeds: chi-square with 7 degrees of freedom exceeds 24.3 once in 1,000.
+    # The place of row 0 among 8, over 4,000 seeds: chi-square with 7 degrees of freedom exceeds 24.3 once in 1,000.
     places = np.array([permutation(8, seed, 0, 0).tolist().index(0) for seed in range(4000)])
     counts = np.bincount(places, minlength=8)
     assert ((counts - 500) ** 2 / 500).sum() < 24.3
@@ -66,7 +66,7 @@ def test_a_token_budget_holds_with_padding_and_is_used(
     assert all(each <= budget for each in padded)
     assert all(len(batch) <= (most_rows or len(tokens)) for batch in batches)
     if seed is None:
-        # In order, no batch could have taken the next one's first row as well.
+        # In order, no batch has room for the first row of the next batch.
         for batch, following in itertools.pairwise(batches):
             wider = max(tokens[batch].max(), tokens[following[0]])
             assert (len(batch) + 1) * wider > budget or len(batch) == most_rows
@@ -98,13 +98,13 @@ def test_every_batch_has_the_least_rows_and_only_what_fits_no_batch_is_dropped(
     assert set(given_rows) <= set(range(len(tokens)))
     usual = plan(tokens, BatchShape(most_rows, budget, bucket), seed, None)
     dropped = len(tokens) - len(given_rows)
-    # A greedy cut makes as few batches as there can be, so rows are dropped only if those cannot all be filled.
+    # A greedy cut makes the fewest batches possible, so rows are dropped only if these cannot all be filled.
     assert dropped == (min(map(len, usual)) if usual and len(tokens) < least * len(usual) else 0)
     assert len(batches) == len(usual) - (dropped > 0)
     if all(len(batch) >= least for batch in usual):
         assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in usual]
     if seed is None and not bucket:
-        # Rows that are given keep their order, and the dropped ones are the last.
+        # The given rows keep their order, and the dropped rows are the last ones.
         assert given_rows == list(range(len(given_rows)))
 
 
@@ -113,7 +113,7 @@ def test_a_short_last_batch_takes_rows_from_those_before_it() -> None:
         return [len(batch) for batch in plan(np.full(rows, 9), BatchShape(most, None, False, least), None, None)]
 
     assert sizes(35, 16, 8) == [16, 11, 8]
-    # Two batches have to give rows.
+    # Two batches must give rows.
     assert sizes(27, 12, 8) == [11, 8, 8]
     # 15 rows are too many for one batch, and too few for two.
     assert sizes(15, 12, 8) == [12]
@@ -122,12 +122,12 @@ def test_a_short_last_batch_takes_rows_from_those_before_it() -> None:
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=4))
-def test_interleaving_spreads_every_group_evenly(counts: list[int]) -> None:
+def test_interleaving_spreads_every_part_evenly(counts: list[int]) -> None:
     order = interleaved(counts)
     assert sorted(order.tolist()) == list(range(sum(counts)))
-    groups = np.repeat(np.arange(len(counts)), counts)[order]
-    for group, count in enumerate(counts):
-        # In any first part of the order, a group has its share to within one row of it and one of each other.
-        seen = np.cumsum(groups == group)
-        share = np.arange(1, len(groups) + 1) * count / max(len(groups), 1)
+    parts = np.repeat(np.arange(len(counts)), counts)[order]
+    for part, count in enumerate(counts):
+        # In any prefix of the order, a part has its share, to within one row of its own and one of each other part.
+        seen = np.cumsum(parts == part)
+        share = np.arange(1, len(parts) + 1) * count / max(len(parts), 1)
         assert (np.abs(seen - share) <= len(counts)).all()

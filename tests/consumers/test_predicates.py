@@ -1,4 +1,4 @@
-"""Row filters of feeds: SQL as text, Polars expressions as fingerprints, and nothing that is read as code."""
+"""Row filters of feeds: SQL as text, Polars expressions as fingerprints, and no text that is read as code."""
 
 from __future__ import annotations
 
@@ -67,16 +67,16 @@ def test_a_filter_in_sql_survives_being_written_down(where: str, expected: list[
     ],
 )
 def test_a_polars_expression_works_in_its_program_and_leaves_a_fingerprint(where: pl.Expr, expected: list[int]) -> None:
-    made = Predicate.of(where, COLUMNS)
-    assert kept(made) == expected
-    read = TEXTS.validate_json(TEXTS.dump_json(made))
+    predicate = Predicate.of(where, COLUMNS)
+    assert kept(predicate) == expected
+    read = TEXTS.validate_json(TEXTS.dump_json(predicate))
     assert not read.is_portable
     assert read == Predicate.of(where, COLUMNS)
     assert read != Predicate.of(pl.col("size") > 31, COLUMNS)
     with pytest.raises(FeedError, match="pass the same expression as `where`, or give the feed SQL"):
         read.test(COLUMNS)
-    # As a loader hands it to its workers.
-    assert kept(pickle.loads(pickle.dumps(made))) == expected  # noqa: S301  # our own bytes
+    # As a loader passes it to its workers.
+    assert kept(pickle.loads(pickle.dumps(predicate))) == expected  # noqa: S301  # our own bytes
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_python_functions_are_refused() -> None:
 
 
 @pytest.mark.parametrize("where", ["size >", "SELECT 1", "size > (SELECT 3)", "no such function(size)", "size"])
-def test_text_that_is_no_filter_is_refused(where: str) -> None:
+def test_text_that_is_not_a_filter_is_refused(where: str) -> None:
     with pytest.raises(UsageError):
         Predicate.of(where, COLUMNS)
 
@@ -117,7 +117,7 @@ def test_an_unknown_column_is_named() -> None:
         Predicate.of("sise > 3", COLUMNS)
 
 
-def test_an_expression_that_is_no_condition_is_refused() -> None:
+def test_an_expression_that_is_not_a_condition_is_refused() -> None:
     with pytest.raises(UsageError, match="type is Int32, not Boolean"):
         Predicate.of(pl.col("size"), COLUMNS)
 
@@ -129,7 +129,7 @@ def test_a_serialized_expression_is_refused_and_never_runs(place: str, tmp_path:
     with pytest.raises(ValidationError, match="serialized Polars expression"):
         TEXTS.validate_python(text)
     assert not touched.exists()
-    # The payload is a real one: Polars itself runs it.
+    # The payload is real: Polars itself runs it.
     with suppress(TypeError):
         pl.DataFrame({"size": [1, 5]}).filter(pl.Expr.deserialize(io.StringIO(text), format="json"))
     assert touched.exists()

@@ -17,12 +17,12 @@ def test_items_come_in_order_without_the_pauses() -> None:
     assert alive() == 0
 
 
-def test_an_exception_is_raised_where_its_item_would_have_come() -> None:
-    def made() -> Iterator[int]:
+def test_an_exception_is_raised_in_place_of_its_item() -> None:
+    def items_then_error() -> Iterator[int]:
         yield 1
         raise ValueError("broken")
 
-    items = Prefetched(made(), ahead=4)
+    items = Prefetched(items_then_error(), ahead=4)
     assert next(items) == 1
     with pytest.raises(ValueError, match="broken"):
         next(items)
@@ -30,35 +30,35 @@ def test_an_exception_is_raised_where_its_item_would_have_come() -> None:
         next(items)
 
 
-def test_no_more_is_made_than_was_asked_for() -> None:
-    made: list[int] = []
+def test_at_most_the_requested_items_are_made_ahead() -> None:
+    yielded: list[int] = []
 
     def numbers() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            yielded.append(number)
             yield number
 
     items = Prefetched(numbers(), ahead=3)
     assert next(items) == 0
     items.close()
     # Three waiting, one in hand, one taken.
-    assert len(made) <= 5
+    assert len(yielded) <= 5
 
 
 def test_large_items_are_made_fewer_at_a_time() -> None:
-    made: list[int] = []
+    yielded: list[int] = []
 
     def numbers() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            yielded.append(number)
             yield number
 
     items = Prefetched(numbers(), ahead=10, size=lambda number: 40, ahead_size=100)
     assert next(items) == 0
     items.close()
     # Two waiting, one in hand, one taken.
-    assert len(made) <= 4
-    # One that is larger than all that may wait comes alone.
+    assert len(yielded) <= 4
+    # An item above the limit comes alone.
     assert list(Prefetched(iter([1, 2, 3]), ahead=10, size=lambda number: 1000, ahead_size=100)) == [1, 2, 3]
 
 

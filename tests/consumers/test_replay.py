@@ -30,13 +30,13 @@ MOMENT = datetime(2021, 5, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
-    """Rows in clean in the order of a replay: by partition, offset and row; an aborted transaction between."""
-    made = reductions.valid(COUNT)
-    write(connection, made[:200])
+    """Rows in clean in the order of a replay: by partition, offset and row; with an aborted transaction in between."""
+    every = reductions.valid(COUNT)
+    write(connection, every[:200])
     write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, made[200:])
+    write(connection, every[200:])
     return pl.concat(
-        part.filter(pl.col("example_id") % 4 == number) for number in range(4) for part in (made[:200], made[200:])
+        part.filter(pl.col("example_id") % 4 == number) for number in range(4) for part in (every[:200], every[200:])
     )
 
 
@@ -58,9 +58,7 @@ def test_columnar_files_hold_the_rows_as_they_are(
     assert read(tmp_path / f"x.{ending}").schema == rows.schema
 
 
-def test_json_lines_are_those_that_a_producer_writes(
-    connection: Connection, rows: pl.DataFrame, tmp_path: Path
-) -> None:
+def test_json_lines_equal_those_of_a_producer(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
     replay(connection, "reduction", tmp_path / "x.jsonl")
     assert (tmp_path / "x.jsonl").read_bytes() == json_lines(rows, FAMILY)
     first, row = documents(tmp_path / "x.jsonl")[0], rows.row(0, named=True)
@@ -92,7 +90,7 @@ def test_the_same_offsets_give_the_same_bytes(
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_how_rows_are_grouped_while_reading_does_not_show(
+def test_the_sizes_of_reads_do_not_change_the_file(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     whole = replay(connection, "reduction", tmp_path / f"a.{ending}", where="size % 3 = 1")
@@ -106,12 +104,12 @@ def test_a_long_topic_is_written_in_row_groups(
     import pyarrow.parquet as pq
 
     monkeypatch.setattr(row_groups, "_GROUP_ROWS", 64)
-    told: list[ReplayProgress] = []
-    replay(connection, "reduction", tmp_path / "x.parquet", on_progress=told.append)
+    reported: list[ReplayProgress] = []
+    replay(connection, "reduction", tmp_path / "x.parquet", on_progress=reported.append)
     groups = pq.ParquetFile(tmp_path / "x.parquet").metadata
     assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [64, 64, 64, 64, 44]
-    assert [progress.offsets_done for progress in told] == sorted(progress.offsets_done for progress in told)
-    assert 0 < told[-1].offsets_done <= told[-1].offsets_total
+    assert [progress.offsets_done for progress in reported] == sorted(progress.offsets_done for progress in reported)
+    assert 0 < reported[-1].offsets_done <= reported[-1].offsets_total
     assert read(tmp_path / "x.parquet").equals(rows)
 
 
@@ -142,7 +140,7 @@ def test_offsets_bound_every_partition(connection: Connection, rows: pl.DataFram
     assert replay(connection, "reduction", tmp_path / "z.jsonl", start=10**6).rows == 0
 
 
-def test_times_bound_records_by_when_they_were_written(connection: Connection, tmp_path: Path) -> None:
+def test_times_select_records_by_their_time_of_writing(connection: Connection, tmp_path: Path) -> None:
     parts = [reductions.valid(40, first=40 * number) for number in range(3)]
     for number, part in enumerate(parts):
         at = MOMENT + timedelta(hours=number)
@@ -180,7 +178,7 @@ def test_an_end_before_the_start_is_wrong_usage(connection: Connection, tmp_path
         replay(connection, "reduction", tmp_path / "x.jsonl", start=MOMENT, end=MOMENT - timedelta(days=1))
 
 
-def test_a_start_that_retention_passed_is_told_with_both_offsets(
+def test_a_start_that_retention_removed_is_refused_with_both_offsets(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path
 ) -> None:
     forget_before(connection, 2, partitions=[1])
@@ -192,17 +190,17 @@ def test_a_start_that_retention_passed_is_told_with_both_offsets(
     assert report.rows == COUNT - 2 * 16
 
 
-def test_the_manifest_tells_what_the_file_holds(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+def test_the_manifest_describes_the_file(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
     report = replay(connection, "reduction", tmp_path / "new" / "x.jsonl", where="size > 0")
-    told = json.loads((tmp_path / "new" / "x.jsonl.manifest.json").read_text())
-    assert told["sha256"] == hashlib.sha256((tmp_path / "new" / "x.jsonl").read_bytes()).hexdigest() == report.sha256
-    assert told["rows"] == COUNT
-    assert told["topic"] == topic(connection)
-    assert told["offsets"] == {
+    saved = json.loads((tmp_path / "new" / "x.jsonl.manifest.json").read_text())
+    assert saved["sha256"] == hashlib.sha256((tmp_path / "new" / "x.jsonl").read_bytes()).hexdigest() == report.sha256
+    assert saved["rows"] == COUNT
+    assert saved["topic"] == topic(connection)
+    assert saved["offsets"] == {
         str(number): [extent.begin, extent.end] for number, extent in extents(connection, topic(connection)).items()
     }
-    assert (told["where"], told["stage"], told["path"]) == ("size > 0", "clean", "x.jsonl")
-    assert datetime.now(UTC) - datetime.fromisoformat(told["created"]) < timedelta(minutes=5)
+    assert (saved["where"], saved["stage"], saved["path"]) == ("size > 0", "clean", "x.jsonl")
+    assert datetime.now(UTC) - datetime.fromisoformat(saved["created"]) < timedelta(minutes=5)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["x.jsonl", "x.jsonl.manifest.json"]
 
 
@@ -239,18 +237,18 @@ def dead_letter(connection: Connection, value: bytes, partition: int) -> None:
     connect = {"topic": "ns.reduction.raw", "partition": "1", "offset": "7"}
     connect |= {"exception.class.name": "E", "exception.message": "garbage: not Arrow"}
     headers = [(f"__connect.errors.{name}", text.encode()) for name, text in connect.items()]
-    # The original record's own type stays with it.
+    # A dead letter keeps the type of the original record.
     original = envelope(reductions.valid(1), stage="raw")
     send(connection, value, [*original, *headers, ("feedmill-reason", b"garbage")], REJECTED, partition)
 
 
 def test_rejected_rows_carry_their_reasons(connection: Connection, tmp_path: Path) -> None:
-    made = rejected_rows()
-    write(connection, made, stage=REJECTED)
+    rejected = rejected_rows()
+    write(connection, rejected, stage=REJECTED)
     condition = "list_contains(reasons, 'duplicate')"
     replay(connection, "reduction", tmp_path / "x.parquet", stage=REJECTED, where=condition)
-    found = read(tmp_path / "x.parquet").sort("source_offset")
-    assert found.equals(made.filter(pl.col("size") > 30))
+    replayed = read(tmp_path / "x.parquet").sort("source_offset")
+    assert replayed.equals(rejected.filter(pl.col("size") > 30))
     replay(connection, "reduction", tmp_path / "x.jsonl", stage=REJECTED)
     assert {tuple(row["reasons"]) for row in documents(tmp_path / "x.jsonl")} == {
         ("duplicate", "depth_mismatch"),
@@ -271,7 +269,7 @@ def test_dead_letters_are_lines_of_their_original_bytes(connection: Connection, 
     assert letter["source"] == "ns.reduction.raw/1/7"
     assert letter["message"] == "garbage: not Arrow"
     assert (report.rows, report.dead_letters, report.dead_letters_left_out) == (len(lines), 1, 0) == (49, 1, 0)
-    # At its place: after what stood before it in its partition, before what came later.
+    # At its place: after the earlier records of its partition, and before the later ones.
     reasons = [line["reasons"] for line in lines]
     at = reasons.index(["garbage"])
     assert ["last"] not in reasons[:at]
@@ -279,7 +277,7 @@ def test_dead_letters_are_lines_of_their_original_bytes(connection: Connection, 
 
 
 @pytest.mark.parametrize(("ending", "where"), [("parquet", None), ("arrow", None), ("jsonl", "size > 0")])
-def test_dead_letters_without_a_place_are_counted(
+def test_dead_letters_that_are_left_out_are_counted(
     connection: Connection, tmp_path: Path, ending: str, where: str | None
 ) -> None:
     write(connection, rejected_rows(), stage=REJECTED)
@@ -322,7 +320,7 @@ def test_the_ledger_can_be_replayed(connection: Connection, tmp_path: Path, endi
         assert read(tmp_path / f"x.{ending}").equals(entries)
 
 
-def test_wrong_usage_is_told_before_a_broker_is_asked(tmp_path: Path) -> None:
+def test_wrong_usage_is_refused_before_a_broker_is_asked(tmp_path: Path) -> None:
     nowhere = Connection(settings=None, servers="127.0.0.1:1")  # type: ignore[arg-type]
     (tmp_path / "d.jsonl").mkdir()
     with pytest.raises(UsageError, match=r"end the name in .jsonl, .parquet, .arrow"):
@@ -335,12 +333,12 @@ def test_wrong_usage_is_told_before_a_broker_is_asked(tmp_path: Path) -> None:
         replay(nowhere, "reductions", tmp_path / "x.jsonl")
 
 
-def test_a_missing_topic_is_told(connection: Connection, tmp_path: Path) -> None:
+def test_a_missing_topic_is_an_error(connection: Connection, tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match=r"reduction.clean does not exist"):
         replay(connection, "reduction", tmp_path / "x.jsonl")
 
 
-def test_a_place_that_takes_no_file_is_told(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_error(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ReplayError, match=r"cannot be written .*: choose another place"):
         replay(connection, "reduction", tmp_path / "file" / "x.jsonl")

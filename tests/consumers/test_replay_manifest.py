@@ -1,4 +1,4 @@
-"""What a feed's manifest replays to: exactly the rows that it gave, in the order in which it gave them."""
+"""A replay of a feed's manifest writes exactly the rows that the feed gave, in the same order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.consumers.hostile import serialized_filters
 from tests.consumers.records import forget_before, topic, write
 
 COUNT = 400
-# Every way of ordering and cutting, small enough that a pass has several windows.
+# All orders and ways of cutting, with small sizes, so that a pass has several windows.
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"batch_size": 16},
     "shuffled": {"batch_size": 16, "shuffle_seed": 3, "window_rows": 100},
@@ -51,24 +51,24 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
-    """Rows in clean, in two transactions, with an aborted one between."""
-    made = reductions.valid(COUNT)
-    write(connection, made[:150])
+    """Rows in clean, in two transactions, with an aborted transaction in between."""
+    written = reductions.valid(COUNT)
+    write(connection, written[:150])
     write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, made[150:])
-    return made
+    write(connection, written[150:])
+    return written
 
 
 @pytest.fixture
 def old(connection: Connection) -> Iterator[tuple[Source, pl.DataFrame]]:
     """A second clean topic as a source that repeats, and its rows."""
-    made = reductions.valid(90, first=COUNT)
+    repeated = reductions.valid(90, first=COUNT)
     namespace = f"{connection.settings.namespace}-old"
     elsewhere = dataclasses.replace(
         connection, settings=connection.settings.model_copy(update={"namespace": namespace})
     )
-    write(elsewhere, made, rows_per_record=8)
-    yield Source(namespace=namespace, weight=0.2, repeat=True), made
+    write(elsewhere, repeated, rows_per_record=8)
+    yield Source(namespace=namespace, weight=0.2, repeat=True), repeated
     delete_topics(elsewhere, [topic(elsewhere)])
 
 
@@ -82,28 +82,28 @@ def ids(batches: Iterable[Batch]) -> list[str]:
     return [number for batch in batches for number in batch.hex_ids]
 
 
-def manifest_of(made: Feed) -> dict[str, Any]:
+def manifest_of(run_feed: Feed) -> dict[str, Any]:
     """As a checkpoint keeps it."""
-    read: dict[str, Any] = json.loads(json.dumps(made.manifest()))
+    read: dict[str, Any] = json.loads(json.dumps(run_feed.manifest()))
     return read
 
 
 def replayed(connection: Connection, manifest: dict[str, Any], folder: Path) -> list[str]:
     out = folder / "rows.jsonl"
     report = replay_run(connection, manifest, out)
-    found = [json.loads(line)["example_id"] for line in out.read_text().splitlines()]
-    assert report.rows == len(found)
-    return found
+    example_ids = [json.loads(line)["example_id"] for line in out.read_text().splitlines()]
+    assert report.rows == len(example_ids)
+    return example_ids
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_manifest_replays_to_the_rows_of_a_run_in_the_order_seen(
+def test_a_manifest_replays_the_rows_of_a_run_in_the_same_order(
     connection: Connection, rows: pl.DataFrame, old: tuple[Source, pl.DataFrame], tmp_path: Path, way: str
 ) -> None:
     mixed = {"sources": (Source(weight=0.8), old[0])} if way == "mixed" else {}
-    made = feed(connection, WAYS[way], **mixed)
-    seen = ids([*made, *itertools.islice(made, 5)])
-    report = replay_run(connection, manifest_of(made), tmp_path / "x.parquet")
+    run_feed = feed(connection, WAYS[way], **mixed)
+    seen = ids([*run_feed, *itertools.islice(run_feed, 5)])
+    report = replay_run(connection, manifest_of(run_feed), tmp_path / "x.parquet")
     written = pl.read_parquet(tmp_path / "x.parquet")
     assert [f"{number:016x}" for number in written["example_id"]] == seen
     stored = pl.concat([rows, old[1]])
@@ -111,7 +111,7 @@ def test_a_manifest_replays_to_the_rows_of_a_run_in_the_order_seen(
         written.select("example_id").join(stored, on="example_id", maintain_order="left").select(rows.columns)
     )
     assert (report.rows, report.passes) == (len(seen), 2)
-    assert set(report.offsets) == set(made.topics)
+    assert set(report.offsets) == set(run_feed.topics)
 
 
 @given(taken=st.integers(0, 60))
@@ -119,20 +119,20 @@ def test_a_manifest_replays_to_the_rows_of_a_run_in_the_order_seen(
 def test_a_manifest_ends_with_the_last_batch_taken(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path, taken: int
 ) -> None:
-    made = feed(connection, WAYS["shuffled"], split="train")
-    endless = itertools.chain.from_iterable(made for _ in itertools.count())
+    run_feed = feed(connection, WAYS["shuffled"], split="train")
+    endless = itertools.chain.from_iterable(run_feed for _ in itertools.count())
     seen = ids(itertools.islice(endless, taken))
-    assert replayed(connection, manifest_of(made), tmp_path) == seen
+    assert replayed(connection, manifest_of(run_feed), tmp_path) == seen
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "arrow"])
 def test_every_format_holds_the_rows_and_gets_the_same_bytes_again(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path, ending: str
 ) -> None:
-    made = feed(connection, WAYS["shuffled"])
-    seen = ids(itertools.islice(made, 7))
+    run_feed = feed(connection, WAYS["shuffled"])
+    seen = ids(itertools.islice(run_feed, 7))
     out = tmp_path / f"x.{ending}"
-    report = replay_run(connection, manifest_of(made), out)
+    report = replay_run(connection, manifest_of(run_feed), out)
     assert hashlib.sha256(out.read_bytes()).hexdigest() == report.sha256
     by_id = {f"{number:016x}": place for place, number in enumerate(rows["example_id"])}
     wanted = rows[[by_id[number] for number in seen]]
@@ -140,7 +140,7 @@ def test_every_format_holds_the_rows_and_gets_the_same_bytes_again(
         assert out.read_bytes() == json_lines(wanted, FAMILY)
     else:
         assert (pl.read_parquet(out) if ending == "parquet" else pl.read_ipc(out)).equals(wanted)
-    # What came later is for other runs, and the file's own manifest is enough to make it again.
+    # Later rows are for other runs, and the manifest next to the file is enough to write the file again.
     write(connection, reductions.valid(40, first=COUNT))
     again = replay_run(connection, read_manifest(tmp_path / f"x.{ending}.manifest.json"), tmp_path / f"y.{ending}")
     assert (again.sha256, again.offsets, again.batches) == (report.sha256, report.offsets, 7)
@@ -149,15 +149,17 @@ def test_every_format_holds_the_rows_and_gets_the_same_bytes_again(
 def test_passes_that_were_broken_off_are_in_their_place(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path
 ) -> None:
-    made = feed(connection, WAYS["shuffled"])
-    seen = ids(itertools.islice(made, 3))
-    made.set_epoch(4)
-    seen += ids(made)
-    seen += ids(itertools.islice(made, 2))
-    assert replayed(connection, manifest_of(made), tmp_path) == seen
+    run_feed = feed(connection, WAYS["shuffled"])
+    seen = ids(itertools.islice(run_feed, 3))
+    run_feed.set_epoch(4)
+    seen += ids(run_feed)
+    seen += ids(itertools.islice(run_feed, 2))
+    assert replayed(connection, manifest_of(run_feed), tmp_path) == seen
 
 
-def test_ranks_and_a_resume_on_fewer_do_not_show(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+def test_ranks_and_a_resume_on_fewer_ranks_do_not_change_the_replay(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path
+) -> None:
     ranks = [feed(connection, WAYS["shuffled"], rank=rank, world=2) for rank in range(2)]
     seen: list[str] = []
     for shares in itertools.islice(zip(*ranks, strict=True), 6):
@@ -173,58 +175,60 @@ def test_ranks_and_a_resume_on_fewer_do_not_show(connection: Connection, rows: p
 def test_rows_that_a_run_dropped_are_not_in_its_replay(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path, window_rows: int
 ) -> None:
-    # Phases of few rows end with fewer than a batch needs; the first has none that can be given.
+    # Small phases end with fewer rows than a batch needs; the first phase cannot give any row.
     curriculum = Curriculum(column="size", edges=(4, 6, 9, 30))
     options = {"curriculum": curriculum, "window_rows": window_rows, "least_rows": 16}
-    made = feed(connection, {**WAYS["shuffled"], **options})
-    seen = ids([*made, *itertools.islice(made, 3)])
+    run_feed = feed(connection, {**WAYS["shuffled"], **options})
+    seen = ids([*run_feed, *itertools.islice(run_feed, 3)])
     assert len(ids(feed(connection, {**WAYS["shuffled"], **options}))) < COUNT
-    assert replayed(connection, manifest_of(made), tmp_path) == seen
+    assert replayed(connection, manifest_of(run_feed), tmp_path) == seen
 
 
 def test_progress_only_grows(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
-    made = feed(connection, WAYS["shuffled"])
-    ids([*made, *itertools.islice(made, 9)])
-    told: list[RunProgress] = []
-    replay_run(connection, manifest_of(made), tmp_path / "x.jsonl", on_progress=told.append)
-    done = [progress.passes_done for progress in told]
+    run_feed = feed(connection, WAYS["shuffled"])
+    ids([*run_feed, *itertools.islice(run_feed, 9)])
+    reported: list[RunProgress] = []
+    replay_run(connection, manifest_of(run_feed), tmp_path / "x.jsonl", on_progress=reported.append)
+    done = [progress.passes_done for progress in reported]
     assert done == sorted(done)
     assert 0 <= done[0] < done[-1] == 2
-    assert {progress.passes_total for progress in told} == {2}
+    assert {progress.passes_total for progress in reported} == {2}
 
 
 def test_a_feed_that_gave_nothing_replays_to_an_empty_file(connection: Connection, tmp_path: Path) -> None:
     ensure_topics(connection, ["reduction"])
-    made = feed(connection, WAYS["shuffled"])
-    assert replay_run(connection, manifest_of(made), tmp_path / "x.parquet").rows == 0
+    run_feed = feed(connection, WAYS["shuffled"])
+    assert replay_run(connection, manifest_of(run_feed), tmp_path / "x.parquet").rows == 0
     assert pl.read_parquet(tmp_path / "x.parquet").equals(pl.DataFrame(schema=FAMILY.wire))
 
 
-def test_what_retention_removed_is_told_and_leaves_an_earlier_file_alone(
+def test_offsets_that_retention_removed_are_an_error_and_leave_an_earlier_file_alone(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path
 ) -> None:
-    made = feed(connection, WAYS["shuffled"])
-    ids(made)
+    run_feed = feed(connection, WAYS["shuffled"])
+    ids(run_feed)
     forget_before(connection, 2, partitions=[1])
     (tmp_path / "x.jsonl").write_text("earlier")
     with pytest.raises(ReplayError, match=r"/1: offset 0 was asked for, but the topic holds 2 to \d+: retention"):
-        replay_run(connection, manifest_of(made), tmp_path / "x.jsonl")
+        replay_run(connection, manifest_of(run_feed), tmp_path / "x.jsonl")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.jsonl", "earlier")]
 
 
-def test_a_topic_made_anew_is_not_the_runs(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
-    made = feed(connection, WAYS["plain"])
-    manifest = manifest_of(made)
+def test_a_topic_created_again_is_refused(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
+    run_feed = feed(connection, WAYS["plain"])
+    manifest = manifest_of(run_feed)
     delete_topics(connection, [topic(connection)])
     write(connection, rows)
     with pytest.raises(ReplayError, match="was created again since the run read it"):
         replay_run(connection, manifest, tmp_path / "x.jsonl")
 
 
-def test_a_manifest_that_promises_too_much_is_told(connection: Connection, rows: pl.DataFrame, tmp_path: Path) -> None:
-    made = feed(connection, WAYS["plain"])
-    ids(itertools.islice(made, 2))
-    manifest = manifest_of(made)
+def test_a_manifest_with_too_many_batches_is_refused(
+    connection: Connection, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    run_feed = feed(connection, WAYS["plain"])
+    ids(itertools.islice(run_feed, 2))
+    manifest = manifest_of(run_feed)
     manifest["cursor"]["batches"] = 999
     with pytest.raises(ReplayError, match="pass 0 gave 999 batches, and its offsets hold 25"):
         replay_run(connection, manifest, tmp_path / "x.jsonl")
@@ -248,7 +252,7 @@ def test_a_feed_that_follows_cannot_be_replayed(connection: Connection, rows: pl
         ('{"version": 1, "spec": {"family": "nothing"}}', ReplayError, "is not the manifest of a run"),
     ],
 )
-def test_what_is_no_manifest_is_told(
+def test_an_invalid_manifest_is_refused(
     connection: Connection, tmp_path: Path, text: str | None, error: type[Exception], line: str
 ) -> None:
     path = tmp_path / "manifest.json"
@@ -263,13 +267,13 @@ def test_what_is_no_manifest_is_told(
 def saved(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, list[str]]:
-    """The file of a run's manifest, and the ids that the run saw; commands run under the test's settings."""
+    """A file with a run's manifest, and the ids that the run saw; commands use the test's settings."""
     for name, value in connection.settings.environment(connection.servers).items():
         monkeypatch.setenv(name, value)
-    made = feed(connection, WAYS["shuffled"])
-    seen = ids(itertools.islice(made, 6))
+    run_feed = feed(connection, WAYS["shuffled"])
+    seen = ids(itertools.islice(run_feed, 6))
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(made.manifest()))
+    path.write_text(json.dumps(run_feed.manifest()))
     return path, seen
 
 
@@ -279,22 +283,22 @@ def test_the_command_prints_one_object(
     path, seen = saved
     out = tmp_path / "x.parquet"
     assert run(["replay", "--manifest", str(path), "--out", str(out), "--json"]) == 0
-    said, aside = capfd.readouterr()
-    told = json.loads(said)
+    stdout, aside = capfd.readouterr()
+    report = json.loads(stdout)
     assert [f"{number:016x}" for number in pl.read_parquet(out)["example_id"]] == seen
-    assert (told["rows"], told["batches"], told["family"]) == (len(seen), 6, "reduction")
-    assert told["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
-    assert all(begin == 0 < end for offsets in told["offsets"].values() for begin, end in offsets.values())
+    assert (report["rows"], report["batches"], report["family"]) == (len(seen), 6, "reduction")
+    assert report["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert all(begin == 0 < end for offsets in report["offsets"].values() for begin, end in offsets.values())
     assert aside == ""
 
 
-def test_the_command_says_where_the_file_is(
+def test_the_command_prints_the_path_of_the_file(
     saved: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x.jsonl"
     assert run(["replay", "reduction", "--manifest", str(saved[0]), "--out", str(out)]) == 0
-    said, aside = capfd.readouterr()
-    assert said == ""
+    stdout, aside = capfd.readouterr()
+    assert stdout == ""
     assert f"{len(saved[1])} rows -> {out}" in aside
 
 
@@ -306,14 +310,14 @@ def test_the_command_says_where_the_file_is(
         (["--to", "2"], "leave out --to"),
     ],
 )
-def test_a_manifest_leaves_nothing_to_choose(
+def test_options_that_a_manifest_decides_are_refused(
     saved: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], line: str
 ) -> None:
     out = tmp_path / "x.jsonl"
     assert run(["replay", "--manifest", str(saved[0]), "--out", str(out), *arguments]) == 2
-    said, aside = capfd.readouterr()
+    stdout, aside = capfd.readouterr()
     assert line in aside
-    assert (said, aside.count("\n"), out.exists()) == ("", 1, False)
+    assert (stdout, aside.count("\n"), out.exists()) == ("", 1, False)
 
 
 def test_a_replay_of_nothing_is_wrong_usage(capfd: pytest.CaptureFixture[str]) -> None:
@@ -343,10 +347,10 @@ def test_a_manifest_with_code_in_its_filter_is_refused_and_nothing_runs(
     manifest["spec"]["where"] = serialized_filters(touched)[place]
     path.write_text(json.dumps(manifest))
     assert run(["replay", "--manifest", str(path), "--out", str(out)]) == 1
-    said, aside = capfd.readouterr()
+    stdout, aside = capfd.readouterr()
     assert not touched.exists()
     assert not out.exists()
-    assert said == ""
+    assert stdout == ""
     assert aside.count("\n") == 1
     assert "its filter is a serialized Polars expression" in aside
 
@@ -397,16 +401,16 @@ def test_a_run_filtered_by_an_expression_is_replayed_with_that_expression(
     connection: Connection, rows: pl.DataFrame, tmp_path: Path
 ) -> None:
     where = (pl.col("size") % 2 == 0) & pl.col("term").str.contains("0")
-    made = feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=where)
-    seen = ids(itertools.islice(made, 5))
-    manifest = manifest_of(made)
+    run_feed = feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=where)
+    seen = ids(itertools.islice(run_feed, 5))
+    manifest = manifest_of(run_feed)
     assert manifest["spec"]["where"].startswith("polars-sha256:")
     out = tmp_path / "x.jsonl"
     replay_run(connection, manifest, out, where=where)
     assert [json.loads(line)["example_id"] for line in out.read_text().splitlines()] == seen
     with pytest.raises(UsageError, match="the filter given is not the run's: its fingerprint is polars-sha256"):
         replay_run(connection, manifest, tmp_path / "y.jsonl", where=pl.col("size") > 3)
-    # Another program that passes the same expression goes on; one that passes another is refused.
+    # A program that passes the same expression is accepted; a program that passes another one is refused.
     resumed = feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=where)
     resumed.load_state_dict(manifest)
     assert seen + ids(resumed) == ids(feed(connection, {"batch_size": 8, "shuffle_seed": 2}, where=where))

@@ -1,4 +1,4 @@
-"""A feed that goes on where it stood: bit-identical batches, on any number of ranks and workers, time and again."""
+"""A resumed feed gives bit-identical batches, on any number of ranks and workers, any number of times."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.consumers.records import forget_before, topic, write
 COUNT = 500
 Content = tuple[tuple[str, ...], str]
 
-# Every way of ordering and cutting, small enough that a pass has several windows.
+# All orders and ways of cutting, with small sizes, so that a pass has several windows.
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"batch_size": 16},
     "shuffled": {"batch_size": 16, "shuffle_seed": 3, "window_rows": 100},
@@ -56,21 +56,21 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
-    """Rows in clean, in two transactions, with an aborted one between; others in the clean topic of `old`."""
-    made = reductions.valid(COUNT)
-    write(connection, made[:250])
+    """Rows in clean, in two transactions, with an aborted one in between; other rows in the clean topic of `old`."""
+    written = reductions.valid(COUNT)
+    write(connection, written[:250])
     write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, made[250:])
-    return made
+    write(connection, written[250:])
+    return written
 
 
 @pytest.fixture
 def old(connection: Connection) -> Iterator[pl.DataFrame]:
-    made = reductions.valid(90, first=COUNT)
+    other_rows = reductions.valid(90, first=COUNT)
     settings = connection.settings.model_copy(update={"namespace": OLD})
     elsewhere = dataclasses.replace(connection, settings=settings)
-    write(elsewhere, made, rows_per_record=8)
-    yield made
+    write(elsewhere, other_rows, rows_per_record=8)
+    yield other_rows
     delete_topics(elsewhere, list_topics(elsewhere))
 
 
@@ -80,13 +80,13 @@ OLD = "old"
 def feed(connection: Connection, way: dict[str, Any], **options: Any) -> Feed:
     given = dict(way)
     named = {name: given.pop(name) for name in ("batch_size", "shuffle_seed") if name in given}
-    # Blocks of some 30 rows, so that a pass has several, and windows begin within them.
+    # Blocks of about 30 rows, so that a pass has several blocks and windows begin within blocks.
     chosen = FeedOptions(**{"block_rows": 32, **given, **options})
     return Feed(connection, "reduction", split=None, **named, options=chosen)
 
 
 def content(batch: Batch) -> Content:
-    """The batch's ids, and a digest of all that it holds but where the feed stands."""
+    """The batch's ids, and a digest of all its values except the cursor."""
     assert isinstance(batch, ReductionBatch)
     digest = hashlib.sha256()
     for field in dataclasses.fields(batch):
@@ -101,21 +101,21 @@ def content(batch: Batch) -> Content:
     return tuple(batch.hex_ids), digest.hexdigest()
 
 
-def two_passes(made: Feed) -> list[Content]:
-    return [content(batch) for _ in range(2) for batch in made]
+def two_passes(source: Feed) -> list[Content]:
+    return [content(batch) for _ in range(2) for batch in source]
 
 
-def saved(made: Any) -> dict[str, Any]:
+def saved(source: Any) -> dict[str, Any]:
     """The state as a checkpoint keeps it."""
-    text = json.dumps(made.state_dict())
+    text = json.dumps(source.state_dict())
     assert len(text) < 3000
     state: dict[str, Any] = json.loads(text)
     return state
 
 
-def on(made: Feed, state: dict[str, Any]) -> Feed:
-    made.load_state_dict(state)
-    return made
+def on(fresh: Feed, state: dict[str, Any]) -> Feed:
+    fresh.load_state_dict(state)
+    return fresh
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -127,18 +127,18 @@ def test_a_resumed_feed_gives_the_batches_of_an_uninterrupted_one_a_second_and_t
 
     whole = two_passes(fresh())
     assert len(whole) > 10
-    # What comes later is not in the snapshot, though feeds made from now on would see it.
+    # Later rows are not in the snapshot, although feeds made from now on would see them.
     state, given, first = None, [], fresh()
     write(connection, reductions.valid(40, first=2 * COUNT))
     for stop in (3, len(whole) // 3, 2 * len(whole) // 3, len(whole)):
-        made = first if state is None else on(fresh(ahead=stop % 3), state)
+        one_feed = first if state is None else on(fresh(ahead=stop % 3), state)
         while len(given) < stop:
-            batches = iter(made)
+            batches = iter(one_feed)
             for batch in batches:
                 given.append(content(batch))
                 if len(given) == stop:
-                    # Asked for while batches ahead of it are made already.
-                    state = saved(made)
+                    # The state is saved while later batches are already made ahead.
+                    state = saved(one_feed)
                     break
             batches.close()  # type: ignore[attr-defined]
     assert given == whole
@@ -153,7 +153,7 @@ def test_a_resumed_feed_gives_the_batches_of_an_uninterrupted_one_a_second_and_t
     limit=st.integers(30, 300),
     data=st.data(),
 )
-def test_wherever_it_stops_it_goes_on_there(
+def test_a_feed_resumes_from_any_batch(
     connection: Connection,
     rows: pl.DataFrame,
     batch_size: int,
@@ -176,7 +176,7 @@ def test_wherever_it_stops_it_goes_on_there(
     first = feed(connection, way)
     begun = [content(batch) for batch in itertools.islice(first, stop)]
     rest = [content(batch) for batch in on(feed(connection, way), saved(first))]
-    # A pass that was taken to its last batch without asking for another is still that pass.
+    # After its last batch a pass is still the current one, until the next batch is asked for.
     assert begun + rest == whole
 
 
@@ -189,8 +189,8 @@ def test_one_two_and_four_ranks_take_the_same_global_sequence(
     connection: Connection, rows: pl.DataFrame, old: pl.DataFrame, way: str
 ) -> None:
     def rank(number: int, world: int, state: dict[str, Any] | None = None) -> Feed:
-        made = feed(connection, {**WAYS[way], **RANKED[way]}, rank=number, world=world, least_rows=4)
-        return made if state is None else on(made, state)
+        one_feed = feed(connection, {**WAYS[way], **RANKED[way]}, rank=number, world=world, least_rows=4)
+        return one_feed if state is None else on(one_feed, state)
 
     alone = [batch.hex_ids for batch in rank(0, 1)]
     for world in (2, 4):
@@ -201,13 +201,13 @@ def test_one_two_and_four_ranks_take_the_same_global_sequence(
             batch.global_rows == len(ids) for batches in ranks for batch, ids in zip(batches, alone, strict=True)
         )
 
-    # A state of 4 ranks, the same on each of them, goes on with 2, and theirs with 1.
+    # A state of 4 ranks, the same on each rank, resumes with 2 ranks, and their state with 1.
     four = [rank(number, 4) for number in range(4)]
     begun = [dealt_back(next(steps) for steps in map(iter, four)) for _ in range(1)]
-    states = [saved(made) for made in four]
+    states = [saved(one_feed) for one_feed in four]
     assert all(state == states[0] for state in states)
     two = [rank(number, 2, states[0]) for number in range(2)]
-    iterators = [iter(made) for made in two]
+    iterators = [iter(one_feed) for one_feed in two]
     begun += [dealt_back(next(each) for each in iterators) for _ in range(len(alone) // 2)]
     rest = [batch.hex_ids for batch in rank(0, 1, saved(two[1]))]
     assert begun + rest == alone
@@ -218,13 +218,13 @@ def test_a_state_whose_batches_hold_fewer_rows_than_there_are_ranks_is_refused(
 ) -> None:
     state = saved(feed(connection, WAYS["shuffled"], rank=1, world=2))
     assert state["spec"]["least_rows"] == 2
-    # States of builds that knew no such limit.
+    # States of builds without this limit.
     older = {**state, "spec": {name: value for name, value in state["spec"].items() if name != "least_rows"}}
-    for held, most in ((state, 2), (older, 1)):
+    for saved_state, most in ((state, 2), (older, 1)):
         line = rf"^the state's batches hold at least {most} rows, too few for 4 ranks: resume with at most {most}, or"
         with pytest.raises(FeedError, match=line):
-            feed(connection, WAYS["shuffled"], world=4).load_state_dict(held)
-        feed(connection, WAYS["shuffled"], world=most).load_state_dict(held)
+            feed(connection, WAYS["shuffled"], world=4).load_state_dict(saved_state)
+        feed(connection, WAYS["shuffled"], world=most).load_state_dict(saved_state)
     with pytest.raises(FeedError, match="saved with least rows 2, but this feed has 4"):
         feed(connection, WAYS["shuffled"], least_rows=4).load_state_dict(state)
     state["spec"]["least_rows"] = 17
@@ -233,7 +233,7 @@ def test_a_state_whose_batches_hold_fewer_rows_than_there_are_ranks_is_refused(
 
 
 def dealt_back(batches: Iterable[Batch]) -> list[str]:
-    """The ids of a global batch, from its ranks' shares."""
+    """The ids of a global batch, put together from its ranks' shares."""
     shares = [batch.hex_ids for batch in batches]
     return [number for dealt in itertools.zip_longest(*shares) for number in dealt if number is not None]
 
@@ -248,16 +248,16 @@ def test_a_loader_with_workers_is_resumed_exactly(connection: Connection, rows: 
     assert begun + rest == whole
 
 
-# torchdata asks torch for something that torch is about to drop.
+# torchdata uses a function of torch that is deprecated.
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_torchdatas_stateful_loader_saves_and_resumes_a_feed(
     connection: Connection, rows: pl.DataFrame, workers: int
 ) -> None:
     def loader() -> Any:
-        made = feed(connection, WAYS["bucketed"])
+        one_feed = feed(connection, WAYS["bucketed"])
         start = clean_start(workers)
-        return StatefulDataLoader(made, batch_size=None, num_workers=workers, multiprocessing_context=start)
+        return StatefulDataLoader(one_feed, batch_size=None, num_workers=workers, multiprocessing_context=start)
 
     whole = [content(batch) for batch in feed(connection, WAYS["bucketed"])]
     first = loader()
@@ -275,47 +275,47 @@ def test_torchdatas_stateful_loader_saves_and_resumes_a_feed(
     assert next(steps, None) is None
 
 
-def test_a_pass_that_ends_goes_on_to_the_next_epoch(connection: Connection, rows: pl.DataFrame) -> None:
-    made = feed(connection, WAYS["shuffled"])
-    first, second = ([content(batch) for batch in made] for _ in range(2))
-    assert made.epoch == 2
+def test_a_pass_that_ends_moves_on_to_the_next_epoch(connection: Connection, rows: pl.DataFrame) -> None:
+    one_feed = feed(connection, WAYS["shuffled"])
+    first, second = ([content(batch) for batch in one_feed] for _ in range(2))
+    assert one_feed.epoch == 2
     assert sorted(ids(first)) == sorted(ids(second))
     assert first != second
-    made.set_epoch(0)
-    assert [content(batch) for batch in made] == first
+    one_feed.set_epoch(0)
+    assert [content(batch) for batch in one_feed] == first
 
 
 def ids(batches: list[Content]) -> list[str]:
     return [number for numbers, _ in batches for number in numbers]
 
 
-def test_naming_the_epoch_of_a_loaded_state_keeps_its_place(connection: Connection, rows: pl.DataFrame) -> None:
+def test_setting_the_epoch_of_a_loaded_state_keeps_its_place(connection: Connection, rows: pl.DataFrame) -> None:
     whole = two_passes(feed(connection, WAYS["shuffled"]))
-    made = feed(connection, WAYS["shuffled"])
-    begun = [content(batch) for batch in itertools.islice(made, 4)]
-    resumed = on(feed(connection, WAYS["shuffled"]), saved(made))
+    one_feed = feed(connection, WAYS["shuffled"])
+    begun = [content(batch) for batch in itertools.islice(one_feed, 4)]
+    resumed = on(feed(connection, WAYS["shuffled"]), saved(one_feed))
     for epoch in range(resumed.epoch, 2):
         resumed.set_epoch(epoch)
         begun += [content(batch) for batch in resumed]
     assert begun == whole
 
 
-def test_a_feed_that_follows_goes_on_where_it_stood(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_feed_in_follow_mode_resumes_exactly(connection: Connection, rows: pl.DataFrame) -> None:
     def following() -> Feed:
         options = FeedOptions(window_rows=100, linger_s=0.1, bucket=True)
         return Feed(connection, "reduction", split=None, batch_size=16, mode="follow", shuffle_seed=2, options=options)
 
     whole = [content(batch) for batch in itertools.islice(following(), 30)]
-    made, given, state = following(), [], None
+    one_feed, given, state = following(), [], None
     for stop in (5, 17, 30):
         if state is not None:
-            made = on(following(), state)
-        given += [content(batch) for batch in itertools.islice(made, stop - len(given))]
-        state = saved(made)
+            one_feed = on(following(), state)
+        given += [content(batch) for batch in itertools.islice(one_feed, stop - len(given))]
+        state = saved(one_feed)
     assert given == whole
     later = reductions.valid(20, first=COUNT)
     write(connection, later)
-    resumed = on(following(), saved(made))
+    resumed = on(following(), saved(one_feed))
     everything = pl.concat([rows["example_id"], later["example_id"]])
     seen = ids(whole)
     for batch in resumed:
@@ -326,7 +326,7 @@ def test_a_feed_that_follows_goes_on_where_it_stood(connection: Connection, rows
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "line"),
     [
         ({"batch_size": 8}, "saved with batch size 16, but this feed has 8"),
         ({"shuffle_seed": 9}, "saved with shuffle seed 3, but this feed has 9"),
@@ -337,20 +337,20 @@ def test_a_feed_that_follows_goes_on_where_it_stood(connection: Connection, rows
     ],
 )
 def test_a_state_of_another_feed_is_refused_with_both_values(
-    connection: Connection, rows: pl.DataFrame, change: dict[str, Any], told: str
+    connection: Connection, rows: pl.DataFrame, change: dict[str, Any], line: str
 ) -> None:
     state = saved(feed(connection, WAYS["shuffled"]))
-    with pytest.raises(FeedError, match=told):
+    with pytest.raises(FeedError, match=line):
         feed(connection, {**WAYS["shuffled"], **change}).load_state_dict(state)
 
 
 def begun(connection: Connection) -> dict[str, Any]:
-    made = feed(connection, WAYS["plain"])
-    list(itertools.islice(made, 3))
-    return saved(made)
+    one_feed = feed(connection, WAYS["plain"])
+    list(itertools.islice(one_feed, 3))
+    return saved(one_feed)
 
 
-def test_a_state_that_retention_has_passed_is_refused_with_both_offsets(
+def test_a_state_whose_offsets_retention_removed_is_refused_with_both_offsets(
     connection: Connection, rows: pl.DataFrame
 ) -> None:
     state = begun(connection)
@@ -368,7 +368,7 @@ def test_a_state_whose_topic_has_fewer_partitions_is_refused_with_both_numbers(
         feed(connection, WAYS["plain"]).load_state_dict(state)
 
 
-def test_a_state_of_a_topic_made_anew_is_refused(connection: Connection, rows: pl.DataFrame) -> None:
+def test_a_state_of_a_topic_created_again_is_refused(connection: Connection, rows: pl.DataFrame) -> None:
     state = begun(connection)
     delete_topics(connection, [topic(connection)])
     write(connection, rows)
@@ -403,9 +403,9 @@ def test_a_state_of_another_order_of_batches_is_refused_by_its_version(
         lambda state: {"weights": object()},
     ],
 )
-def test_what_is_no_state_is_refused(
+def test_an_invalid_state_is_refused(
     connection: Connection, rows: pl.DataFrame, damage: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    made = feed(connection, WAYS["plain"])
+    one_feed = feed(connection, WAYS["plain"])
     with pytest.raises(FeedError):
-        made.load_state_dict(damage(saved(made)))
+        one_feed.load_state_dict(damage(saved(one_feed)))

@@ -41,7 +41,7 @@ def test_a_condition_over_columns_chooses_rows(expression: str, expected: list[b
     assert kept(expression) == expected
 
 
-def test_unknown_is_no() -> None:
+def test_an_unknown_result_is_false() -> None:
     assert kept("term = 'a'") == [True, False, False]
 
 
@@ -103,14 +103,14 @@ def test_anything_else_is_refused_in_one_line(expression: str, tmp_path: Path) -
     file.write_text("secret")
     with pytest.raises(ReplayError) as refused:
         kept(expression.replace("{file}", str(file)))
-    told = str(refused.value)
-    assert "\n" not in told
-    assert "give one SQL condition over the columns term, n, id, reasons" in told
+    line = str(refused.value)
+    assert "\n" not in line
+    assert "give one SQL condition over the columns term, n, id, reasons" in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_database_itself_is_locked(tmp_path: Path) -> None:
-    # Behind the check of the shape stands a database that could not do it either.
+    # Without the check of the syntax tree, the database itself refuses it, too.
     (tmp_path / "file").write_text("secret")
     with RowFilter("true", COLUMNS, ReplayError) as row_filter:
         for statement in (
@@ -127,12 +127,12 @@ def test_the_database_itself_is_locked(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_value_that_makes_the_condition_fail_is_told() -> None:
+def test_a_value_that_makes_the_condition_fail_is_an_error() -> None:
     with pytest.raises(ReplayError, match="Conversion Error"):
         kept("term::INTEGER = 1")
 
 
-def test_times_are_utc_whatever_the_zone_of_the_machine() -> None:
+def test_times_are_utc_in_every_zone_of_the_machine() -> None:
     program = """
 import datetime as d, polars as pl
 from consumers.row_filter import RowFilter
@@ -168,7 +168,7 @@ for text in ("zoned = '2031-05-01 12:00:00'", "hour(zoned) = 12", "zoned::TIMEST
         "n = 1 OR " * 3000 + "true",
     ],
 )
-def test_what_is_in_no_list_is_refused(expression: str) -> None:
+def test_sql_that_no_list_allows_is_refused(expression: str) -> None:
     with pytest.raises(ReplayError) as refused:
         kept(expression)
     assert "\n" not in str(refused.value)

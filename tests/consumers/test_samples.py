@@ -41,7 +41,7 @@ def test_a_wrong_mark_differs_from_a_missed_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("true", "predicted", "said"),
+    ("true", "predicted", "note"),
     [
         (NORMAL_FORM, NORMAL_FORM, "normal form"),
         (NORMAL_FORM, (0, 1), "normal form, not seen"),
@@ -49,8 +49,8 @@ def test_a_wrong_mark_differs_from_a_missed_one() -> None:
         ((0, 1), (0, 1), ""),
     ],
 )
-def test_normal_forms_are_named(true: Span, predicted: Span, said: str) -> None:
-    assert render_sample("00", true, predicted).plain.split("\n")[0] == f"00  {said}".rstrip()
+def test_normal_forms_are_named(true: Span, predicted: Span, note: str) -> None:
+    assert render_sample("00", true, predicted).plain.split("\n")[0] == f"00  {note}".rstrip()
 
 
 def test_a_sample_is_correct_only_if_both_ends_are() -> None:
@@ -59,7 +59,7 @@ def test_a_sample_is_correct_only_if_both_ends_are() -> None:
     assert not Sample("00", NORMAL_FORM, (0, 1)).correct
 
 
-def test_a_long_term_is_broken_with_its_marks_below_each_line() -> None:
+def test_a_long_term_is_broken_into_lines_with_marks_below_each() -> None:
     shown = render_sample("0123456", (1, 5), (2, 7), width=3)
     assert shown.plain.split("\n") == ["012", " -^", "345", "^^x", "6", "x"]
 
@@ -67,7 +67,7 @@ def test_a_long_term_is_broken_with_its_marks_below_each_line() -> None:
 @pytest.mark.parametrize(
     ("span", "marked"), [((2, 3), "b"), ((1, 2), "a"), ((1, 5), "abcd"), ((4, 5), "d"), ((3, 5), "cd"), ((0, 0), "")]
 )
-def test_a_token_lies_one_ahead_of_its_character_at_both_ends(span: Span, marked: str) -> None:
+def test_token_spans_are_character_spans_plus_1(span: Span, marked: str) -> None:
     shown = highlight("abcd", span)
     assert coloured(shown, BOTH) == marked
     first, below = shown.plain.split("\n")
@@ -76,7 +76,7 @@ def test_a_token_lies_one_ahead_of_its_character_at_both_ends(span: Span, marked
 
 
 @given(st.integers(0, 30), st.integers(1, 30))
-def test_what_is_highlighted_is_what_the_span_of_characters_holds(start: int, length: int) -> None:
+def test_the_highlighted_characters_are_those_of_the_span(start: int, length: int) -> None:
     term = "0123456789" * 6
     assert character_span((start + 1, start + length + 1)) == (start, start + length)
     assert coloured(highlight(term, (start + 1, start + length + 1)), BOTH) == term[start : start + length]

@@ -10,7 +10,7 @@ from consumers.training.stopping import Stopped, StopRequest, stop_on_signals
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_a_request_and_nothing_breaks(number: signal.Signals, status: int) -> None:
+def test_a_signal_sets_the_request_without_an_exception(number: signal.Signals, status: int) -> None:
     before = signal.getsignal(number)
     with stop_on_signals() as stop:
         assert not stop.requested
@@ -20,7 +20,7 @@ def test_a_signal_is_a_request_and_nothing_breaks(number: signal.Signals, status
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_breaks_into_a_wait() -> None:
+def test_a_signal_interrupts_a_wait() -> None:
     began = time.monotonic()
     with stop_on_signals() as stop:
         signal.signal(signal.SIGALRM, stop.heed)
@@ -31,7 +31,7 @@ def test_a_signal_breaks_into_a_wait() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_who_was_told_before_waits_no_more() -> None:
+def test_a_wait_after_a_signal_ends_at_once() -> None:
     stop = StopRequest()
     stop.heed(signal.SIGTERM, None)
     with pytest.raises(Stopped), stop.waiting():

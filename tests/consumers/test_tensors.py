@@ -24,7 +24,7 @@ terms = st.lists(st.text(ALPHABET, min_size=1, max_size=30), min_size=1, max_siz
 def rows(
     texts: list[str], spans: list[tuple[int, int]] | None = None, steps: list[tuple[int, int]] | None = None
 ) -> pl.DataFrame:
-    """Rows with these terms, spans and (step, steps in all); a marker ends its trace unless told otherwise."""
+    """Rows with these terms, spans and (step, all steps); by default a marker is at the end of its trace."""
     count = len(texts)
     spans = spans or [(0, len(text)) for text in texts]
     steps = steps or [(5, 5) if span == (0, 0) else (2, 5) for span in spans]
@@ -62,11 +62,11 @@ def plain_tokens(texts: list[str]) -> list[list[int]]:
 
 @given(terms)
 def test_tokens_and_mask_are_those_of_plain_python(texts: list[str]) -> None:
-    made = batch(texts)
-    assert made.tokens.dtype == torch.int64
-    assert made.tokens.tolist() == plain_tokens(texts)
-    assert made.attention_mask.tolist() == [[token != PAD for token in row] for row in plain_tokens(texts)]
-    assert made.real_tokens == sum(len(text) + 2 for text in texts)
+    cut_rows = batch(texts)
+    assert cut_rows.tokens.dtype == torch.int64
+    assert cut_rows.tokens.tolist() == plain_tokens(texts)
+    assert cut_rows.attention_mask.tolist() == [[token != PAD for token in row] for row in plain_tokens(texts)]
+    assert cut_rows.real_tokens == sum(len(text) + 2 for text in texts)
 
 
 @given(terms)
@@ -77,18 +77,18 @@ def test_tokens_read_back_are_the_term(texts: list[str]) -> None:
 @given(terms, st.data())
 def test_any_choice_of_rows_is_the_batch_of_those_rows(texts: list[str], data: st.DataObject) -> None:
     numbers = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=10))
-    made = cut(EncodedReductions(rows(texts), ("topic",)), *numbers)
-    assert made.tokens.tolist() == plain_tokens([texts[number] for number in numbers])
-    assert made.position.offset.tolist() == [10 * number for number in numbers]
-    assert made.size.tolist() == numbers
-    assert made.depth.tolist() == [100 + number for number in numbers]
-    assert made.position.of_row(0) == ("topic", numbers[0] % 3, 10 * numbers[0], numbers[0] + 7)
+    cut_rows = cut(EncodedReductions(rows(texts), ("topic",)), *numbers)
+    assert cut_rows.tokens.tolist() == plain_tokens([texts[number] for number in numbers])
+    assert cut_rows.position.offset.tolist() == [10 * number for number in numbers]
+    assert cut_rows.size.tolist() == numbers
+    assert cut_rows.depth.tolist() == [100 + number for number in numbers]
+    assert cut_rows.position.of_row(0) == ("topic", numbers[0] % 3, 10 * numbers[0], numbers[0] + 7)
 
 
 def test_a_batch_may_have_no_rows() -> None:
-    made = cut(EncodedReductions(rows(["0"]), ("topic",)))
-    assert made.tokens.shape == made.attention_mask.shape == (0, 2)
-    assert len(made) == made.real_tokens == made.padding_share == 0
+    cut_rows = cut(EncodedReductions(rows(["0"]), ("topic",)))
+    assert cut_rows.tokens.shape == cut_rows.attention_mask.shape == (0, 2)
+    assert len(cut_rows) == cut_rows.real_tokens == cut_rows.padding_share == 0
 
 
 def test_a_marker_within_a_trace_is_logged_once_per_row_and_reducible(
@@ -99,21 +99,21 @@ def test_a_marker_within_a_trace_is_logged_once_per_row_and_reducible(
     with caplog.at_level(logging.WARNING, "feedmill.feed"):
         window = EncodedReductions(within, ("topic",))
         EncodedReductions(within, ("topic",))
-    made = cut(window, 0, 1, 2)
-    assert made.is_normal_form.tolist() == [False, False, False]
-    assert made.span.tolist() == [[NO_SPAN, NO_SPAN], [NO_SPAN, NO_SPAN], [1, 3]]
-    said = "its term is treated as reducible"
+    cut_rows = cut(window, 0, 1, 2)
+    assert cut_rows.is_normal_form.tolist() == [False, False, False]
+    assert cut_rows.span.tolist() == [[NO_SPAN, NO_SPAN], [NO_SPAN, NO_SPAN], [1, 3]]
+    ending = "its term is treated as reducible"
     assert [record.getMessage() for record in caplog.records] == [
-        f"example ffffffffffffffff: a normal-form marker at step 2 of 5 (topic/0 offset 0 row 7); {said}",
-        f"example fffffffffffffffe: a normal-form marker at step 3 of 5 (topic/1 offset 10 row 8); {said}",
+        f"example ffffffffffffffff: a normal-form marker at step 2 of 5 (topic/0 offset 0 row 7); {ending}",
+        f"example fffffffffffffffe: a normal-form marker at step 3 of 5 (topic/1 offset 10 row 8); {ending}",
     ]
 
 
 def test_a_marker_at_a_traces_end_is_a_normal_form_without_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "feedmill.feed"):
-        made = cut(EncodedReductions(rows(["00"], [(0, 0)], [(5, 5)]), ("topic",)), 0)
-    assert made.is_normal_form.tolist() == [True]
-    assert made.span.tolist() == [[0, 0]]
+        cut_rows = cut(EncodedReductions(rows(["00"], [(0, 0)], [(5, 5)]), ("topic",)), 0)
+    assert cut_rows.is_normal_form.tolist() == [True]
+    assert cut_rows.span.tolist() == [[0, 0]]
     assert not caplog.records
 
 
@@ -123,20 +123,20 @@ def test_token_spans_cover_the_characters_of_the_redex(texts: list[str], data: s
     for text in texts:
         start = data.draw(st.integers(0, len(text) - 1))
         spans.append((start, data.draw(st.integers(start + 1, len(text)))))
-    made = batch(texts, spans)
-    for text, (start, end), tokens, span in zip(texts, spans, made.tokens, made.span.tolist(), strict=True):
+    cut_rows = batch(texts, spans)
+    for text, (start, end), tokens, span in zip(texts, spans, cut_rows.tokens, cut_rows.span.tolist(), strict=True):
         assert decode_tokens(tokens[span[0] : span[1]]) == text[start:end]
 
 
 def test_a_redex_at_the_terms_end_points_at_eos() -> None:
-    made = batch(["\\.0", "(\\.0)1"], [(0, 0), (0, 6)])
-    assert made.tokens[1, made.span[1, 1]] == EOS
+    cut_rows = batch(["\\.0", "(\\.0)1"], [(0, 0), (0, 6)])
+    assert cut_rows.tokens[1, cut_rows.span[1, 1]] == EOS
 
 
 def test_only_the_marker_is_a_normal_form() -> None:
-    made = batch(["00", "00", "00"], [(0, 0), (0, 2), (1, 2)])
-    assert made.is_normal_form.tolist() == [True, False, False]
-    assert made.span.tolist() == [[0, 0], [1, 3], [2, 3]]
+    cut_rows = batch(["00", "00", "00"], [(0, 0), (0, 2), (1, 2)])
+    assert cut_rows.is_normal_form.tolist() == [True, False, False]
+    assert cut_rows.span.tolist() == [[0, 0], [1, 3], [2, 3]]
 
 
 def test_ids_above_2_to_63_read_back_as_hex() -> None:
@@ -169,8 +169,8 @@ def test_a_missing_term_is_refused() -> None:
 
 
 def test_moving_a_batch_keeps_its_lineage() -> None:
-    made = batch(["0", "1"])
-    moved = made.to("meta")
+    original = batch(["0", "1"])
+    moved = original.to("meta")
     assert moved.tokens.device.type == moved.example_id.device.type == "meta"
-    assert moved.position is made.position
+    assert moved.position is original.position
     assert moved.too_long == 0

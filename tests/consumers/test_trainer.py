@@ -96,10 +96,10 @@ def test_the_same_seed_gives_the_same_losses(clean: Connection, tmp_path: Path) 
     assert other.losses != first.losses
 
 
-def test_held_out_terms_are_of_the_split_val_in_characters(clean: Connection, tmp_path: Path) -> None:
+def test_held_out_terms_come_from_the_split_val_with_spans_in_characters(clean: Connection, tmp_path: Path) -> None:
     report = train(feed(clean), options(tmp_path / "model", 2))
-    made = pl.concat([reductions.valid(1000), normal_forms(100)]).filter(pl.col("split") == "val")
-    spans = {row["term"]: (row["span_start"], row["span_end"]) for row in made.iter_rows(named=True)}
+    all_rows = pl.concat([reductions.valid(1000), normal_forms(100)]).filter(pl.col("split") == "val")
+    spans = {row["term"]: (row["span_start"], row["span_end"]) for row in all_rows.iter_rows(named=True)}
     assert all(spans[sample.term] == sample.true_span for sample in report.samples)
 
 
@@ -108,10 +108,10 @@ def test_a_run_is_never_judged_by_rows_that_it_learns_from(
     clean: Connection, tmp_path: Path, learnt: str, judging: str
 ) -> None:
     report = train(Feed(clean, "reduction", split=learnt, batch_size=32, shuffle_seed=1), options(tmp_path / "m", 2))
-    made = pl.concat([reductions.valid(1000), normal_forms(100)])
-    wanted = set(made.filter(pl.col("split") == judging)["term"])
+    every = pl.concat([reductions.valid(1000), normal_forms(100)])
+    wanted = set(every.filter(pl.col("split") == judging)["term"])
     assert report.samples
-    assert {sample.term for sample in report.samples} <= wanted - set(made.filter(pl.col("split") == learnt)["term"])
+    assert {sample.term for sample in report.samples} <= wanted - set(every.filter(pl.col("split") == learnt)["term"])
 
 
 def test_a_run_that_learns_from_all_splits_is_refused(clean: Connection, tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def predict(model: SpanPredictor, batches: Iterable[ReductionBatch]) -> list[Sam
     model.eval()
     with torch.inference_mode():
         return [
-            Sample(decode_tokens(tokens), character_span(true), character_span(said))
+            Sample(decode_tokens(tokens), character_span(true), character_span(guess))
             for batch in batches
-            for tokens, true, said in zip(
+            for tokens, true, guess in zip(
                 batch.tokens,
                 batch.span.tolist(),
                 model(batch.tokens, batch.attention_mask).spans().tolist(),
@@ -146,21 +146,21 @@ def predict(model: SpanPredictor, batches: Iterable[ReductionBatch]) -> list[Sam
         ]
 
 
-def test_a_run_names_its_data_and_figures(clean: Connection, tmp_path: Path) -> None:
+def test_the_report_of_a_run_has_its_data_and_figures(clean: Connection, tmp_path: Path) -> None:
     used = feed(clean, max_tokens=60)
     counts = [batch.global_rows for batch in itertools.islice(feed(clean, max_tokens=60), 3)]
     report = train(used, options(tmp_path / "model", 3))
-    told = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert told["topics"] == list(used.topics)
-    assert told["offsets"] == {
+    saved = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert saved["topics"] == list(used.topics)
+    assert saved["offsets"] == {
         topic: {str(number): list(bounds) for number, bounds in offsets.items()}
         for topic, offsets in used.offsets.items()
     }
-    assert (told["steps"], told["max_tokens"], told["batch_size"], told["learning_rate"]) == (3, 60, 32, 2e-3)
-    assert told["too_long"] == report.too_long > 0
-    assert told["held_out"]["rows"] == report.held_out_rows
-    assert told["rows"] == report.rows == sum(counts)
-    assert told["checkpoint"] == "step-00000003"
+    assert (saved["steps"], saved["max_tokens"], saved["batch_size"], saved["learning_rate"]) == (3, 60, 32, 2e-3)
+    assert saved["too_long"] == report.too_long > 0
+    assert saved["held_out"]["rows"] == report.held_out_rows
+    assert saved["rows"] == report.rows == sum(counts)
+    assert saved["checkpoint"] == "step-00000003"
     checkpoint = tmp_path / "model" / "step-00000003"
     assert json.loads((checkpoint / "manifest.json").read_text()) == used.manifest()
     assert json.loads((checkpoint / "trainer.json").read_text())["feed"] == used.state_dict()
@@ -173,7 +173,7 @@ def test_no_file_of_a_checkpoint_is_a_pickle(clean: Connection, tmp_path: Path) 
     assert len(files) == 5
 
 
-def test_a_run_is_not_overwritten_unasked(clean: Connection, tmp_path: Path) -> None:
+def test_a_run_is_overwritten_only_on_request(clean: Connection, tmp_path: Path) -> None:
     out = tmp_path / "model"
     before = train(feed(clean), options(out, 3))
     with pytest.raises(UsageError, match=r"holds a run with step-00000003: continue it with --resume, .* --replace"):
@@ -185,7 +185,7 @@ def test_a_run_is_not_overwritten_unasked(clean: Connection, tmp_path: Path) -> 
     assert len(after.losses) == 2
 
 
-def test_steps_go_on_into_the_next_pass(clean: Connection, tmp_path: Path) -> None:
+def test_steps_continue_into_the_next_pass(clean: Connection, tmp_path: Path) -> None:
     batches = len(list(feed(clean)))
     report = train(feed(clean), options(tmp_path / "model", batches + 3))
     assert report.steps == batches + 3
@@ -197,7 +197,7 @@ def test_a_time_limit_ends_the_training_early(clean: Connection, tmp_path: Path)
     assert (report.checkpoint / "model.safetensors").exists()
 
 
-def test_a_feed_without_rows_is_told(clean: Connection, tmp_path: Path) -> None:
+def test_a_feed_without_rows_is_an_error(clean: Connection, tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="no rows of split train with at most 3 tokens"):
         train(feed(clean, max_tokens=3), options(tmp_path / "model", 3))
     assert list(tmp_path.rglob("step-*")) == []
@@ -210,7 +210,7 @@ def test_training_leaves_the_default_dtype_and_device_alone(clean: Connection, t
 
 
 def stopped_after(step: int, number: signal.Signals = signal.SIGTERM) -> tuple[StopRequest, Callable[[Step], None]]:
-    """A request, and what makes it once `step` is done."""
+    """A stop request, and a callback that makes the request after `step`."""
     stop = StopRequest()
 
     def watch(done: Step) -> None:
@@ -224,14 +224,12 @@ def resumed(out: Path) -> Saving:
     return Saving(out=out, resume=True, every_steps=4)
 
 
-def test_a_run_that_is_stopped_and_resumed_thrice_learns_as_if_it_had_not_been(
-    clean: Connection, tmp_path: Path
-) -> None:
+def test_a_run_stopped_and_resumed_three_times_learns_the_same(clean: Connection, tmp_path: Path) -> None:
     straight = train(feed(clean), options(tmp_path / "straight", 60))
     out = tmp_path / "model"
     saving = Saving(out=out, every_steps=4)
     batches = len(list(feed(clean)))
-    # In the first pass, at its very end, and in the second.
+    # In the first pass, at its very end, and in the second pass.
     for step in (7, batches, batches + 5):
         stop, watch = stopped_after(step)
         with pytest.raises(TrainingStoppedError, match=rf"stopped by SIGTERM after step {step}: .* --resume"):
@@ -268,13 +266,13 @@ def test_stages_of_short_terms_come_first_and_resume_anywhere(clean: Connection,
     batches = []
     for tokens, steps in ((40, 9), (70, 9), (2050, 12)):
         batches += itertools.islice(itertools.cycle(list(feed(clean, max_tokens=tokens))), steps)
-    # Within a first pass each; the shuffle of a second is another.
+    # Each stage stays within its first pass, because the second pass has another shuffle.
     assert straight.rows == sum(len(batch) for batch in batches)
     with pytest.raises(UsageError, match=r"curriculum \[\[0.3, 40\], \[0.6, 70\]\], but \[\] is asked for"):
         train(feed(clean), options(out, 30, saving=resumed(out)))
 
 
-def test_what_came_after_the_checkpoint_is_learnt_again(clean: Connection, tmp_path: Path) -> None:
+def test_steps_after_the_checkpoint_are_taken_again(clean: Connection, tmp_path: Path) -> None:
     straight = train(feed(clean), options(tmp_path / "straight", 20))
     out = tmp_path / "model"
 
@@ -306,7 +304,7 @@ def test_a_finished_run_is_resumed_with_more_steps(clean: Connection, tmp_path: 
     assert json.loads((out / "training.json").read_text())["steps"] == 9
 
 
-def test_a_resumed_run_sees_its_snapshot_and_its_held_out_rows_though_more_has_come(
+def test_a_resumed_run_sees_its_snapshot_and_held_out_rows_after_new_rows_arrived(
     clean: Connection, tmp_path: Path
 ) -> None:
     straight = train(feed(clean), options(tmp_path / "straight", 40))
@@ -320,7 +318,7 @@ def test_a_resumed_run_sees_its_snapshot_and_its_held_out_rows_though_more_has_c
     assert report.held_out == straight.held_out
 
 
-def test_a_run_that_follows_stops_while_it_waits_and_goes_on_with_what_comes(clean: Connection, tmp_path: Path) -> None:
+def test_a_run_in_follow_mode_stops_while_it_waits_and_resumes_with_new_rows(clean: Connection, tmp_path: Path) -> None:
     def following() -> Feed:
         return Feed(clean, "reduction", batch_size=32, mode="follow", shuffle_seed=1, options=FeedOptions(linger_s=0.1))
 
@@ -331,7 +329,7 @@ def test_a_run_that_follows_stops_while_it_waits_and_goes_on_with_what_comes(cle
     def watch(step: Step) -> None:
         seen.append(step.number)
         if step.number == len(rows):
-            # All there is has been seen: the signal comes while the next is waited for.
+            # All rows have been seen, so the signal arrives while the run waits for more.
             signal.setitimer(signal.ITIMER_REAL, 1.0)
 
     stop = StopRequest()
@@ -348,7 +346,7 @@ def test_a_run_that_follows_stops_while_it_waits_and_goes_on_with_what_comes(cle
     assert report.rows == sum(rows) + 64
 
 
-def test_nothing_to_resume_is_told(clean: Connection, tmp_path: Path) -> None:
+def test_a_resume_without_a_checkpoint_is_refused(clean: Connection, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint to resume: train without --resume"):
         train(feed(clean), options(tmp_path / "model", 3, saving=resumed(tmp_path / "model")))
 
@@ -361,7 +359,7 @@ def test_nothing_to_resume_is_told(clean: Connection, tmp_path: Path) -> None:
         ({"model": {**SMALL, "hidden_size": 64}}, "hidden_size 32, but 64 is asked for"),
     ],
 )
-def test_a_resume_with_other_options_names_both(
+def test_a_resume_with_another_option_names_both_values(
     clean: Connection, tmp_path: Path, changes: dict[str, Any], line: str
 ) -> None:
     out = tmp_path / "model"
@@ -370,7 +368,7 @@ def test_a_resume_with_other_options_names_both(
         train(feed(clean), options(out, 4, saving=resumed(out), **changes))
 
 
-def test_a_resume_with_another_feed_names_both(clean: Connection, tmp_path: Path) -> None:
+def test_a_resume_with_another_feed_names_both_values(clean: Connection, tmp_path: Path) -> None:
     out = tmp_path / "model"
     train(feed(clean), options(out, 2))
     for other, line in (
@@ -389,7 +387,7 @@ def test_a_resume_with_another_feed_names_both(clean: Connection, tmp_path: Path
             train(other, options(out, 4, saving=resumed(out)))
 
 
-def test_a_damaged_checkpoint_is_told(clean: Connection, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(clean: Connection, tmp_path: Path) -> None:
     out = tmp_path / "model"
     train(feed(clean), options(out, 2))
     (out / "step-00000002" / "optimizer.safetensors").write_bytes(b"")
@@ -398,13 +396,13 @@ def test_a_damaged_checkpoint_is_told(clean: Connection, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("limit_bytes", [3_000, 40_000])
-def test_a_disk_that_takes_no_more_ends_a_run_in_one_line_and_leaves_no_parts(
+def test_a_full_disk_ends_a_run_in_one_line_and_leaves_no_parts(
     clean: Connection, tmp_path: Path, limit_bytes: int
 ) -> None:
     out = tmp_path / "model"
     train(feed(clean), options(out, 2))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A limit on a file's size fails as a full disk does, for this process alone: the log of losses, or the weights.
+    # A limit on file sizes acts like a full disk for this process alone: on the loss log, or on the weights.
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
     try:
         with pytest.raises(CheckpointError, match="make room") as refused:
@@ -417,7 +415,7 @@ def test_a_disk_that_takes_no_more_ends_a_run_in_one_line_and_leaves_no_parts(
     assert train(feed(clean), options(out, 4, saving=resumed(out))).resumed_from == 2
 
 
-def test_a_loss_that_is_no_number_ends_the_run(clean: Connection, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_run(clean: Connection, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="start a new run with a lower --learning-rate"):
         train(feed(clean), options(tmp_path / "model", 50, learning_rate=1e30))
 

@@ -19,27 +19,27 @@ def ids(frame: pl.DataFrame) -> list[int]:
 
 @pytest.fixture
 def state(connection: Connection) -> dict[str, object]:
-    """Of a run that read one batch of 200 rows, of the split `val` only."""
+    """The state of a run that read the split `val` in a topic of 200 rows."""
     write(connection, reductions.valid(200))
     feed = Feed(connection, "reduction", split="val", batch_size=4)
     next(iter(feed))
     return feed.state_dict()
 
 
-def test_all_rows_in_the_offsets_count_whatever_the_run_took_of_them(
+def test_all_rows_in_the_offsets_count_even_those_that_the_run_left_out(
     connection: Connection, state: dict[str, object]
 ) -> None:
     write(connection, reductions.valid(50, first=200))
-    told: list[int] = []
+    reported: list[int] = []
     training_set = TrainingSet(connection, state)
-    found = training_set.ids(told.append)
-    assert found.dtype == np.uint64
-    assert found.tolist() == ids(reductions.valid(200))
-    assert told == sorted(told)
-    assert told[-1] == training_set.offsets > 0
+    example_ids = training_set.ids(reported.append)
+    assert example_ids.dtype == np.uint64
+    assert example_ids.tolist() == ids(reductions.valid(200))
+    assert reported == sorted(reported)
+    assert reported[-1] == training_set.offsets > 0
 
 
-def test_what_a_following_run_read_later_counts_too(connection: Connection) -> None:
+def test_rows_that_a_following_run_read_later_count_too(connection: Connection) -> None:
     write(connection, reductions.valid(60))
     feed = Feed(connection, "reduction", split="train", batch_size=8, mode="follow", shuffle_seed=1)
     batches = iter(feed)
@@ -50,18 +50,18 @@ def test_what_a_following_run_read_later_counts_too(connection: Connection) -> N
     first = set(ids(reductions.valid(60)))
     while seen <= first:
         seen.update(number % 2**64 for number in next(batches).example_id.tolist())
-    found = TrainingSet(connection, feed.state_dict()).ids().tolist()
-    assert set(found) >= seen
-    assert len(found) == len(set(found))
+    example_ids = TrainingSet(connection, feed.state_dict()).ids().tolist()
+    assert set(example_ids) >= seen
+    assert len(example_ids) == len(set(example_ids))
 
 
-def test_offsets_that_retention_removed_are_told(connection: Connection, state: dict[str, object]) -> None:
+def test_offsets_that_retention_removed_are_an_error(connection: Connection, state: dict[str, object]) -> None:
     forget_before(connection, 1)
     with pytest.raises(FeedError, match="offset 0 was asked for, but the topic holds 1 to"):
         TrainingSet(connection, state)
 
 
-def test_a_topic_that_is_gone_or_made_anew_is_told(connection: Connection, state: dict[str, object]) -> None:
+def test_a_topic_that_is_gone_or_created_again_is_an_error(connection: Connection, state: dict[str, object]) -> None:
     delete_topics(connection, [topic(connection)])
     with pytest.raises(BrokerError, match=topic(connection)):
         TrainingSet(connection, state)
@@ -70,6 +70,6 @@ def test_a_topic_that_is_gone_or_made_anew_is_told(connection: Connection, state
         TrainingSet(connection, state)
 
 
-def test_what_is_no_state_is_told(connection: Connection) -> None:
+def test_an_invalid_state_is_refused(connection: Connection) -> None:
     with pytest.raises(FeedError):
         TrainingSet(connection, {"topic": "feedmill.reduction.clean"})

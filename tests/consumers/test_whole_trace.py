@@ -1,4 +1,4 @@
-"""Whole traces against models that err in known ways, and against the producer's and the plain reducer's traces."""
+"""Whole traces of models that err in known ways, compared with the producer's and the plain reducer's traces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GROWING = r"(\.000)(\.000)"
 
 
 def choosing(choose: Callable[[str, list[Span]], Span]) -> Predict:
-    """A model that answers `choose(term, its redexes from left to right, outermost first)`."""
+    """A model that predicts `choose(term, its redexes from left to right, outermost first)`."""
 
     def predict(terms: pl.Series) -> Predictions:
         spans = [choose(term, sorted(redexes(plain.read(term)), key=lambda s: (s[0], -s[1]))) for term in terms]
@@ -38,7 +38,7 @@ def choosing(choose: Callable[[str, list[Span]], Span]) -> Predict:
     return predict
 
 
-innermost = choosing(lambda term, found: found[-1] if found else (0, 0))
+innermost = choosing(lambda term, redexes: redexes[-1] if redexes else (0, 0))
 
 
 def judged(terms: list[str], predict: Predict, limits: TraceLimits = LIMITS) -> pl.DataFrame:
@@ -52,15 +52,15 @@ def generated(count: int = 3_000, seed: int = 41, **changes: int) -> pl.DataFram
 def test_normal_order_itself_is_right_on_every_trace_and_ends_as_the_producer_does() -> None:
     rows = generated()
     starts = rows.filter(step_k=0)
-    found = judged(starts["term"].to_list(), normal_order)
-    assert found["correct"].all()
-    assert found["detours"].sum() == 0
-    assert found["fate"].equals(starts["outcome"].alias("fate"))
-    assert set(found["fate"]) >= {"normal_form", "size_capped", "fuel_exhausted"}
-    assert found["size"].equals(starts["size"])
-    assert found["depth"].equals(starts["depth"])
+    traces = judged(starts["term"].to_list(), normal_order)
+    assert traces["correct"].all()
+    assert traces["detours"].sum() == 0
+    assert traces["fate"].equals(starts["outcome"].alias("fate"))
+    assert set(traces["fate"]) >= {"normal_form", "size_capped", "fuel_exhausted"}
+    assert traces["size"].equals(starts["size"])
+    assert traces["depth"].equals(starts["depth"])
     last = rows.filter(pl.col("step_k") == pl.col("steps_total"))
-    reached = starts["trace_id", "outcome"].hstack(found).filter(outcome="normal_form").join(last, on="trace_id")
+    reached = starts["trace_id", "outcome"].hstack(traces).filter(outcome="normal_form").join(last, on="trace_id")
     # The last trace may be cut before its end.
     assert reached.height > 100
     assert reached["true_last"].equals(reached["term"].alias("true_last"))
@@ -82,31 +82,31 @@ def test_the_last_step_that_fuel_allows_may_reach_the_normal_form() -> None:
 
 
 @pytest.mark.parametrize("term", [r"(\.0)((\.0)1)", OMEGA])
-def test_one_who_stops_early_is_found_out_with_how_sure_it_was(term: str) -> None:
-    found = judged([term], choosing(lambda term, found: (0, 0)))
-    assert (found["correct"].item(), found["failure"].item(), found["steps"].item()) == (False, "stopped_early", 0)
-    fault = found["fault"].item()
+def test_an_early_stop_is_a_failure_with_its_probability(term: str) -> None:
+    traces = judged([term], choosing(lambda term, redexes: (0, 0)))
+    assert (traces["correct"].item(), traces["failure"].item(), traces["steps"].item()) == (False, "stopped_early", 0)
+    fault = traces["fault"].item()
     assert (fault["term"], fault["true_start"], fault["true_end"]) == (term, 0, len(term))
     assert (fault["said_start"], fault["said_end"], fault["nf_probability"]) == (0, 0, 0.75)
 
 
-def test_one_who_never_stops_misses_the_normal_form() -> None:
-    found = judged([r"\.(\.0)0", OMEGA], choosing(lambda term, found: found[0] if found else (2, 3)))
-    assert found["failure"].to_list() == ["missed_normal_form", None]
-    assert found["fault"][0]["term"] == r"\.0"
+def test_a_model_that_never_stops_misses_the_normal_form() -> None:
+    traces = judged([r"\.(\.0)0", OMEGA], choosing(lambda term, redexes: redexes[0] if redexes else (2, 3)))
+    assert traces["failure"].to_list() == ["missed_normal_form", None]
+    assert traces["fault"][0]["term"] == r"\.0"
 
 
-def test_pointing_at_what_is_no_redex_ends_a_trace() -> None:
-    found = judged([r"(\.0)(\.0)1", OMEGA], choosing(lambda term, found: (found[0][0], found[0][1] - 1)))
-    assert found["failure"].to_list() == ["not_a_redex"] * 2
-    assert found["steps"].to_list() == [0, 0]
+def test_pointing_at_a_span_that_is_not_a_redex_ends_a_trace() -> None:
+    traces = judged([r"(\.0)(\.0)1", OMEGA], choosing(lambda term, redexes: (redexes[0][0], redexes[0][1] - 1)))
+    assert traces["failure"].to_list() == ["not_a_redex"] * 2
+    assert traces["steps"].to_list() == [0, 0]
 
 
 def test_a_detour_that_reaches_the_normal_form_is_right_and_counted() -> None:
-    found = judged([r"(\.0)((\.0)1)"], innermost)
-    assert (found["correct"].item(), found["detours"].item(), found["steps"].item()) == (True, 1, 2)
-    assert found["fault"].item() is None
-    assert found["first_detour"].item()["said_start"] == 6
+    traces = judged([r"(\.0)((\.0)1)"], innermost)
+    assert (traces["correct"].item(), traces["detours"].item(), traces["steps"].item()) == (True, 1, 2)
+    assert traces["fault"].item() is None
+    assert traces["first_detour"].item()["said_start"] == 6
 
 
 @pytest.mark.parametrize(
@@ -114,79 +114,79 @@ def test_a_detour_that_reaches_the_normal_form_is_right_and_counted() -> None:
     [(rf"(\.1)({OMEGA})", "fuel"), (rf"(\.1)({GROWING})", "wrong_redex"), (rf"{OMEGA}((\.0)1)", "wrong_redex")],
 )
 def test_a_detour_that_leads_nowhere_is_shown_where_it_was_taken(term: str, failure: str) -> None:
-    found = judged([r"(\.0)1", term], innermost)
-    assert found["failure"].to_list() == [None, failure]
-    fault = found["fault"][1]
+    traces = judged([r"(\.0)1", term], innermost)
+    assert traces["failure"].to_list() == [None, failure]
+    fault = traces["fault"][1]
     assert (fault["step"], fault["term"], fault["true_start"]) == (0, term, 0)
     assert (fault["said_start"], fault["said_end"]) != (fault["true_start"], fault["true_end"])
 
 
 def test_a_reduction_without_end_is_right_when_it_is_followed_to_the_limits() -> None:
-    found = judged([OMEGA, GROWING], choosing(lambda term, found: found[0]))
-    assert found["fate"].to_list() == found["ended"].to_list() == ["fuel_exhausted", "size_capped"]
-    assert found["correct"].all()
+    traces = judged([OMEGA, GROWING], choosing(lambda term, redexes: redexes[0]))
+    assert traces["fate"].to_list() == traces["ended"].to_list() == ["fuel_exhausted", "size_capped"]
+    assert traces["correct"].all()
 
 
 @given(st.lists(TERMS, min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_whoever_takes_any_redexes_to_a_normal_form_has_the_true_one(terms: list[plain.Term], random: object) -> None:
+def test_any_order_of_redexes_to_a_normal_form_gives_the_true_one(terms: list[plain.Term], random: object) -> None:
     texts = [plain.show(term) for term in terms]
-    predict = choosing(lambda term, found: random.choice(found) if found else (0, 0))  # type: ignore[attr-defined]
-    found = judged(texts, predict, TraceLimits(fuel=12, size_cap=80))
-    terminating = found.filter(fate="normal_form")
+    predict = choosing(lambda term, redexes: random.choice(redexes) if redexes else (0, 0))  # type: ignore[attr-defined]
+    traces = judged(texts, predict, TraceLimits(fuel=12, size_cap=80))
+    terminating = traces.filter(fate="normal_form")
     announced = terminating.filter(ended="normal_form")
     assert announced["correct"].all()
     assert (announced["last"].struct.field("term") == announced["true_last"]).all()
     assert not terminating.filter(pl.col("ended") != "normal_form")["correct"].any()
-    others = found.filter(pl.col("fate") != "normal_form")
+    others = traces.filter(pl.col("fate") != "normal_form")
     assert (others["correct"] == (others["detours"] == 0)).all()
-    followed = found.filter(detours=0)
+    followed = traces.filter(detours=0)
     assert (followed["steps"] == followed["true_steps"]).all()
     assert (followed["last"].struct.field("term") == followed["true_last"]).all()
 
 
 @given(TERMS)
-def test_the_true_normal_form_is_that_of_the_plain_reducer(term: plain.Term) -> None:
+def test_the_true_normal_form_equals_that_of_the_plain_reducer(term: plain.Term) -> None:
     limits = TraceLimits(fuel=20, size_cap=200)
-    found = judged([plain.show(term)], normal_order, limits).row(0, named=True)
+    trace = judged([plain.show(term)], normal_order, limits).row(0, named=True)
     steps = 0
     while (after := plain.step(term)) is not None and steps < limits.fuel:
         if plain.size(after) > limits.size_cap or plain.largest_index(after) > 61:
             break
         term, steps = after, steps + 1
-    assert (found["true_last"], found["true_steps"]) == (plain.show(term), steps)
-    assert (found["fate"] == "normal_form") == (plain.step(term) is None)
+    assert (trace["true_last"], trace["true_steps"]) == (plain.show(term), steps)
+    assert (trace["fate"] == "normal_form") == (plain.step(term) is None)
 
 
-def test_a_term_is_asked_about_once_however_often_it_comes_back() -> None:
+def test_a_term_that_comes_back_is_predicted_once() -> None:
     asked: list[str] = []
 
     def predict(terms: pl.Series) -> Predictions:
         asked.extend(terms)
         return normal_order(terms)
 
-    found = judged([OMEGA, OMEGA, rf"(\.0)({OMEGA})"], predict)
+    traces = judged([OMEGA, OMEGA, rf"(\.0)({OMEGA})"], predict)
     assert asked == [OMEGA, rf"(\.0)({OMEGA})"]
-    assert found["steps"].to_list() == [250, 250, 250]
+    assert traces["steps"].to_list() == [250, 250, 250]
 
 
-def test_remembered_answers_are_those_given() -> None:
+def test_remembered_predictions_equal_the_first_ones() -> None:
     terms = generated(500)["term"]
     recall = remembered(normal_order)
     for part in (terms[:300], terms, terms[:0]):
-        said, told = normal_order(part), recall(part)
-        assert np.array_equal(said.spans, told.spans)
-        assert np.array_equal(said.nf_probability, told.nf_probability)
+        first, again = normal_order(part), recall(part)
+        assert np.array_equal(first.spans, again.spans)
+        assert np.array_equal(first.nf_probability, again.nf_probability)
 
 
 @pytest.mark.parametrize(("term", "fuel"), [(r"(\.0)((\.0)1)", 250), (OMEGA, 2)])
-def test_progress_tells_how_many_terms_go_on(term: str, fuel: int) -> None:
-    told: list[tuple[int, int]] = []
+def test_progress_reports_how_many_terms_continue(term: str, fuel: int) -> None:
+    reported: list[tuple[int, int]] = []
     limits = TraceLimits(fuel, 600)
-    whole_traces(pl.Series([term, "0"]), normal_order, limits, lambda step, active: told.append((step, active)))
-    assert told == [(0, 1), (1, 1), (2, 0)]
+    whole_traces(pl.Series([term, "0"]), normal_order, limits, lambda step, active: reported.append((step, active)))
+    assert reported == [(0, 1), (1, 1), (2, 0)]
 
 
-def test_no_terms_at_all_give_a_summary_of_nothing() -> None:
+def test_a_summary_of_no_terms_is_empty() -> None:
     summary = trace_summary(judged([], normal_order))
     assert summary["overall"] == {"traces": 0, "correct": None, "detours": 0, "failures": dict.fromkeys(FAILURES, 0)}
 
@@ -197,10 +197,10 @@ def erring() -> pl.DataFrame:
     rng = np.random.default_rng(3)
 
     def predict(terms: pl.Series) -> Predictions:
-        said = normal_order(terms)
+        answers = normal_order(terms)
         draw = rng.random((len(terms), 1))
-        reducible = said.spans[:, 1:] > 0
-        spans = np.where(draw < 0.01, 0, said.spans)
+        reducible = answers.spans[:, 1:] > 0
+        spans = np.where(draw < 0.01, 0, answers.spans)
         spans = np.where((draw > 0.99) & reducible, spans - [[0, 1]], spans)
         spans = np.where((draw > 0.95) & ~reducible, [[1, 3]], spans)
         return Predictions(spans, np.where(spans[:, 1] == 0, 0.5 + rng.random(len(terms)) / 2, 0.0))
@@ -227,22 +227,22 @@ def test_every_wrong_trace_has_one_failure_and_bands_add_up(erring: pl.DataFrame
     assert band["traces"] == erring.filter(pl.col("size").is_between(50, 79)).height
 
 
-def test_the_diagnosis_shows_the_surest_stops_and_the_shortest_of_other_failures(erring: pl.DataFrame) -> None:
-    told = diagnosis(erring, 5)
-    assert json.loads(json.dumps(told)) == told
-    assert {name: entry["traces"] for name, entry in told.items()} == trace_summary(erring)["overall"]["failures"]
+def test_the_diagnosis_shows_the_most_probable_stops_and_the_shortest_other_failures(erring: pl.DataFrame) -> None:
+    classes = diagnosis(erring, 5)
+    assert json.loads(json.dumps(classes)) == classes
+    assert {name: entry["traces"] for name, entry in classes.items()} == trace_summary(erring)["overall"]["failures"]
     stops = [stop["nf_probability"] for stop in worst(erring, "stopped_early", 1_000)]
     assert stops == sorted(stops, reverse=True)
-    assert told["stopped_early"]["examples"] == worst(erring, "stopped_early", 5)
-    assert told["stopped_early"]["nf_probability"] == pytest.approx(sum(stops) / len(stops))
+    assert classes["stopped_early"]["examples"] == worst(erring, "stopped_early", 5)
+    assert classes["stopped_early"]["nf_probability"] == pytest.approx(sum(stops) / len(stops))
     lengths = [len(example["term"]) for example in worst(erring, "not_a_redex", 1_000)]
     assert lengths == sorted(lengths)
-    assert told["fuel"]["median_step"] is None
+    assert classes["fuel"]["median_step"] is None
 
 
-def test_an_example_tells_the_moment_of_the_fault(erring: pl.DataFrame) -> None:
+def test_an_example_has_the_moment_of_the_fault(erring: pl.DataFrame) -> None:
     for example in worst(erring, "not_a_redex", 20):
-        found = facts(pl.Series([example["term"]]))
-        assert example["true_span"] == [found["found_start"].item(), found["found_end"].item()]
+        true_facts = facts(pl.Series([example["term"]]))
+        assert example["true_span"] == [true_facts["found_start"].item(), true_facts["found_end"].item()]
         assert example["predicted_span"] == [example["true_span"][0], example["true_span"][1] - 1]
         assert 0 <= example["step"] <= example["true_steps"]
