@@ -1,11 +1,11 @@
-"""Coverage: how much of what could be generated has been, and whether every raw record was answered for.
+"""Coverage: how many rows each bin and cell has, and whether every raw record has a ledger entry.
 
-Coverage is a fold of the ledger, so the store can be thrown away and folded anew. One process owns it:
+Coverage is a fold of the ledger, so the store can be deleted and folded again. One process owns the store:
 
 - `entries`: ledger records -> sums (pure, over frames)
-- `tables`, `store`: the DuckDB file; the one place that writes or reads it
+- `tables`, `store`: the DuckDB file; no other module reads or writes it
 - `fold`: the ledger topics -> store
-- `report`, `dashboard`, `metrics`: what the store holds -> JSON, HTML, Prometheus (pure)
-- `owner`: who owns the store, and where to ask them
-- `service`: the owner that stays, over HTTP; `client`: ask whoever owns the store, or become its owner for a moment
+- `report`, `dashboard`, `metrics`: the store's counts -> JSON, HTML, Prometheus (pure)
+- `owner`: the owner's lock, and the address of its service
+- `service`: the long-running owner, with an HTTP API; `client`: ask the service, or own the store for a moment
 """

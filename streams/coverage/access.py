@@ -1,10 +1,10 @@
-"""Who may ask the coverage service: where it may listen, the token it asks for, the host names it answers to.
+"""Access rules of the coverage service: its addresses, its token, and the host names that it answers to.
 
-1. On the loopback the Host header must name the loopback, or the name that `coverage_host` gives it: a page elsewhere
-   may point a name of its own at 127.0.0.1, and read what its visitor's machine answers.
-2. Beyond the loopback the service does not start without `FEEDMILL_TOKEN`.
-3. With a token set, wherever it listens, every request must carry `Authorization: Bearer TOKEN`. Two paths say nothing
-   and stay open: the page's empty frame, which asks for the token, and `/api/health`, which then gives its status only.
+1. On the loopback, the Host header must name the loopback or `coverage_host`. Otherwise a foreign web page could map
+   its own name to 127.0.0.1 and read the answers of its visitor's machine.
+2. On any other address, the service does not start without `FEEDMILL_TOKEN`.
+3. If a token is set, every request must carry `Authorization: Bearer TOKEN`, on every address. Two paths stay open and
+   reveal nothing: the empty page, which asks for the token, and `/api/health`, which then returns only its status.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from schema.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# Answered without a token, though with less.
+# Answered without a token, with less content.
 OPEN_PATHS = frozenset({"/", "/api/health"})
 _SCHEME = "bearer"
 _SHOWN_CHARACTERS = 80
 
 
 def listening_addresses(settings: Settings) -> list[str]:
-    """Return the addresses that `coverage_host` stands for; the service binds these and no others.
+    """Return the addresses of `coverage_host`; the service binds these and no others.
 
     Raises:
-        ConfigError: one of them is beyond the loopback, and there is no token.
+        ConfigError: an address is not of the loopback, and no token is set.
         CoverageError: the name cannot be resolved.
     """
     host = settings.coverage_host
     try:
-        # An empty name stands for every address of this machine.
-        found = socket.getaddrinfo(
+        # An empty name means every address of this machine.
+        resolved = socket.getaddrinfo(
             host or None, settings.coverage_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as error:
         raise CoverageError(
             f"coverage_host {host!r} cannot be resolved ({error}): set FEEDMILL_COVERAGE_HOST"
         ) from error
-    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in resolved))
     beyond = [address for address in addresses if not is_loopback(address)]
     if beyond and settings.token is None:
         raise ConfigError(
@@ -58,17 +58,17 @@ def listening_addresses(settings: Settings) -> list[str]:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an IP address is of the loopback, an IPv4 one that is written as IPv6 included."""
+    """Return whether an IP address is of the loopback, also if an IPv4 address is written as IPv6."""
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 def is_authorized(settings: Settings, request: web.Request) -> bool:
-    """Return whether the request carries the token, or none is set."""
+    """Return whether the request carries the token, or no token is set."""
     if settings.token is None:
         return True
     given = request.headers.getall("Authorization", [])
@@ -76,36 +76,36 @@ def is_authorized(settings: Settings, request: web.Request) -> bool:
         return False
     scheme, _, token = given[0].partition(" ")
     expected = settings.token.get_secret_value().encode()
-    # Takes as long whatever the token begins with. A header may hold any bytes.
+    # The comparison takes the same time for any token. A header may hold any bytes.
     same = hmac.compare_digest(token.strip().encode("utf-8", "surrogateescape"), expected)
     return same and scheme.lower() == _SCHEME
 
 
-class _OfTheService(logging.Filter):
-    """Keeps malformed requests out of the log: answered with 400, each would add a traceback and what it sent."""
+class _MalformedRequestFilter(logging.Filter):
+    """Keeps malformed requests out of the log, because each would log a traceback and its own content."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-_OF_THE_SERVICE = _OfTheService()
+_MALFORMED_REQUEST_FILTER = _MalformedRequestFilter()
 
 
 def guard(settings: Settings, refuse: Callable[[int, str], web.Response]) -> Any:
-    """Return the middleware that holds the rules above; `refuse` makes an answer of a status and a line."""
-    logging.getLogger("aiohttp.server").addFilter(_OF_THE_SERVICE)
+    """Return the middleware that applies rules 1 and 3; `refuse` makes an answer from a status and a line."""
+    logging.getLogger("aiohttp.server").addFilter(_MALFORMED_REQUEST_FILTER)
     loopback_only = all(is_loopback(address) for address in listening_addresses(settings))
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1:
-            return refuse(400, "a request names one host")
+            return refuse(400, "a request must have exactly one Host header")
         if loopback_only and not _names_loopback(hosts[0], settings.coverage_host):
-            return refuse(403, f"this service answers as localhost, not as {hosts[0][:_SHOWN_CHARACTERS]!r}")
+            return refuse(403, f"this service answers to localhost, not to {hosts[0][:_SHOWN_CHARACTERS]!r}")
         wrong = "Authorization" in request.headers or request.path not in OPEN_PATHS
         if wrong and not is_authorized(settings, request):
-            answer = refuse(401, "set the header Authorization: Bearer TOKEN, with the FEEDMILL_TOKEN of the service")
+            answer = refuse(401, "send the header Authorization: Bearer TOKEN with the service's FEEDMILL_TOKEN")
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
         return await handler(request)
@@ -114,7 +114,7 @@ def guard(settings: Settings, refuse: Callable[[int, str], web.Response]) -> Any
 
 
 def _names_loopback(host: str, configured: str) -> bool:
-    """Return whether a Host header's name, its port left out, is the loopback's or the configured one."""
+    """Return whether a Host header, without its port, names the loopback or the configured host."""
     if host.startswith("["):
         name, bracket, rest = host[1:].partition("]")
         port = rest.removeprefix(":") if rest else "0"

@@ -1,6 +1,6 @@
-"""Ask for coverage, whoever owns the store: a service over HTTP if one is alive, else this process, for a moment.
+"""Read coverage: from the HTTP service if one runs, else by owning the store in this process for a moment.
 
-Takes a connection; gives a `CoverageView`.
+Takes a connection; returns a `CoverageView`.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from streams.coverage.report import coverage_report, gaps, ledger_lines
 from streams.coverage.store import STORE_FILE, CoverageStore, remove_store
 
 _ASK_AGAIN_S = 0.1
-# So long may a transaction's marker come after the transaction.
+# A transaction's markers may be written this long after its commit.
 _MARKERS_S = 10.0
 _ANSWER_TIMEOUT_S = 10.0
-_ASKS_FOR_TOKEN = "asks for a token: set FEEDMILL_TOKEN to the one that it was started with"  # noqa: S105
+_ASKS_FOR_TOKEN = "asks for a token: set FEEDMILL_TOKEN to the token of the service"  # noqa: S105
 
 
 class CoverageView(Protocol):
-    """Coverage of the registered families, at least as new as the last fold; families go by name.
+    """Coverage of the registered families, by family name, at least as new as the last fold.
 
-    Every question raises UnknownFamilyError for a family that is not registered, and CoverageError where the store or
-    the service cannot answer.
+    Every method raises UnknownFamilyError for a family that is not registered, and CoverageError if the store or the
+    service cannot answer.
     """
 
     def report(self, family: str) -> dict[str, Any]:
-        """Return the report, as `streams.coverage.report.coverage_report` states it."""
+        """Return the report, with the keys of `streams.coverage.report.coverage_report`."""
 
     def gaps(self, family: str) -> list[dict[str, Any]]:
-        """Return what is missing: [{axis: bin, ..., count, deficit}], largest deficit first."""
+        """Return the gaps as [{axis: bin, ..., count, deficit}], largest deficit first."""
 
     def positions(self, family: str) -> dict[int, int]:
         """Return {ledger partition: the next offset to fold}."""
 
 
 class ServiceCoverage:
-    """Coverage as the service at `url` has folded it; asked with the settings' token, if they have one."""
+    """Coverage from the service at `url`, asked with the token of the settings, if it is set."""
 
     def __init__(self, url: str, settings: Settings) -> None:
         if not url.startswith(("http://", "https://")):
-            raise CoverageError(f"coverage_url {url!r} is no http(s) address: correct FEEDMILL_COVERAGE_URL")
+            raise CoverageError(f"coverage_url {url!r} is not an http(s) address: correct FEEDMILL_COVERAGE_URL")
         self._url = url.rstrip("/")
-        # The service is ours and near: a proxy for the world outside has no part in it.
+        # The service runs in the same network, so no proxy is used.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._token = settings.token
         health = self._get("health")
@@ -77,16 +77,16 @@ class ServiceCoverage:
         return dict(self._get(f"report/{family_named(family).name}"))
 
     def gaps(self, family: str) -> list[dict[str, Any]]:
-        """Return what is missing."""
+        """Return the gaps."""
         return list(self._get(f"gaps/{family_named(family).name}"))
 
     def positions(self, family: str) -> dict[int, int]:
-        """Return the positions folded up to."""
-        found: dict[str, int] = self._get(f"positions/{family_named(family).name}")
-        return {int(partition): offset for partition, offset in found.items()}
+        """Return the next ledger offset to fold, by partition."""
+        positions: dict[str, int] = self._get(f"positions/{family_named(family).name}")
+        return {int(partition): offset for partition, offset in positions.items()}
 
     def warnings(self) -> list[str]:
-        """Return what is wrong with the ledgers, one line each: families that cannot be folded, foreign records."""
+        """Return one line for each fault of the ledgers, such as families that cannot be folded and foreign records."""
         troubles: dict[str, str] = self._get("health").get("troubles", {})
         lines = list(troubles.values())
         for family in self._get("families"):
@@ -95,9 +95,9 @@ class ServiceCoverage:
         return lines
 
     def _get(self, path: str) -> Any:
-        request = urllib.request.Request(f"{self._url}/api/{path}")  # noqa: S310 - of http(s), see above
+        request = urllib.request.Request(f"{self._url}/api/{path}")  # noqa: S310 - http(s), checked in __init__
         if self._token is not None:
-            # Not sent on where an answer points elsewhere.
+            # A redirect must not carry the token to another host.
             request.add_unredirected_header("Authorization", f"Bearer {self._token.get_secret_value()}")
         try:
             with self._opener.open(request, timeout=_ANSWER_TIMEOUT_S) as answer:
@@ -111,12 +111,12 @@ class ServiceCoverage:
         except (OSError, ValueError) as error:
             raise CoverageError(
                 f"the coverage service at {self._url} does not answer ({error}): "
-                "see that `feedmill coverage serve` runs"
+                "check that `feedmill coverage serve` runs"
             ) from error
 
 
 class OwnCoverage:
-    """Coverage from a store that this process owns; each answer is as of the ledgers' end."""
+    """Coverage from a store that this process owns; each answer is folded up to the ledgers' end."""
 
     def __init__(self, connection: Connection, store: CoverageStore, fold: LedgerFold) -> None:
         self._connection = connection
@@ -132,14 +132,14 @@ class OwnCoverage:
         return coverage_report(self._families[name], self._store.counts(name))
 
     def gaps(self, family: str) -> list[dict[str, Any]]:
-        """Return what is missing."""
+        """Return the gaps."""
         name = family_named(family).name
         self._fold.to_end()
         self._fold.check(name)
         return gaps(self._families[name], self._store.counts(name))
 
     def positions(self, family: str) -> dict[int, int]:
-        """Return the positions folded up to."""
+        """Return the next ledger offset to fold, by partition."""
         family_named(family)
         self._fold.to_end()
         self._fold.check(family)
@@ -148,10 +148,10 @@ class OwnCoverage:
 
 @contextmanager
 def open_coverage(connection: Connection) -> Iterator[CoverageView]:
-    """Give a view of coverage for as long as the context is open.
+    """Open a view of coverage; a context manager.
 
     Raises:
-        CoverageError: neither a service answers nor can this process own the store.
+        CoverageError: no service answers, and this process cannot own the store.
     """
     with ExitStack() as stack:
         yield _view(connection, stack)
@@ -159,17 +159,17 @@ def open_coverage(connection: Connection) -> Iterator[CoverageView]:
 
 @dataclass(frozen=True)
 class StoredCoverage:
-    """What DuckDB holds at one moment: the report, and {ledger partition: next offset to fold} that it stands for."""
+    """The content of DuckDB at one moment: the report, and the {ledger partition: next offset to fold} of its fold."""
 
     report: dict[str, Any]
     positions: dict[int, int]
 
 
 def stored_coverage(connection: Connection, family: str) -> StoredCoverage:
-    """Return what DuckDB holds of `family` now; nothing is folded for it.
+    """Return what DuckDB stores about `family` now, without folding.
 
     Raises:
-        CoverageError: neither a service nor a store of this process can answer.
+        CoverageError: no service answers, and this process has no store or cannot own it.
     """
     with ExitStack() as stack:
         service = _service_or_ownership(connection, stack)
@@ -188,22 +188,22 @@ def stored_coverage(connection: Connection, family: str) -> StoredCoverage:
 
 
 def _stored_by_service(service: ServiceCoverage, family: str) -> StoredCoverage:
-    """Ask for positions and report until nothing was folded between the two questions."""
+    """Ask for positions and report until nothing was folded between the two requests."""
     deadline = time.monotonic() + COMMAND_LIMIT_S
     while True:
         before, report = service.positions(family), service.report(family)
         if service.positions(family) == before:
             return StoredCoverage(report, before)
         if time.monotonic() > deadline:
-            raise CoverageError("the coverage service folds without a pause: run this again when less is produced")
+            raise CoverageError("the coverage service never stops folding: run this again when less is produced")
 
 
 def rebuild(connection: Connection) -> list[str]:
-    """Delete the store and fold the ledgers again, to their end; return what the ledgers lack, one line each.
+    """Delete the store and fold the ledgers again to their end; return one line for each fault of the ledgers.
 
     Raises:
         CoverageOwnedError: a service or another command owns the store.
-        CoverageError: the ledger of a family cannot be folded; those of the others were.
+        CoverageError: the ledger of a family cannot be folded; the other families were folded.
     """
     folder = coverage_folder(connection.settings)
     with ExitStack() as stack:
@@ -218,7 +218,7 @@ def rebuild(connection: Connection) -> list[str]:
 
 
 def _fold_checked(connection: Connection, store: CoverageStore, fold: LedgerFold, families: list[str]) -> None:
-    """Fold to the ledgers' end, and note which entries the ledgers of `families` should have and have not."""
+    """Fold to the ledgers' end, and store which entries the ledgers of `families` lack."""
     refined = {family: refined_positions(connection, family) for family in families}
     deadline = time.monotonic() + _MARKERS_S
     while True:
@@ -239,7 +239,7 @@ def _view(connection: Connection, stack: ExitStack) -> CoverageView:
 
 
 def _service_or_ownership(connection: Connection, stack: ExitStack) -> ServiceCoverage | None:
-    """Return the service that answers; where there is none, take the store's lock and return None."""
+    """Return the service that answers; without one, take the store's lock and return None."""
     settings = connection.settings
     if settings.coverage_url is not None:
         return ServiceCoverage(settings.coverage_url, settings)
@@ -253,7 +253,7 @@ def _service_or_ownership(connection: Connection, stack: ExitStack) -> ServiceCo
             stack.enter_context(ownership(folder))
             return None
         except CoverageError as error:
-            # A service that is starting or stopping is owner and silent for a moment.
+            # A service that starts or stops holds the lock for a moment without answering.
             starting = isinstance(error, CoverageOwnedError) or address != service_address(folder)
             if not starting or time.monotonic() > deadline:
                 raise

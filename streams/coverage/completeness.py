@@ -1,12 +1,13 @@
-"""Whether the ledger has an entry for every raw record that was refined: else its fold is too low, however it balances.
+"""Check that the ledger has an entry for every raw record that was refined; otherwise coverage is too low.
 
-A ledger that was shortened, or deleted and created again, balances in itself. So what was refined is asked elsewhere:
+A ledger that was shortened, or deleted and created again, still balances. So the check compares it with the workers'
+positions:
 
 1. read the positions that workers have committed for raw;
 2. fold the ledger to its end. Positions and entries are committed together, so every record below 1 has its entry now;
-3. records of raw below the positions, and before the first entry or after the last one, have none.
+3. raw records below the positions have no entry if they lie before the first entry or after the last one.
 
-An entry that is missing in the middle is not looked for: `feedmill audit` compares record by record.
+Entries missing in the middle are not searched here: `feedmill audit` compares record by record.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from streams.coverage.store import CoverageStore
 from streams.positions import position_group
 
 _POLL_MS = 500
-# A broker that gives nothing for so many polls is asked another time.
+# After this many empty polls the check gives up until the next time.
 _PATIENCE_POLLS = 20
 
-Stretch = tuple[int, int]
+OffsetRange = tuple[int, int]
 
 
 def refined_positions(connection: Connection, family: str) -> dict[int, int]:
@@ -40,13 +41,13 @@ def refined_positions(connection: Connection, family: str) -> dict[int, int]:
     raw = topic_name(connection.settings, family, RAW)
     own_id = topic_id(connection, raw)
     committed = group_offsets(connection, position_group(connection.settings, family), raw)
-    return {number: found.offset for number, found in committed.items() if found.metadata in ("", own_id)}
+    return {number: each.offset for number, each in committed.items() if each.metadata in ("", own_id)}
 
 
 def note_missing(connection: Connection, store: CoverageStore, family: str, refined: Mapping[int, int]) -> bool:
-    """Note in `store` which entries the ledger should have and has not; return whether that is certain (step 3).
+    """Store which entries the ledger lacks (step 3); return False if that is not certain.
 
-    It is not while a transaction of the ledger is undecided: the entries that seem to be missing may be in it.
+    It is uncertain while a ledger transaction is undecided, because the missing entries may be in that transaction.
 
     Raises:
         BrokerError: the broker cannot be asked.
@@ -59,12 +60,12 @@ def note_missing(connection: Connection, store: CoverageStore, family: str, refi
 
 
 def missing_entries(
-    connection: Connection, family: str, refined: Mapping[int, int], accounted: Mapping[int, Stretch]
-) -> dict[int, Stretch]:
-    """Return {raw partition: [first, next) of refined records without an entry}; whole partitions are absent (step 3).
+    connection: Connection, family: str, refined: Mapping[int, int], accounted: Mapping[int, OffsetRange]
+) -> dict[int, OffsetRange]:
+    """Return {raw partition: [first, next) of refined records without an entry} (step 3); others are absent.
 
     Args:
-        refined: as `refined_positions` gave it, before the ledger was folded to its end.
+        refined: from `refined_positions`, read before the ledger was folded to its end.
         accounted: {raw partition: [first, next) of the records whose entries are folded}.
 
     Raises:
@@ -72,7 +73,7 @@ def missing_entries(
     """
     raw = topic_name(connection.settings, family, RAW)
     held = extents(connection, raw)
-    suspects: dict[int, Stretch] = {}
+    suspects: dict[int, OffsetRange] = {}
     for number, position in refined.items():
         begin = held[number].begin
         first, end = accounted.get(number, (position, begin))
@@ -87,21 +88,21 @@ def missing_entries(
     }
 
 
-def _first_records(connection: Connection, topic: str, stretches: Mapping[int, Stretch]) -> dict[int, int]:
-    """Return the offset of the first committed record from the beginning of each stretch on, if there is one."""
-    found: dict[int, int] = {}
-    if not stretches:
-        return found
+def _first_records(connection: Connection, topic: str, ranges: Mapping[int, OffsetRange]) -> dict[int, int]:
+    """Return the offset of the first committed record at or after the beginning of each range, if there is one."""
+    first: dict[int, int] = {}
+    if not ranges:
+        return first
     with closing(connection.consumer(max_poll_records=1)) as consumer:
-        # One after another: a transaction's markers are no records, so most stretches are none at all.
-        for number, (begin, end) in stretches.items():
+        # One range after another: most ranges hold only transaction markers and no record.
+        for number, (begin, end) in ranges.items():
             at = TopicPartition(topic, number)
             consumer.assign([at])
             consumer.seek(at, begin)
             for _ in range(_PATIENCE_POLLS):
                 records = consumer.poll(timeout_ms=_POLL_MS).get(at, ())
                 if records:
-                    found[number] = int(records[0].offset)
+                    first[number] = int(records[0].offset)
                 if records or consumer.position(at) >= end:
                     break
-    return found
+    return first

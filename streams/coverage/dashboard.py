@@ -1,7 +1,7 @@
-"""Coverage reports -> one HTML page, with nothing loaded from elsewhere.
+"""Render coverage reports as one HTML page that loads nothing from other hosts.
 
-The page's body is rendered here, escaped in one place; a few lines of script fetch it anew, so that the reader's place
-on the page is kept. Without script the page reloads itself.
+A short script fetches the page's body again and again, so the reader's place on the page is kept. Without scripts the
+page reloads itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ th, td { border: 1px solid var(--line); padding: .15rem .5rem; text-align: right
 .ok { color: var(--good); } .no { color: var(--bad); font-weight: 600; } .none { color: #8888; }
 .sums { font-size: 1.1rem; } .columns { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; }
 """
-# The page's policy allows no style on elements, so that each heat is a class.
+# The page's security policy allows no style attributes, so each heat is a class.
 _HEATS = 8
 _STYLE += "".join(f".h{heat} {{ background: rgb(31 119 180 / {9 * heat}%); }}\n" for heat in range(1, _HEATS + 1))
 
@@ -63,9 +63,9 @@ refresh();
 
 
 def page(content: str, nonce: str) -> str:
-    """Return the whole page around `content`, a `fragment`; without one it asks for the token that gets it.
+    """Return the whole page around `content`, a `fragment`; if it is empty, the page asks for the token.
 
-    `nonce` is the one that the response's Content-Security-Policy allows. The token stays in the tab's session storage.
+    `nonce` is the nonce of the response's Content-Security-Policy. The token stays in the tab's session storage.
     """
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Feedmill coverage</title>
@@ -83,7 +83,10 @@ def page(content: str, nonce: str) -> str:
 def fragment(
     families: Mapping[str, Family], reports: Iterable[Mapping[str, Any]], troubles: Mapping[str, str] | None = None
 ) -> str:
-    """Return the part of the page that changes; takes what `page` does."""
+    """Return the part of the page that changes: one section for each report.
+
+    `troubles` has {family: why it is not folded}.
+    """
     return "\n".join(_family(families[report["family"]], report, troubles or {}) for report in reports)
 
 
@@ -99,9 +102,9 @@ def _family(family: Family, report: Mapping[str, Any], troubles: Mapping[str, st
     if family.name in troubles:
         warnings.append(f"figures are old: {troubles[family.name]}")
     warnings += ledger_lines(report)
-    told = "".join(f'<p class="no">{escape(line)}</p>\n' for line in warnings)
+    notes = "".join(f'<p class="no">{escape(line)}</p>\n' for line in warnings)
     return f"""<section><h2>{escape(family.name)}</h2>
-{told}<p class="sums">{sums}</p>
+{notes}<p class="sums">{sums}</p>
 <p>{report["entries"]:,} raw records, {report["rows_augmented"]:,} rows augmented; {_newest(report)}.
 {report["cells_covered"]:,} of {report["cells_possible"]:,} possible cells covered ({report["cells_total"]:,} in the
 full cross product), {report["avg_per_cell"]:,.1f} rows per cell, {len(report["gaps_to_fill"]):,} gaps.</p>

@@ -1,7 +1,7 @@
-"""Ledger entries -> sums, by family: pure functions over frames.
+"""Sum ledger entries by family: pure functions over frames.
 
-Takes frames of entries, as `schema.ledger_entries` reads them; gives frames of additions, which may be folded in any
-batching and order with the same result.
+Takes frames of entries from `schema.ledger_entries`; returns frames of additions. Folding them in any order and batch
+size gives the same result.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ _GENERATED = (
 
 @dataclass(frozen=True)
 class Sums:
-    """What a batch of entries adds, keyed by family.
+    """The additions of a batch of ledger entries, by family.
 
     Attributes:
         totals: family, entries, the six row counts, first_generated, last_generated.
         reasons: family, reason, rows.
         bins: family, axis, bin, rows, first_generated, last_generated.
         minutes: family, minute (UTC), rows_in, rows_clean.
-        accounted: family, partition, raw_topic_id, first_offset, next_offset; of the raw topic that the last entry
-            speaks of.
-        foreign: family, partition, records, last_offset, last_reason; of the ledger: records that are no entries.
+        accounted: family, partition, raw_topic_id, first_offset, next_offset; only for the raw topic of the last entry.
+        foreign: family, partition, records, last_offset, last_reason of ledger records that are no entries.
     """
 
     totals: pl.DataFrame
@@ -43,13 +42,13 @@ class Sums:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to add."""
+        """Whether the batch adds nothing."""
         return self.totals.is_empty() and self.foreign.is_empty()
 
 
 @dataclass(frozen=True)
 class ForeignRecord:
-    """A record of the ledger that is no ledger record: where it stands, and why it cannot be folded."""
+    """A record on the ledger topic that is no valid ledger record: its offset and why it cannot be folded."""
 
     partition: int
     offset: int
@@ -57,9 +56,9 @@ class ForeignRecord:
 
 
 def sums(entries: Mapping[str, pl.DataFrame], foreign: Mapping[str, Sequence[ForeignRecord]] | None = None) -> Sums:
-    """Return what the entries of each family ({family: frame of ledger.COLUMNS}) add up to.
+    """Return the sums of the entries of each family ({family: frame of ledger.COLUMNS}).
 
-    `foreign` are the ledger records of each family that are no entries, in order of offset in each partition.
+    `foreign` holds the ledger records of each family that are no entries, in offset order in each partition.
     """
     empty = pl.DataFrame(schema={"family": pl.String(), **ledger.COLUMNS})
     frames = [frame.select(pl.lit(family).alias("family"), *ledger.COLUMNS) for family, frame in entries.items()]
@@ -73,10 +72,10 @@ def sums(entries: Mapping[str, pl.DataFrame], foreign: Mapping[str, Sequence[For
         minutes=every.filter(pl.col("source_time").is_not_null())
         .group_by("family", pl.col("source_time").dt.truncate("1m").alias("minute"))
         .agg(pl.col("rows_in").sum(), pl.col("rows_clean").sum()),
-        # A raw partition's entries stand in its own ledger partition, in order, one for each of its records.
+        # A raw partition's entries are in the ledger partition of the same number, in order, one for each record.
         accounted=every.group_by("family", pl.col("source_partition").alias("partition")).agg(
             raw_topic_id=pl.col("source_topic_id").last(),
-            # An entry of records that retention removed stands for all of them.
+            # One entry covers all the offsets that retention removed at once.
             first_offset=(pl.col("source_offset") - (pl.col("rows_lost") - 1).clip(0))
             .filter(pl.col("source_topic_id").eq_missing(pl.col("source_topic_id").last()))
             .min(),
@@ -104,7 +103,7 @@ def sums(entries: Mapping[str, pl.DataFrame], foreign: Mapping[str, Sequence[For
 
 
 def _unpacked(entries: pl.DataFrame, column: str) -> pl.DataFrame:
-    """One row per element of the list column, its fields as columns beside family and source_time."""
+    """Return one row per element of the list column: its fields as columns, and family and source_time."""
     return (
         entries.select("family", "source_time", column)
         .explode(column)

@@ -1,11 +1,11 @@
-"""The ledger topics -> the coverage store.
+"""Fold the ledger topics into the coverage store.
 
-Reads every partition of every family's ledger from the store's own position (no consumer group: the position lives with
-the counts), read_committed, and folds what a poll brings in one DuckDB transaction for each family. The position stored
-is the consumer's own, which stands past transaction markers.
+Reads every partition of every family's ledger from the position in the store, read_committed and without a consumer
+group. The records of a poll are folded in one DuckDB transaction for each family, together with the position. The
+stored position is the consumer's own, so it also moves past transaction markers.
 
-Families do not stop one another. One that cannot be folded is left where it stands; `troubles` says why, and it is
-tried again now and then. A record that is no ledger record, whoever wrote it, is passed over and counted.
+Families do not stop one another. If a family cannot be folded, `troubles` gives the reason, its position stays, and it
+is tried again from time to time. A record that is no ledger record is skipped and counted.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from streams.coverage.completeness import note_missing, refined_positions
 from streams.coverage.entries import ForeignRecord, sums
 from streams.coverage.store import REBUILD_HINT, CoverageStore, FoldAdvance
 
-# One transaction: a ledger record is some 10 kB, and stands for some 60 raw records.
+# Records in one transaction: a ledger record has some 10 kB, for some 60 raw records.
 _RECORDS_PER_FOLD = 1000
-# Folding costs about 20 ms however little there is, so a live fold waits for some more.
+# Folding takes about 20 ms even for one record, so a live fold waits for more records.
 _FOLD_INTERVAL_S = 0.5
-# The partitions of one family commit within some milliseconds of each other: producers that follow wait for them all.
+# The partitions of one family commit within some milliseconds of each other; following producers wait for all of them.
 _GATHER_S = 0.05
-# Raised partition counts are noticed within this.
+# New partitions are noticed within this time.
 _PARTITIONS_CHECK_S = 5.0
 _STALL_S = 30.0
-# What could not be folded is tried again after this long: the cause may have gone.
+# A family that could not be folded is tried again after this long.
 _RETRY_S = 30.0
-# How often a service asks whether the ledger is complete.
+# How often a service checks that the ledger is complete.
 _COMPLETE_CHECK_S = 30.0
 
 log = logging.getLogger(__name__)
 
 
 class LedgerFold:
-    """A consumer of all ledgers and the store it folds them into; for one thread.
+    """Consumes all ledgers and folds them into a store; for one thread.
 
-    For any thread to read:
-        reachable: whether the broker answered when last asked.
-        families: what it folds.
-        troubles: {family: why it is not folded, in one line}: the store was folded from another topic, the ledger no
-            longer has what is next to fold, or the store failed.
+    Attributes (any thread may read them):
+        reachable: whether the broker answered the last request.
+        families: the families that are folded.
+        troubles: {family: one line on why it is not folded}. The store was folded from another topic, the ledger no
+            longer has the next offset to fold, or the store failed.
     """
 
     def __init__(self, connection: Connection, store: CoverageStore, families: Mapping[str, Family]) -> None:
@@ -78,13 +78,13 @@ class LedgerFold:
             raise
 
     def close(self) -> None:
-        """Close the consumer; the store is the caller's."""
+        """Close the consumer; the caller closes the store."""
         self._consumer.close()
 
     def step(self, wait_s: float, gather_s: float = 0.0) -> int:
-        """Fold what there is, waiting up to `wait_s` for a first record and then `gather_s` for more; return how many.
+        """Fold the records at hand and return how many ledger records were read.
 
-        What is counted are ledger records.
+        Waits up to `wait_s` for a first record and then `gather_s` for more.
 
         Raises:
             CoverageError: the ledgers cannot be read at all.
@@ -101,7 +101,7 @@ class LedgerFold:
             try:
                 polled = self._poll(max(0.0, until - time.monotonic()) if folded else wait_s)
             except OffsetOutOfRangeError as error:
-                # What was read in this step is read again: the others start where they are folded up to.
+                # The records of this step are read again, because every family restarts at its folded position.
                 cause = f"the ledger no longer has the offsets to fold ({error}): {REBUILD_HINT}"
                 self._suspend({self._topics[at.topic]: cause for at in error.args[0]})
                 return 0
@@ -139,9 +139,9 @@ class LedgerFold:
         return folded
 
     def _suspend(self, causes: Mapping[str, str]) -> None:
-        """Stop reading the ledgers of these families until they are tried again; {family: why}.
+        """Stop reading the ledgers of the families in `causes` ({family: why}) until they are tried again.
 
-        The others are read again from where they are folded up to.
+        The other families are read again from their folded positions.
         """
         for family, cause in causes.items():
             log.warning("coverage of %s is not folded: %s", family, cause)
@@ -151,10 +151,10 @@ class LedgerFold:
         self._read_on()
 
     def to_end(self) -> None:
-        """Fold all that is committed now in the ledgers of the families without trouble.
+        """Fold all records that are committed now in the ledgers of the families without trouble.
 
         Raises:
-            CoverageError: the broker gave nothing for half a minute.
+            CoverageError: the broker returned no record for half a minute.
         """
         ends = {
             TopicPartition(topic, partition): extent.end
@@ -176,19 +176,19 @@ class LedgerFold:
                 raise CoverageError(f"no ledger records came from {names} for {_STALL_S:.0f} s: see `feedmill doctor`")
 
     def check(self, family: str) -> None:
-        """Raise what keeps `family` from being folded, if anything does.
+        """Raise an error if `family` cannot be folded.
 
         Raises:
-            CoverageError: the family's figures are old, and will stay so.
+            CoverageError: the family is not folded, so its figures are old.
         """
         if family in self.troubles:
             raise CoverageError(self.troubles[family])
 
     def run(self, stop: threading.Event, on_step: Callable[[int], None]) -> None:
-        """Fold until `stop` is set; `on_step` is told after each step how many ledger records it folded.
+        """Fold until `stop` is set; call `on_step` after each step with the number of ledger records read.
 
         Raises:
-            CoverageError: as `step`.
+            CoverageError: the ledgers cannot be read at all.
         """
         asked_at = float("-inf")
         refined: dict[str, dict[int, int]] = {}
@@ -197,7 +197,7 @@ class LedgerFold:
             on_step(folded)
             with suppress(BrokerError):
                 if not folded and refined:
-                    # Nothing came since the positions were asked for: the fold stands at the ledger's end.
+                    # No record came since the positions were read, so the fold has reached the ledger's end.
                     for family in refined.keys() - self.troubles.keys():
                         note_missing(self._connection, self._store, family, refined[family])
                     refined = {}
@@ -208,10 +208,10 @@ class LedgerFold:
                 stop.wait(_FOLD_INTERVAL_S)
 
     def _look_for_partitions(self) -> None:
-        """Take up new partitions; a broker that does not answer is waited for, and what was folded stands."""
+        """Start reading new partitions; if the broker does not answer, keep the counts and try again later."""
         try:
             if not self.reachable:
-                # A client that lost its broker may wait for half a minute before it tries again; a new one does not.
+                # A client that lost its broker may wait half a minute before it tries again; a new client does not.
                 lost, self._consumer = self._consumer, self._connection.consumer()
                 lost.close()
             self._assign()
@@ -221,18 +221,18 @@ class LedgerFold:
             self._checked_at = time.monotonic()
 
     def _assign(self) -> None:
-        """Take up all partitions there are, at the store's positions; new ones at their beginning."""
+        """Read all existing partitions from the store's positions, and new partitions from their beginning."""
         now = time.monotonic()
         self._checked_at = now
         is_retry = now > self._retry_at
-        found: dict[TopicPartition, int] = {}
+        starts: dict[TopicPartition, int] = {}
         troubles: dict[str, str] = {}
         for topic, family in self._topics.items():
             if family in self.troubles and not is_retry:
                 troubles[family] = self.troubles[family]
                 continue
             try:
-                found |= self._starts(topic, family)
+                starts |= self._starts(topic, family)
             except (CoverageError, BrokerError) as error:
                 if isinstance(error, BrokerUnavailableError) or isinstance(error.__cause__, KafkaError):
                     raise
@@ -241,42 +241,42 @@ class LedgerFold:
         if is_retry:
             self._retry_at = now + _RETRY_S
         self.troubles = troubles
-        if self._consumer.assignment() != found.keys():
-            self._positions = found
+        if self._consumer.assignment() != starts.keys():
+            self._positions = starts
             self._read_on()
 
     def _starts(self, topic: str, family: str) -> dict[TopicPartition, int]:
         """Return the next offset to fold of each partition of a family's ledger.
 
         Raises:
-            CoverageError: the store was folded from another topic, or records that are next to fold are gone.
+            CoverageError: the store was folded from another topic, or the topic no longer has the next record to fold.
             BrokerError: the topic does not exist, or the broker does not answer.
         """
         if family not in self._bound:
             self._store.bind(family, topic, topic_id(self._connection, topic))
             self._bound.add(family)
-        held = extents(self._connection, topic)
-        self._store.begin({(family, partition): extent.begin for partition, extent in held.items()})
+        bounds = extents(self._connection, topic)
+        self._store.begin({(family, partition): extent.begin for partition, extent in bounds.items()})
         stored = self._store.positions()
-        starts = {TopicPartition(topic, partition): stored[family, partition] for partition in held}
+        starts = {TopicPartition(topic, partition): stored[family, partition] for partition in bounds}
         for at, position in starts.items():
-            extent = held[at.partition]
+            extent = bounds[at.partition]
             if not extent.begin <= position <= extent.end:
                 raise CoverageError(
-                    f"coverage stands at offset {position} of {at.topic}/{at.partition}, which holds "
+                    f"coverage is folded up to offset {position} of {at.topic}/{at.partition}, which now holds "
                     f"[{extent.begin}, {extent.end}): records were removed; {REBUILD_HINT}"
                 )
         return starts
 
     def _read_on(self) -> None:
-        """Read exactly the partitions of `_positions`, from there."""
+        """Read exactly the partitions in `_positions`, from these positions."""
         self._consumer.assign(list(self._positions))
         for partition, position in self._positions.items():
             self._consumer.seek(partition, position)
 
     def _poll(self, wait_s: float) -> dict[TopicPartition, list[Any]]:
         if not self._positions:
-            # A consumer of nothing returns at once.
+            # A consumer without partitions would return at once.
             time.sleep(wait_s)
             return {}
         try:
@@ -298,8 +298,7 @@ class LedgerFold:
 
 def _warn(record: Any, error: RecordError) -> None:
     log.warning(
-        "%s/%d offset %d is no ledger record (%s: %s) and is passed over; only refine workers may write there: stop "
-        "what else does",
+        "%s/%d offset %d is no ledger record (%s: %s) and is skipped: stop other programs from writing to this topic",
         record.topic,
         record.partition,
         record.offset,

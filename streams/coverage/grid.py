@@ -1,6 +1,6 @@
-"""A family's cells as a grid of two axes, for whoever draws them: pure functions.
+"""A family's cells as a table of two axes, for the dashboard and the reports: pure functions.
 
-Cells may have any number of axes; the first two make lines and columns, and a slot sums over the rest.
+Cells may have any number of axes. The first two make lines and columns, and a slot sums over the other axes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from schema.family import Family, cell_label
 
 @dataclass(frozen=True)
 class GridSquare:
-    """One place of the grid: its rows, and how many of its possible cells have any."""
+    """One slot of the grid: its rows, how many of its cells have rows, and how many cells are possible."""
 
     rows: int = 0
     covered: int = 0
@@ -23,7 +23,7 @@ class GridSquare:
 
 @dataclass(frozen=True)
 class Grid:
-    """Slots by line and column; `corner` names the axes of both."""
+    """Slots by line and column; `corner` names both axes."""
 
     corner: str
     lines: tuple[str, ...]
@@ -31,7 +31,7 @@ class Grid:
     slots: tuple[tuple[GridSquare, ...], ...]
 
     def heat(self, slot: GridSquare, levels: int) -> int:
-        """Return how hot a slot is: 0 without rows, else 1 to `levels`, by logarithm from emptiest to fullest."""
+        """Return the heat of a slot: 0 without rows, else 1 (fewest rows) to `levels` (most), on a log scale."""
         if not slot.rows:
             return 0
         counts = [other.rows for line in self.slots for other in line if other.rows]
@@ -42,7 +42,7 @@ class Grid:
 
 
 def cell_grid(family: Family, cells: Mapping[str, int]) -> Grid:
-    """Return the grid of `cells` ({label: rows}; absent ones have none) over the declared cells of `family`."""
+    """Return the grid of `cells` ({label: rows}; absent cells have 0 rows) over the declared cells of `family`."""
     line_axis, *others = (family.axis(name) for name in family.cell_axes)
     column_axis = others[0] if others else None
     columns = column_axis.bins if column_axis else ("rows",)

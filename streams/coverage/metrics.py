@@ -1,4 +1,4 @@
-"""What the store holds -> Prometheus metrics, read at each scrape, in a registry of their own."""
+"""Prometheus metrics of the coverage reports, read at each scrape, in their own registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-# Report key -> what the row counter calls it.
+# Report key -> the label `kind` of the row counter.
 _ROWS = {
     "rows_in": "in",
     "rows_clean": "clean",
@@ -21,7 +21,10 @@ _ROWS = {
 
 
 class CoverageCollector(Collector):
-    """Metrics of all families' reports, as `reports` gives them when asked; `troubles` says whose figures are old."""
+    """Collects metrics from the reports of all families.
+
+    `reports` returns the reports at each scrape; `troubles` returns {family: why it is not folded}.
+    """
 
     def __init__(
         self, reports: Callable[[], Iterable[Mapping[str, Any]]], troubles: Callable[[], Mapping[str, str]]
@@ -30,7 +33,7 @@ class CoverageCollector(Collector):
         self._troubles = troubles
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing is known ahead of a scrape, so that registering reads no store."""
+        """Return no descriptions, so that registering does not read the store."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
@@ -46,7 +49,7 @@ class CoverageCollector(Collector):
         for report in self._reports():
             family = report["family"]
             stale.add_metric([family], float(family in troubles))
-            foreign.add_metric([family], sum(found["records"] for found in report["foreign_records"]))
+            foreign.add_metric([family], sum(each["records"] for each in report["foreign_records"]))
             entries.add_metric([family], report["entries"])
             for key, kind in _ROWS.items():
                 rows.add_metric([family, kind], report[key])
@@ -62,7 +65,7 @@ class CoverageCollector(Collector):
 def metrics_registry(
     reports: Callable[[], Iterable[Mapping[str, Any]]], troubles: Callable[[], Mapping[str, str]]
 ) -> CollectorRegistry:
-    """Return a registry that holds only these metrics; takes what `CoverageCollector` does."""
+    """Return a registry with only the coverage metrics; takes the arguments of `CoverageCollector`."""
     registry = CollectorRegistry()
     registry.register(CoverageCollector(reports, troubles))
     return registry

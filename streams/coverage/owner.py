@@ -1,8 +1,8 @@
-"""Who owns the coverage store, and where to ask them.
+"""The owner of the coverage store: its lock, and the address of its service.
 
-One process at a time holds the lock beside the store; it may write and read. A service that holds it says in
-`service.json` where it listens. A killed owner's lock is freed by the system, so a `service.json` without a lock, or of
-a process that is gone, is stale and counts for nothing.
+One process at a time holds the lock beside the store, and only that process reads and writes the store. A service that
+holds the lock writes its address to `service.json`. The system frees the lock of a killed owner. So a `service.json`
+whose process is gone is stale and is ignored.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from schema.settings import Settings
 
 LOCK_FILE = "owner.lock"
 SERVICE_FILE = "service.json"
-# A command owns the store while it folds and prints; whoever comes meanwhile waits this long.
+# A command owns the store while it folds and prints; other processes wait this long for it.
 COMMAND_LIMIT_S = 30.0
-# A process' start time is read twice with the clock's resolution of 10 ms between.
+# Start times are compared with this tolerance, because the clock behind them has a resolution of 10 ms.
 _START_TOLERANCE_S = 1.0
-# What a message shows of a command line.
+# A message shows this many characters of a command line.
 _COMMAND_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
 class ServiceAddress:
-    """What `service.json` says: the process (its start time tells it from a later one of the same id) and its URL."""
+    """The content of `service.json`: process and URL; the start time distinguishes later processes of the same id."""
 
     pid: int
     started_s: float
@@ -47,7 +47,7 @@ def coverage_folder(settings: Settings) -> Path:
 
 @contextmanager
 def ownership(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the store's lock, waiting up to `wait_s` for another process to let go of it.
+    """Hold the store's lock, after waiting up to `wait_s` for another process to release it.
 
     Raises:
         CoverageOwnedError: another process holds it.
@@ -60,7 +60,7 @@ def ownership(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     except Timeout:
         raise CoverageOwnedError(f"the coverage store is in use by {_holder(folder)}: stop it, or ask it") from None
     except OSError as error:
-        raise CoverageError(f"{folder} cannot be written ({error}): set data_dir to a folder of yours") from error
+        raise CoverageError(f"{folder} cannot be written ({error}): correct FEEDMILL_DATA_DIR") from error
     try:
         yield
     finally:
@@ -68,7 +68,7 @@ def ownership(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 
 def announce(folder: Path, url: str, namespace: str) -> None:
-    """Say in `service.json` that this process, which holds the lock, answers at `url`."""
+    """Write `url` of this process, which holds the lock, to `service.json`."""
     address = ServiceAddress(os.getpid(), psutil.Process().create_time(), url, namespace)
     staged = folder / f".{SERVICE_FILE}.{os.getpid()}"
     staged.write_text(json.dumps(asdict(address)) + "\n")
@@ -76,12 +76,12 @@ def announce(folder: Path, url: str, namespace: str) -> None:
 
 
 def withdraw(folder: Path) -> None:
-    """Remove `service.json`; for the process that holds the lock."""
+    """Remove `service.json`; only the process that holds the lock may call this."""
     (folder / SERVICE_FILE).unlink(missing_ok=True)
 
 
 def service_address(folder: Path) -> ServiceAddress | None:
-    """Return the service that is alive for `folder`, or None where there is none or only a stale file."""
+    """Return the address of the running service for `folder`; None without a service, or if the file is stale."""
     try:
         address = ServiceAddress(**json.loads((folder / SERVICE_FILE).read_text()))
         alive = abs(psutil.Process(address.pid).create_time() - address.started_s) < _START_TOLERANCE_S
@@ -91,7 +91,7 @@ def service_address(folder: Path) -> ServiceAddress | None:
 
 
 def process_name(pid: int) -> str:
-    """Return a process' id and the beginning of its command line, for people; the id alone where it is gone."""
+    """Return a process's id and the beginning of its command line, for messages; only the id if it is gone."""
     try:
         words = psutil.Process(pid).cmdline()
     except psutil.Error:
@@ -101,14 +101,14 @@ def process_name(pid: int) -> str:
 
 
 def _lock_holder(file: Path) -> int | None:
-    """Return the process that holds the lock on `file`; None where the system does not tell (it is Linux that does)."""
+    """Return the process that holds the lock on `file`; None if the system does not show it (only Linux does)."""
     try:
         inode = file.stat().st_ino
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        held = [words[4] for words in locks if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode)]
+        pids = [words[4] for words in locks if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode)]
     except (OSError, IndexError):
         return None
-    return int(held[0]) if held and held[0].isdecimal() and int(held[0]) > 0 else None
+    return int(pids[0]) if pids and pids[0].isdecimal() and int(pids[0]) > 0 else None
 
 
 def _holder(folder: Path) -> str:

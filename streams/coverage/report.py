@@ -1,6 +1,6 @@
-"""What the store holds -> the coverage report: pure functions.
+"""Make the coverage report from the store's counts: pure functions.
 
-The report's keys are a contract that scripts rely on: `rows_in` ... `quotas` as `coverage_report` states them.
+The report's keys, listed in `coverage_report`, are a contract that scripts rely on.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
         family; entries (raw records accounted for); rows_in, rows_clean, rows_rejected, rows_rerouted, rows_augmented,
         rows_lost (raw records that retention removed before they were refined).
         balanced: rows_in == rows_clean + rows_rejected + rows_rerouted + rows_lost, and the ledger was complete.
-        ledger_removed: [{partition, before_offset}] of ledger partitions whose beginning was removed before it was
-        folded: what their entries said is not counted.
-        missing_entries: [{partition, first_offset, next_offset}] of raw records that were refined, and whose entries
-        the ledger does not have.
-        foreign_records: [{partition, records, last_offset, last_reason}] of records in the ledger that are no entries.
+        ledger_removed: [{partition, before_offset}] of ledger partitions whose first entries were removed before they
+        were folded; these entries are not counted.
+        missing_entries: [{partition, first_offset, next_offset}] of raw records that were refined but have no ledger
+        entry.
+        foreign_records: [{partition, records, last_offset, last_reason}] of ledger records that are no entries.
         rejected_by_reason: {reason: rows}; a row that breaks two rules counts under both.
         axes: {axis: {bin: rows}}, every declared bin, then bins that only older entries have.
         cell_axes: the axes whose cross product makes the cells; cells: {label: rows}, those with rows.
-        cells_total: the full cross product; cells_possible: of these, what can exist; cells_covered: with rows.
+        cells_total: the full cross product; cells_possible: those that can exist; cells_covered: those with rows.
         avg_per_cell: rows in cells / cells_total.
-        gaps_to_fill: as `gaps` gives them.
+        gaps_to_fill: the result of `gaps`.
         quotas: [{name, kind, axis, bins, target, actual, ok}], as declared.
         first_generated, last_generated: ISO times (UTC) of the first and last raw record, or null.
-        rows_per_minute: {ISO minute: rows in}, of the last 30 minutes in which there were any.
+        rows_per_minute: {ISO minute: rows in}, of the last 30 minutes with rows.
     """
     cells = counts.bins.get(CELL_AXIS, {})
     declared = list(family.cells())
@@ -61,8 +61,8 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
         "ledger_removed": removed,
         "missing_entries": missing,
         "foreign_records": [
-            dict(zip(("partition", "records", "last_offset", "last_reason"), found, strict=True))
-            for found in counts.foreign
+            dict(zip(("partition", "records", "last_offset", "last_reason"), values, strict=True))
+            for values in counts.foreign
         ],
         "rejected_by_reason": dict(counts.reasons),
         "axes": {axis.name: _marginal(axis.bins, counts.bins.get(axis.name, {})) for axis in family.axes},
@@ -81,34 +81,34 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
 
 
 def ledger_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return, one line each, what is wrong with the ledger that the report was folded from."""
+    """Return one warning line for each fault of the ledger behind the report."""
     family = report["family"]
     lines = [
-        f"ledger partition {found['partition']} begins at offset {found['before_offset']}: earlier entries were "
+        f"ledger partition {removed['partition']} begins at offset {removed['before_offset']}: earlier entries were "
         f"removed before they were counted, so all figures are too low; see `feedmill audit {family}`"
-        for found in report["ledger_removed"]
+        for removed in report["ledger_removed"]
     ]
     lines += [
-        f"the ledger has no entries for raw offsets {found['first_offset']}-{found['next_offset'] - 1} of partition "
-        f"{found['partition']}, which were refined, so all figures are too low; see `feedmill audit {family}`"
-        for found in report["missing_entries"]
+        f"the ledger has no entries for raw offsets {gap['first_offset']}-{gap['next_offset'] - 1} of partition "
+        f"{gap['partition']}, which were refined, so all figures are too low; see `feedmill audit {family}`"
+        for gap in report["missing_entries"]
     ]
     return lines + foreign_lines(report)
 
 
 def foreign_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return, one line for each partition, that the ledger holds records that are no entries."""
+    """Return one warning line for each ledger partition with records that are no entries."""
     return [
-        f"ledger partition {found['partition']}: {found['records']:,} records are no entries and were passed over, the "
-        f"last at offset {found['last_offset']} ({found['last_reason']}): only refine workers may write there"
-        for found in report["foreign_records"]
+        f"ledger partition {each['partition']}: {each['records']:,} records are no entries and were passed over, the "
+        f"last at offset {each['last_offset']} ({each['last_reason']}): only refine workers may write there"
+        for each in report["foreign_records"]
     ]
 
 
 def gaps(family: Family, counts: Counts) -> list[dict[str, Any]]:
-    """Return what is missing as [{axis: bin, ..., count, deficit}], largest deficit first, then in declared order.
+    """Return the gaps as [{axis: bin, ..., count, deficit}], largest deficit first, then in declared order.
 
-    A gap is a cell with fewer rows than `family.minimum_of` asks for (one key per cell axis), or a bin below its
+    A gap is a cell with fewer rows than `family.minimum_of` requires (one key per cell axis), or a bin below its
     `min_count` quota (one key).
     """
     missing: list[dict[str, Any]] = [

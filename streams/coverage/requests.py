@@ -1,9 +1,10 @@
-"""Coverage's deficits -> `<namespace>.<family>.requests`, as they change.
+"""Publish changed deficits to `<namespace>.<family>.requests`, for producers that fill the gaps.
 
-One publisher at a time: the coverage service, in the thread that folds. Cells are spread over the topic's partitions by
-their number, so that producers who share the partitions share the cells. A cell is published when its deficit changes,
-a filled one as a tombstone; after the cells, each partition is told how far raw is accounted for, in that order. Only
-where that falls, for the ledger is folded anew, it is told first: what then follows counts less than was known before.
+The only publisher is the coverage service, in its folding thread. Cells are spread over the topic's partitions by their
+number, so producers that share the partitions share the cells. A cell is published when its deficit changes; a filled
+cell becomes a tombstone. After the cells, each partition gets an account: up to which raw offsets rows are counted. If
+the account falls, because the ledger is folded again, it comes before the cells instead. Then the cells after it are
+known to count fewer rows.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 500
 _FLUSH_S = 10.0
-# Nothing came for so long: what came in between is not for nothing.
+# Reading fails if no record arrives for this long.
 _STALL_S = 30.0
-# Raised partition counts are noticed within this.
+# New partitions are noticed within this time.
 _PARTITIONS_CHECK_S = 5.0
 
 
 @dataclass
 class _PublishedPage:
-    """One partition of the topic: what it holds as {key: value}, and the offset that is to be written next."""
+    """One partition of the topic: its content as {key: value}, and the next offset to write."""
 
     held: dict[str, bytes]
     end: int
 
 
 class RequestPublisher:
-    """Publishes the deficits of `families` as the store knows them; for one thread.
+    """Publishes the deficits of `families` from the store; for one thread.
 
-    What it cannot publish now, it publishes later: a broker that does not answer never stops the fold.
+    If the broker does not answer, it publishes later, so the fold never stops.
     """
 
     def __init__(self, connection: Connection, store: CoverageStore, families: Mapping[str, Family]) -> None:
@@ -57,7 +58,7 @@ class RequestPublisher:
         self._connection = connection
         self._topics = {name: topic_name(connection.settings, name, REQUESTS) for name in families}
         self._pages: dict[str, list[_PublishedPage]] = {}
-        # As of which positions in the ledger each family was published.
+        # The ledger positions at which each family was last published.
         self._published: dict[str, Mapping[int, int]] = {}
         self._checked_at = 0.0
         self._producer = connection.producer()
@@ -70,11 +71,11 @@ class RequestPublisher:
 
     @property
     def due(self) -> bool:
-        """Whether to publish though nothing was folded: it failed before, or partitions may have been added."""
+        """Whether to publish even if nothing was folded: the last try failed, or partitions may have been added."""
         return self.behind or time.monotonic() - self._checked_at > _PARTITIONS_CHECK_S
 
     def publish(self) -> None:
-        """Publish what has changed since the last time."""
+        """Publish the changes since the last call."""
         try:
             if self.due:
                 self._look_for_partitions()
@@ -86,7 +87,7 @@ class RequestPublisher:
                     self._published[name] = at
         except (KafkaError, BrokerError) as error:
             log.warning("requests are not published for now: %s", error)
-            # What of it arrived is not known: the topic is read again.
+            # Some records may have arrived, so the topic is read again.
             self._pages.clear()
             self.behind = True
         else:
@@ -96,7 +97,7 @@ class RequestPublisher:
         self._checked_at = time.monotonic()
         for name, pages in list(self._pages.items()):
             if partition_count(self._connection, self._topics[name]) != len(pages):
-                # A producer that knows the topic does not hear of more partitions for some minutes.
+                # A running producer notices new partitions of a topic only after some minutes.
                 old, self._producer = self._producer, self._connection.producer()
                 old.close(timeout=_FLUSH_S)
                 del self._pages[name]
@@ -123,14 +124,16 @@ class RequestPublisher:
         for page, new in zip(pages, wanted, strict=True):
             page.held = new
         if not is_alone:
-            # What they wrote may be other than what is wanted, and is not known here: the topic is read again.
+            # Another publisher has written records with unknown content, so the topic is read again.
             del self._pages[family.name]
             if self._is_alone:
-                log.error("somebody else writes to %s: a namespace wants one coverage service, stop the other", topic)
+                log.error(
+                    "another process writes to %s: a namespace has one coverage service, so stop the other", topic
+                )
             self._is_alone = False
 
     def _wanted(self, family: Family, partitions: int) -> list[dict[str, bytes]]:
-        """Return what each partition should hold."""
+        """Return the wanted content of each partition, as {key: value}."""
         counts = self._store.counts(family.name)
         account = Account(counts.accounted, counts.totals["rows_rerouted"] + counts.totals["rows_augmented"]).encode()
         wanted = [{ACCOUNTED: account} for _ in range(partitions)]
@@ -147,7 +150,7 @@ def _numbers(family: Family) -> dict[str, int]:
 
 
 def _worth_publishing(held: list[dict[str, bytes]], wanted: list[dict[str, bytes]]) -> bool:
-    """Whether cells change, or somebody may wait for an account: nobody does where nothing is open."""
+    """Whether cells change, or open cells remain, so that a producer may wait for an account."""
     return any(old.keys() != new.keys() for old, new in zip(held, wanted, strict=True)) or any(
         len(new) > 1 for new in wanted
     )
@@ -162,19 +165,19 @@ def _changes(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:
         falls = ACCOUNTED in old and not decode_account(new[ACCOUNTED]).reaches(decode_account(old[ACCOUNTED]))
     except RecordError:
         falls = True
-    # Last, for what stands before it is as of it; unless that would, for a moment, stand before more than it counts.
+    # The cells before an account count at least its rows. For a falling account that holds only if it comes first.
     return [ACCOUNTED, *changed] if falls else [*changed, ACCOUNTED]
 
 
 def _read(connection: Connection, topic: str) -> list[_PublishedPage]:
-    """Return what stands on the topic now, by partition."""
-    found: dict[int, Extent] = extents(connection, topic)
-    pages = [_PublishedPage({}, found[partition].end) for partition in sorted(found)]
+    """Return the present content of the topic, by partition."""
+    bounds: dict[int, Extent] = extents(connection, topic)
+    pages = [_PublishedPage({}, bounds[partition].end) for partition in sorted(bounds)]
     ends = {TopicPartition(topic, number): page.end for number, page in enumerate(pages)}
     with closing(connection.consumer()) as consumer:
         consumer.assign(list(ends))
         for partition in ends:
-            consumer.seek(partition, found[partition.partition].begin)
+            consumer.seek(partition, bounds[partition.partition].begin)
         moved_at = time.monotonic()
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             if time.monotonic() - moved_at > _STALL_S:

@@ -1,17 +1,17 @@
-"""The coverage service: the owner of the store that stays, folds the ledger as it grows, and answers over HTTP.
+"""The coverage service: owns the store, folds the ledger as it grows, and answers over HTTP.
 
-What it finds missing it publishes, for producers that follow (`streams.coverage.requests`).
+It publishes the gaps for producers that follow (`streams.coverage.requests`).
 
 ::
 
     GET /                        dashboard           GET /metrics                  Prometheus
     GET /api/families            names               GET /api/health               {status, pid, namespace}
     GET /api/report/{family}     the report          GET /api/positions/{family}   {partition: next ledger offset}
-    GET /api/gaps/{family}       what is missing
+    GET /api/gaps/{family}       the gaps
 
-Reading only. It listens on the loopback unless `coverage_host` says otherwise; `streams.coverage.access` says who may
-ask. A family whose ledger cannot be folded does not stop the others: its own questions are answered with the cause
-(status 503), which the page, `/api/health` (`troubles`) and `/metrics` (`feedmill_coverage_stale`) give, too.
+All requests only read. The service listens on the loopback unless `coverage_host` is set; `streams.coverage.access` has
+the access rules. A family whose ledger cannot be folded does not stop the others. Requests for that family get the
+cause (status 503). The page, `/api/health` (`troubles`) and `/metrics` (`feedmill_coverage_stale`) show it, too.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from streams.coverage.requests import RequestPublisher
 from streams.coverage.store import Counts, CoverageStore
 
 _SHUTDOWN_S = 2.0
-# Where a service that listens on every address of this machine is asked from this machine.
+# A service that listens on every address of this machine is reached from this machine at these.
 _HERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - looked up, not bound
 
 
 @keeping_clients
 def serve(connection: Connection, on_ready: Callable[[str], None]) -> None:
-    """Fold and answer until SIGTERM or SIGINT; `on_ready` is told the URL.
+    """Fold and answer until SIGTERM or SIGINT; `on_ready` is called with the URL.
 
     Raises:
-        ConfigError: it would listen beyond the loopback without a token.
-        CoverageOwnedError: another service owns the store, or a command for long.
-        CoverageError: the store's file or the ledger cannot be used, or the port is refused.
+        ConfigError: the service would listen beyond the loopback without a token.
+        CoverageOwnedError: another service owns the store, or a command owns it for too long.
+        CoverageError: the store's file or the ledger cannot be used, or the port cannot be opened.
     """
     listening_addresses(connection.settings)
     folder = coverage_folder(connection.settings)
@@ -109,7 +109,7 @@ async def _serve(
         on_ready(url)
         await ended.wait()
     finally:
-        # First, so that nobody who finds the port silent still finds the file.
+        # Removed before the port closes, so that `service.json` never names a silent port.
         withdraw(coverage_folder(connection.settings))
         await runner.cleanup()
         stop.set()
@@ -119,14 +119,14 @@ async def _serve(
 
 
 async def _listen(runner: web.AppRunner, connection: Connection) -> str:
-    """Listen on the port set, or on a free one where it is taken; return the URL."""
+    """Listen on `coverage_port`, or on a free port if it is taken; return the URL."""
     host, port = connection.settings.coverage_host, connection.settings.coverage_port
     bound, refusal = 0, None
     for address in listening_addresses(connection.settings):
         try:
             bound = await _bind(runner, address, bound or port, fixed=bool(bound))
         except OSError as error:
-            # A name may stand for addresses that this machine lacks, as localhost does without IPv6.
+            # A name may have addresses that this machine lacks, such as localhost without IPv6.
             refusal = error
     if not bound:
         raise CoverageError(
@@ -148,7 +148,7 @@ async def _bind(runner: web.AppRunner, address: str, port: int, *, fixed: bool) 
 
 
 def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> web.Application:
-    """Return the HTTP application over `store`, which `fold` writes; it only reads."""
+    """Return the HTTP application, which only reads `store`; `fold` writes the store."""
 
     families = fold.families
 
@@ -164,7 +164,7 @@ def application(settings: Settings, store: CoverageStore, fold: LedgerFold) -> w
                 family = families[family_named(name).name]
             except UnknownFamilyError as error:
                 return _error(404, str(error))
-            # Figures that no longer move look like figures that are right.
+            # Old figures look like right ones, so a family that is not folded gets an error.
             fold.check(name)
             return web.json_response(answer(family, await asyncio.to_thread(store.counts, name)))
 

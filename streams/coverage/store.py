@@ -1,7 +1,7 @@
-"""The coverage store: the one place that reads or writes DuckDB.
+"""The coverage store: the only module that reads or writes DuckDB.
 
-Takes sums of ledger entries and the offsets they came from, and keeps both in one transaction, so that a crash neither
-loses nor doubles a count. Gives `Counts`, one consistent view per family. Writing is for one thread, reading for any.
+Stores sums of ledger entries and their offsets in one transaction, so a crash neither loses nor doubles a count.
+Returns `Counts`, one consistent view per family. Only one thread may write; any thread may read.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from streams.coverage.owner import process_name
 from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES
 
 STORE_FILE = "coverage.duckdb"
-REBUILD_HINT = "run `feedmill coverage rebuild` to fold the ledger anew"
+REBUILD_HINT = "run `feedmill coverage rebuild` to fold the ledger again"
 
-# What the dashboard can look back on.
+# The dashboard shows this many minutes at most.
 _MINUTES_KEPT = 24 * 60
-# Sums are of some thousand rows: one thread leaves the machine to the workers, and memory is for the page cache.
+# Sums have some thousand rows, so one thread and little memory are enough; workers and page cache need the rest.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "threads": 1,
@@ -39,7 +39,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 
 @dataclass(frozen=True)
 class FoldAdvance:
-    """One step in one ledger partition: entries of offsets [start, end) are in the sums that go with it."""
+    """A step in one ledger partition: the sums folded with it hold the entries of offsets [start, end)."""
 
     family: str
     partition: int
@@ -49,7 +49,7 @@ class FoldAdvance:
 
 @dataclass(frozen=True)
 class Counts:
-    """All that is known of one family at one moment.
+    """All counts of one family at one moment.
 
     Attributes:
         totals: `entries` and the six row counts.
@@ -59,8 +59,8 @@ class Counts:
         generated: (first, last) time of a raw record, ms since the epoch; None before the first.
         positions: {ledger partition: (first offset folded, next offset to fold)}.
         accounted: {raw partition: the offset below which every record is counted here}.
-        missing: {raw partition: (first, next)}: records in [first, next) were refined and are not counted here, because
-            the ledger has no entry for them any more.
+        missing: {raw partition: (first, next)}: records in [first, next) were refined but are not counted here, because
+            the ledger has lost their entries.
         foreign: (ledger partition, records, last offset, last reason) of ledger records that are no entries.
     """
 
@@ -81,7 +81,7 @@ class Counts:
 
 
 class CoverageStore:
-    """The DuckDB file in `folder`; whoever opens it holds the owner's lock (`streams.coverage.owner`).
+    """The DuckDB file in `folder`; open it only with the owner's lock (`streams.coverage.owner`).
 
     Raises:
         CoverageError: the file is not a coverage store of this version, or another process has it open.
@@ -91,7 +91,7 @@ class CoverageStore:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / STORE_FILE
         try:
-            # Runs no query itself: connections to one database are made from it, one per thread.
+            # This connection runs no queries; each thread gets its own cursor from it.
             self._database = duckdb.connect(path, config=_CONFIG)
             self._writer = self._database.cursor()
             self._writer.execute("SET lock_configuration = true")
@@ -99,23 +99,24 @@ class CoverageStore:
         except duckdb.Error as error:
             if "lock" in str(error) and (holder := re.search(r"\(PID (\d+)\)", str(error))):
                 raise CoverageOwnedError(
-                    f"{path} is open in process {process_name(int(holder[1]))}: let it end or end it, then try again"
+                    f"{path} is open in process {process_name(int(holder[1]))}: wait for its end or stop it, then try "
+                    "again"
                 ) from None
             raise CoverageError(f"{path} cannot be opened ({_line(error)}): {REBUILD_HINT}") from error
         self._cursors = threading.Lock()
         self._seed(families)
 
     def close(self) -> None:
-        """Write everything into the one file and let go of it."""
+        """Write everything into the file and close it."""
         self._writer.close()
         self._database.close()
 
     def bind(self, family: str, topic: str, topic_id: str) -> None:
-        """Remember that `family` is folded from that very topic.
+        """Store that `family` is folded from this topic.
 
         Raises:
-            CoverageError: it was folded from another one: the topic was made anew, or this is another cluster or
-                namespace.
+            CoverageError: the family was folded from another topic. The topic was created again, or the cluster or
+                namespace is another one.
         """
         with self._transaction() as cursor:
             row = cursor.execute("SELECT topic, topic_id FROM sources WHERE family = ?", [family]).fetchone()
@@ -132,7 +133,7 @@ class CoverageStore:
         return {(family, partition): end for family, partition, _, end in self._positions(self._writer)}
 
     def begin(self, starts: Mapping[tuple[str, int], int]) -> None:
-        """Take up ledger partitions {(family, partition): first offset}; those known already keep their position."""
+        """Add ledger partitions {(family, partition): first offset}; known partitions keep their position."""
         with self._transaction() as cursor:
             known = {(family, partition) for family, partition, _, _ in self._positions(cursor)}
             for (family, partition), offset in starts.items():
@@ -140,22 +141,22 @@ class CoverageStore:
                     cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", [family, partition, offset, offset])
 
     def fold(self, advances: list[FoldAdvance], added: Sums) -> None:
-        """Add `added` and step the positions, both or neither.
+        """Add `added` and move the positions, in one transaction.
 
         Raises:
-            CoverageError: a partition does not stand at its `start`, so these entries were folded already or others
-                were missed; or DuckDB failed.
+            CoverageError: a partition's position is not its `start`, so entries would be counted twice or missed; or
+                DuckDB failed.
         """
         frames = {} if added.is_empty else {f"sum_{name}": frame for name, frame in vars(added).items()}
-        # Registered outside of the transaction: once a statement has failed, DuckDB takes no other in it.
+        # Frames are registered outside the transaction, because DuckDB accepts no statement after a failed one.
         with self._registered(frames), self._transaction() as cursor:
             stored = {(family, partition): end for family, partition, _, end in self._positions(cursor)}
             for step in advances:
                 at = stored.get((step.family, step.partition))
                 if at != step.start:
                     raise CoverageError(
-                        f"ledger partition {step.partition} of {step.family} is folded up to offset {at}, and "
-                        f"[{step.start}, {step.end}) was to follow: another process wrote the store; {REBUILD_HINT}"
+                        f"ledger partition {step.partition} of {step.family} is folded up to offset {at}, not to "
+                        f"{step.start}: another process wrote the store; {REBUILD_HINT}"
                     )
                 cursor.execute(
                     'UPDATE positions SET next_offset = ? WHERE family = ? AND "partition" = ?',
@@ -171,14 +172,14 @@ class CoverageStore:
             return {number: (first, end) for number, first, end in cursor.execute(query, [family]).fetchall()}
 
     def set_missing(self, family: str, missing: Mapping[int, tuple[int, int]]) -> None:
-        """Note the raw records that were refined and have no ledger entry: {raw partition: (first, next)}."""
+        """Store which raw records were refined but have no ledger entry: {raw partition: (first, next)}."""
         with self._transaction() as cursor:
             cursor.execute("DELETE FROM missing WHERE family = ?", [family])
             for number, (first, end) in missing.items():
                 cursor.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", [family, number, first, end])
 
     def counts(self, family: str) -> Counts:
-        """Return all that is known of `family`, as of one moment.
+        """Return all counts of `family` at one moment.
 
         Raises:
             CoverageError: the store has no such family.
@@ -190,7 +191,7 @@ class CoverageStore:
                 [family],
             ).fetchone()
             if totals is None:
-                raise CoverageError(f"the coverage store knows no family {family!r}: {REBUILD_HINT}")
+                raise CoverageError(f"the coverage store has no family {family!r}: {REBUILD_HINT}")
             bins: dict[str, dict[str, int]] = {}
             query = 'SELECT axis, bin, "rows" FROM coverage WHERE family = ?'
             for axis, bin_, rows in cursor.execute(query, [family]).fetchall():
@@ -230,12 +231,12 @@ class CoverageStore:
         if not cursor.execute("SELECT 1 FROM duckdb_tables()").fetchall():
             cursor.execute(TABLES)
             cursor.execute("INSERT INTO store VALUES (?)", [STORE_VERSION])
-        found: Any = cursor.execute("SELECT version FROM store").fetchone()
+        version: Any = cursor.execute("SELECT version FROM store").fetchone()
         cursor.commit()
-        if found != (STORE_VERSION,):
+        if version != (STORE_VERSION,):
             self.close()
             raise CoverageError(
-                f"the coverage store has version {found and found[0]}, not {STORE_VERSION}: {REBUILD_HINT}"
+                f"the coverage store has version {version and version[0]}, not {STORE_VERSION}: {REBUILD_HINT}"
             )
 
     def _seed(self, families: Mapping[str, Family]) -> None:
@@ -277,14 +278,14 @@ class CoverageStore:
 
     @contextmanager
     def _transaction(self, reader: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction of the writer, or of a reader that is closed after it."""
+        """Run one transaction of the writer, or of `reader`, which is closed afterwards."""
         cursor = self._writer if reader is None else reader
         try:
             cursor.begin()
             try:
                 yield cursor
             except BaseException:
-                # What is to be told is the error that led here.
+                # Raise the first error, not one of the rollback.
                 with suppress(duckdb.Error):
                     cursor.rollback()
                 raise
@@ -297,7 +298,7 @@ class CoverageStore:
 
 
 def remove_store(folder: Path) -> None:
-    """Delete the store's files, for it to be folded anew; whoever calls holds the owner's lock."""
+    """Delete the store's files so that it can be folded again; the caller holds the owner's lock."""
     for path in folder.glob(f"{STORE_FILE}*"):
         path.unlink()
 

@@ -1,35 +1,35 @@
 """The coverage store's tables, as SQL.
 
-All are small but `coverage`, which holds every bin and cell of every family from the start, with 0 rows: folding is
-then an UPDATE, and no key has to be kept on it. Offsets are Kafka's; times are those of the raw records.
+All tables are small except `coverage`. From the start it has a line with 0 rows for every bin and cell of every family,
+so folding is an UPDATE and needs no key. Offsets are Kafka's; times are those of the raw records.
 """
 
 from __future__ import annotations
 
-# Raised when a table changes shape; an older store is folded anew.
+# Raise it when a table changes; an older store must be folded again.
 STORE_VERSION = 4
 
 TABLES = """
 CREATE TABLE store (version INTEGER NOT NULL);
 
--- Which topic was folded: its id changes when it is deleted and made again, or on another cluster.
+-- The folded topics. The id of a topic changes when it is deleted and created again, and on another cluster.
 CREATE TABLE sources (family VARCHAR NOT NULL, topic VARCHAR NOT NULL, topic_id VARCHAR NOT NULL);
 
--- next_offset: the first ledger offset not yet folded; first_offset: where folding began.
+-- next_offset: the first ledger offset not yet folded; first_offset: the first one that was folded.
 CREATE TABLE positions (
     family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, first_offset BIGINT NOT NULL, next_offset BIGINT NOT NULL);
 
--- The raw records of this partition from first_offset to below next_offset have a ledger entry that is folded.
--- raw_topic_id: of the raw topic that these offsets are of; null in entries of older versions.
+-- The raw records in [first_offset, next_offset) have a ledger entry that is folded.
+-- raw_topic_id: the raw topic of these offsets; null in entries of older versions.
 CREATE TABLE accounted (
     family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, raw_topic_id VARCHAR, first_offset BIGINT NOT NULL,
     next_offset BIGINT NOT NULL);
 
--- Raw records from first_offset to below next_offset were refined, and the ledger has no entry for them any more.
+-- The raw records in [first_offset, next_offset) were refined, but the ledger has lost their entries.
 CREATE TABLE missing (
     family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, first_offset BIGINT NOT NULL, next_offset BIGINT NOT NULL);
 
--- Ledger records that are no entries of ours: passed over, and counted, so that they are never unseen.
+-- Ledger records that are no entries: skipped and counted, so that somebody notices them.
 CREATE TABLE foreign_records (
     family VARCHAR NOT NULL, "partition" INTEGER NOT NULL, "records" BIGINT NOT NULL, last_offset BIGINT NOT NULL,
     last_reason VARCHAR NOT NULL);
@@ -54,7 +54,7 @@ SELECT split_part(bin, '|', 1) AS capacity_level, split_part(bin, '|', 2) AS aut
 FROM coverage WHERE family = 'scenario' AND axis = 'cell';
 """
 
-# The relations `seed_*` and `sum_*` are frames registered for the one transaction that reads them.
+# The relations `seed_*` and `sum_*` are frames, registered only for the transaction that reads them.
 SEED = """
 INSERT INTO coverage
 SELECT s.family, s.axis, s.bin, 0, NULL, NULL FROM seed_bins s ANTI JOIN coverage USING (family, axis, bin);
@@ -78,7 +78,7 @@ UPDATE coverage t SET
     "rows" = t."rows" + s."rows", first_generated = least(t.first_generated, s.first_generated),
     last_generated = greatest(t.last_generated, s.last_generated)
 FROM sum_bins s WHERE t.family = s.family AND t.axis = s.axis AND t.bin = s.bin;
--- A bin that the declaration no longer has: kept, so that nothing counted is lost.
+-- Bins that are no longer declared are kept, so that no count is lost.
 INSERT INTO coverage
 SELECT s.family, s.axis, s.bin, s."rows", s.first_generated, s.last_generated
 FROM sum_bins s ANTI JOIN coverage USING (family, axis, bin);
@@ -106,7 +106,7 @@ UPDATE minutes t SET rows_in = t.rows_in + s.rows_in, rows_clean = t.rows_clean 
 FROM sum_minutes s WHERE t.family = s.family AND t."minute" = s."minute";
 INSERT INTO minutes
 SELECT s.family, s."minute", s.rows_in, s.rows_clean FROM sum_minutes s ANTI JOIN minutes USING (family, "minute");
--- Only ever those behind a bound that never falls: what remains is the same whatever the batching.
+-- The bound never falls, so the remaining minutes do not depend on how entries were batched.
 DELETE FROM minutes t USING (SELECT family, max("minute") AS newest FROM minutes GROUP BY family) n
 WHERE t.family = n.family AND t."minute" < n.newest - to_minutes(?);
 """
