@@ -1,10 +1,10 @@
-"""Augmentation: new rows from clean ones, by family, with the answer worked out anew.
+"""Augmentation: make new rows from clean rows of a family, with the correct answer computed again.
 
-A family's module has `augment(rows) -> rows`. It takes clean rows (wire columns, derived columns, `record`, and `copy`
-UInt32: which copy of the row this is, from 0), one for each copy wanted, and returns rows in the wire columns plus
-`record`: `augmented_from` is the origin's `example_id`, `example_id` and `split` are null, the group is the origin's.
-A row that it can make nothing of is left out. All randomness comes from (`example_id`, `copy`), so that a group of
-records that is refined again gives the same rows.
+A family's module has `augment(rows) -> rows`. It takes one clean row for each wanted copy: wire columns, derived
+columns, `record`, and `copy` (UInt32, the number of the copy, from 0). It returns rows in the wire columns plus
+`record`. `augmented_from` is the origin's `example_id`, `example_id` and `split` are null, and the family's `group` is
+the origin's. A row that cannot be augmented is left out. All randomness comes from (`example_id`, `copy`), so refining
+a group of records again gives the same rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schema.settings import Settings
 
 Augment = Callable[[pl.DataFrame], pl.DataFrame]
 
-# Imported when wanted: most of a module is compiled code.
+# Imported on first use, because loading their compiled code takes time.
 _MODULES = {"reduction": "streams.augmentation.reduction", "scenario": "streams.augmentation.scenario"}
 
 
@@ -29,7 +29,7 @@ def augment_of(family: str) -> Augment:
     """Return the augmentation of a family.
 
     Raises:
-        ConfigError: the family has none.
+        ConfigError: the family has no augmentation.
     """
     if family not in _MODULES:
         raise ConfigError(f"{family} has no augmentation: take it out of augment (FEEDMILL_AUGMENT)")
@@ -37,10 +37,10 @@ def augment_of(family: str) -> Augment:
 
 
 def check_augment(settings: Settings) -> None:
-    """See that every family that `settings.augment` names is there and can be augmented.
+    """Check that every family in `settings.augment` exists and can be augmented.
 
     Raises:
-        ConfigError: one is not, or cannot.
+        ConfigError: a family does not exist, or has no augmentation.
     """
     for name, copies in settings.augment.items():
         if name not in FAMILIES:

@@ -1,21 +1,21 @@
-r"""Augmentation of reductions: the same step, with its term standing deeper in a larger one.
+r"""Augmentation of reductions: the same reduction step inside a larger term.
 
-A copy of a term T is one of two, evenly:
+Half of the copies of a term T are wrapped, half are embedded:
 
 - wrapped: `\.\.\.T`, in 1 to 6 abstractions;
-- embedded: `\.0(T)`, as the last argument of a variable under abstractions, 1 to 4 such levels deep, where other
-  arguments may come before it, as in `\.\.1(\.0)(\.0(T))`.
+- embedded: `\.0(T)`, as the last argument of a variable under abstractions, 1 to 4 such levels deep. Other arguments
+  may come before T, as in `\.\.1(\.0)(\.0(T))`.
 
-What stands around T holds no redex, for its heads are variables and its other arguments are normal; nor does it become
-part of one, whatever T becomes, for neither an argument nor the body of an abstraction is a function. A step within T
-leaves it as it is and takes nothing from it: an index that is free in T counts the same abstractions after the step. So
-normal order takes exactly the steps that it takes from T, and every term of T's trace, in the same surroundings, is one
-of the larger term's: `step_k`, `steps_total` and `outcome` hold as they are, and so do `trace_id` and hence the split.
-RecordLimits of size were counted by the producer, without the surroundings.
+The surroundings of T hold no redex, because their heads are variables and their other arguments are normal. They also
+never become part of a redex, because T is an argument or the body of an abstraction, never a function. A step inside T
+does not change the surroundings: an index that is free in T counts the same abstractions after the step. So normal
+order takes exactly the steps that it takes from T. Each term of T's trace, in the same surroundings, is a term of the
+larger trace. So `step_k`, `steps_total`, `outcome` and `trace_id` stay correct, and with `trace_id` the split. The
+producer's size limits did not count the surroundings.
 
-`initial_size` and `initial_depth` stay those of the trace as it was generated. Quotas on them see each copy of a first
-step in the bin of its origin, and so their shares hold as long as rows are augmented at one rate. `growth` is the new
-size over that initial size.
+`initial_size` and `initial_depth` stay those of the generated trace. So quotas on them count each copy of a first step
+in the bin of its origin, and their shares hold if all rows are augmented at one rate. `growth` is the new size divided
+by that initial size.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ from schema.reduction import FAMILY
 
 Array = npt.NDArray[Any]
 
-# How a copy was made, in its `recipe`.
+# The `recipe` of a copy.
 WRAPPED, EMBEDDED = "wrapped", "embedded"
 MOST_ABSTRACTIONS = 6
 MOST_LEVELS = 4
 # Characters; training and evaluation refuse longer terms.
 LONGEST = 2048
 
-# The variable at the head of a level, as (abstractions before it, index), one of theirs, and what may stand between it
-# and the next level: normal arguments, whose only free index is 0.
+# Heads of a level as (abstractions, index of the variable that one of them binds). Then the normal arguments that may
+# come between head and next level; their only free index is 0.
 _HEADS = tuple((abstractions, index) for abstractions in (1, 2, 3) for index in range(abstractions))
 _BESIDE = ("", "0", r"(\.0)", r"(\.\.1)", "(00)", r"(\.10)0", r"(\.0)(\.\.0)", r"(\.0(\.1))")
 
 # SplitMix64 (Steele, Lea, Flood 2014): the increment and the two multipliers of its finalizer.
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-# Four choices and the number of levels come of one word.
+# Bits for one choice: four choices and the number of levels share one word of 64 bits.
 _CHOICE_BITS = 14
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """What can stand around a term, P pieces: the levels of embeddings, the wrappings by abstractions, then nothing.
+    """The P pieces that can surround a term: the levels of embeddings, the wrappings, and an empty piece.
 
     Attributes:
-        outer: (P,) Utf8, what stands before the term, without its parenthesis.
-        inner: (P,) Utf8, the same where the piece is itself an argument.
-        nodes: (P,) how many nodes a term gains.
-        edges: (P,) how far it moves from the root.
-        deepest: (P,) edges on the longest path through the piece, where the term is but an index.
+        outer: (P,) Utf8, the text before the term, without the term's parenthesis.
+        inner: (P,) Utf8, the same text if the piece is itself an argument.
+        nodes: (P,) how many nodes the piece adds.
+        edges: (P,) how many edges the term moves away from the root.
+        deepest: (P,) edges on the longest path through the piece around a term that is a single index.
         levels: how many of the pieces are levels.
     """
 
@@ -72,12 +72,12 @@ class Surroundings:
 
 
 def augment(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return an augmented row for each of `rows`, in order, but for those whose text would pass 2,048 characters.
+    """Return an augmented row for each of `rows`, in order; rows whose text would exceed 2,048 characters are left out.
 
     Args:
         rows: valid rows of the family's wire columns, with their `record` (UInt32) and `copy` (UInt32, the number of
-            this copy of its row, from 0). Each result depends on (`example_id`, `copy`) and its row alone; of one row,
-            copies 2i and 2i + 1 are of either kind, and twelve copies hold all six wrappings.
+            this copy of its row, from 0). Each result depends only on its row and (`example_id`, `copy`). Of copies 2i
+            and 2i + 1 one is wrapped and one embedded, and twelve copies of a row have all six wrappings.
 
     Returns:
         The wire columns and `record`; `augmented_from` is the origin's id, `example_id` and `split` are null.
@@ -88,7 +88,7 @@ def augment(rows: pl.DataFrame) -> pl.DataFrame:
     above = np.cumsum(edges, axis=0) - edges
     enclosed = ~wrapped & (rows["term"].str.len_bytes() > 1).to_numpy()
     closers = pl.Series([")" * count for count in range(MOST_LEVELS + 1)])
-    made = rows.with_columns(
+    copies = rows.with_columns(
         _before=pl.select(
             pl.concat_str(
                 around.outer.gather(choices[0]),
@@ -105,7 +105,7 @@ def augment(rows: pl.DataFrame) -> pl.DataFrame:
     before = pl.col("_before").str.len_bytes().cast(pl.Int32)
     reducible = pl.col("span_end") > 0
     return (
-        made.with_columns(
+        copies.with_columns(
             term=pl.concat_str("_before", "term", "_after"),
             span_start=pl.when(reducible).then(pl.col("span_start") + before).otherwise("span_start"),
             span_end=pl.when(reducible).then(pl.col("span_end") + before).otherwise("span_end"),
@@ -124,29 +124,29 @@ def augment(rows: pl.DataFrame) -> pl.DataFrame:
 
 @cache
 def _surroundings() -> Surroundings:
-    # Importing the compiler takes a second, which is spent where terms are read.
+    # Imported here because importing the compiler takes a second.
     from schema.reduction.text import facts
 
     levels = [r"\." * abstractions + str(index) + beside for abstractions, index in _HEADS for beside in _BESIDE]
     wraps = [r"\." * abstractions for abstractions in range(1, MOST_ABSTRACTIONS + 1)]
     pieces = [*levels, *wraps, ""]
-    # With the smallest of terms in place; that one's node is not gained.
-    found = facts(pl.Series([piece + "0" for piece in pieces]))
+    # Facts of each piece around the smallest term, `0`, whose own node does not count.
+    measured = facts(pl.Series([piece + "0" for piece in pieces]))
     edges = [abstractions + 1 for abstractions, _ in _HEADS for _ in _BESIDE] + list(range(1, MOST_ABSTRACTIONS + 1))
     return Surroundings(
         outer=pl.Series(pieces),
         inner=pl.Series([*("(" + level for level in levels), *wraps, ""]),
-        nodes=found["found_size"].to_numpy() - 1,
+        nodes=measured["found_size"].to_numpy() - 1,
         edges=np.array([*edges, 0], dtype=np.int32),
-        deepest=found["found_depth"].to_numpy(),
+        deepest=measured["found_depth"].to_numpy(),
         levels=len(levels),
     )
 
 
 def _choose(ids: Array, copies: Array, around: Surroundings) -> tuple[Array, Array, Array]:
-    """Return (wrapped, levels, pieces) of N rows: (N,) bool, (N,) and (MOST_LEVELS, N) places, outermost first.
+    """Return (wrapped, levels, pieces) of N rows: (N,) bool, (N,), and (MOST_LEVELS, N) piece indices, outermost first.
 
-    A row of fewer levels has the last piece, nothing, in place of the others; a wrapping is one level.
+    A row with fewer levels has the empty piece in the remaining places; a wrapping is one level.
     """
     ids, copies = ids.astype(np.uint64), copies.astype(np.uint64)
     row = _mix(ids)

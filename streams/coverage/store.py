@@ -148,7 +148,7 @@ class CoverageStore:
                 DuckDB failed.
         """
         frames = {} if added.is_empty else {f"sum_{name}": frame for name, frame in vars(added).items()}
-        # Frames are registered outside the transaction, because DuckDB accepts no statement after a failed one.
+        # Frames are registered outside the transaction: DuckDB accepts no statement after a failed one.
         with self._registered(frames), self._transaction() as cursor:
             stored = {(family, partition): end for family, partition, _, end in self._positions(cursor)}
             for step in advances:

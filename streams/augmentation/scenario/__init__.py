@@ -1,17 +1,17 @@
-"""Augmentation of scenarios: the same moment of another person, elsewhere, with slightly other numbers.
+"""Augmentation of scenarios: the same situation with another person, another place and slightly different numbers.
 
-1. The character's name, the relation and the setting are swapped for others of their kind (`vocabulary`), wherever they
-   stand in the texts as whole words. What cannot be swapped safely is left: a name whose gender the texts leave open
-   between two, a relation that the texts speak of in other words too, a setting of no known kind, a phrase whose
-   replacement is in the text already.
-2. The numbers are moved within their cell: the effective capacity within its level, the effects without changing
-   sign, the support needed within its target's bounds, the score within its target's band. What follows from them is
-   worked out anew: base capacity, support possible, and the calculation, one line for each factor. A row whose texts
-   speak of points keeps its numbers, and so does one with numbers finer than are written.
+1. The character's name, the relation and the setting are swapped for others of the same kind (`vocabulary`), as whole
+   words of the texts. A phrase that cannot be swapped safely is kept: a name if the texts leave its gender open, a
+   relation that the texts also name in other words, a setting of unknown kind, or a phrase whose replacement is already
+   in the text.
+2. The numbers move within their cell: the effective capacity within its level, the effects without changing sign, the
+   support needed within its target's bounds, the score within its target's band. The numbers that depend on them are
+   computed again: base capacity, support possible, and the calculation, one line for each factor. A row keeps its
+   numbers if its texts speak of points, or if a number has more than one decimal.
 
-All three bins of the cell stay, and so does the scenario, and with it the split. Tokens, cost and validation are null:
-no tokens were paid for the copy, and nobody has validated it. Every copy's texts differ from the origin's, and from
-those of the other copies that are made in the same call; what cannot differ is left out.
+All three bins of the cell stay the same. So does the scenario, and with it the split. Tokens, cost and validation are
+null, because no tokens were paid for the copy and nobody has validated it. The texts of every copy differ from the
+origin's and from those of other copies made in the same call; copies that would not differ are left out.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from streams.augmentation.scenario.swap_names import TEXTS, swapped
 
 
 def augment(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return an augmented row for each of `rows`, in order, but for those whose texts cannot be changed.
+    """Return an augmented row for each of `rows`, in order; rows whose texts cannot be changed are left out.
 
     Args:
         rows: valid rows of the family's wire columns, with their `record` (UInt32) and `copy` (UInt32, the number of
-            this copy of its row, from 0). Each result depends on (`example_id`, `copy`) and its row alone.
+            this copy of its row, from 0). Each result depends only on its row and (`example_id`, `copy`).
 
     Returns:
         The wire columns and `record`; `augmented_from` is the origin's id, `example_id` and `split` are null.
     """
-    made = swapped(rows)
-    changed = rows.select(FAMILY.identity).to_series() != made.select(FAMILY.identity).to_series()
-    made = moved(made.filter(changed))
+    copies = swapped(rows)
+    changed = rows.select(FAMILY.identity).to_series() != copies.select(FAMILY.identity).to_series()
+    copies = moved(copies.filter(changed))
     return (
-        made.with_columns(
+        copies.with_columns(
             *(
                 pl.lit(None, dtype=FAMILY.wire[name]).alias(name)
                 for name in ("prompt_tokens", "completion_tokens", "cost_usd", "validation_model", "validation_score")

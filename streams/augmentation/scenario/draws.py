@@ -1,4 +1,4 @@
-"""The randomness of augmented scenarios: of an origin's id and the number of its copy, and of nothing else."""
+"""Random draws for augmented scenarios, computed only from the origin's id and the number of the copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import polars as pl
 
 Array = npt.NDArray[Any]
 
-# Names of the draws; every factor has one of its own, from EFFECT on.
+# Names of the draws; each factor has its own draw, from EFFECT on.
 NAME, RELATION, SETTING, CAPACITY, SUPPORT, SCORE, EFFECT = range(7)
 
 # SplitMix64 (Steele, Lea, Flood 2014): the increment and the two multipliers of its finalizer.
@@ -18,18 +18,18 @@ _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF
 
 
 def pick(rows: pl.DataFrame, draw: int, sizes: Array) -> Array:
-    """Return a place below each row's size (N,): another for each copy of an origin, as long as there are."""
+    """Return an index below each row's size (N,); it differs between the first `size` copies of an origin."""
     first = _mix(_unsigned(rows["example_id"]) + _GOLDEN * np.array([draw], dtype=np.uint64)) % sizes.astype(np.uint64)
-    found: Array = (first.astype(np.int64) + rows["copy"].to_numpy().astype(np.int64)) % sizes
-    return found
+    index: Array = (first.astype(np.int64) + rows["copy"].to_numpy().astype(np.int64)) % sizes
+    return index
 
 
 def offset(rows: pl.DataFrame, draw: int | Array, most: int, owner: Array | slice = slice(None)) -> Array:
-    """Return a step from -most to most for each row, or for each of what rows own: `owner` is whose it is."""
+    """Return a step from -most to most for each row, or for each item if `owner` gives the row of each item."""
     copy = _mix(_unsigned(rows["example_id"]) + _GOLDEN * (_unsigned(rows["copy"]) + np.uint64(1)))
     words = _mix(copy[owner] + _GOLDEN * np.asarray(draw, dtype=np.uint64))
-    found: Array = (words % np.uint64(2 * most + 1)).astype(np.int64) - most
-    return found
+    steps: Array = (words % np.uint64(2 * most + 1)).astype(np.int64) - most
+    return steps
 
 
 def _unsigned(series: pl.Series) -> Array:

@@ -1,4 +1,4 @@
-"""A scenario's numbers, moved within its cell, and all that follows from them worked out anew."""
+"""Move a scenario's numbers within its cell, and compute the numbers that depend on them again."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from streams.augmentation.scenario import draws
 Array = npt.NDArray[Any]
 
 _TEXTS = ("context", "request", "response")
-# Numbers move by at most so much: tenths of points, hundredths of the score.
+# The largest moves: in tenths of points, and in hundredths of the score.
 CAPACITY_STEPS, EFFECT_STEPS, SUPPORT_STEPS, SCORE_STEPS = 5, 2, 3, 4
-# Where a text speaks of points, its numbers are not to be moved; in Rust's regular expressions.
+# If a text speaks of points, the row's numbers are not moved; in Rust's regular expressions.
 _POINTS = r"(?i)\d\.\d|/ ?10\b|\bout of (?:10|ten)\b|\bpoints?\b"
 
 
 def moved(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return `rows` with other numbers in the same cell, and all that follows from them."""
+    """Return `rows` with other numbers in the same cell; rows that cannot be moved safely keep theirs."""
     bounds, factors = lists(rows["capacity_factors"])
     names, effects = factors.flatten()
     counts = np.diff(bounds)
@@ -44,11 +44,11 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
     exact_effects = np.asarray(effects)[bounds[0] : bounds[-1]] * 10
     old_effects = np.rint(exact_effects).astype(np.int64)
 
-    # Only what is written to one decimal is moved.
+    # Only rows whose numbers have at most one decimal are moved.
     fine = (np.abs(points - np.rint(points)) > SUM_TOLERANCE).any(axis=1)
     fine |= np.bincount(owner, np.abs(exact_effects - old_effects) > SUM_TOLERANCE, rows.height) > 0
-    spoken = rows.select(pl.any_horizontal(pl.col(text).str.contains(_POINTS) for text in _TEXTS)).to_series()
-    movable = ~fine & ~spoken.to_numpy()
+    mentions_points = rows.select(pl.any_horizontal(pl.col(text).str.contains(_POINTS) for text in _TEXTS)).to_series()
+    movable = ~fine & ~mentions_points.to_numpy()
 
     level = rows["capacity_level"].replace_strict(level_names(), range(len(CAPACITY_LEVELS)), return_dtype=pl.Int64)
     target = rows["authenticity_target"].replace_strict(
@@ -60,7 +60,8 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
     step = draws.offset(rows, draws.EFFECT + place, EFFECT_STEPS, owner)
     shifted = np.clip(old_effects + step, -_SCALE_TENTHS, _SCALE_TENTHS)
     new_effects = np.where(np.sign(shifted) == np.sign(old_effects), shifted, np.sign(old_effects))
-    # Where the effects so moved ask for a base that there is not, they stay; where even that is not enough, all does.
+    # If the moved effects need a base outside the scale, the old effects are kept. If the base is still outside, the
+    # whole row is kept.
     keeps_effects = ~_is_base(reached - np.bincount(owner, new_effects, rows.height))
     new_effects = np.where(keeps_effects[owner], old_effects, new_effects)
     started = reached - np.bincount(owner, new_effects, rows.height).astype(np.int64)
@@ -92,7 +93,7 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _calculation(base: Array, effects: Array, counts: Array) -> pl.Series:
-    """Return a line for each factor ("6.0 - 1.5 = 4.5"), and one for the support, of each row's numbers in tenths."""
+    """Return the lines of each row from numbers in tenths: one for each factor ("6.0 - 1.5 = 4.5"), one for support."""
     ends = np.cumsum(counts)
     every = np.insert(effects, ends, _HEADROOM_TENTHS)
     running = np.cumsum(every)
@@ -112,7 +113,7 @@ def _calculation(base: Array, effects: Array, counts: Array) -> pl.Series:
 
 
 def _written(tenths: Array) -> pl.Series:
-    """Return numbers in tenths as they are written: to one decimal."""
+    """Return numbers in tenths as text with one decimal."""
     return _numerals().gather(tenths + _WRITABLE)
 
 
@@ -126,15 +127,15 @@ def _is_base(tenths: Array) -> Array:
 
 
 def _in_steps(low: float, high: float, steps: int) -> tuple[int, int]:
-    """Return the least and the most whole number of steps, of 1/steps each, from `low` to `high`."""
+    """Return the smallest and the largest multiple of 1/steps from `low` to `high`, as multiples."""
     return int(np.ceil(low * steps - SUM_TOLERANCE)), int(np.floor(high * steps + SUM_TOLERANCE))
 
 
 _SCALE_TENTHS, _HEADROOM_TENTHS = round(LARGEST_CAPACITY * 10), round(SUPPORT_HEADROOM * 10)
-# The base, all factors' effects, and the stretch.
+# The base, all factors' effects, and the headroom.
 _WRITABLE = _SCALE_TENTHS + MAX_FACTORS_ALLOWED * _SCALE_TENTHS + _HEADROOM_TENTHS
 _LEVEL_TENTHS = np.array([_in_steps(band.low, band.high, 10) for band in CAPACITY_LEVELS])
-# The upper bound belongs to the next target, but for the last.
+# The upper bound belongs to the next target, except for the last target.
 _SCORE_HUNDREDTHS = np.array([_in_steps(band.low, band.high, 100) for band in AUTHENTICITY_TARGETS])
 _SCORE_HUNDREDTHS[:-1, 1] -= 1
 # (target, effective capacity in tenths) -> the least and the most support needed.

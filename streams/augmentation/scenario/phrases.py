@@ -1,4 +1,4 @@
-"""One phrase in place of another: whole words of a text, each row with its own two phrases."""
+"""Replace a phrase in texts by another one, as whole words; each row has its own two phrases."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NONE, _EXACT, _CAPITAL, _DOUBTFUL = range(4)
 
 
 def replaced(texts: pl.Series, old: pl.Series, new: pl.Series) -> tuple[pl.Series, Array]:
-    """Return (texts with each row's `new` for its `old`, (N,) how often it stood there, or `UNSURE`).
+    """Return (texts with each row's `old` replaced by its `new`, (N,) the number of replacements, or `UNSURE`).
 
-    A phrase stands where its neighbours are no letters, digits, hyphens or underscores. Where it begins with a capital
-    letter that `old` does not have, `new` gets one too. Where it stands in another case, or beside a letter beyond
-    ASCII, of which it may or may not be a part, the row is unsure and its text is left as it is.
+    A phrase counts only if its neighbours are no letters, digits, hyphens or underscores. If it begins with a capital
+    letter that `old` does not have, `new` gets a capital letter, too. If it has another case, or a neighbour is a
+    letter beyond ASCII, which may belong to the word, the row is `UNSURE` and its text is kept.
 
     Args:
-        texts, old, new: (N,) Utf8, without nulls; an empty `old` stands nowhere.
+        texts, old, new: (N,) Utf8, without nulls; an empty `old` is found nowhere.
     """
     data, old_data, new_data = (strings(series) for series in (texts, old, new))
     counts = np.zeros(len(texts), dtype=np.int64)
@@ -49,18 +49,18 @@ def _count(data: Array, bounds: Array, old: Array, old_bounds: Array, counts: Ar
         length = old_bounds[row + 1] - old_bounds[row]
         if length == 0:
             continue
-        # Looked at here, for a call costs more than most bytes are worth.
+        # The first byte is compared here, because a call for every byte would be slow.
         lower, upper = _cases(old[old_bounds[row]])
         while at + length <= end:
             if data[at] != lower and data[at] != upper:
                 at += 1
                 continue
-            found = _stands(data, start, at, end, old, old_bounds[row], length)
-            if found == _DOUBTFUL:
+            kind = _kind_at(data, start, at, end, old, old_bounds[row], length)
+            if kind == _DOUBTFUL:
                 counts[row] = UNSURE
                 break
-            counts[row] += found != _NONE
-            at += length if found != _NONE else 1
+            counts[row] += kind != _NONE
+            at += length if kind != _NONE else 1
 
 
 @compiled
@@ -82,10 +82,10 @@ def _write(
         left = max(counts[row], 0)
         lower, upper = _cases(old[old_bounds[row]]) if left else (np.uint8(0), np.uint8(0))
         while at < end:
-            found = _NONE
+            kind = _NONE
             if left > 0 and at + length <= end and (data[at] == lower or data[at] == upper):
-                found = _stands(data, start, at, end, old, old_bounds[row], length)
-            if found == _NONE:
+                kind = _kind_at(data, start, at, end, old, old_bounds[row], length)
+            if kind == _NONE:
                 written[to] = data[at]
                 to += 1
                 at += 1
@@ -94,15 +94,15 @@ def _write(
             for place in range(new_bounds[row], new_bounds[row + 1]):
                 written[to] = new[place]
                 to += 1
-            if found == _CAPITAL and to > first and 97 <= written[first] <= 122:
+            if kind == _CAPITAL and to > first and 97 <= written[first] <= 122:
                 written[first] -= np.uint8(_CASE_BIT)
             at += length
             left -= 1
 
 
 @compiled
-def _stands(data: Array, start: int, at: int, end: int, old: Array, old_at: int, length: int) -> int:
-    """Return how old[old_at:][:length] stands at data[at], a place in the text data[start:end]."""
+def _kind_at(data: Array, start: int, at: int, end: int, old: Array, old_at: int, length: int) -> int:
+    """Return how old[old_at:][:length] occurs at data[at] in the text data[start:end]: one of the four kinds."""
     if _folded(data[at]) != _folded(old[old_at]):
         return _NONE
     same = True
@@ -129,7 +129,7 @@ def _stands(data: Array, start: int, at: int, end: int, old: Array, old_at: int,
 
 @compiled
 def _cases(byte: Any) -> Any:
-    """Return a byte in lower and in upper case, twice the same if it is no ASCII letter."""
+    """Return a byte in lower and in upper case; both are the byte itself if it is no ASCII letter."""
     lower = byte | np.uint8(_CASE_BIT)
     return (lower, lower ^ np.uint8(_CASE_BIT)) if 97 <= lower <= 122 else (byte, byte)
 
@@ -142,7 +142,7 @@ def _folded(byte: Any) -> Any:
 
 @compiled
 def _is_word(byte: Any) -> Any:
-    """Return 1 for what belongs to a word, 2 for a byte beyond ASCII, else 0."""
+    """Return 1 for a byte of a word, 2 for a byte beyond ASCII, else 0."""
     if byte >= 128:
         return np.uint8(2)
     letter = 97 <= (byte | np.uint8(_CASE_BIT)) <= 122

@@ -1,4 +1,4 @@
-"""A scenario's name, relation and setting, swapped for others of their kind wherever they stand in its texts."""
+"""Swap a scenario's name, relation and setting for others of the same kind, in its columns and in its texts."""
 
 from __future__ import annotations
 
@@ -21,31 +21,34 @@ TEXTS = ("context", "request", "response")
 
 
 def swapped(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return `rows` with name, relation and setting swapped, each where that is safe.
+    """Return `rows` with name, relation and setting swapped, each only if that is safe.
 
-    A swap is left undone where the phrase is in none of the texts (the setting: not in the context), or in doubt in one
-    (`phrases.replaced`); where a factor's name or a label of the calculation speaks of it, which are not rewritten;
-    where the new phrase is in a text already; for a name, where the texts leave its gender open between two; for a
-    relation, where the texts speak of kin or office in other words too, or with "a" or "an", which would have to agree;
-    for a setting, where its kind is not known.
+    A phrase is kept if
+
+    - it is in none of the texts (the setting: not in the context), or `UNSURE` in one (`phrases.replaced`);
+    - a factor's name or a label of the calculation contains it, because these are not rewritten;
+    - the new phrase is already in a text;
+    - it is a name, and the texts leave its gender open;
+    - it is a relation, and the texts also name kin or office in other words, or put "a" or "an" before it;
+    - it is a setting of unknown kind.
     """
     factors = pl.col("capacity_factors").list.eval(pl.element().struct.field("name")).list.join("\n")
     lines = pl.col("calculation_steps").list.join("\n")
     asides = rows.select(pl.concat_str(factors, lines, separator="\n")).to_series()
-    made = rows
+    swapped_rows = rows
     for column, others in (
         ("character_name", _other_names(rows)),
         ("character_relation", _other_relations(rows)),
         ("setting", _other_settings(rows)),
     ):
-        made = _swapped(made, column, others, asides)
-    return made
+        swapped_rows = _swapped(swapped_rows, column, others, asides)
+    return swapped_rows
 
 
 def _swapped(rows: pl.DataFrame, column: str, swaps: pl.Series, asides: pl.Series) -> pl.DataFrame:
-    """Return `rows` with `swaps` (null: leave as it is) for `column`, there and in the texts, where that is safe.
+    """Return `rows` with `column` replaced by `swaps` (null: keep), in the column and in the texts, if that is safe.
 
-    It is not where `asides`, which are no prose to be rewritten, speak of it.
+    It is not safe if the row's `asides`, which are not rewritten, contain the phrase.
     """
     new = swaps.fill_null("")
     written, counts = zip(*(replaced(rows[text], rows[column], new) for text in TEXTS), strict=True)
@@ -54,10 +57,10 @@ def _swapped(rows: pl.DataFrame, column: str, swaps: pl.Series, asides: pl.Serie
     if column == "setting":
         sure &= counts[0] > 0
     if column == "character_relation":
-        # Whom the texts call anything else by kin or office may be the character as well.
+        # A person whom the texts name by another word of kin or office may be the character.
         own = rows[column].str.count_matches(KIN).to_numpy()
-        said = sum(rows[text].str.count_matches(KIN).to_numpy().astype(np.int64) for text in TEXTS)
-        sure &= said == total * own
+        kin_words = sum(rows[text].str.count_matches(KIN).to_numpy().astype(np.int64) for text in TEXTS)
+        sure &= kin_words == total * own
     there = pl.lit(new.str.to_lowercase())
     taken = rows.select(
         pl.any_horizontal(pl.col(text).str.to_lowercase().str.contains(there, literal=True) for text in TEXTS)
@@ -70,7 +73,7 @@ def _swapped(rows: pl.DataFrame, column: str, swaps: pl.Series, asides: pl.Serie
 
 
 def _other_names(rows: pl.DataFrame) -> pl.Series:
-    """Return another name for each row's character, null where none is safe."""
+    """Return another name for each row's character; null if no name is safe."""
     names, start, size = _name_pools()
     relation = rows["character_relation"].replace_strict(
         [relation.name for relation in RELATIONS],
@@ -85,21 +88,21 @@ def _other_names(rows: pl.DataFrame) -> pl.Series:
         rows.select(pl.any_horizontal(pl.col(text).str.contains(pattern) for text in TEXTS)).to_series().to_numpy()
         for pattern in (HERS, HIS)
     )
-    told = np.select([hers & his, hers, his], [-1, WOMAN, MAN], EITHER)
+    by_pronouns = np.select([hers & his, hers, his], [-1, WOMAN, MAN], EITHER)
     gender = relation.to_numpy()
-    for otherwise in (known.to_numpy(), told):
+    for otherwise in (known.to_numpy(), by_pronouns):
         gender = np.where(gender == EITHER, otherwise, gender)
     at = rows["character_name"].replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int64).to_numpy()
     within = at - start[gender]
     listed = (at >= 0) & (within >= 0) & (within < size[gender])
     turn = draws.pick(rows, draws.NAME, size[gender] - listed)
-    # From the one that it is, round to any but itself.
+    # Start after the present one and go round, so it is never chosen itself.
     place = np.where(listed, (within + 1 + turn) % size[gender], turn)
     return pl.Series(names).gather(start[gender] + place).set(pl.Series(gender < 0), None)
 
 
 def _other_relations(rows: pl.DataFrame) -> pl.Series:
-    """Return another relation that each row's character could have, null where there is none."""
+    """Return another relation that each row's character could have; null if none fits."""
     others, start, size = _relation_pools()
     at = rows["character_relation"].replace_strict(
         [relation.name for relation in RELATIONS], range(len(RELATIONS)), default=None, return_dtype=pl.Int64
@@ -122,7 +125,7 @@ def _other_relations(rows: pl.DataFrame) -> pl.Series:
 
 
 def _other_settings(rows: pl.DataFrame) -> pl.Series:
-    """Return another setting of the same kind for each row, null where its kind is not known."""
+    """Return another setting of the same kind for each row; null if its kind is not known."""
     settings = [setting for kind in SETTINGS for setting in kind]
     kinds = np.repeat(np.arange(len(SETTINGS)), [len(kind) for kind in SETTINGS])
     sizes = np.array([len(kind) for kind in SETTINGS])
@@ -134,14 +137,14 @@ def _other_settings(rows: pl.DataFrame) -> pl.Series:
     )
     here = at.fill_null(0).to_numpy()
     kind = kinds[here]
-    # From the one that it is, round to any but itself.
+    # Start after the present one and go round, so it is never chosen itself.
     place = (here - starts[kind] + 1 + draws.pick(rows, draws.SETTING, sizes[kind] - 1)) % sizes[kind]
     return pl.Series(settings).gather(starts[kind] + place).set(at.is_null(), None)
 
 
 @cache
 def _name_pools() -> tuple[list[str], Array, Array]:
-    """Return (names, start, size): those for gender g are names[start[g]:][:size[g]]; anyone's where none is given."""
+    """Return (names, start, size): the names for gender g are names[start[g]:][:size[g]]; `EITHER` gets all names."""
     return (
         [*WOMEN, *MEN, *ANYONE],
         np.array([0, len(WOMEN), 0]),
@@ -151,7 +154,7 @@ def _name_pools() -> tuple[list[str], Array, Array]:
 
 @cache
 def _relation_pools() -> tuple[list[str], Array, Array]:
-    """Return (others, start, size): those for relation r in age band b are others[start[i]:][:size[i]], i = 5 r + b."""
+    """Return (others, start, size): relation r in age band b may become others[start[i]:][:size[i]], i = 5 r + b."""
     pools = [
         [
             other.name

@@ -1,8 +1,8 @@
-"""What a scenario's name, relation and setting can be swapped for: others of the same kind.
+"""Names, relations and settings that can be swapped for one another in a scenario.
 
-A name is swapped for one of the same gender, as far as the texts give one away; a relation for one that the same person
-could have, of the same circle, gender and age; a setting for one of the same kind of place. Beside what composed rows
-are made of (`schema.scenario.vocabulary`) stands what models and people write.
+A name is swapped for one of the same gender, if the texts reveal a gender. A relation is swapped for one of the same
+circle, gender and age. A setting is swapped for one of the same kind of place. The lists hold the vocabulary of
+composed rows (`schema.scenario.vocabulary`) and words that models and people use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from schema.scenario import vocabulary
 from schema.scenario.columns import AGE_BANDS
 from schema.scenario.vocabulary import EITHER, MAN, OLDER, WOMAN, YOUNGER, Relation
 
-# Beside those of women and men.
+# Names of either gender, in addition to those of women and men.
 ANYONE = ("Alex", "Ariel", "Jamie", "Jordan", "Kim", "Noa", "Quinn", "Robin", "Rowan", "Sasha", "Toni", "Yael")
 
 RELATIONS = (
@@ -37,7 +37,7 @@ RELATIONS = (
     Relation("supervisor", EITHER, "leads", AGE_BANDS[1:4]),
 )
 
-# By kind.
+# More settings by kind.
 _MORE_SETTINGS: dict[str, tuple[str, ...]] = {
     "home": (
         "the hallway",
@@ -70,12 +70,12 @@ SETTINGS = tuple(
     for kind in vocabulary.KINDS
 )
 
-# Who else a text may call by what they are, beside by name; in Rust's regular expressions.
+# Words by which a text may name a person's kin or office; in Rust's regular expressions.
 KIN = (
     r"(?i)\b(?:mum|mom|mummy|mama|mother|dad|daddy|papa|father|sis|sister|bro|brother|aunt|auntie|uncle|nan|gran|granny"
     r"|grandma|grandmother|grandpa|grandfather|daughter|son|niece|nephew|cousin|boss|manager|neighbour|neighbor|friend"
     r"|flatmate|roommate|housemate|colleague|coworker|partner|lead|mentor|supervisor)s?\b"
 )
-# What gives away a woman, or a man; in Rust's regular expressions.
+# Words that reveal a woman, or a man; in Rust's regular expressions.
 HERS = r"(?i)\b(?:she|her|hers|herself|woman|lady|girl|mrs|ms|mum|mom)\b"
 HIS = r"(?i)\b(?:he|him|his|himself|man|guy|boy|mr|sir|dad)\b"
