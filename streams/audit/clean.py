@@ -1,4 +1,4 @@
-"""What clean holds: rows and coverage by raw offset, example ids, and rows in the wrong partition."""
+"""The content of clean: rows and coverage by raw offset, example ids, and rows in the wrong partition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.audit.ids import IdLog
 from streams.audit.ledger import fingerprints
 from streams.audit.scan import decode_batch, source_of
 
-# Two workers' clocks may differ by so much.
+# The clocks of two workers may differ by this much.
 _CLOCK_SLACK_MS = 2000
 
 
@@ -34,11 +34,11 @@ class CleanLog:
     """Collects the records of clean.
 
     Args:
-        family: whose topic it is; `raw_topic` is the name of its raw topic.
+        family: the family of the topic; `raw_topic` is the name of its raw topic.
         partitions: how many partitions raw has now.
-        first_entry_ms: {partition: time of its first ledger record}; a row may stand where an older partition count
-            put it, if it was written before the partitions beyond that count came into use.
-        window: rows among which no id may come twice; None for all.
+        first_entry_ms: {partition: time of its first ledger record}. A row may be in the partition of an older
+            partition count if it was written before the later partitions were used.
+        window: rows among which no id may occur twice; None for all.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CleanLog:
         self.foreign = 0
 
     def add(self, records: Sequence[Any]) -> None:
-        """Take records of clean."""
+        """Add records of clean."""
         family = self._family
         batch = decode_batch(records, (family.name, CLEAN, family.version), family.wire)
         self.foreign += batch.foreign
@@ -72,13 +72,13 @@ class CleanLog:
             self._check_place(record, routes[mine])
             source = source_of(record, self._raw_topic)
             if source is None:
-                # Our own records say where they come from.
+                # Records that a worker wrote name their source.
                 self.foreign += 1
             else:
                 self.found.add(source, rows[index], coverage[index])
 
     def _fingerprints(self, frame: pl.DataFrame) -> NDArray[np.uint64]:
-        """Return, per row, the sum of the numbers of the bins and the cell that it falls into."""
+        """Return, per row, the sum of the numbers of its bins and its cell."""
         family = self._family
         codes = axis_codes(family.derive(frame.select([*family.wire, "record"])), family.axes)
         total = np.zeros(frame.height, dtype=np.uint64)
@@ -104,7 +104,7 @@ def _out_of_place(routes: NDArray[np.uint64], partitions: int, partition: int) -
 
 
 def _codes(family: Family) -> dict[str, NDArray[np.uint64]]:
-    """Return {axis: the number of each bin, and a 0 for -1, which is no bin}."""
+    """Return {axis: the number of each bin, then a 0 at index -1 for rows without a bin}."""
     bins = {axis.name: list(axis.bins) for axis in family.axes}
     bins[CELL_AXIS] = [cell_label(cell) for cell in family.cells()]
     codes = {}

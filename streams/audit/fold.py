@@ -1,4 +1,4 @@
-"""What DuckDB holds, compared with the sum of the ledger entries up to the position that DuckDB stores."""
+"""Compare the counts in DuckDB with the sum of the ledger entries up to the position stored in DuckDB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.coverage.client import StoredCoverage, stored_coverage
 
 
 def ask(connection: Connection, family: Family) -> StoredCoverage | str:
-    """Return what coverage holds now, or in one line why nobody can say."""
+    """Return the stored coverage, or one line on why it cannot be read."""
     try:
         return stored_coverage(connection, family.name)
     except CoverageError as error:
@@ -25,13 +25,13 @@ def ask(connection: Connection, family: Family) -> StoredCoverage | str:
 def check(
     family: Family, stored: StoredCoverage | str, ledger: Mapping[int, Extent], folded: LedgerSums
 ) -> CoverageCheck:
-    """Compare what coverage holds with `folded`, the sums of the entries below its positions.
+    """Compare the stored coverage with `folded`, the sums of the entries below its positions.
 
-    `ledger` is the extent of each ledger partition. Where records were removed from the ledger's beginning there is
-    nothing to compare with, and nothing agrees.
+    `ledger` is the extent of each ledger partition. If records were removed from the ledger's beginning, the check
+    fails, because the sums are incomplete.
     """
     if isinstance(stored, str):
-        return CoverageCheck(False, True, f"DuckDB was not compared, for nobody could answer: {stored}")
+        return CoverageCheck(False, True, f"DuckDB was not compared, because it cannot be read: {stored}")
     removed = [number for number, extent in ledger.items() if extent.begin > 0]
     if removed:
         number = min(removed)
@@ -45,22 +45,22 @@ def check(
 
 
 def _differences(family: Family, report: Mapping[str, Any], folded: LedgerSums) -> list[str]:
-    """Return each count that differs, as `what: DuckDB has n, the ledger m`."""
-    wanted: dict[str, int] = {name: folded.counts[name] for name in ("entries", *ROW_COUNTS) if name in report}
-    found: dict[str, int] = {name: report[name] for name in wanted}
-    wanted |= {f"reason {reason}": rows for reason, rows in folded.reasons.items()}
-    found |= {f"reason {reason}": rows for reason, rows in report["rejected_by_reason"].items()}
+    """Return each count that differs, as `name: DuckDB has n, the ledger m`."""
+    in_ledger: dict[str, int] = {name: folded.counts[name] for name in ("entries", *ROW_COUNTS) if name in report}
+    in_duckdb: dict[str, int] = {name: report[name] for name in in_ledger}
+    in_ledger |= {f"reason {reason}": rows for reason, rows in folded.reasons.items()}
+    in_duckdb |= {f"reason {reason}": rows for reason, rows in report["rejected_by_reason"].items()}
     axes = {axis.name for axis in family.axes}
     cells = {cell_label(cell) for cell in family.cells()}
     for (axis, bin_), rows in folded.bins.items():
-        # A report leaves out what is not declared any more.
+        # A report leaves out bins and cells that are no longer declared.
         if axis in axes or (axis == CELL_AXIS and bin_ in cells):
-            wanted[f"{axis} {bin_}"] = rows
+            in_ledger[f"{axis} {bin_}"] = rows
     for axis, bins in report["axes"].items():
-        found |= {f"{axis} {bin_}": rows for bin_, rows in bins.items()}
-    found |= {f"{CELL_AXIS} {label}": rows for label, rows in report["cells"].items()}
+        in_duckdb |= {f"{axis} {bin_}": rows for bin_, rows in bins.items()}
+    in_duckdb |= {f"{CELL_AXIS} {label}": rows for label, rows in report["cells"].items()}
     return [
-        f"{name}: DuckDB has {found.get(name, 0):,}, the ledger {wanted.get(name, 0):,}"
-        for name in (*wanted, *(found.keys() - wanted.keys()))
-        if found.get(name, 0) != wanted.get(name, 0)
+        f"{name}: DuckDB has {in_duckdb.get(name, 0):,}, the ledger {in_ledger.get(name, 0):,}"
+        for name in (*in_ledger, *(in_duckdb.keys() - in_ledger.keys()))
+        if in_duckdb.get(name, 0) != in_ledger.get(name, 0)
     ]

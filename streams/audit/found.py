@@ -21,14 +21,14 @@ class Found:
         self._spans: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
 
     def add(self, source: RecordSource, *amounts: Any) -> None:
-        """Take one record."""
+        """Add one record."""
         partition, first, last = source
         self._spans[partition].append((first, last, *amounts))
 
     def of_partition(self, partition: int, below: int, unsigned: tuple[int, ...] = ()) -> Spans:
-        """Return (first, last, amounts) of the records that came from raw offsets below `below` of a partition.
+        """Return (first, last, amounts) of the records from raw offsets below `below` of a partition.
 
-        Amounts whose numbers are in `unsigned` are uint64, the others int64.
+        Amounts whose indices are in `unsigned` are uint64, the others int64.
         """
         spans = [span for span in self._spans.get(partition, ()) if span[1] < below]
         columns = list(zip(*spans, strict=True)) if spans else [()] * (2 + self._amounts)

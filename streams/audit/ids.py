@@ -1,4 +1,4 @@
-"""Example ids that stand in clean twice: found by sorting, in 16 bytes a row."""
+"""Find example ids that are in clean twice, by sorting, in 16 bytes a row."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 class IdLog:
-    """The example ids of clean in the order read, and the record that each came in.
+    """The example ids of clean in reading order, and the record of each.
 
     Args:
-        window: clean rows of a partition among which an id may not come twice; None for all rows of all partitions.
+        window: clean rows of a partition among which an id may not occur twice; None for all rows of all partitions.
     """
 
     def __init__(self, window: int | None = None) -> None:
@@ -21,12 +21,12 @@ class IdLog:
         self._places: list[tuple[int, int]] = []
 
     def add(self, ids: NDArray[np.uint64], partition: int, offset: int) -> None:
-        """Take the ids (N,) of one record of clean; the records of a partition come in order."""
+        """Add the ids (N,) of one record of clean; add the records of a partition in order."""
         self._ids.append(ids)
         self._places.append((partition, offset))
 
     def twice(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (partition, offset, id) of each row whose id came before, ordered by id."""
+        """Yield (partition, offset, id) of each row whose id occurred before, ordered by id."""
         if not self._ids:
             return
         ids = np.concatenate(self._ids)

@@ -1,4 +1,4 @@
-"""The ledger of one family as flat arrays: what each entry claims, and the sums that coverage is compared with."""
+"""The ledger of one family as flat arrays: the claims of each entry, and the sums to compare with coverage."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from schema.family import Family
 from schema.record import LEDGER
 from streams.audit.scan import decode_batch
 
-# The columns of the ledger that count rows, whichever its version has.
+# The ledger's columns that count rows.
 ROW_COUNTS = tuple(name for name in ledger.COLUMNS if name.startswith("rows_"))
 _SOURCE = ("source_partition", "source_offset")
-# What becomes of a row that came in; augmented rows are made, and come in later.
+# The outcomes of a row that came in. Augmented rows are not among them: they are new rows, which come in later.
 OUTCOMES = tuple(name for name in ROW_COUNTS if name not in ("rows_in", "rows_augmented"))
 
 
@@ -54,10 +54,10 @@ class Entries:
     """The entries of one raw partition, sorted by offset.
 
     Attributes:
-        offsets: (N,) of the raw records; one that has two entries stands here twice.
-        is_current: (N,) whether the entry speaks of the raw topic that exists now, not of one that was deleted.
+        offsets: (N,) offsets of the raw records; an offset with two entries occurs twice.
+        is_current: (N,) whether the entry belongs to the present raw topic, not to a deleted one.
         counts: {column: (N,)} for each of ROW_COUNTS.
-        skipped: (N,) rejected rows of records that nobody could read, and of which rejected holds nothing.
+        skipped: (N,) rejected rows of skipped records, which have no rows in rejected.
         coverage: (N,) uint64, the fingerprint of the coverage counts, as `fingerprints` defines it.
     """
 
@@ -69,14 +69,14 @@ class Entries:
 
     @classmethod
     def none(cls) -> Entries:
-        """Return the entries of a partition that has none."""
+        """Return the entries of a partition without entries."""
         nothing = np.empty(0, np.int64)
         counts = dict.fromkeys(ROW_COUNTS, nothing)
         return cls(nothing, np.empty(0, np.bool_), counts, nothing, np.empty(0, np.uint64))
 
     @property
     def is_balanced(self) -> NDArray[np.bool_]:
-        """(N,) whether rows in are what became of them."""
+        """(N,) whether rows in equal the sum of the outcomes."""
         outcomes = np.sum([self.counts[name] for name in OUTCOMES], axis=0)
         return np.asarray(self.counts["rows_in"] == outcomes)
 
@@ -95,8 +95,8 @@ class LedgerLog:
     """Collects ledger entries.
 
     Args:
-        raw_topic_id: the id of the raw topic that exists now.
-        stored: {ledger partition: next offset that coverage has to fold}; `folded` are the sums below these offsets.
+        raw_topic_id: the id of the present raw topic.
+        stored: {ledger partition: next offset for coverage to fold}; `folded` has the sums below these offsets.
     """
 
     def __init__(self, family: Family, raw_topic_id: str, stored: Mapping[int, int]) -> None:
@@ -110,7 +110,7 @@ class LedgerLog:
         self.first_entry_ms: dict[int, int] = {}
 
     def add(self, records: Sequence[Any]) -> None:
-        """Take records of the ledger."""
+        """Add records of the ledger."""
         batch = decode_batch(records, self._ce_type, ledger.COLUMNS)
         self.foreign += batch.foreign
         for record in batch.records:
@@ -141,12 +141,12 @@ class LedgerLog:
         }
 
     def is_passed_over(self, partition: int, offsets: range) -> bool:
-        """Return whether every one of these raw offsets was skipped as unreadable, or is counted as lost."""
+        """Return whether every one of these raw offsets was skipped as unreadable or is counted as lost."""
         entries = self.by_partition().get(partition, Entries.none())
         lost = entries.counts["rows_lost"]
         passed = np.flatnonzero(entries.is_current & ((entries.skipped > 0) | (lost > 0)))
         last = entries.offsets[passed]
-        # An entry of lost records stands for all of them, and names the last.
+        # One entry covers all offsets that retention removed at once, and names the last of them.
         first = last - np.maximum(lost[passed], 1) + 1
         wanted = np.arange(offsets.start, offsets.stop)
         entry = np.searchsorted(last, wanted)

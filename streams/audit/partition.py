@@ -1,4 +1,4 @@
-"""One raw partition: its records compared with its ledger entries, and with the rows that these claim."""
+"""Compare the records of one raw partition with its ledger entries, and the entries' claims with the rows found."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from streams.audit.found import Spans
 from streams.audit.ledger import ROW_COUNTS, Entries, LedgerLog
 from streams.audit.raw import RawLog
 from streams.audit.rejected import RejectedLog
-from streams.audit.spans import stretches
+from streams.audit.spans import offset_ranges
 
-# Kinds of faults, the gravest first: the first fault that an audit names is the first of the gravest kind.
+# Kinds of faults, the most serious first; the first fault of an audit is the first one of the most serious kind.
 MISSING, REMOVED, DOUBLED, UNKNOWN, UNBALANCED, COVERAGE = KINDS = (
     "missing",
     "removed",
@@ -30,7 +30,7 @@ MISSING, REMOVED, DOUBLED, UNKNOWN, UNBALANCED, COVERAGE = KINDS = (
 
 @dataclass(frozen=True)
 class Logs:
-    """All that was read of the four topics."""
+    """The content of the four topics."""
 
     ledger: LedgerLog
     clean: CleanLog
@@ -40,12 +40,12 @@ class Logs:
 
 @dataclass
 class PartitionAudit:
-    """What one raw partition came to.
+    """The result for one raw partition.
 
     Attributes:
         raw_records, entries, waiting: counts of records, ledger entries, and records that are not refined yet.
-        faults: how many of each kind.
-        first: {kind: (offset, what)} of the first fault of each kind.
+        faults: the number of faults of each kind.
+        first: {kind: (offset, description)} of the first fault of each kind.
     """
 
     raw_records: int = 0
@@ -55,7 +55,7 @@ class PartitionAudit:
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def fault(self, kind: str, count: int, offset: int, what: str) -> None:
-        """Note `count` faults of a kind, of which the first is at `offset`."""
+        """Add `count` faults of a kind; the first one is at `offset`."""
         if not count:
             return
         self.faults[kind] += count
@@ -67,8 +67,8 @@ def audit_partition(number: int, extent: Extent, position: int, entries: Entries
     """Compare the records of raw partition `number` with its ledger entries and the rows in other topics.
 
     Args:
-        extent: the offsets that raw holds.
-        position: the next offset to refine, as committed; what the entries say counts where they are ahead.
+        extent: the offsets in raw.
+        position: the committed next offset to refine. If the entries are ahead of it, their last offset counts.
     """
     entries = Entries.none() if entries is None else entries
     raw = logs.raw.offsets(number)
@@ -76,21 +76,21 @@ def audit_partition(number: int, extent: Extent, position: int, entries: Entries
     refined = max(position, int(current[-1]) + 1 if current.size else 0)
     result = PartitionAudit(raw_records=raw.size, entries=entries.offsets.size)
     _one_to_one(result, raw, current, extent, refined)
-    # Nobody can tell which offsets hold records in what cannot be read, so each of them was given an entry.
-    told = entries.offsets[entries.is_current & (entries.skipped == 0) & (entries.counts["rows_lost"] == 0)]
-    _without_record(result, raw, told, extent)
+    # Every offset of an unreadable batch got an entry, because its records are not known. They are left out here.
+    judged = entries.offsets[entries.is_current & (entries.skipped == 0) & (entries.counts["rows_lost"] == 0)]
+    _without_record(result, raw, judged, extent)
     wrong = np.flatnonzero(~entries.is_balanced)
     if wrong.size:
         sums = ", ".join(f"{name} {entries.counts[name][wrong[0]]:,}" for name in ROW_COUNTS)
         result.fault(UNBALANCED, wrong.size, int(entries.offsets[wrong[0]]), f"the entry does not add up: {sums}")
-    # Rows of a raw topic that was deleted are in clean and rejected still, and its entries are in the ledger.
+    # Rows of a deleted raw topic are still in clean and rejected, and its entries are still in the ledger.
     below = max(refined, int(entries.offsets[-1]) + 1 if entries.offsets.size else 0)
     _clean(result, entries, logs.clean.found.of_partition(number, below, unsigned=(1,)))
     rejected = entries.counts["rows_rejected"] - entries.skipped
     _rows(result, "rejected", entries.offsets, rejected, logs.rejected.found.of_partition(number, below))
-    for why, found in logs.raw.sent.items():
-        sent = entries.counts[f"rows_{why}"] * entries.is_current
-        _rows(result, why, entries.offsets, sent, found.of_partition(number, below), at_least=True)
+    for outcome, sent in logs.raw.sent.items():
+        claims = entries.counts[f"rows_{outcome}"] * entries.is_current
+        _rows(result, outcome, entries.offsets, claims, sent.of_partition(number, below), at_least=True)
     return result
 
 
@@ -114,7 +114,7 @@ def _one_to_one(
 
 def _without_record(result: PartitionAudit, raw: NDArray[np.int64], entries: NDArray[np.int64], extent: Extent) -> None:
     once = np.unique(entries)
-    # Of records that retention removed, the entries remain.
+    # Entries of records that retention removed remain, so only offsets from the present beginning on are compared.
     unknown = once[(once >= extent.begin) & ~np.isin(once, raw, assume_unique=True)]
     if unknown.size:
         result.fault(UNKNOWN, unknown.size, int(unknown[0]), "a ledger entry, but no record")
@@ -122,7 +122,7 @@ def _without_record(result: PartitionAudit, raw: NDArray[np.int64], entries: NDA
 
 def _clean(result: PartitionAudit, entries: Entries, found: Spans) -> None:
     first, last, finds = found
-    joined = stretches(entries.offsets, (entries.counts["rows_clean"], entries.coverage), first, last, finds)
+    joined = offset_ranges(entries.offsets, (entries.counts["rows_clean"], entries.coverage), first, last, finds)
     rows = joined.claimed[0] != joined.found[0]
     _differs(result, UNBALANCED, rows, joined, "clean")
     coverage = np.flatnonzero(~rows & (joined.claimed[1] != joined.found[1]))
@@ -142,16 +142,16 @@ def _rows(
     at_least: bool = False,
 ) -> None:
     first, last, finds = found
-    joined = stretches(offsets, (claims,), first, last, finds)
-    claimed, held = joined.claimed[0], joined.found[0]
-    _differs(result, UNBALANCED, held < claimed if at_least else held != claimed, joined, outcome)
+    joined = offset_ranges(offsets, (claims,), first, last, finds)
+    claimed, counted = joined.claimed[0], joined.found[0]
+    _differs(result, UNBALANCED, counted < claimed if at_least else counted != claimed, joined, outcome)
 
 
-def _differs(result: PartitionAudit, kind: str, where: NDArray[np.bool_], joined: Any, outcome: str) -> None:
-    wrong = np.flatnonzero(where)
+def _differs(result: PartitionAudit, kind: str, differing: NDArray[np.bool_], joined: Any, outcome: str) -> None:
+    wrong = np.flatnonzero(differing)
     if wrong.size:
         begin, end = int(joined.first[wrong[0]]), int(joined.last[wrong[0]])
-        claimed, held = int(joined.claimed[0][wrong[0]]), int(joined.found[0][wrong[0]])
+        claimed, counted = int(joined.claimed[0][wrong[0]]), int(joined.found[0][wrong[0]])
         span = str(begin) if begin == end else f"{begin}-{end}"
-        what = f"the ledger claims {claimed:,} {outcome} rows of offset {span}, and {held:,} are there"
+        what = f"the ledger claims {claimed:,} {outcome} rows of offset {span}, and {counted:,} are there"
         result.fault(kind, wrong.size, begin, what)

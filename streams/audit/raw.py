@@ -1,4 +1,4 @@
-"""What raw holds: the offsets of its committed records, and the rows that workers sent there."""
+"""The content of raw: the offsets of its committed records, and the rows that workers sent there."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from schema.record import RAW, ForeignHeaders
 from streams.audit.found import Found
 from streams.audit.scan import header, source_of
 
-# The id that a worker gives a record that it sends to raw: .../<raw partition>.<raw offset>.<why>.<target>.<part>
+# The id of a record that a worker sends to raw: .../<raw partition>.<raw offset>.<why>.<target>.<part>
 _SENT_BY_WORKER = re.compile(rb".*/(?P<partition>[0-9]+)\.(?P<offset>[0-9]+)\.(?P<why>rerouted|augmented)\.[0-9.]+")
 
 
 class RawLog:
     """Collects the records of raw.
 
-    Anybody may write to raw, with any headers: rows that seem to be a worker's may be more than workers sent, so an
-    audit only asks that they are not fewer.
+    Anybody may write to raw, with any headers. So more rows may claim to be a worker's than workers sent; the audit
+    only requires that there are not fewer.
     """
 
     def __init__(self, family: Family, raw_topic: str) -> None:
@@ -34,7 +34,7 @@ class RawLog:
         self.sent = {"rerouted": Found(), "augmented": Found()}
 
     def add(self, records: Sequence[Any]) -> None:
-        """Take records of raw."""
+        """Add records of raw."""
         by_partition: dict[int, list[int]] = defaultdict(list)
         for record in records:
             by_partition[record.partition].append(record.offset)

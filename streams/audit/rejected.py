@@ -1,4 +1,4 @@
-"""What rejected holds: rows and dead letters by the raw offsets that they came from."""
+"""The content of rejected: rows and dead letters by the raw offsets that they came from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS: dict[str, pl.DataType] = {"example_id": pl.UInt64(), "source_offset": 
 
 
 class RejectedLog:
-    """Collects the records of rejected: micro-batches of rows, and dead letters, which say how many rows each is."""
+    """Collects the records of rejected: micro-batches of rows, and dead letters with the number of rows of each."""
 
     def __init__(self, family: Family, raw_topic: str) -> None:
         self._ce_type = (family.name, REJECTED, family.version)
@@ -28,14 +28,14 @@ class RejectedLog:
         self.foreign = 0
 
     def add(self, records: Sequence[Any]) -> None:
-        """Take records of rejected."""
+        """Add records of rejected."""
         letters = [record for record in records if is_dead_letter(record.headers)]
         for letter in letters:
             source = self._source_of_letter(letter)
             if source is None:
                 self.foreign += 1
             elif header(letter, REASON_HEADER) != SKIPPED.encode():
-                # One letter stands for all that was skipped; `Entries.skipped` is not looked for here.
+                # One letter covers all skipped offsets of a call, so `Entries.skipped` is not compared here.
                 self.found.add(source, rejected_rows(letter.value, letter.headers))
         kept = {id(letter) for letter in letters}
         batch = decode_batch([record for record in records if id(record) not in kept], self._ce_type, _COLUMNS)

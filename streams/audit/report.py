@@ -1,4 +1,4 @@
-"""The result of an audit: counts, whether everything agrees, and where the first fault is."""
+"""The result of an audit: counts, whether everything agrees, and the first fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class AuditFault:
-    """One thing that does not agree, and the record where it shows; `offset` is None if no one record is at fault."""
+    """A fault that the audit found, and its record; `offset` is None if no single record is at fault."""
 
     topic: str
     partition: int
@@ -23,7 +23,7 @@ class AuditFault:
 
 @dataclass(frozen=True)
 class CoverageCheck:
-    """Whether DuckDB agrees with the ledger: `compared` is False if nobody could answer, and `note` says why."""
+    """Whether DuckDB agrees with the ledger; `compared` is False if DuckDB could not be read, and `note` says why."""
 
     compared: bool
     ok: bool
@@ -38,15 +38,15 @@ class AuditReport:
         raw_records: committed records in raw now.
         ledger_entries: entries in the ledger.
         missing: raw records below the committed position without a ledger entry.
-        removed: partitions of which raw records were removed before they were refined, and no entry says so.
+        removed: partitions whose raw records were removed before they were refined, without a ledger entry.
         doubled: ledger entries beyond the first for one raw record.
         unknown: ledger entries for a raw record that does not exist.
         waiting: raw records that no worker has refined yet.
-        unbalanced: entries whose rows do not add up, and stretches of raw whose rows are not where the ledger says.
-        duplicate_ids: example ids that stand in clean twice.
-        misplaced: clean rows in another partition than their route says.
-        coverage_differs: stretches of raw whose coverage counts differ from a recount of their clean rows.
-        foreign_records: records in clean, rejected or ledger that no worker wrote; nothing counts them.
+        unbalanced: entries whose rows do not add up, and raw offset ranges whose rows differ from the ledger's counts.
+        duplicate_ids: example ids that are in clean twice.
+        misplaced: clean rows in another partition than that of their route.
+        coverage_differs: raw offset ranges whose coverage counts differ from a recount of their clean rows.
+        foreign_records: records in clean, rejected or ledger that no worker wrote; no other count has them.
         rows: the row counts of all entries, by column of the ledger.
         rejected_by_reason: {reason: rows}, of all entries.
         coverage: the comparison with DuckDB.

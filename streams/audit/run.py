@@ -1,11 +1,11 @@
-"""The audit itself.
+"""Run an audit: read a family's topics, compare them with its ledger, and report the faults.
 
-    1. Ask coverage what it holds, and take the offsets to read (`view`).
+    1. Read the stored coverage, and take the offsets to read (`view`).
     2. Read ledger, clean, rejected and raw, each once; keep flat arrays of offsets, counts and ids.
     3. For each raw partition: compare records with entries one by one, then the rows that the entries claim with the
        rows found, and the coverage counts with a recount.
-    4. Look for example ids that stand in clean twice, and rows in the wrong partition.
-    5. Compare DuckDB with the ledger up to its own position.
+    4. Look for example ids that are in clean twice, and rows in the wrong partition.
+    5. Compare DuckDB with the ledger up to DuckDB's own position.
 
 Memory is some 60 bytes per raw record and 16 per clean row.
 """
@@ -30,12 +30,12 @@ from streams.audit.report import AuditFault, AuditReport
 from streams.audit.scan import scan
 from streams.audit.view import View, take_view
 
-# Called with the offsets read so far, of how many, and the stage that is being read.
+# Called with the number of offsets read so far, the number to read in all, and the stage being read.
 OnProgress = Callable[[int, int, str], None]
 
 
 def audit(connection: Connection, family: Family, on_progress: OnProgress | None = None) -> AuditReport:
-    """Return what the topics of `family` hold, compared with what its ledger says.
+    """Compare the topics of `family` with its ledger, and return the report.
 
     Raises:
         AuditError: a topic cannot be read to its end.
@@ -91,7 +91,7 @@ def _read(
     clean = CleanLog(family, raw_topic, len(view.stages[RAW]), ledger.first_entry_ms, settings.dedup_window_rows)
     logs = Logs(ledger, clean, RejectedLog(family, raw_topic), RawLog(family, raw_topic))
     done = 0
-    # The ledger comes first: it says since when a partition has been in use, and what was passed over.
+    # The ledger comes first, because it has each partition's first use and the skipped offsets.
     for stage, log in ((LEDGER, ledger), (CLEAN, clean), (REJECTED, logs.rejected), (RAW, logs.raw)):
 
         def passed(offsets: int, stage: str = stage) -> None:
@@ -110,11 +110,11 @@ def _read(
 def _of_raw(
     partitions: Mapping[int, PartitionAudit], raw_topic: str, ledger: Mapping[int, Extent]
 ) -> Iterator[AuditFault]:
-    """Yield the first fault of each kind in each partition: the gravest kind first, then by partition."""
+    """Yield the first fault of each kind in each partition: the most serious kind first, then by partition."""
     for kind in KINDS:
         for number, result in partitions.items():
             if kind in result.first:
                 offset, what = result.first[kind]
                 removed = ledger[number].begin if number in ledger else 0
-                why = f"; entries below offset {removed} of its ledger were removed" if removed else ""
-                yield AuditFault(raw_topic, number, offset, f"{what}{why}")
+                cause = f"; entries below offset {removed} of its ledger were removed" if removed else ""
+                yield AuditFault(raw_topic, number, offset, f"{what}{cause}")

@@ -22,44 +22,44 @@ from schema.errors import AuditError, RecordError
 from schema.record import ForeignHeaders, conform, read_table
 
 _POLL_MS = 500
-# Without one record for this long while some are due, the broker is at fault.
+# If this many polls in a row make no progress while records are left, the broker is at fault.
 _PATIENCE_POLLS = 60
-# A record is 1 MB at most, and ten times that decompressed: what is decoded at once stays below some hundred MB.
+# A record has at most 1 MB, and ten times that decompressed, so some hundred MB are decoded at once at most.
 _RECORDS_AT_ONCE = 32
-# Our own records, within the limits that they were written under.
+# Refine workers wrote these records within their own limits, so reading sets none.
 _ANY_ROWS = 2**31
 _SOURCE = re.compile(
     rb"(?P<topic>.{1,400})/(?P<partition>[0-9]{1,9})/(?P<first>[0-9]{1,18})(?:-(?P<last>[0-9]{1,18}))?"
 )
 
 OnOffsets = Callable[[int], None]
-# Called with a partition and offsets of it that cannot be read: whether the ledger says that they were passed over.
+# Called with a partition and its unreadable offsets; returns whether the ledger has them as skipped.
 IsPassedOver = Callable[[int, range], bool]
 
 
 def scan(
     connection: Connection,
     topic: str,
-    stretch: Mapping[int, Extent],
+    ranges: Mapping[int, Extent],
     on_offsets: OnOffsets,
     is_passed_over: IsPassedOver | None = None,
 ) -> Iterator[Sequence[Any]]:
-    """Yield the committed records of `topic` within `stretch`, some at a time; those of a partition come in order.
+    """Yield the committed records of `topic` within `ranges`, some at a time; those of a partition come in order.
 
-    `on_offsets` is given the number of offsets that were passed since its last call. A batch that cannot be read is
-    left out if `is_passed_over` says so of its offsets.
+    `on_offsets` gets the number of offsets passed since its last call. An unreadable batch is left out if
+    `is_passed_over` returns True for its offsets.
 
     Raises:
-        AuditError: the topic cannot be read; the line names the batch that cannot be read, if it is known.
+        AuditError: the topic cannot be read; the message names the unreadable batch, if it is known.
     """
-    ends = {TopicPartition(topic, number): held.end for number, held in stretch.items() if held.end > held.begin}
+    ends = {TopicPartition(topic, number): extent.end for number, extent in ranges.items() if extent.end > extent.begin}
     if not ends:
         return
     with closing(connection.consumer(max_poll_records=_RECORDS_AT_ONCE)) as consumer:
         consumer.assign(list(ends))
         for partition in ends:
-            consumer.seek(partition, stretch[partition.partition].begin)
-        passed = {partition: stretch[partition.partition].begin for partition in ends}
+            consumer.seek(partition, ranges[partition.partition].begin)
+        passed = {partition: ranges[partition.partition].begin for partition in ends}
         idle = 0
         while passed:
             polled = _polled(consumer, topic, passed, ends, is_passed_over)
@@ -115,12 +115,12 @@ def _polled(
 def _unreadable(topic: str, partition: int, offsets: range, error: Exception, is_raw: bool) -> AuditError:
     skip = f"`feedmill skip FAMILY --partition {partition}`"
     advice = (
-        f"no ledger entry says that it was skipped; if a worker waits there, {skip} passes over it"
+        f"the ledger has no entry that it was skipped; if a worker waits there, {skip} passes over it"
         if is_raw
         else "restore the topic from a replica or a backup"
     )
     return AuditError(
-        f"{topic}/{partition} offset {offsets[0]} cannot be read, nor can its batch up to offset {offsets[-1]} "
+        f"{topic}/{partition} offset {offsets[0]} and the rest of its batch up to offset {offsets[-1]} cannot be read "
         f"({type(error).__name__}: {error}): {advice}"
     )
 
@@ -132,7 +132,7 @@ class DecodedRecords:
     Attributes:
         records: the records, as fetched.
         frame: their rows in order; column `record` (UInt32) is the index of a row's record.
-        foreign: how many other records were left out.
+        foreign: the number of other records, which were left out.
     """
 
     records: Sequence[Any]
@@ -151,7 +151,7 @@ class DecodedRecords:
 def decode_batch(
     records: Sequence[Any], ce_type: tuple[str, str, int], columns: Mapping[str, pl.DataType]
 ) -> DecodedRecords:
-    """Return those of `records` that are whole micro-batches of this `ce_type`, decoded."""
+    """Decode those of `records` that are valid micro-batches of this `ce_type`."""
     whole = []
     for record in records:
         try:
@@ -169,11 +169,11 @@ def decode_batch(
 def _conformed(
     whole: Sequence[tuple[Any, pa.Table]], columns: Mapping[str, pl.DataType]
 ) -> tuple[list[Any], list[pl.DataFrame]]:
-    """Return the records whose tables have these columns, and one frame of all or one frame each."""
+    """Return the records whose tables have these columns, and either one frame of all records or one for each."""
     tables = [table for _, table in whole]
     if tables and all(table.schema.equals(tables[0].schema) for table in tables):
         try:
-            # One conversion for many records: of small records it is most of the cost.
+            # One conversion for many records, because for small records conversion takes most of the time.
             return [record for record, _ in whole], [conform(pa.concat_tables(tables), columns)]
         except RecordError:
             pass
@@ -188,7 +188,7 @@ def _conformed(
 
 
 def source_of(record: Any, raw_topic: str) -> tuple[int, int, int] | None:
-    """Return (raw partition, first offset, last offset) that a refined record came from; None if it does not say."""
+    """Return (raw partition, first offset, last offset) from the source header of a refined record, or None."""
     match = _SOURCE.fullmatch(header(record, "feedmill-source"))
     if match is None or match["topic"].decode("utf-8", "replace") != raw_topic:
         return None
@@ -197,5 +197,5 @@ def source_of(record: Any, raw_topic: str) -> tuple[int, int, int] | None:
 
 
 def header(record: Any, name: str) -> bytes:
-    """Return the last header of that name, which is the one that a worker wrote; empty if there is none."""
+    """Return the last header of this name, which the worker wrote; empty without one."""
     return next((value or b"" for key, value in reversed(record.headers) if key == name), b"")

@@ -1,7 +1,7 @@
-"""Rows found in a topic compared with rows that ledger entries claim, by raw offset: pure functions over flat arrays.
+"""Compare rows found in a topic with rows that ledger entries claim, by raw offset: pure functions over flat arrays.
 
-A refined record says from which raw offsets its rows came, as a span first-last, because small raw records are packed
-together. Spans that touch are joined to one stretch, and claims and finds are compared stretch by stretch.
+A refined record names the raw offsets of its rows as a span first-last, because it may hold the rows of several raw
+records. Spans that share an offset are joined to one offset range, and rows are compared range by range.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Amounts = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """Stretches of raw offsets of one partition, in order, and sums over each.
+class OffsetRanges:
+    """Raw offset ranges of one partition, in order, and sums over each.
 
     Attributes:
-        first, last: (N,) the offsets of a stretch, both inclusive.
-        claimed, found: for each amount (N,) what the entries claim and what the records hold.
+        first, last: (N,) the first and last offset of each range, both inclusive.
+        claimed, found: for each amount (N,), the sum that the entries claim and the sum in the records.
     """
 
     first: Offsets
@@ -32,32 +32,32 @@ class Stretches:
     found: tuple[Amounts, ...]
 
 
-def stretches(
+def offset_ranges(
     entries: Offsets, claims: Sequence[Amounts], first: Offsets, last: Offsets, finds: Sequence[Amounts]
-) -> Stretches:
-    """Join spans that share an offset into stretches, and sum claims and finds over each.
+) -> OffsetRanges:
+    """Join spans that share an offset into ranges, and sum the claimed and the found amounts over each range.
 
     Args:
         entries: (E,) offsets of the raw records that have a ledger entry, in any order.
-        claims: for each amount (E,) what an entry claims; unsigned amounts may wrap around.
+        claims: for each amount, (E,) the claims of the entries; unsigned amounts may wrap around.
         first, last: (S,) the spans of the records found.
-        finds: for each amount (S,) what a record holds.
+        finds: for each amount, (S,) the amounts in the records.
     """
-    # An entry is a span of its own, so that one whose rows are nowhere is a stretch, too.
+    # Each entry is also a span, so that an entry without any rows gets a range, too.
     begins = np.concatenate([entries, first])
     ends = np.concatenate([entries, last])
     order = np.argsort(begins, kind="stable")
     begins, ends = begins[order], ends[order]
     if not begins.size:
         nothing = tuple(claim[:0] for claim in claims)
-        return Stretches(begins, ends, nothing, nothing)
+        return OffsetRanges(begins, ends, nothing, nothing)
     reach = np.maximum.accumulate(ends)
     starts = np.concatenate([[0], np.flatnonzero(begins[1:] > reach[:-1]) + 1])
     of_none = [np.zeros(entries.size, dtype=find.dtype) for find in finds]
     by_none = [np.zeros(first.size, dtype=claim.dtype) for claim in claims]
     claimed = [np.concatenate(pair)[order] for pair in zip(claims, by_none, strict=True)]
     found = [np.concatenate(pair)[order] for pair in zip(of_none, finds, strict=True)]
-    return Stretches(
+    return OffsetRanges(
         first=begins[starts],
         last=np.maximum.reduceat(ends, starts),
         claimed=tuple(np.add.reduceat(each, starts) for each in claimed),

@@ -1,4 +1,4 @@
-"""Up to which offsets an audit reads, so that running workers do not make it find faults that are none.
+"""The offsets up to which an audit reads, chosen so that running workers cause no false faults.
 
 A transaction's markers reach its partitions one after another. So the audit takes its offsets in this order:
 
@@ -7,7 +7,7 @@ A transaction's markers reach its partitions one after another. So the audit tak
    positions of 1 has its entry there;
 3. the ends of clean, rejected and raw, taken in the same way. Every row that an entry of 2 claims is there.
 
-What was refined after 1 may be in the topics of 3 without an entry in 2; `limit` says which raw offsets are compared.
+Records refined after 1 may have rows in the topics of 3 without an entry in 2, so these are not compared.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from schema.errors import AuditError
 from schema.record import CLEAN, LEDGER, RAW, REJECTED
 from streams.positions import position_group
 
-# A killed worker's transaction is aborted by the broker after a minute, and it looks for such ones every ten seconds.
+# The broker aborts a killed worker's transaction after a minute, and looks for such transactions every ten seconds.
 _UNDECIDED_LIMIT_S = 90.0
 _LOOK_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True)
 class View:
-    """The stretch of every topic that an audit reads.
+    """The offset range of every topic that an audit reads.
 
     Attributes:
         positions: {raw partition: next offset to refine}; a partition without a commit is absent.
@@ -41,15 +41,15 @@ class View:
 
     @property
     def offsets(self) -> int:
-        """Offsets to read in all topics together, transaction markers among them."""
+        """The number of offsets to read in all topics together, including transaction markers."""
         return sum(extent.end - extent.begin for stage in self.stages.values() for extent in stage.values())
 
 
 def take_view(connection: Connection, family: str) -> View:
-    """Return what to read of the topics of `family`.
+    """Return the offset ranges to read of the topics of `family`.
 
     Raises:
-        AuditError: a transaction stays open for longer than the broker lets a worker's.
+        AuditError: a transaction stays open for longer than the broker allows a worker.
         BrokerError: a topic does not exist.
     """
     raw = topic_name(connection.settings, family, RAW)
@@ -61,17 +61,17 @@ def take_view(connection: Connection, family: str) -> View:
 
 
 def _settled(connection: Connection, topic: str) -> dict[int, Extent]:
-    """Return the extents of `topic` up to its write offsets of now, once everything below them is decided."""
+    """Return the extents of `topic` up to its present write offsets, once all transactions below them are decided."""
     wanted = write_offsets(connection, topic)
     deadline = time.monotonic() + _UNDECIDED_LIMIT_S
     while True:
-        found = extents(connection, topic)
-        behind = [partition for partition, end in wanted.items() if found[partition].end < end]
+        present = extents(connection, topic)
+        behind = [partition for partition, end in wanted.items() if present[partition].end < end]
         if not behind:
-            return {partition: Extent(found[partition].begin, end) for partition, end in wanted.items()}
+            return {partition: Extent(present[partition].begin, end) for partition, end in wanted.items()}
         if time.monotonic() > deadline:
             raise AuditError(
                 f"{topic}/{behind[0]} has a transaction that stays open, and nothing after offset "
-                f"{found[behind[0]].end} can be read: end its producer, then run the audit again"
+                f"{present[behind[0]].end} can be read: end its producer, then run the audit again"
             )
         time.sleep(_LOOK_INTERVAL_S)
