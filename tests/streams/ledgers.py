@@ -25,7 +25,7 @@ START = datetime(2031, 5, 4, 12, 30, tzinfo=UTC)
 
 
 def entry(offset: int = 0, **columns: Any) -> dict[str, Any]:
-    """One ledger entry of no rows at all, with `columns` in place of what stands here."""
+    """One ledger entry without rows, except for the given `columns`."""
     names = ("rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented", "rows_lost")
     counts = dict.fromkeys(names, 0)
     source = {"source_partition": 0, "source_offset": offset, "source_time": START, "run": "r", "chunk": 0}
@@ -54,7 +54,7 @@ def frame(entries: Iterable[dict[str, Any]]) -> pl.DataFrame:
 
 
 def folded(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The fold in the plainest Python: what a report must say of `entries`."""
+    """The expected report of `entries`, folded in plain Python."""
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     bins: Counter[tuple[str, str]] = Counter()
@@ -100,14 +100,14 @@ class LedgerWriter:
         self.send(encode(rows), envelope.headers(), partition, abort=abort)
 
     def send(self, value: bytes, headers: list[tuple[str, bytes]], partition: int = 0, *, abort: bool = False) -> None:
-        """One transaction with one record, whatever its bytes."""
+        """One transaction with one record of any bytes."""
         self.producer.begin_transaction()
         self.producer.send(self.topic, value, headers=headers, partition=partition).get(timeout=30)
         if abort:
             self.producer.abort_transaction()
         else:
             self.producer.commit_transaction()
-        # A transaction is over for its producer before its marker is written, which readers wait for.
+        # The producer's commit returns before the marker is written, and readers wait for the marker.
         deadline = time.monotonic() + 30
         while undecided(self.connection, self.topic):
             assert time.monotonic() < deadline

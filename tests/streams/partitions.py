@@ -51,7 +51,7 @@ def raw_records(connection: Connection, partition: int = PARTITION) -> list[RawR
 
 
 class Owner:
-    """The owner of one raw partition, with what it told."""
+    """The owner of one raw partition, with the progress and deaths that it reported."""
 
     def __init__(self, connection: Connection, partition: int = PARTITION) -> None:
         self.connection = connection

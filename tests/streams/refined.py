@@ -1,4 +1,4 @@
-"""The topics of refined reductions, written by hand, so that a test can leave out or change any one thing."""
+"""The topics of refined reductions, written by the test, so that a test can leave out or change any part."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows_of(partition: int, count: int, partitions: int = 4) -> pl.DataFrame:
 
 
 class RefinedTopics:
-    """Raw records with what a worker makes of them; what a test wants otherwise it says."""
+    """Writes raw records and the outputs that a worker would write, with the changes that a test asks for."""
 
     def __init__(self, connection: Connection) -> None:
         ensure_topics(connection, [FAMILY.name])
@@ -70,9 +70,9 @@ class RefinedTopics:
         position: int | None = None,
         **claims: Any,
     ) -> None:
-        """One transaction for one raw record: its clean rows, what is rejected, its ledger entries, the position.
+        """Write the transaction for one raw record: clean rows, rejected rows, ledger entries, and the position.
 
-        `claims` are columns of the entry that say something else than the truth.
+        `claims` are false values for columns of the entry.
         """
         source = f"{self.names[RAW]}/{partition}/{offset}"
         records = []
@@ -96,9 +96,9 @@ class RefinedTopics:
             "coverage": coverage_of(clean),
         }
         if entries:
-            told = frame([entry(offset, **{**truth, **claims})] * entries)
+            ledger_entries = frame([entry(offset, **{**truth, **claims})] * entries)
             headers = Envelope(FAMILY.name, LEDGER, ledger.VERSION, "r", 0, f"{partition}.{offset}.ledger", entries)
-            records.append((LEDGER, partition, encode(told), headers.headers()))
+            records.append((LEDGER, partition, encode(ledger_entries), headers.headers()))
         self._transact(records, {partition: offset + 1 if position is None else position})
 
     def whole(self, rows: pl.DataFrame, partition: int = 0, **refined: Any) -> int:
@@ -126,7 +126,7 @@ class RefinedTopics:
         return offsets
 
     def settle(self) -> None:
-        """Wait until the last position can be read: its marker is written after the transaction is over."""
+        """Wait until the last position can be read, because its marker is written after the commit returns."""
         group = position_group(self.connection.settings, FAMILY.name)
         deadline = time.monotonic() + 30
         while committed_positions(self.connection, group, self.names[RAW]) != self._positions:
@@ -134,11 +134,11 @@ class RefinedTopics:
             time.sleep(0.02)
 
     def moved(self, partition: int, position: int) -> None:
-        """Take note that somebody else has moved a position."""
+        """Store that another process has moved a position."""
         self._positions[partition] = position
 
     def audited(self) -> AuditReport:
-        """Audit what was written."""
+        """Audit the written topics."""
         self.settle()
         return audit(self.connection, FAMILY)
 

@@ -1,4 +1,4 @@
-"""The audit on topics of a real Kafka: each fault is found and named, and what is no fault is not."""
+"""The audit on topics of a real Kafka: each fault is found and named, and correct topics pass."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ FAULTS = (
 @pytest.fixture
 def topics(connection: Connection) -> Iterator[RefinedTopics]:
     """Two refined raw records in partition 0, one in partition 3, and dead letters."""
-    made = RefinedTopics(connection)
+    refined = RefinedTopics(connection)
     rows = rows_of(0, 7)
-    made.whole(rows.head(3))
-    made.whole(rows.tail(4), rejected=5, letters=2)
-    made.whole(rows_of(3, 2), partition=3)
-    yield made
-    made.close()
+    refined.whole(rows.head(3))
+    refined.whole(rows.tail(4), rejected=5, letters=2)
+    refined.whole(rows_of(3, 2), partition=3)
+    yield refined
+    refined.close()
 
 
 def faults(report: AuditReport) -> dict[str, int]:
@@ -171,7 +171,7 @@ def test_rows_placed_before_partitions_were_added_stay_right(connection: Connect
     made.close()
 
 
-def test_a_foreign_record_is_counted_and_told(topics: RefinedTopics) -> None:
+def test_a_foreign_record_is_counted_and_reported(topics: RefinedTopics) -> None:
     for stage in (CLEAN, LEDGER):
         producer = topics.connection.producer()
         producer.send(topics.names[stage], b"{}", partition=0).get(timeout=30)
@@ -192,12 +192,12 @@ def test_foreign_rows_that_look_like_a_workers_do_not_hide_or_make_a_fault(topic
     assert fault(topics.audited()) == ("raw", 0, wrong)
 
 
-def test_a_shortened_ledger_and_a_shortened_raw_are_told(topics: RefinedTopics) -> None:
+def test_a_shortened_ledger_and_a_shortened_raw_are_reported(topics: RefinedTopics) -> None:
     ledger = TopicPartition(topics.names[LEDGER], 0)
     raw = TopicPartition(topics.names[RAW], 0)
     waiting = [topics.raw(rows_of(0, 40).tail(1)) for _ in range(2)]
     with closing(topics.connection.admin()) as admin:
-        # The first of two records that nobody has refined.
+        # The first of two records that are not refined yet.
         admin.delete_records({raw: waiting[0] + 1})
         report = topics.audited()
         assert fault(report)[:2] == ("raw", 0)
@@ -209,7 +209,7 @@ def test_a_shortened_ledger_and_a_shortened_raw_are_told(topics: RefinedTopics) 
     assert "entries below offset 1 of its ledger were removed" in str(report.first_fault)
 
 
-def test_lost_and_skipped_records_that_the_ledger_tells_of_are_no_faults(topics: RefinedTopics) -> None:
+def test_lost_and_skipped_records_in_the_ledger_are_no_faults(topics: RefinedTopics) -> None:
     gone = [topics.raw(rows_of(0, 40).tail(1)) for _ in range(2)]
     skipped = topics.raw(rows_of(0, 40).tail(1))
     raw = TopicPartition(topics.names[RAW], 0)
@@ -255,8 +255,8 @@ def unreadable(topics: RefinedTopics, monkeypatch: pytest.MonkeyPatch) -> int:
     return topics.raw(rows)
 
 
-def told(reason: str) -> dict[str, Any]:
-    """The columns of the entry of one record that was not judged, for this reason."""
+def entry_columns(reason: str) -> dict[str, Any]:
+    """The ledger columns of one record that was not judged, for this reason."""
     outcome = "rows_lost" if reason == LOST_TO_RETENTION else "rows_rejected"
     return {"rows_in": 1, outcome: 1, "reasons": [{"reason": reason, "rows": 1}]}
 
@@ -266,7 +266,7 @@ def test_an_unreadable_batch_that_was_not_skipped_is_named(
     topics: RefinedTopics, unreadable: int, reason: str | None
 ) -> None:
     if reason:
-        topics.refine(unreadable, NONE, **told(reason))
+        topics.refine(unreadable, NONE, **entry_columns(reason))
     with pytest.raises(AuditError, match=f"{topics.names[RAW]}/0 offset {unreadable} cannot be read.*CorruptRecord"):
         topics.audited()
 
@@ -275,7 +275,7 @@ def test_an_unreadable_batch_that_was_not_skipped_is_named(
 def test_an_unreadable_batch_that_was_skipped_or_lost_is_stepped_over(
     topics: RefinedTopics, unreadable: int, reason: str
 ) -> None:
-    topics.refine(unreadable, NONE, **told(reason))
+    topics.refine(unreadable, NONE, **entry_columns(reason))
     topics.whole(rows_of(0, 20).tail(5))
     report = topics.audited()
     assert faults(report) == {}
@@ -300,11 +300,11 @@ def test_entries_of_a_deleted_raw_topic_are_not_held_against_the_new_one(topics:
     topics.whole(rows_of(1, 3), partition=1, source_topic_id="another")
     topics.whole(rows_of(2, 3), partition=2, source_topic_id=old)
     report = topics.audited()
-    # The record of partition 1 is below its position, and its entry speaks of another topic's record.
+    # The record of partition 1 is below its position, but its entry belongs to another topic.
     assert faults(report) == {"missing": 1}
 
 
-def test_duckdb_is_compared_up_to_its_own_position_or_said_not_to_be(topics: RefinedTopics) -> None:
+def test_duckdb_is_compared_up_to_its_own_position_or_reported_as_not_compared(topics: RefinedTopics) -> None:
     connection = topics.connection
     report = topics.audited()
     assert (report.ok, report.coverage.compared) == (True, False)

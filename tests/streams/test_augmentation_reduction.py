@@ -71,11 +71,11 @@ def replaced(term: plain.Term, edges: int, old: plain.Term, new: plain.Term) -> 
 def test_a_step_in_the_surroundings_is_the_step_of_the_term(terms: list[plain.Term], count: int) -> None:
     origins = reductions.frame([row_of(term, number) for number, term in enumerate(terms)])
     rows = copies(origins, count)
-    made = augment(rows)
-    assert made.height == rows.height
-    judged(made)
+    augmented = augment(rows)
+    assert augmented.height == rows.height
+    judged(augmented)
     before = rows.with_columns(origin=pl.col("example_id"))
-    for origin, row in zip(before.iter_rows(named=True), made.iter_rows(named=True), strict=True):
+    for origin, row in zip(before.iter_rows(named=True), augmented.iter_rows(named=True), strict=True):
         old, new = plain.read(origin["term"]), plain.read(row["term"])
         assert plain.show(new) == row["term"]
         assert (plain.redex_span(new) or (0, 0)) == (row["span_start"], row["span_end"])
@@ -97,20 +97,20 @@ def generated() -> pl.DataFrame:
     return pl.concat(generate(ReductionRun(count=6000, seed=17))).unique("example_id", maintain_order=True)
 
 
-def test_augmented_rows_of_a_run_are_valid_and_keep_what_is_of_the_trace(generated: pl.DataFrame) -> None:
+def test_augmented_rows_of_a_run_are_valid_and_keep_the_columns_of_the_trace(generated: pl.DataFrame) -> None:
     rows = copies(generated, 2)
-    made = augment(rows)
-    assert made.columns == [*FAMILY.wire, "record"]
-    assert made.schema == pl.Schema({**FAMILY.wire, "record": pl.UInt32})
-    assert made["example_id"].null_count() == made["split"].null_count() == made.height
-    assert made["record"].equals(rows["record"])
-    assert made["augmented_from"].equals(rows["example_id"], check_names=False)
-    assert made.select(KEPT).equals(rows.select(KEPT))
-    assert judged(made)["split"].equals(rows["split"])
-    growth = made.select((pl.col("size") / pl.col("initial_size")).cast(pl.Float32)).to_series()
-    assert growth.equals(made["growth"], check_names=False)
-    # What was closed is closed: no index counts beyond the abstractions around it.
-    assert all(is_closed(plain.read(term)) for term in made["term"].head(300))
+    augmented = augment(rows)
+    assert augmented.columns == [*FAMILY.wire, "record"]
+    assert augmented.schema == pl.Schema({**FAMILY.wire, "record": pl.UInt32})
+    assert augmented["example_id"].null_count() == augmented["split"].null_count() == augmented.height
+    assert augmented["record"].equals(rows["record"])
+    assert augmented["augmented_from"].equals(rows["example_id"], check_names=False)
+    assert augmented.select(KEPT).equals(rows.select(KEPT))
+    assert judged(augmented)["split"].equals(rows["split"])
+    growth = augmented.select((pl.col("size") / pl.col("initial_size")).cast(pl.Float32)).to_series()
+    assert growth.equals(augmented["growth"], check_names=False)
+    # A closed term stays closed: no index counts beyond the abstractions around it.
+    assert all(is_closed(plain.read(term)) for term in augmented["term"].head(300))
 
 
 def is_closed(term: plain.Term, bound: int = 0) -> bool:
@@ -120,11 +120,11 @@ def is_closed(term: plain.Term, bound: int = 0) -> bool:
 
 
 def test_both_kinds_are_made_evenly_and_aim_at_deep_redexes(generated: pl.DataFrame) -> None:
-    made = augment(copies(generated, 1))
-    kinds = dict(made["recipe"].value_counts().iter_rows())
+    augmented = augment(copies(generated, 1))
+    kinds = dict(augmented["recipe"].value_counts().iter_rows())
     # Four standard deviations of a fair coin.
-    assert abs(kinds[WRAPPED] - kinds[EMBEDDED]) < 4 * made.height**0.5
-    reducible = made.filter(pl.col("span_end") > 0)
+    assert abs(kinds[WRAPPED] - kinds[EMBEDDED]) < 4 * augmented.height**0.5
+    reducible = augmented.filter(pl.col("span_end") > 0)
     prefixed = reducible.filter(pl.col("term").str.starts_with("\\.\\.\\."), pl.col("recipe") == WRAPPED)
     assert prefixed.height > 1000
     shallow, shallow_before = ((frame["redex_depth"] <= 4).mean() for frame in (reducible, generated))
@@ -132,8 +132,8 @@ def test_both_kinds_are_made_evenly_and_aim_at_deep_redexes(generated: pl.DataFr
 
 
 def test_twelve_copies_hold_every_wrapping_once(generated: pl.DataFrame) -> None:
-    made = augment(copies(generated.head(20), 2 * MOST_ABSTRACTIONS))
-    per_origin = made.group_by("augmented_from").agg(
+    augmented = augment(copies(generated.head(20), 2 * MOST_ABSTRACTIONS))
+    per_origin = augmented.group_by("augmented_from").agg(
         wrapped=pl.col("term").filter(pl.col("recipe") == WRAPPED).n_unique(),
         embedded=pl.col("recipe").filter(pl.col("recipe") == EMBEDDED).len(),
     )
@@ -150,9 +150,9 @@ def test_a_copy_depends_on_its_origin_and_its_number_alone(generated: pl.DataFra
     assert augment(rows.clear()).equals(whole.clear())
 
 
-def test_what_would_be_too_long_is_left_out() -> None:
+def test_terms_that_would_be_too_long_are_left_out() -> None:
     long, short = "\\." + "0" * (LONGEST - 3), "\\.0"
     rows = [reductions.row(n, term=term, span_start=0, span_end=0, step_k=1) for n, term in enumerate((long, short))]
-    made = augment(copies(reductions.frame(rows), 2))
-    assert made["record"].to_list() == [1, 1]
-    assert made["term"].str.len_bytes().max() < LONGEST  # type: ignore[operator]
+    augmented = augment(copies(reductions.frame(rows), 2))
+    assert augmented["record"].to_list() == [1, 1]
+    assert augmented["term"].str.len_bytes().max() < LONGEST  # type: ignore[operator]

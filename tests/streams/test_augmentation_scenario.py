@@ -1,4 +1,4 @@
-"""Augmented scenarios: valid, of the same cell and scenario, told of someone else, and determined by their origin."""
+"""Augmented scenarios: valid, of the same cell and scenario, about another person, and determined by their origin."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def judged(frame: pl.DataFrame) -> pl.DataFrame:
 
 def augmented(**changes: Any) -> dict[str, Any] | None:
     """The first copy of the plain row, if it has one."""
-    made = augment(copies(scenarios.frame([{**PLAIN, **changes}]), 1))
-    judged(made)
-    return made.row(0, named=True) if made.height else None
+    copied = augment(copies(scenarios.frame([{**PLAIN, **changes}]), 1))
+    judged(copied)
+    return copied.row(0, named=True) if copied.height else None
 
 
 @settings(max_examples=10)
@@ -62,16 +62,16 @@ def augmented(**changes: Any) -> dict[str, Any] | None:
 def test_copies_are_valid_and_stay_in_their_cell(first: int, count: int, number: int) -> None:
     origins = scenarios.valid_rows(count, first)
     rows = copies(origins, number)
-    made = augment(rows)
-    assert dict(made.schema) == {**FAMILY.wire, "record": pl.UInt32()}
-    assert made["example_id"].null_count() == made["split"].null_count() == made.height
-    valid = judged(made)
+    copied = augment(rows)
+    assert dict(copied.schema) == {**FAMILY.wire, "record": pl.UInt32()}
+    assert copied["example_id"].null_count() == copied["split"].null_count() == copied.height
+    valid = judged(copied)
 
     both = valid.join(
         rows.unique("record").select("record", *FAMILY.wire), on="record", suffix="_origin", validate="m:1"
     )
     assert both.select((pl.col("augmented_from") == pl.col("example_id_origin")).all()).item()
-    # The scenario is the group, and so the split is the origin's.
+    # The family's `group` is the scenario, so the split is the origin's.
     for column in (*KEPT, "split"):
         assert both[column].eq_missing(both[f"{column}_origin"]).all(), column
     assert both.select(
@@ -91,9 +91,9 @@ def test_copies_are_valid_and_stay_in_their_cell(first: int, count: int, number:
 
 def test_every_valid_row_has_copies_and_each_part_of_most_is_another() -> None:
     rows = copies(scenarios.valid_rows(256), 3)
-    made = augment(rows)
-    assert made.height == rows.height
-    both = made.join(rows.unique("record"), on="record", suffix="_origin")
+    copied = augment(rows)
+    assert copied.height == rows.height
+    both = copied.join(rows.unique("record"), on="record", suffix="_origin")
     for column in ("character_name", "setting", "effective_capacity", "support_needed", "authenticity_score"):
         assert both.select((pl.col(column) != pl.col(f"{column}_origin")).mean()).item() > 0.7, column
     assert both.select((pl.col("character_relation") != pl.col("character_relation_origin")).mean()).item() > 0.5
@@ -102,9 +102,9 @@ def test_every_valid_row_has_copies_and_each_part_of_most_is_another() -> None:
 def test_copies_of_composed_rows_are_valid_too() -> None:
     origins = pl.concat(generate(ScenarioRun(count=512, seed=11)))
     rows = copies(origins, 2)
-    made = augment(rows)
-    assert made.height == rows.height
-    valid = judged(made)
+    copied = augment(rows)
+    assert copied.height == rows.height
+    valid = judged(copied)
     assert valid["example_id"].n_unique() == valid.height
     assert not valid["example_id"].is_in(origins["example_id"]).any()
     for column in FAMILY.cell_axes:
@@ -114,15 +114,15 @@ def test_copies_of_composed_rows_are_valid_too() -> None:
 
 def test_a_copy_depends_on_its_row_and_its_number_alone() -> None:
     rows = copies(scenarios.valid_rows(64), 3)
-    made = augment(rows)
+    copied = augment(rows)
     shuffled = augment(rows.sample(fraction=1, shuffle=True, seed=1))
     order = ["record", *TEXTS]
-    assert made.sort(order).equals(shuffled.sort(order))
+    assert copied.sort(order).equals(shuffled.sort(order))
     alone = rows.filter((pl.col("record") == 17) & (pl.col("copy") == 2))
-    assert augment(alone).row(0) in made.filter(pl.col("record") == 17).rows()
+    assert augment(alone).row(0) in copied.filter(pl.col("record") == 17).rows()
 
 
-def test_swaps_stand_wherever_the_old_words_stood() -> None:
+def test_swaps_replace_the_old_words_everywhere() -> None:
     row = augmented()
     assert row is not None
     assert row["character_name"] in WOMEN
@@ -149,7 +149,7 @@ def test_swaps_stand_wherever_the_old_words_stood() -> None:
         {"setting": "the kitchen", "context": "My older sister Nadia is in THE KITCHEN, and it is rather late."},
     ],
 )
-def test_what_cannot_be_swapped_safely_is_left(changes: dict[str, Any]) -> None:
+def test_phrases_that_cannot_be_swapped_safely_are_kept(changes: dict[str, Any]) -> None:
     row = augmented(**changes)
     origin = {**PLAIN, **changes}
     assert row is not None
@@ -162,7 +162,7 @@ def test_what_cannot_be_swapped_safely_is_left(changes: dict[str, Any]) -> None:
             )
 
 
-def test_a_name_goes_with_the_gender_that_relation_and_texts_give_away() -> None:
+def test_a_new_name_has_the_gender_of_relation_and_texts() -> None:
     neutral = {
         "character_relation": "flatmate",
         "character_age_band": "18-25",
@@ -171,10 +171,10 @@ def test_a_name_goes_with_the_gender_that_relation_and_texts_give_away() -> None
         "request": "Yong, could you take the dog for the whole weekend? It would help me no end.",
     }
     names = {}
-    for told in ("", " She is tired.", " He is tired.", " She is tired, and he is not."):
-        row = augmented(**{**neutral, "context": neutral["context"] + told})
+    for sentence in ("", " She is tired.", " He is tired.", " She is tired, and he is not."):
+        row = augmented(**{**neutral, "context": neutral["context"] + sentence})
         assert row is not None
-        names[told] = row["character_name"]
+        names[sentence] = row["character_name"]
     assert names[""] in {*WOMEN, *MEN, *ANYONE}
     assert names[" She is tired."] in WOMEN
     assert names[" He is tired."] in MEN
@@ -200,14 +200,14 @@ def test_a_row_with_nothing_to_swap_has_no_copy() -> None:
         {"response": "Today I am a four out of ten, so Sunday it is, and not before."},
     ],
 )
-def test_numbers_that_the_texts_speak_of_stay(changes: dict[str, Any]) -> None:
+def test_numbers_stay_if_the_texts_mention_points(changes: dict[str, Any]) -> None:
     row = augmented(**changes)
     assert row is not None
     for column in ("base_capacity", "effective_capacity", "support_needed", "capacity_factors", "calculation_steps"):
         assert row[column] == PLAIN[column]
 
 
-def test_numbers_finer_than_written_stay() -> None:
+def test_numbers_with_more_than_one_decimal_stay() -> None:
     changes = {
         "capacity_factors": [{"name": "a fall", "effect": -0.96}],
         "base_capacity": 5.96,
@@ -232,7 +232,7 @@ def test_the_most_and_the_largest_effects_there_can_be_are_moved() -> None:
     assert len(row["calculation_steps"]) == MAX_FACTORS_ALLOWED + 1
 
 
-def test_what_was_paid_and_validated_was_so_for_the_origin_alone() -> None:
+def test_copies_have_no_tokens_cost_or_validation() -> None:
     row = augmented(
         generator="llm",
         model="m",
@@ -298,5 +298,5 @@ def test_typographic_marks_end_a_word(text: str, result: str | None) -> None:
 
 
 @pytest.mark.parametrize("text", ["éNadia", "Nadiaé", "NADIA", "nadia", "Nadia 娜Nadia"])
-def test_a_row_in_doubt_is_left_as_it_is(text: str) -> None:
+def test_an_unsure_row_is_kept(text: str) -> None:
     assert replace_one(text, "Nadia", "Vera") == (text, UNSURE)

@@ -1,4 +1,4 @@
-"""Who may ask the coverage service: the loopback's Host check, the token beyond it, and hostile headers."""
+"""Access to the coverage service: the loopback's Host check, the token beyond it, and hostile headers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LOOPBACK = ["127.0.0.1", "127.0.0.2", "127.1", "::1", "localhost", "::ffff:127.0
 
 @pytest.fixture(scope="module")
 def served(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CoverageStore, LedgerFold]]:
-    """An empty store and its fold, for applications under settings of their own."""
+    """An empty store and its fold, for applications with their own settings."""
     settings = load_settings(
         namespace="test-access", data_dir=tmp_path_factory.mktemp("access"), bootstrap_servers=broker
     )
@@ -65,7 +65,7 @@ def exchange(settings: Settings, served: tuple[CoverageStore, LedgerFold], *requ
                 try:
                     answers.append(await asyncio.wait_for(reader.read(200_000), 20))
                 except ConnectionResetError:
-                    # The server closed before it had read all that was sent.
+                    # The server closed the connection before it had read the whole request.
                     answers.append(b"HTTP/1.1 400 without a word")
                 writer.transport.abort()
             return answers
@@ -90,7 +90,7 @@ def test_address_beyond_the_loopback_needs_a_token(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
-def test_loopback_needs_none(host: str) -> None:
+def test_loopback_needs_no_token(host: str) -> None:
     assert all(is_loopback(address) for address in listening_addresses(settings_at(host, None)))
 
 
@@ -107,7 +107,7 @@ def test_name_counts_by_what_it_resolves_to(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 300, "a..b", "ü" * 70])
-def test_name_that_resolves_to_nothing_is_told_in_one_line(host: str) -> None:
+def test_name_that_does_not_resolve_is_reported_in_one_line(host: str) -> None:
     with pytest.raises(CoverageError, match="FEEDMILL_COVERAGE_HOST") as caught:
         listening_addresses(settings_at(host, TOKEN))
     assert "\n" not in str(caught.value)
@@ -153,9 +153,9 @@ def test_loopback_answers_to_its_own_names_only(
 ) -> None:
     for path in ("/api/health", "/", "/metrics", "/nothing"):
         (answer,) = exchange(settings_at("127.0.0.1", None), served, get(path, host=host))
-        found = status(answer)
-        # The parser itself may refuse what is no host at all.
-        assert found == (404 if path == "/nothing" and expected == 200 else expected) or (expected, found) == (403, 400)
+        got = status(answer)
+        # The parser itself may refuse a malformed host.
+        assert got == (404 if path == "/nothing" and expected == 200 else expected) or (expected, got) == (403, 400)
         assert len(answer) < 2000 or expected == 200
 
 
@@ -184,7 +184,7 @@ def test_every_request_needs_the_token(served: tuple[CoverageStore, LedgerFold],
         assert status(exchange(settings_at(host, TOKEN), served, get(path, good))[0]) in (200, 404)
 
 
-def test_what_is_open_says_nothing(served: tuple[CoverageStore, LedgerFold]) -> None:
+def test_open_paths_reveal_nothing(served: tuple[CoverageStore, LedgerFold]) -> None:
     settings = settings_at("0.0.0.0", TOKEN)  # noqa: S104
     health, page, wrong = exchange(
         settings, served, get("/api/health"), get("/"), get("/", b"Authorization: Bearer wrong")
@@ -256,7 +256,7 @@ def test_service_beyond_the_loopback_answers_our_own_commands_by_the_token(
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'"x"', b"null", b"<html>"])
-def test_address_of_something_else_is_told_as_such(body: bytes) -> None:
+def test_address_of_another_server_is_reported(body: bytes) -> None:
     class Foreign(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)

@@ -1,4 +1,4 @@
-"""A ledger that lacks entries never balances: what was removed is told, not left out in silence."""
+"""A ledger that lacks entries never balances: removed entries are reported."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.streams.refined import RefinedTopics, rows_of
 @pytest.fixture
 def topics(connection: Connection) -> Iterator[RefinedTopics]:
     """Three refined records in partition 0 and one in partition 3."""
-    made = RefinedTopics(connection)
+    refined = RefinedTopics(connection)
     rows = rows_of(0, 9)
     for part in (rows[:3], rows[3:6], rows[6:]):
-        made.whole(part)
-    made.whole(rows_of(3, 2), partition=3)
-    made.settle()
-    yield made
-    made.close()
+        refined.whole(part)
+    refined.whole(rows_of(3, 2), partition=3)
+    refined.settle()
+    yield refined
+    refined.close()
 
 
 def report(connection: Connection) -> dict[str, Any]:
@@ -50,30 +50,30 @@ def remove_before(topics: RefinedTopics, stage: str, offset: int) -> None:
 
 def test_a_whole_ledger_balances(topics: RefinedTopics) -> None:
     assert rebuild(topics.connection) == []
-    found = report(topics.connection)
-    assert found["balanced"]
-    assert (found["ledger_removed"], found["missing_entries"]) == ([], [])
+    answer = report(topics.connection)
+    assert answer["balanced"]
+    assert (answer["ledger_removed"], answer["missing_entries"]) == ([], [])
 
 
 def test_a_shortened_ledger_that_is_folded_again_does_not_balance(topics: RefinedTopics) -> None:
     remove_before(topics, LEDGER, 6)
     lines = rebuild(topics.connection)
     assert any("ledger partition 0 begins at offset 6" in line for line in lines)
-    found = report(topics.connection)
+    answer = report(topics.connection)
     # Only partition 3 is left.
-    assert found["rows_in"] == found["rows_clean"] == 2
-    assert not found["balanced"]
-    assert found["ledger_removed"] == [{"partition": 0, "before_offset": 6}]
-    page = fragment({FAMILY.name: FAMILY}, [found])
+    assert answer["rows_in"] == answer["rows_clean"] == 2
+    assert not answer["balanced"]
+    assert answer["ledger_removed"] == [{"partition": 0, "before_offset": 6}]
+    page = fragment({FAMILY.name: FAMILY}, [answer])
     assert "begins at offset 6" in page
 
 
 def test_a_store_that_counted_the_entries_before_they_were_removed_stays_right(topics: RefinedTopics) -> None:
     assert report(topics.connection)["balanced"]
     remove_before(topics, LEDGER, 4)
-    found = report(topics.connection)
-    assert found["balanced"]
-    assert found["rows_in"] == 11
+    answer = report(topics.connection)
+    assert answer["balanced"]
+    assert answer["rows_in"] == 11
 
 
 def test_a_ledger_that_was_made_again_does_not_balance_with_nothing_in_it(topics: RefinedTopics) -> None:
@@ -81,16 +81,16 @@ def test_a_ledger_that_was_made_again_does_not_balance_with_nothing_in_it(topics
     ensure_topics(topics.connection, [FAMILY.name])
     lines = rebuild(topics.connection)
     assert any("no entries for raw offsets 0-4 of partition 0" in line for line in lines)
-    found = report(topics.connection)
-    assert (found["rows_in"], found["cells_covered"]) == (0, 0)
-    assert not found["balanced"]
-    assert [stretch["partition"] for stretch in found["missing_entries"]] == [0, 3]
-    # What is refined from now on has its entries; those before stay missing.
+    answer = report(topics.connection)
+    assert (answer["rows_in"], answer["cells_covered"]) == (0, 0)
+    assert not answer["balanced"]
+    assert [missing["partition"] for missing in answer["missing_entries"]] == [0, 3]
+    # Records refined from now on have their entries; the earlier entries stay missing.
     topics.whole(rows_of(0, 40).tail(1))
     topics.settle()
-    found = report(topics.connection)
-    assert found["rows_in"] == 1
-    assert not found["balanced"]
+    answer = report(topics.connection)
+    assert answer["rows_in"] == 1
+    assert not answer["balanced"]
 
 
 def test_records_that_wait_and_records_that_retention_removed_are_not_missing(topics: RefinedTopics) -> None:

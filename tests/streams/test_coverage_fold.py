@@ -67,7 +67,7 @@ def report(connection: Connection) -> dict[str, Any]:
         return coverage.report(NAME)
 
 
-def test_what_is_committed_is_folded_once_over_several_folds(connection: Connection, ledger: LedgerWriter) -> None:
+def test_committed_entries_are_folded_once_over_several_folds(connection: Connection, ledger: LedgerWriter) -> None:
     written = []
     for seed in range(3):
         written += filled(ledger, seed)
@@ -78,7 +78,7 @@ def test_what_is_committed_is_folded_once_over_several_folds(connection: Connect
     assert said(report(connection)) == without_minutes(folded(written))
 
 
-def test_positions_stand_past_transaction_markers(connection: Connection, ledger: LedgerWriter) -> None:
+def test_positions_move_past_transaction_markers(connection: Connection, ledger: LedgerWriter) -> None:
     filled(ledger, seed=4)
     ledger.write([entry(rows_in=1, rows_clean=1)], abort=True)
     with folding(connection) as (store, fold):
@@ -128,27 +128,25 @@ def test_a_foreign_record_is_passed_over_and_counted(
     ledger.send(*garbage)
     ledger.write([entry(1, rows_in=4, rows_clean=4)])
     for _ in range(2):
-        told = report(connection)
-        assert (told["rows_in"], told["entries"]) == (7, 2)
-        (found,) = told["foreign_records"]
-        assert (found["partition"], found["records"], found["last_offset"]) == (0, 1, 2)
-        assert "offset 2" in foreign_lines(told)[0]
+        counted = report(connection)
+        assert (counted["rows_in"], counted["entries"]) == (7, 2)
+        (foreign,) = counted["foreign_records"]
+        assert (foreign["partition"], foreign["records"], foreign["last_offset"]) == (0, 1, 2)
+        assert "offset 2" in foreign_lines(counted)[0]
     rebuild(connection)
-    assert report(connection)["foreign_records"] == told["foreign_records"]
+    assert report(connection)["foreign_records"] == counted["foreign_records"]
 
 
 @pytest.mark.parametrize("time_ms", [-(2**62), 2**62, 1_700_000_000_000_000_000, -1])
-def test_an_absurd_time_is_no_time_and_stops_nothing(
-    connection: Connection, ledger: LedgerWriter, time_ms: int
-) -> None:
+def test_an_absurd_time_counts_as_no_time(connection: Connection, ledger: LedgerWriter, time_ms: int) -> None:
     rows = frame([entry(0, rows_in=3, rows_clean=3), entry(1, rows_in=4, rows_clean=4)])
     absurd = pl.Series([time_ms, 1_900_000_000_000]).cast(pl.Datetime("ms", "UTC"))
     ledger.send(encode(rows.with_columns(source_time=absurd)), OURS)
-    told = report(connection)
-    assert told["rows_in"] == 7
-    assert told["first_generated"] == told["last_generated"] == "2030-03-17T17:46:40.000+00:00"
+    counted = report(connection)
+    assert counted["rows_in"] == 7
+    assert counted["first_generated"] == counted["last_generated"] == "2030-03-17T17:46:40.000+00:00"
     rebuild(connection)
-    assert report(connection) == told
+    assert report(connection) == counted
 
 
 def test_one_familys_trouble_does_not_stop_another(connection: Connection, ledger: LedgerWriter) -> None:
@@ -157,7 +155,7 @@ def test_one_familys_trouble_does_not_stop_another(connection: Connection, ledge
     other_topic = topic_name(connection.settings, other, LEDGER)
     with open_coverage(connection) as coverage:
         assert coverage.report(other)["rows_in"] == 0
-    # The other family's ledger is made again behind coverage's back.
+    # The other family's ledger is deleted and created again while coverage runs.
     delete_topics(connection, [other_topic])
     ensure_topics(connection, [other])
     ledger.write([entry(1, rows_in=4, rows_clean=4)])
@@ -174,7 +172,7 @@ def test_a_family_whose_store_fails_keeps_its_position_and_is_tried_again(
     envelope = Envelope(other, LEDGER, 1, run="r", chunk=0, part=0, rows=1)
     producer = connection.producer()
     with folding(connection) as (store, fold):
-        # A foreign hand in the store: the position of one family is no longer where this fold left it.
+        # Another process writes the store: the position of one family is no longer the one of this fold.
         store.fold([FoldAdvance(NAME, 0, 0, 1)], sums({}))
         ledger.write([entry(rows_in=3, rows_clean=3)])
         value = encode(frame([entry(rows_in=5, rows_clean=5)]))
@@ -193,18 +191,18 @@ def test_a_family_whose_store_fails_keeps_its_position_and_is_tried_again(
         assert fold.troubles == {}
         ledger.write([entry(1, rows_in=4, rows_clean=4)])
         fold.to_end()
-        # It goes on from where the store stands: what the foreign hand passed over stays out.
+        # It goes on from the position in the store, so the entries that the other process skipped are not counted.
         assert store.counts(NAME).totals["rows_in"] == 4
         assert store.counts(other).totals["rows_in"] == 5
 
 
-def test_a_ledger_made_anew_is_refused_until_rebuilt(connection: Connection, ledger: LedgerWriter) -> None:
+def test_a_ledger_that_was_created_again_is_refused_until_rebuilt(connection: Connection, ledger: LedgerWriter) -> None:
     filled(ledger, seed=5)
     report(connection)
     delete_topics(connection, [ledger.topic])
-    anew = LedgerWriter(connection)
-    anew.write([entry(rows_in=9, rows_clean=9)])
-    anew.close()
+    recreated = LedgerWriter(connection)
+    recreated.write([entry(rows_in=9, rows_clean=9)])
+    recreated.close()
     with pytest.raises(CoverageError, match="is another: run `feedmill coverage rebuild`"):
         report(connection)
     rebuild(connection)

@@ -1,4 +1,4 @@
-"""What the coverage service answers over HTTP: dashboard, metrics, refusals; asked of it in this process."""
+"""Answers of the coverage service over HTTP, in this process: dashboard, metrics, refusals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folding(connection: Connection) -> Iterator[tuple[CoverageStore, LedgerFold]
 
 
 def ask(connection: Connection, folding: tuple[CoverageStore, LedgerFold], path: str, **headers: str) -> Answer:
-    """One GET of the application over what is folded now."""
+    """One GET of the application over the present store."""
 
     async def asked() -> Answer:
         server = TestServer(application(connection.settings, *folding))
@@ -50,7 +50,7 @@ def ask(connection: Connection, folding: tuple[CoverageStore, LedgerFold], path:
     return asyncio.run(asked())
 
 
-def test_the_dashboard_stands_alone_and_escapes_what_others_named(
+def test_the_dashboard_loads_nothing_and_escapes_names(
     connection: Connection, ledger: LedgerWriter, folding: tuple[CoverageStore, LedgerFold]
 ) -> None:
     cells = [{"axis": "cell", "bin": "10-19|4-7|0", "rows": 1234}]
@@ -69,7 +69,7 @@ def test_the_dashboard_stands_alone_and_escapes_what_others_named(
     assert ask(connection, folding, "/fragment")[2] in page
 
 
-def test_metrics_say_what_the_report_says(
+def test_metrics_equal_the_report(
     connection: Connection, ledger: LedgerWriter, folding: tuple[CoverageStore, LedgerFold]
 ) -> None:
     reasons = [{"reason": "bad", "rows": 2}]
@@ -102,7 +102,7 @@ def test_a_page_elsewhere_cannot_read_it_by_pointing_its_own_name_here(
     }
 
 
-def test_a_broker_that_does_not_answer_is_said_beside_the_figures(
+def test_a_broker_that_does_not_answer_is_shown_beside_the_figures(
     connection: Connection, folding: tuple[CoverageStore, LedgerFold]
 ) -> None:
     folding[1].to_end()

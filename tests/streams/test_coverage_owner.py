@@ -1,4 +1,4 @@
-"""Who holds the coverage store is named by process, whichever of its two locks it is that is held."""
+"""The error names the process that holds the coverage store, for both of the store's locks."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_an_empty_store_is_all_gaps_and_divides_by_nothing() -> None:
     assert (report["first_generated"], report["rows_per_minute"]) == (None, {})
 
 
-def test_a_report_tells_cells_quotas_and_balance() -> None:
+def test_a_report_has_cells_quotas_and_balance() -> None:
     report = coverage_report(FAMILY, counts(BINS, rows_in=20, rows_clean=13, rows_rejected=6, rows_rerouted=1))
     assert report["balanced"]
     assert report["cells"] == {"red|round": 6, "green|round": 5, "green|square": 2}
@@ -81,7 +81,7 @@ def test_a_report_tells_cells_quotas_and_balance() -> None:
     assert not coverage_report(FAMILY, counts(BINS, rows_in=21, rows_clean=20))["balanced"]
 
 
-def test_a_bin_of_an_older_declaration_stands_after_the_declared_ones() -> None:
+def test_a_bin_of_an_older_declaration_comes_after_the_declared_ones() -> None:
     bins = {"colour": {"blue": 9, "green": 1}, "cell": {"blue|round": 9}}
     report = coverage_report(FAMILY, counts(bins))
     assert list(report["axes"]["colour"].items()) == [("red", 0), ("green", 1), ("blue", 9)]

@@ -1,4 +1,4 @@
-"""The coverage service as a process of its own: kill -9, one owner, a broker that goes away."""
+"""The coverage service as a separate process: kill -9, one owner, a broker that goes away."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Answer = tuple[int, dict[str, str], str]
 
 
 class Service:
-    """`feedmill coverage serve` in a process of its own."""
+    """`feedmill coverage serve` in a separate process."""
 
     def __init__(self, settings: Settings) -> None:
         variables = {
@@ -65,7 +65,7 @@ class Service:
         )
 
     def ready(self) -> str:
-        """The URL, once it says so."""
+        """The URL, once the service prints it."""
         assert self.process.stdout is not None
         lines = []
         for line in self.process.stdout:
@@ -131,7 +131,7 @@ def eventually(question: Callable[[], Any], wanted: Any, timeout_s: float = 90.0
         time.sleep(0.05)
 
 
-def test_the_service_folds_what_comes_and_answers_over_http(
+def test_the_service_folds_new_entries_and_answers_over_http(
     start: Callable[[], Service], ledger: LedgerWriter, connection: Connection
 ) -> None:
     rng = random.Random(1)
@@ -172,7 +172,7 @@ def test_killed_again_and_again_it_neither_loses_nor_doubles_a_count(
     for _ in range(3):
         service = start()
         url = service.ready()
-        # Written while it folds, so that a kill after a random number of them comes at any point of a fold.
+        # Written while it folds, so a kill after a random number of them may hit any point of a fold.
         for number in range(rng.randrange(20, 60)):
             entries = [random_entry(rng, number)]
             ledger.write(entries, partition=number % 4)
@@ -184,7 +184,7 @@ def test_killed_again_and_again_it_neither_loses_nor_doubles_a_count(
     assert said(json.loads(get(url, f"/api/report/{NAME}")[2])) == without_minutes(folded(written))
 
 
-def test_a_second_owner_is_refused_and_told_of_the_first(start: Callable[[], Service], connection: Connection) -> None:
+def test_a_second_owner_is_refused_and_the_first_is_named(start: Callable[[], Service], connection: Connection) -> None:
     service = start()
     url = service.ready()
     with pytest.raises(CoverageOwnedError, match=f"process {service.process.pid} at {url}"):
@@ -196,7 +196,7 @@ def test_a_second_owner_is_refused_and_told_of_the_first(start: Callable[[], Ser
     rebuild(connection)
 
 
-def test_a_question_waits_for_another_commands_to_be_answered(connection: Connection, ledger: LedgerWriter) -> None:
+def test_a_command_waits_for_another_command_to_finish(connection: Connection, ledger: LedgerWriter) -> None:
     ledger.write([entry(rows_in=2, rows_clean=2)])
     script = f"""
 import sys
@@ -234,7 +234,7 @@ def test_a_service_waits_for_a_command_that_owns_the_store(tmp_path: Path) -> No
     assert owned.is_set()
 
 
-def test_a_stale_service_file_counts_for_nothing(connection: Connection, tmp_path: Path) -> None:
+def test_a_stale_service_file_is_ignored(connection: Connection, tmp_path: Path) -> None:
     folder = coverage_folder(connection.settings)
     folder.mkdir(parents=True)
     announce(folder, "http://127.0.0.1:1", connection.settings.namespace)
@@ -249,7 +249,7 @@ def test_a_stale_service_file_counts_for_nothing(connection: Connection, tmp_pat
     assert service_address(folder) is None
 
 
-def test_a_taken_port_is_passed_over_for_a_free_one(settings: Settings) -> None:
+def test_a_taken_port_is_replaced_by_a_free_one(settings: Settings) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -266,7 +266,7 @@ def test_a_taken_port_is_passed_over_for_a_free_one(settings: Settings) -> None:
             service.end(signal.SIGKILL)
 
 
-def test_a_service_of_another_namespace_and_a_silent_one_are_told_apart(
+def test_a_service_of_another_namespace_and_a_silent_one_are_distinguished(
     start: Callable[[], Service], connection: Connection
 ) -> None:
     url = start().ready()
@@ -280,7 +280,7 @@ def test_a_service_of_another_namespace_and_a_silent_one_are_told_apart(
             pass
 
 
-def test_a_ledger_that_cannot_be_folded_is_told_everywhere_and_stops_no_other(
+def test_a_ledger_that_cannot_be_folded_is_reported_everywhere_and_stops_no_other(
     start: Callable[[], Service], ledger: LedgerWriter, connection: Connection
 ) -> None:
     ledger.write([entry(rows_in=3, rows_clean=3)])
@@ -312,7 +312,7 @@ def test_a_ledger_that_cannot_be_folded_is_told_everywhere_and_stops_no_other(
     assert f'feedmill_foreign_ledger_records_total{{family="{NAME}"}} 1.0' in metrics
 
 
-def test_a_broker_killed_and_started_again_is_folded_on(tmp_path: Path) -> None:
+def test_folding_goes_on_after_the_broker_was_killed_and_restarted(tmp_path: Path) -> None:
     own = load_settings(data_dir=tmp_path, bootstrap_servers=None, namespace="outage", broker_port=free_port())
     connection = connect(own)
     service = Service(own.model_copy(update={"bootstrap_servers": connection.servers, "coverage_port": 0}))

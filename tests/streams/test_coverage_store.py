@@ -1,4 +1,4 @@
-"""The DuckDB store: folding in any batching, both-or-neither, refusal of what does not follow."""
+"""The DuckDB store: folding in any batching, all or nothing, and refusal of entries that do not follow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fold(store: CoverageStore, entries: list[dict[str, Any]], start: int = 0) ->
 
 def seen(counts: Counts) -> dict[str, Any]:
     """Counts in the form of `folded`."""
-    bins = {(axis, bin_): rows for axis, found in counts.bins.items() for bin_, rows in found.items() if rows}
+    bins = {(axis, bin_): rows for axis, counted in counts.bins.items() for bin_, rows in counted.items() if rows}
     return {
         "totals": dict(counts.totals),
         "reasons": dict(counts.reasons),
@@ -112,7 +112,7 @@ def test_every_declared_bin_and_cell_is_there_before_the_first_entry(store: Cove
         axis.name: axis.bins for axis in FAMILY.axes
     }
     assert sorted(bins["cell"]) == sorted(CELLS)
-    assert not any(rows for found in bins.values() for rows in found.values())
+    assert not any(rows for counted in bins.values() for rows in counted.values())
 
 
 def test_a_bin_that_is_no_longer_declared_is_still_counted(store: CoverageStore) -> None:
@@ -122,7 +122,7 @@ def test_a_bin_that_is_no_longer_declared_is_still_counted(store: CoverageStore)
     assert store.counts(NAME).bins["size"]["of old"] == 6
 
 
-def test_minutes_older_than_a_day_are_let_go_whatever_the_order(store: CoverageStore) -> None:
+def test_minutes_older_than_a_day_are_deleted_in_any_order(store: CoverageStore) -> None:
     old, new = entry(rows_in=1, source_time=START), entry(rows_in=2, source_time=START.replace(day=6))
     fold(store, [new])
     fold(store, [old], start=1)
@@ -189,7 +189,7 @@ def test_a_store_folded_from_another_topic_is_refused(store: CoverageStore) -> N
             store.bind(NAME, topic, topic_id)
 
 
-def test_a_file_that_is_no_store_is_refused_with_the_way_out_and_can_be_removed(tmp_path: Path) -> None:
+def test_a_file_that_is_no_store_is_refused_with_the_next_command_and_can_be_removed(tmp_path: Path) -> None:
     (tmp_path / STORE_FILE).write_bytes(b"not a database" * 1000)
     with pytest.raises(CoverageError, match="coverage rebuild"):
         CoverageStore(tmp_path, FAMILIES)
@@ -234,7 +234,7 @@ def _headers(version: int = 1, stage: str = LEDGER) -> list[tuple[str, bytes]]:
         (encode(frame([entry()]).drop("rows_in")), _headers(), "count_missing"),
     ],
 )
-def test_what_is_no_ledger_record_is_told_from_one(value: bytes, headers: list[Any], reason: str) -> None:
+def test_records_that_are_no_ledger_records_are_refused(value: bytes, headers: list[Any], reason: str) -> None:
     with pytest.raises(RecordError) as failure:
         decode_entries(value, headers, NAME, max_rows=1000)
     assert failure.value.reason == reason

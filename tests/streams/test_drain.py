@@ -26,7 +26,7 @@ NAME = FAMILY.name
 
 
 class Refiner:
-    """The refine stage's transactions without its work: a raw record b"n" is sent on to raw n times more."""
+    """Makes the refine stage's transactions without refining: a raw record b"n" is sent to raw n more times."""
 
     def __init__(self, connection: Connection) -> None:
         ensure_topics(connection, [NAME])
@@ -43,7 +43,7 @@ class Refiner:
         self.entries = 0
 
     def write_raw(self, value: bytes, partition: int = 0, *, abort: bool = False) -> None:
-        """One transaction that puts one record into raw, or thinks better of it."""
+        """One transaction that writes one record to raw, and commits or aborts."""
         self.producer.begin_transaction()
         self.producer.send(self.raw, value, partition=partition).get(timeout=30)
         if abort:
@@ -52,9 +52,9 @@ class Refiner:
             self.producer.commit_transaction()
 
     def step(self, wait_s: float = 0.2) -> int:
-        """Refine what one poll gives, in one transaction; return the number of raw records."""
+        """Refine the records of one poll in one transaction; return the number of raw records."""
         polled = self.consumer.poll(timeout_ms=int(wait_s * 1000), max_records=3)
-        records = [record for found in polled.values() for record in found]
+        records = [record for batch in polled.values() for record in batch]
         if not records:
             return 0
         self.producer.begin_transaction()
@@ -77,7 +77,7 @@ class Refiner:
         return len(records)
 
     def all(self) -> None:
-        """Refine until a poll gives nothing twice over."""
+        """Refine until two polls in a row return nothing."""
         quiet = 0
         while quiet < 2:
             quiet = 0 if self.step() else quiet + 1
@@ -89,9 +89,9 @@ class Refiner:
 
 @pytest.fixture
 def refiner(connection: Connection) -> Iterator[Refiner]:
-    made = Refiner(connection)
-    yield made
-    made.close()
+    created = Refiner(connection)
+    yield created
+    created.close()
 
 
 def test_a_family_without_records_is_drained(connection: Connection) -> None:
@@ -100,12 +100,12 @@ def test_a_family_without_records_is_drained(connection: Connection) -> None:
     assert [progress.offsets_left for progress in seen] == [0]
 
 
-def test_an_unknown_family_is_wrong_usage(connection: Connection) -> None:
+def test_an_unknown_family_is_refused(connection: Connection) -> None:
     with pytest.raises(UnknownFamilyError):
         drain(connection, "nosuch", timeout_s=1)
 
 
-def test_what_nobody_refines_is_named_and_so_is_the_missing_worker(connection: Connection, refiner: Refiner) -> None:
+def test_unrefined_records_and_the_missing_worker_are_named(connection: Connection, refiner: Refiner) -> None:
     refiner.write_raw(b"0", partition=2)
     seen: list[DrainProgress] = []
     with pytest.raises(DrainTimeoutError, match=r"2 in partition 2; no worker runs"):
@@ -113,13 +113,15 @@ def test_what_nobody_refines_is_named_and_so_is_the_missing_worker(connection: C
     assert seen[-1].raw == {2: 2}
 
 
-def test_markers_and_aborted_records_at_the_end_of_raw_are_no_work(connection: Connection, refiner: Refiner) -> None:
+def test_markers_and_aborted_records_at_the_end_of_raw_are_not_waited_for(
+    connection: Connection, refiner: Refiner
+) -> None:
     refiner.write_raw(b"0", partition=1)
     refiner.write_raw(b"0", partition=1, abort=True)
     refiner.write_raw(b"0", partition=3, abort=True)
     refiner.all()
     positions = committed_positions(connection, refiner.group, refiner.raw)
-    assert positions == {1: 1}, "the position stands before a marker and an aborted record"
+    assert positions == {1: 1}, "the position is before a marker and an aborted record"
     drain(connection, NAME, timeout_s=30)
     with open_coverage(connection) as coverage:
         assert coverage.report(NAME)["entries"] == 1
@@ -137,7 +139,7 @@ def test_an_open_transaction_on_raw_is_waited_for(connection: Connection, refine
     drain(connection, NAME, timeout_s=30)
 
 
-def test_a_timeout_while_refining_moves_says_so(connection: Connection, refiner: Refiner) -> None:
+def test_a_timeout_while_refining_moves_advises_more_time(connection: Connection, refiner: Refiner) -> None:
     for _ in range(20):
         refiner.write_raw(b"0")
 
@@ -151,7 +153,7 @@ def test_a_timeout_while_refining_moves_says_so(connection: Connection, refiner:
         drain(connection, NAME, timeout_s=1, on_progress=moves)
 
 
-def test_drained_means_that_all_sent_on_is_refined_and_folded_too(connection: Connection, refiner: Refiner) -> None:
+def test_drained_includes_rerouted_and_augmented_records(connection: Connection, refiner: Refiner) -> None:
     for number in range(20):
         refiner.write_raw(b"4", partition=number % 4)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""What a fetched message says of the offset it follows is true, whatever fails and whoever seeks meanwhile."""
+"""A fetched message carries the true offset that it follows, even if fetches fail or another task seeks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def topic(connection: Connection) -> str:
 
 
 class Transport:
-    """Takes note of what is to be opened again."""
+    """Records the partitions that should be opened again."""
 
     def __init__(self) -> None:
         self.reopened: list[TopicPartition] = []
@@ -73,8 +73,8 @@ def run(connection: Connection, topic: str, work: Work) -> None:
 
 
 async def fetched(thread: PositionedThread, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition) -> list[Any]:
-    found = await thread._fetch_records(consumer, {tp}, timeout=1.0, max_records=7)
-    return list(found.get(tp, ()))
+    fetched = await thread._fetch_records(consumer, {tp}, timeout=1.0, max_records=7)
+    return list(fetched.get(tp, ()))
 
 
 def test_each_record_follows_the_one_before_or_the_offset_sought(connection: Connection, topic: str) -> None:
@@ -96,15 +96,15 @@ def failing_fetches(monkeypatch: pytest.MonkeyPatch, fail: Iterator[bool]) -> No
     fetch = AIOKafkaConsumerThread._fetch_records
 
     async def fetch_and_fail(self: Any, *arguments: Any, **options: Any) -> Any:
-        found = await fetch(self, *arguments, **options)
-        if found and next(fail):
-            raise RuntimeError("what was fetched is gone")
-        return found
+        fetched = await fetch(self, *arguments, **options)
+        if fetched and next(fail):
+            raise RuntimeError("the fetched records are lost")
+        return fetched
 
     monkeypatch.setattr(AIOKafkaConsumerThread, "_fetch_records", fetch_and_fail)
 
 
-def test_what_a_failed_fetch_took_is_fetched_again(
+def test_records_of_a_failed_fetch_are_fetched_again(
     connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_fetches(monkeypatch, iter([True, False, True, *[False] * 100]))
@@ -120,10 +120,10 @@ def test_what_a_failed_fetch_took_is_fetched_again(
     run(connection, topic, work)
 
 
-def test_a_seek_in_the_middle_of_a_fetch_makes_no_record_claim_what_lies_between(
+def test_a_seek_in_the_middle_of_a_fetch_leaves_follows_true(
     connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a partition is assigned while one that was fetched further is still being read record by record."""
+    """A partition is assigned again while its records are still being read one by one."""
     failing_fetches(monkeypatch, iter([True, *[False] * 100]))
 
     async def work(thread: PositionedThread, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition) -> None:
@@ -133,19 +133,19 @@ def test_a_seek_in_the_middle_of_a_fetch_makes_no_record_claim_what_lies_between
 
         async def take_and_seek(*arguments: Any, **options: Any) -> Any:
             nonlocal taken
-            found = await take(*arguments, **options)
-            if options.get("max_records") == 1 and found:
+            fetched = await take(*arguments, **options)
+            if options.get("max_records") == 1 and fetched:
                 taken += 1
                 if taken == 3:
                     asyncio.get_running_loop().create_task(thread.seek_here(tp, 4))
-            return found
+            return fetched
 
         monkeypatch.setattr(consumer._fetcher, "fetched_records", take_and_seek)
         records: list[Any] = []
         while not records or records[-1].offset < RECORDS - 1:
             records += await fetched(thread, consumer, tp)
         assert {record.offset for record in records} >= set(range(4, RECORDS))
-        # No offset of the topic lies between what a record follows and the record.
+        # No record lies between a record and the offset that it follows.
         assert all(record.follows == record.offset for record in records)
 
     run(connection, topic, work)
@@ -166,10 +166,10 @@ def test_a_position_that_is_no_longer_in_the_topic_is_opened_again(connection: C
     run(connection, topic, work)
 
 
-def test_a_worker_with_nothing_to_fetch_from_stays_in_the_group(
+def test_a_worker_without_partitions_stays_in_the_group(
     connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One worker more than there are partitions is there to take over; the client leaves the group if none fetches."""
+    """A spare worker waits to take over; without a fetch its client would leave the consumer group."""
     monkeypatch.setattr(faust_transport, "_MAX_POLL_INTERVAL_MS", 2_000)
     group = f"{topic}.workers"
 

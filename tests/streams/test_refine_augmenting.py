@@ -1,4 +1,4 @@
-"""Augmentation in the chain: what is made, how much of it, how it is accounted for, and what a faulty one does."""
+"""Augmentation in the refine stage: the rows copies, their number, their accounting, and faulty augmentations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LARGEST = 900_000
 
 
 def clean(count: int, partitions: int = 1) -> pl.DataFrame:
-    """Clean rows of three raw records, as the chain gives them."""
+    """Clean rows of three raw records, in the form of the refine stage."""
     frame = reductions.valid(count).with_columns(record=pl.Series(np.arange(count) * 3 // count, dtype=pl.UInt32))
     return judge(frame, FAMILY, 0, partitions, State.empty(FAMILY, load_settings())).clean
 
@@ -46,7 +46,7 @@ def in_its_place(monkeypatch: pytest.MonkeyPatch, augment: object) -> None:
 
 
 def wrapped(rows: pl.DataFrame) -> pl.DataFrame:
-    """Each term under as many more abstractions as the number of its copy, plus 1."""
+    """Wrap each term in as many abstractions as the number of its copy, plus 1."""
     around = pl.Series(["\\." * (copy + 1) for copy in rows["copy"]], dtype=pl.String)
     return rows.with_columns(
         term=around + rows["term"],
@@ -74,21 +74,21 @@ def test_copies_do_not_depend_on_where_a_row_is_routed() -> None:
 def test_rows_are_made_identified_and_routed(monkeypatch: pytest.MonkeyPatch) -> None:
     in_its_place(monkeypatch, wrapped)
     origins = clean(60)
-    made = augmented(origins, FAMILY, 2.0, 5, LARGEST)
-    assert made.height == 2 * origins.height
-    assert made.columns == [*FAMILY.wire, "record", "partition"]
-    assert made["record"].is_sorted()
-    assert made.select(partition_of(FAMILY, 5)).to_series().equals(made["partition"])
-    joined = made.join(origins, left_on="augmented_from", right_on="example_id", suffix="_of_origin")
-    assert joined.height == made.height
+    copies = augmented(origins, FAMILY, 2.0, 5, LARGEST)
+    assert copies.height == 2 * origins.height
+    assert copies.columns == [*FAMILY.wire, "record", "partition"]
+    assert copies["record"].is_sorted()
+    assert copies.select(partition_of(FAMILY, 5)).to_series().equals(copies["partition"])
+    joined = copies.join(origins, left_on="augmented_from", right_on="example_id", suffix="_of_origin")
+    assert joined.height == copies.height
     assert joined.filter(pl.col("split") != pl.col("split_of_origin")).is_empty()
     assert joined.filter(pl.col("record") != pl.col("record_of_origin")).is_empty()
-    assert made["example_id"].null_count() == 0
+    assert copies["example_id"].null_count() == 0
     # The same group, refined again, makes the same rows.
-    assert made.equals(augmented(origins, FAMILY, 2.0, 5, LARGEST))
+    assert copies.equals(augmented(origins, FAMILY, 2.0, 5, LARGEST))
 
 
-def test_what_was_augmented_is_not_augmented_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmented_rows_are_not_augmented_again(monkeypatch: pytest.MonkeyPatch) -> None:
     in_its_place(monkeypatch, wrapped)
     origins = clean(60)
     copies = origins.with_columns(augmented_from=pl.lit(5, dtype=pl.UInt64))
@@ -96,10 +96,10 @@ def test_what_was_augmented_is_not_augmented_again(monkeypatch: pytest.MonkeyPat
     assert augmented(pl.concat([copies, origins]), FAMILY, 1.0, 1, LARGEST).height == origins.height
 
 
-def test_nothing_is_made_where_nothing_is_asked_for() -> None:
-    made = augmented(clean(60), FAMILY, 0.0, 1, LARGEST)
-    assert made.is_empty()
-    assert made.columns == [*FAMILY.wire, "record", "partition"]
+def test_zero_copies_make_no_rows() -> None:
+    copies = augmented(clean(60), FAMILY, 0.0, 1, LARGEST)
+    assert copies.is_empty()
+    assert copies.columns == [*FAMILY.wire, "record", "partition"]
 
 
 def test_many_copies_come_in_pieces_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,13 +110,13 @@ def test_many_copies_come_in_pieces_and_are_the_same(monkeypatch: pytest.MonkeyP
     assert augmented(origins, FAMILY, 1.5, 1, LARGEST).equals(at_once)
 
 
-def test_a_row_that_no_record_could_hold_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_too_large_for_a_record_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     in_its_place(monkeypatch, wrapped)
     origins = clean(60)
     texts = origins.select(pl.sum_horizontal(pl.col(pl.String).str.len_bytes().fill_null(0))).to_series()
     limit = int(texts.median() or 0)
-    made = augmented(origins, FAMILY, 1.0, 1, limit)
-    assert 0 < made.height < origins.height
+    copies = augmented(origins, FAMILY, 1.0, 1, limit)
+    assert 0 < copies.height < origins.height
 
 
 def test_rows_of_every_family_become_rows_of_their_own_kind() -> None:
@@ -124,9 +124,9 @@ def test_rows_of_every_family_become_rows_of_their_own_kind() -> None:
         settings = load_settings(augment={family.name: 1.0})
         state = State.empty(family, settings)
         verdicts = judge(rows.with_columns(record=pl.lit(0, dtype=pl.UInt32)), family, 0, 1, state)
-        made = augmented(verdicts.clean, family, 1.0, 1, LARGEST)
-        again = judge(made.drop("partition"), family, 0, 1, state)
-        # They pass the rules, and are near what they were made from without being refused for it. (Half of these
+        copies = augmented(verdicts.clean, family, 1.0, 1, LARGEST)
+        again = judge(copies.drop("partition"), family, 0, 1, state)
+        # They pass the rules, and are near what they were copies from without being refused for it. (Half of these
         # reductions, wrapped in abstractions, are others of these reductions.)
         assert again.clean.height > 0.4 * verdicts.clean.height
         assert set(again.rejected["reasons"].explode()) <= {"duplicate", "quota_excellent_share"}
@@ -149,15 +149,13 @@ def test_an_augmentation_that_raises_ends_the_worker_and_says_how_to_go_on(monke
         lambda rows: wrapped(rows).drop("term"),
     ],
 )
-def test_an_augmentation_that_does_not_keep_its_word_is_found_out(
-    monkeypatch: pytest.MonkeyPatch, fault: object
-) -> None:
+def test_an_augmentation_with_invalid_rows_is_refused(monkeypatch: pytest.MonkeyPatch, fault: object) -> None:
     in_its_place(monkeypatch, fault)
     with pytest.raises(RefineError, match="augmentation of reduction failed"):
         augmented(clean(10), FAMILY, 1.0, 1, LARGEST)
 
 
-def test_a_setting_for_what_cannot_be_augmented_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_for_a_family_without_augmentation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_augment(load_settings(augment={"reduction": 0.5, "scenario": 1}))
     with pytest.raises(ConfigError, match="'poetry', which is no family: use reduction, scenario"):
         check_augment(load_settings(augment={"poetry": 1}))
@@ -185,13 +183,13 @@ def test_every_record_of_a_transaction_has_an_id_of_its_own(monkeypatch: pytest.
     raw = [RawRecord("raw", 1, offset, 0, value, headers) for offset, value in enumerate(values)]
     intake = read_group(raw, FAMILY, RecordLimits(10**6, 10**6, LARGEST, 10**8))
     verdicts = judge(intake.frame, FAMILY, 1, 3, State.empty(FAMILY, settings))
-    made = augmented(verdicts.clean, FAMILY, 2.0, 3, LARGEST)
-    counts = np.bincount(made["record"].to_numpy(), minlength=len(raw))
-    told = entries(raw, intake, verdicts, counts, FAMILY)
-    sent = list(outbound(Group(FAMILY, raw, intake), verdicts, told, made, settings))
+    copies = augmented(verdicts.clean, FAMILY, 2.0, 3, LARGEST)
+    counts = np.bincount(copies["record"].to_numpy(), minlength=len(raw))
+    ledger_entries = entries(raw, intake, verdicts, counts, FAMILY)
+    sent = list(outbound(Group(FAMILY, raw, intake), verdicts, ledger_entries, copies, settings))
     ids = [dict(record.headers)["ce_id"] for record in sent if "ce_id" in dict(record.headers)]
     assert len(ids) == len(set(ids)) == len(sent) - len(intake.dead)
-    assert told["rows_augmented"].sum() == made.height > 0
+    assert ledger_entries["rows_augmented"].sum() == copies.height > 0
     rows_sent = dict.fromkeys(("clean", "rejected", "raw"), 0)
     for record in sent:
         if record.stage in rows_sent and "feedmill-rows" in dict(record.headers):
@@ -199,12 +197,12 @@ def test_every_record_of_a_transaction_has_an_id_of_its_own(monkeypatch: pytest.
     assert rows_sent == {
         "clean": verdicts.clean.height,
         "rejected": verdicts.rejected.height + len(intake.dead),
-        "raw": verdicts.rerouted.height + made.height,
+        "raw": verdicts.rerouted.height + copies.height,
     }
     assert verdicts.rerouted.height > 0
 
 
-def test_what_is_in_lists_counts_towards_the_size_of_a_row() -> None:
+def test_list_elements_count_towards_the_size_of_a_row() -> None:
     long = scenarios.frame([scenarios.row(1), scenarios.row(2, calculation_steps=[f"{n} + 1" for n in range(90_000)])])
     values = [data for _, data in encode_parts(to_table(long), 1, 10**7)]
     headers = [("content-type", b"application/vnd.apache.arrow.stream")]

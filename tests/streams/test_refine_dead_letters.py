@@ -1,4 +1,4 @@
-"""Dead letters and rejected rows: what they keep of the raw record, and how they count."""
+"""Dead letters and rejected rows: the parts of the raw record that they keep, and how they count."""
 
 from __future__ import annotations
 
@@ -36,13 +36,17 @@ ARROW = Envelope("reduction", "raw", 1, "r", 4, 0, 1).headers()
 
 
 def refined(records: list[RawRecord], partitions: int = 1) -> tuple[list[OutRecord], pl.DataFrame, Verdicts]:
-    """What one group sends, its ledger entries, and its verdicts."""
+    """The records that one group sends, its ledger entries, and its verdicts."""
     settings: Settings = load_settings()
     intake = read_group(records, FAMILY, LIMITS)
     verdicts = judge(intake.frame, FAMILY, 0, partitions, State.empty(FAMILY, settings))
-    told = entries(records, intake, verdicts, np.zeros(len(records), dtype=np.int64), FAMILY)
+    ledger_entries = entries(records, intake, verdicts, np.zeros(len(records), dtype=np.int64), FAMILY)
     none = verdicts.clean.head(0).select(*FAMILY.wire, "record").with_columns(partition=pl.lit(0, pl.Int32))
-    return list(outbound(Group(FAMILY, records, intake), verdicts, told, none, settings)), told, verdicts
+    return (
+        list(outbound(Group(FAMILY, records, intake), verdicts, ledger_entries, none, settings)),
+        ledger_entries,
+        verdicts,
+    )
 
 
 def letters(value: bytes, headers: Headers, key: bytes | None = None) -> list[OutRecord]:
@@ -60,9 +64,9 @@ def test_a_letter_keeps_key_bytes_and_headers_of_the_record() -> None:
 def test_headers_that_do_not_fit_are_named() -> None:
     given_headers = [("small", b"1"), ("huge", b"x" * 600_000), ("feedmill-run", b"r" * 600_000), ("last", b"2")]
     (letter,) = letters(b"no json", given_headers)
-    said = dict(letter.headers)
-    assert (said["small"], said["last"]) == (b"1", b"2")
-    assert said["feedmill-dropped-headers"] == b"huge,feedmill-run"
+    headers = dict(letter.headers)
+    assert (headers["small"], headers["last"]) == (b"1", b"2")
+    assert headers["feedmill-dropped-headers"] == b"huge,feedmill-run"
     many = [(f"header-{number}", b"x" * 1000) for number in range(1000)]
     (letter,) = letters(b"no json", many)
     assert len(dict(letter.headers)["feedmill-dropped-headers"]) <= 256
@@ -76,7 +80,7 @@ def test_a_letter_that_is_sent_again_has_as_many_headers_each_round() -> None:
         (letter,) = letters(b"no json", headers)
         sizes.append(len(letter.headers))
         rounds.append(dict(letter.headers)["feedmill-round"])
-        # As any dead-letter tool does: all headers are sent along.
+        # Dead-letter tools send all headers along.
         headers = letter.headers
     assert len(set(sizes)) == 1
     assert rounds == [b"1", b"2", b"3", b"4", b"5"]
@@ -102,9 +106,9 @@ def test_rounds_neither_add_nor_lose_header_names(headers: Headers, lines: list[
     assert int(dict(again)["feedmill-round"]) == int(dict(first)["feedmill-round"]) + 1
 
 
-def test_a_round_that_somebody_made_up_is_bounded() -> None:
-    for said in (b"9" * 5000, b"-1", b"x", b"999999999999"):
-        (letter,) = letters(b"no json", [("feedmill-round", said)])
+def test_a_forged_round_is_bounded() -> None:
+    for claimed in (b"9" * 5000, b"-1", b"x", b"999999999999"):
+        (letter,) = letters(b"no json", [("feedmill-round", claimed)])
         assert int(dict(letter.headers)["feedmill-round"]) <= 10**9 + 1
 
 
@@ -115,14 +119,16 @@ line = st.sampled_from([b"no json", b"[]", b'{"term": 5}', json.dumps({"term": "
     st.lists(st.lists(line, min_size=1, max_size=30).map(b"\n".join) | st.just(b"\xff\n\xfe"), min_size=1, max_size=6)
 )
 def test_the_ledger_and_rejected_agree_on_every_row(values: list[bytes]) -> None:
-    sent, told, _ = refined([RawRecord("raw", 0, 5 + n, 0, value, ()) for n, value in enumerate(values)])
+    sent, ledger_entries, _ = refined([RawRecord("raw", 0, 5 + n, 0, value, ()) for n, value in enumerate(values)])
     counted = sum(rejected_rows(record.value, record.headers) for record in sent if record.stage == REJECTED)
-    assert told["rows_rejected"].sum() == counted
-    assert told.filter(
+    assert ledger_entries["rows_rejected"].sum() == counted
+    assert ledger_entries.filter(
         pl.col("rows_in") != pl.col("rows_clean") + pl.col("rows_rejected") + pl.col("rows_rerouted")
     ).is_empty()
-    assert told["rows_in"].to_list() == [1 if value == b"\xff\n\xfe" else value.count(b"\n") + 1 for value in values]
-    by_reason = told.select(pl.col("reasons").explode(empty_as_null=False)).unnest("reasons")
+    assert ledger_entries["rows_in"].to_list() == [
+        1 if value == b"\xff\n\xfe" else value.count(b"\n") + 1 for value in values
+    ]
+    by_reason = ledger_entries.select(pl.col("reasons").explode(empty_as_null=False)).unnest("reasons")
     dead = [record for record in sent if is_dead_letter(record.headers)]
     for reason in {reason_of(letter.headers) for letter in dead}:
         rows = by_reason.filter(pl.col("reason") == reason)["rows"].sum()
@@ -169,6 +175,8 @@ def test_rows_that_are_sent_on_keep_file_and_line() -> None:
 
 @pytest.mark.parametrize("time_ms", [-1, -(2**62), 2**62, -(2**63), 2**63 - 1, 1_700_000_000_000_000_000, -5])
 def test_a_time_that_is_no_date_is_no_time(time_ms: int) -> None:
-    _, told, _ = refined([RawRecord("raw", 0, 5, time_ms, b"no", ()), RawRecord("raw", 0, 6, 1000, b"no", ())])
-    assert told["source_time"].dt.epoch("ms").to_list() == [None, 1000]
-    assert told.schema == pl.Schema(ledger.COLUMNS)
+    _, ledger_entries, _ = refined(
+        [RawRecord("raw", 0, 5, time_ms, b"no", ()), RawRecord("raw", 0, 6, 1000, b"no", ())]
+    )
+    assert ledger_entries["source_time"].dt.epoch("ms").to_list() == [None, 1000]
+    assert ledger_entries.schema == pl.Schema(ledger.COLUMNS)

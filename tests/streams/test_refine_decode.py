@@ -1,4 +1,4 @@
-"""Intake: whatever bytes a record holds, they become rows or dead letters with a reason, and nothing raises."""
+"""Decoding: any bytes of a record become rows or dead letters with a reason, and nothing raises."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_each_kind_of_bad_record_has_its_reason(
     assert reason(value, headers) == expected
 
 
-def test_one_bad_line_does_not_take_its_neighbours_with_it() -> None:
+def test_one_bad_line_does_not_reject_its_neighbours() -> None:
     lines = [json.dumps(DOCUMENT).encode(), b"not json", json.dumps({**DOCUMENT, "trace_id": "u"}).encode(), b"[]"]
     intake = read(b"\n".join(lines), JSON_TYPE)
     assert intake.frame["trace_id"].to_list() == ["t", "u"]
@@ -129,12 +129,12 @@ def test_a_bad_record_leaves_the_others_of_its_group_in_order() -> None:
 
 @pytest.mark.parametrize("bad", [b"not json", b'{"term": 5}', b"[]"])
 @pytest.mark.parametrize("good", [0, 1])
-def test_every_bad_line_is_a_row_of_the_accounts(bad: bytes, good: int) -> None:
+def test_every_bad_line_counts_as_a_row(bad: bytes, good: int) -> None:
     lines = [bad] * 5000 + [json.dumps(DOCUMENT).encode()] * good
     intake = read(b"\n".join(lines), JSON_TYPE)
     assert intake.frame.height == good
     assert sum(letter.rows for letter in intake.dead) == 5000
-    # All of one reason go in one letter, as the bytes that they were.
+    # All lines of one reason are in one letter, with their original bytes.
     assert [letter.value for letter in intake.dead] == [b"\n".join([bad] * 5000)]
 
 
@@ -160,7 +160,7 @@ def test_letters_have_no_more_ranges_of_lines_than_a_header_may() -> None:
 
 
 @pytest.mark.parametrize("value", [b"\x80\x01\nbinary\n\xff\n", "t\u00e9xt\nof two".encode("latin-1")])
-def test_what_is_no_text_is_one_row(value: bytes) -> None:
+def test_bytes_that_are_no_text_count_as_one_row(value: bytes) -> None:
     assert [(letter.reason, letter.rows, letter.value) for letter in read(value, []).dead] == [("not_json", 1, value)]
 
 
@@ -172,7 +172,7 @@ def test_too_many_lines_are_refused_and_counted() -> None:
     assert [(letter.reason, letter.rows) for letter in intake.dead] == [("too_many_bytes", 9_000)]
 
 
-def test_a_row_that_is_too_large_takes_its_record_along_and_all_of_it_is_counted() -> None:
+def test_a_row_that_is_too_large_rejects_its_whole_record() -> None:
     limits = RecordLimits(record_bytes=1_000_000, rows=10_000, row_bytes=1_000, decoded_bytes=4_000_000)
     lines = [json.dumps(DOCUMENT).encode(), b"no", json.dumps({**DOCUMENT, "trace_id": "x" * 2_000}).encode()]
     intake = read_group([RawRecord("t", 0, 5, 0, b"\n".join(lines), [])], FAMILY, limits)
@@ -188,7 +188,7 @@ def test_numbers_that_no_stage_can_use_are_null(growth: float) -> None:
     assert intake.frame["step_k"].to_list() == [0, None, 0]
 
 
-def test_numbers_in_lists_are_looked_at_too() -> None:
+def test_numbers_in_lists_are_checked_too() -> None:
     factors = [{"name": "a", "effect": math.nan}, {"name": "b", "effect": 1.0}]
     rows = scenarios.frame([scenarios.row(1), scenarios.row(2, capacity_factors=factors)])
     headers = Envelope("scenario", "raw", 1, "r", 4, 0, 1).headers()
@@ -242,7 +242,7 @@ def test_a_row_keeps_its_file_and_line_when_it_is_sent_on() -> None:
     frame = read_group([plain, RawRecord("t", 0, 7, 0, encode(rows), ARROW)], FAMILY, LIMITS).frame
     assert frame["source_file"].to_list() == [None, None, "a.jsonl", "a.jsonl", "a.jsonl"]
     assert frame["source_line"].to_list() == [None, None, 5, None, 9]
-    # Columns of other types are somebody else's.
+    # Columns of other types are ignored.
     other = encode(reductions.valid(1).with_columns(source_line=pl.lit("x")))
     assert read(other, ARROW).frame.columns == [*FAMILY.wire, "record"]
 

@@ -1,4 +1,4 @@
-"""Share gates: the share holds at any time, whatever comes in which order and in which groups."""
+"""Share gates: the share holds at any time, for any order of rows and any groups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ cuts = st.lists(st.integers(1, 60), max_size=8)
 
 
 def state(from_rows: int) -> State:
-    # Without near duplicates, so that rows are told apart by their ids alone.
+    # Without near duplicates, so that rows differ by their ids alone.
     return State.empty(FAMILY, load_settings(near_duplicate_threshold=1.0, gate_from_rows=from_rows))
 
 
@@ -110,7 +110,7 @@ def test_duplicates_use_up_no_quota() -> None:
     assert remembered.gates.shares.inside[0] == 1
 
 
-def test_what_a_gate_refused_is_no_duplicate_when_it_comes_again() -> None:
+def test_a_row_that_a_gate_refused_is_no_duplicate_later() -> None:
     remembered = state(10)
     excellent = rows([("excellent", "mixed_emotions")] * 6)
     assert remembered.admit(excellent).tolist() == [0, 0, 0, 0, 3, 3]
@@ -125,9 +125,9 @@ def test_the_counters_are_the_fold_of_the_ledger() -> None:
     records = [RawRecord("raw", 0, offset, 0, b"") for offset in range(5)]
     verdicts = judge(frame, FAMILY, 0, 1, from_the_chain)
     intake = Intake(frame, runs=[None] * 5, chunks=[None] * 5)
-    told = entries(records, intake, verdicts, np.zeros(5, dtype=np.int64), FAMILY)
+    ledger_entries = entries(records, intake, verdicts, np.zeros(5, dtype=np.int64), FAMILY)
     rebuilt = ShareGates(FAMILY, 50)
-    for piece in (told.head(2), told.tail(3)):
+    for piece in (ledger_entries.head(2), ledger_entries.tail(3)):
         rebuilt.remember(piece.explode("coverage").unnest("coverage"))
     assert [counter.tolist() for counter in rebuilt.shares] == [
         counter.tolist() for counter in from_the_chain.gates.shares
@@ -150,7 +150,7 @@ def test_a_family_without_gates_keeps_no_counters() -> None:
     assert gates.shares.total.size == 0
 
 
-def test_gates_stand_on_axes_that_the_ledger_counts() -> None:
+def test_gates_use_axes_that_the_ledger_counts() -> None:
     for family in FAMILIES.values():
         for gate in family.gates:
             assert set(gate.bins) <= set(family.axis(gate.axis).bins)

@@ -1,4 +1,4 @@
-"""The chain: what each rule rejects, and that every row gets exactly one verdict."""
+"""Verdicts: each rule rejects the rows that break it, and every row gets exactly one verdict."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_repeated_term_is_a_duplicate_even_from_another_trace() -> None:
     assert verdicts.rejected["reasons"].to_list() == [["duplicate"]]
 
 
-def test_what_a_producer_says_of_ids_and_split_is_recomputed() -> None:
+def test_ids_and_split_of_a_producer_are_recomputed() -> None:
     honest = reductions.valid(5)
     lying = honest.with_columns(example_id=pl.lit(7, dtype=pl.UInt64), split=pl.lit("test"))
     verdicts = judge(lying.with_columns(record=pl.lit(0, dtype=pl.UInt32)), FAMILY, 0, 1, remembering_nothing())
@@ -136,11 +136,11 @@ def test_every_row_gets_exactly_one_verdict(kinds: list[tuple[int, str]], partit
     assert all(verdicts.rejected["reasons"].list.len() > 0)
 
 
-def test_an_answer_that_could_not_be_taken_is_told_as_that_and_as_nothing_else() -> None:
+def test_a_faulty_answer_is_rejected_for_its_fault_alone() -> None:
     answer = {"scenario_id": "r-1", "generator": "llm", "model": "m", "answer_fault": "answer_refused"}
     bare = {"scenario_id": "r-2", "generator": "llm", "model": "m"}
     rows = scenarios.frame([answer, bare]).with_columns(record=pl.lit(0, dtype=pl.UInt32))
     verdicts = judge(rows, SCENARIO, 0, 1, State.empty(SCENARIO, load_settings()))
-    told = dict(verdicts.rejected.select("scenario_id", "reasons").iter_rows())
-    assert told["r-1"] == ["answer_refused"]
-    assert "request|nullability" in told["r-2"]
+    reasons = dict(verdicts.rejected.select("scenario_id", "reasons").iter_rows())
+    assert reasons["r-1"] == ["answer_refused"]
+    assert "request|nullability" in reasons["r-2"]

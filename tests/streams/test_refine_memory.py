@@ -1,4 +1,4 @@
-"""The memory that docs/operations.md states for a worker is enough, whatever raw records declare or hold."""
+"""The memory that docs/operations.md states for a worker is enough for any raw records."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ LENGTH = 100
 
 
 def frame(texts: list[str], groups: list[str] | None = None, origins: list[int | None] | None = None) -> pl.DataFrame:
-    """Rows with what the near-duplicate index looks at, and the columns of the gates; each text an id of its own."""
-    made = pl.DataFrame(
+    """Rows with the columns of the near-duplicate index and of the gates; each text has its own id."""
+    rows = pl.DataFrame(
         {
             "context": texts,
             "request": [""] * len(texts),
@@ -42,8 +42,8 @@ def frame(texts: list[str], groups: list[str] | None = None, origins: list[int |
         },
     )
     # A frame of no rows has no types of its own.
-    own = [name for name in made.columns if name != "augmented_from"]
-    return identify(made.with_columns(pl.col(own).cast(pl.String)), FAMILY)
+    own = [name for name in rows.columns if name != "augmented_from"]
+    return identify(rows.with_columns(pl.col(own).cast(pl.String)), FAMILY)
 
 
 def state(threshold: float = THRESHOLD, window: int | None = None) -> State:
@@ -68,7 +68,7 @@ def exact(left: str, right: str) -> float:
 
 
 def agreement(left: list[str], right: list[str]) -> np.ndarray:
-    """The share of slots in which the sketches of each pair agree, freed of what agrees by chance."""
+    """The share of slots in which the sketches of each pair agree, without agreement by chance."""
     one, other = (sketches(frame(texts), FAMILY).slots for texts in (left, right))
     return ((one == other).mean(axis=1) - 1 / 256) / (1 - 1 / 256)
 
@@ -87,7 +87,9 @@ def of_rensa(text: str) -> RMinHash:
 
 @pytest.mark.parametrize("library", [of_datasketch, of_rensa])
 @pytest.mark.parametrize("replaced", [2, 5, 10, 25, 60])
-def test_sketches_tell_similarity_as_well_as_those_of_libraries(replaced: int, library: Callable[[str], Any]) -> None:
+def test_sketches_estimate_similarity_as_well_as_those_of_libraries(
+    replaced: int, library: Callable[[str], Any]
+) -> None:
     left, right, similarity = pairs(200, replaced, seed=replaced)
     ours = agreement(left, right)
     theirs = np.array([library(a).jaccard(library(b)) for a, b in zip(left, right, strict=True)])
@@ -108,7 +110,7 @@ def test_pairs_are_refused_as_often_as_the_formulas_say(replaced: int) -> None:
 
 
 def chance_of_refusal(similarity: float) -> float:
-    """That two texts of this similarity share a band and agree in enough slots, by drawing slots."""
+    """The probability that two texts of this similarity share a band and agree in enough slots, by drawing slots."""
     width, bands, least = banding(THRESHOLD)
     agree = np.random.default_rng(9).random((40_000, SLOTS)) < similarity + (1 - similarity) / 256
     in_bands = agree[:, : width * bands].reshape(-1, bands, width).all(axis=2).any(axis=1)
@@ -178,15 +180,15 @@ def test_an_augmented_row_is_near_none_of_its_own_group() -> None:
         ["one", "one", "two", "one"],
         [None, 77, 77, 77],
     )
-    # The last has the very words of the first: a group excuses what is near, not what is the same.
+    # The last has exactly the words of the first: the same `group` allows a near duplicate, not an equal text.
     assert state(threshold=0.7).admit(rows).tolist() == [0, 0, NEAR, 1]
 
 
-def test_a_threshold_of_one_lets_everything_in() -> None:
+def test_a_threshold_of_one_admits_everything() -> None:
     assert not state(threshold=1.0).admit(frame(VARIANTS)).any()
 
 
-def test_a_family_without_text_remembers_none() -> None:
+def test_a_family_without_text_remembers_no_sketches() -> None:
     index = NearIndex(REDUCTION, THRESHOLD)
     assert not index.is_on
     assert not index.sketches(pl.DataFrame({"term": ["0"]})).worded.any()
@@ -200,7 +202,7 @@ def test_rows_without_text_are_near_no_other() -> None:
     assert not state().admit(empty.cast({"example_id": pl.UInt64})).any()
 
 
-def test_what_was_remembered_is_found_again_after_the_table_has_grown() -> None:
+def test_sketches_are_found_after_the_table_has_grown() -> None:
     left, right, _ = pairs(5_000, 2, seed=3)
     remembered = state()
     remembered.near.remember(frame(left[:1_000]))
@@ -222,7 +224,7 @@ def test_a_window_bounds_what_is_kept_and_keeps_its_latest() -> None:
     assert 100 <= len(rebuilt) <= 200
 
 
-def test_many_texts_that_are_alike_but_not_near_take_no_time_without_bound() -> None:
+def test_lookup_time_is_bounded_for_many_similar_texts() -> None:
     draw = np.random.default_rng(5)
     # Two thirds of each text are the same words: every row shares bands with thousands of others.
     shared = " ".join(f"same{place}" for place in range(66))

@@ -1,4 +1,4 @@
-"""The owner of a partition: what it commits, what it refuses, and that nothing passes it once it is dead."""
+"""The owner of a partition: the groups it commits, the records it refuses, and that it commits nothing once dead."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_record_after_a_missing_one_is_not_taken(ready: Connection) -> None:
     async def work() -> None:
         refiner = await Owner(ready).open()
         assert await refiner.refine(records[:2])
-        # Offset 2 was dropped on the way: nothing after it may be taken, and the caller is told to seek.
+        # Offset 2 is missing: no later record may be taken, and the caller must seek.
         assert not await refiner.refine(records[3:5])
         assert refiner.taken == records[2].offset
         assert await refiner.refine(records[1:])
@@ -187,7 +187,7 @@ def workers_ids(record: RawRecord) -> list[int]:
     return decode(record.value, FAMILY.wire, 10**6)["example_id"].to_list()
 
 
-def test_a_partition_that_was_fenced_dies_as_such_and_may_be_opened_by_a_new_owner(ready: Connection) -> None:
+def test_a_fenced_partition_dies_and_may_be_opened_by_a_new_owner(ready: Connection) -> None:
     records = raw_records(ready)
 
     async def work() -> None:
@@ -211,10 +211,10 @@ def test_a_partition_that_was_fenced_dies_as_such_and_may_be_opened_by_a_new_own
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_fails_and_comes_again_every_record_is_accounted_for_once(
+def test_every_record_is_accounted_for_once_despite_failures_and_repeats(
     ready: Connection, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random groups, repeated, stale and with holes; commits that fail before or after they are made; dead owners."""
+    """Random groups: repeated, stale and with holes; commits that fail before or after writing; dead owners."""
     chance = random.Random(seed)
     records = raw_records(ready)
     commit = AIOKafkaProducer.commit_transaction
@@ -225,7 +225,7 @@ def test_whatever_fails_and_comes_again_every_record_is_accounted_for_once(
             raise KafkaTimeoutError
         await commit(self)
         if kind < 0.4:
-            # Made, but its answer never came.
+            # Committed, but the answer never came.
             raise KafkaTimeoutError
 
     monkeypatch.setattr(AIOKafkaProducer, "commit_transaction", unsure)
@@ -255,6 +255,6 @@ def test_whatever_fails_and_comes_again_every_record_is_accounted_for_once(
 def test_pieces_hold_all_records_in_order_and_bound_their_memory() -> None:
     values = [b"{}\n" * count for count in (1, 50_000, 3, 200_000, 1, 1)]
     records = [RawRecord("raw", 0, offset, 0, value) for offset, value in enumerate(values)]
-    found = list(pieces(records, row_bytes=100, limit_bytes=50_000_000))
-    assert [record.offset for piece in found for record in piece] == list(range(6))
-    assert [len(piece) for piece in found] == [3, 1, 2]
+    cut = list(pieces(records, row_bytes=100, limit_bytes=50_000_000))
+    assert [record.offset for piece in cut for record in piece] == list(range(6))
+    assert [len(piece) for piece in cut] == [3, 1, 2]

@@ -1,4 +1,4 @@
-"""What a worker remembers outlives it: gates, texts and augmentation after `kill -9`, against one pass over raw."""
+"""The state of a partition survives `kill -9`: gates, texts and augmentation, against one pass over raw."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def mixed(first: int, count: int) -> pl.DataFrame:
-    """Rows of which more are excellent than may be, each tenth again in other words, and each twentieth as it was."""
+    """Rows with too many excellent ones; each tenth occurs again in other words, and each twentieth unchanged."""
     rows = scenarios.valid_rows(count, first)
     is_excellent = pl.col("authenticity_target") == "excellent"
     few = rows.filter(is_excellent | (pl.int_range(pl.len()) % 3 == 0))
@@ -44,7 +44,7 @@ def mixed(first: int, count: int) -> pl.DataFrame:
 
 
 def in_one_pass(connection: Connection) -> dict[int, Verdicts]:
-    """The verdicts on all of raw, partition by partition, by one chain that nobody killed."""
+    """The verdicts on all of raw, partition by partition, in one pass without a kill."""
     found = {}
     raw = workers.records(connection, RAW, FAMILY)
     for partition in range(PARTITIONS):
@@ -94,13 +94,13 @@ def test_a_killed_workers_gates_and_texts_are_remembered_by_the_next(connection:
 
 
 def check_augmented(connection: Connection, clean: pl.DataFrame) -> None:
-    """Hold augmentation to account: each clean original once, nothing else, and in the split of its origin."""
+    """Check augmentation: one copy of each clean original, no others, and in the split of the origin."""
     raw = pl.concat([decode(read.value, FAMILY.wire, 10**6) for read in workers.records(connection, RAW, FAMILY)])
     made = raw.filter(pl.col("augmented_from").is_not_null())
     assert workers.entries(connection, FAMILY)["rows_augmented"].sum() == made.height > 0
     originals = clean.filter(pl.col("augmented_from").is_null())
     copied = originals.filter(pl.Series(copies_of(originals["example_id"].to_numpy(), 0.3) > 0))
-    # What it can make nothing of, an augmentation leaves out.
+    # Augmentation leaves out rows that it cannot change.
     assert set(made["augmented_from"]) <= set(copied["example_id"])
     assert made["augmented_from"].is_unique().all()
     assert made.height > 0.5 * copied.height

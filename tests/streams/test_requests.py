@@ -1,4 +1,4 @@
-"""Deficits on the requests topic: what coverage publishes is what producers read, across restarts and junk."""
+"""Deficits on the requests topic: producers read what coverage publishes, across restarts and junk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fold(connection: Connection) -> Iterator[LedgerFold]:
 
 
 def publish(connection: Connection, fold: LedgerFold) -> None:
-    """As a service does that was just started."""
+    """Publish as a newly started service does."""
     fold.to_end()
     with closing(RequestPublisher(connection, fold._store, FAMILIES)) as publisher:
         publisher.publish()
@@ -49,7 +49,7 @@ def read(connection: Connection) -> RequestBoard:
 
 
 def read_on(board: RequestBoard, connection: Connection) -> None:
-    """Read to the end of what is there now."""
+    """Read to the present end of the topic."""
     deadline = time.monotonic() + 60
     while board.positions != ends(connection):
         assert time.monotonic() < deadline
@@ -61,7 +61,7 @@ def ends(connection: Connection) -> dict[int, int]:
     return {partition: extent.end for partition, extent in extents(connection, topic).items()}
 
 
-def test_deficits_are_published_as_they_change_and_read_as_they_stand(connection: Connection, fold: LedgerFold) -> None:
+def test_changed_deficits_are_published_and_all_deficits_read(connection: Connection, fold: LedgerFold) -> None:
     with read(connection) as board:
         assert not board.known
     publish(connection, fold)
@@ -83,7 +83,7 @@ def test_deficits_are_published_as_they_change_and_read_as_they_stand(connection
         shared = [request.label for partition in ends(connection) for request in board.requests([partition])]
         assert sorted(shared) == sorted(set(POSSIBLE) - {POSSIBLE[5]})
 
-    # A service started anew finds nothing to say.
+    # A restarted service has nothing to publish.
     before = ends(connection)
     publish(connection, fold)
     assert ends(connection) == before
@@ -125,7 +125,7 @@ def test_producers_share_the_partitions_and_take_over_what_one_leaves(connection
         assert first.changes > changes
 
 
-def test_a_producer_that_the_group_has_put_out_is_told_so(connection: Connection) -> None:
+def test_a_producer_that_was_removed_from_its_group_gets_an_error(connection: Connection) -> None:
     ensure_topics(connection, [FAMILY.name])
     with CellAssignment(connection, FAMILY) as shares, closing(connection.admin()) as admin:
         assert not shares.hold()
@@ -179,7 +179,7 @@ def test_partitions_that_are_added_are_published_to_and_read(connection: Connect
         assert shares.hold()
 
 
-def test_what_another_publisher_overwrites_is_set_right(
+def test_records_that_another_publisher_overwrites_are_corrected(
     connection: Connection, fold: LedgerFold, caplog: pytest.LogCaptureFixture
 ) -> None:
     fold.to_end()
@@ -207,9 +207,9 @@ def test_the_account_comes_after_its_cells_unless_it_falls() -> None:
     assert _changes(old, old) == []
 
 
-def test_where_nothing_is_open_accounts_are_for_nobody() -> None:
-    held = [{ACCOUNTED: b"1"}, {ACCOUNTED: b"1"}]
-    assert not _worth_publishing(held, [{ACCOUNTED: b"2"}, {ACCOUNTED: b"2"}])
-    assert _worth_publishing(held, [{ACCOUNTED: b"2"}, {ACCOUNTED: b"2", "a": b"x"}])
-    assert _worth_publishing([{ACCOUNTED: b"1"}, {ACCOUNTED: b"1", "a": b"x"}], held)
-    assert _worth_publishing([{}, {}], held)
+def test_no_account_is_published_when_no_cell_is_open() -> None:
+    published = [{ACCOUNTED: b"1"}, {ACCOUNTED: b"1"}]
+    assert not _worth_publishing(published, [{ACCOUNTED: b"2"}, {ACCOUNTED: b"2"}])
+    assert _worth_publishing(published, [{ACCOUNTED: b"2"}, {ACCOUNTED: b"2", "a": b"x"}])
+    assert _worth_publishing([{ACCOUNTED: b"1"}, {ACCOUNTED: b"1", "a": b"x"}], published)
+    assert _worth_publishing([{}, {}], published)

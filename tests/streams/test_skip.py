@@ -1,4 +1,4 @@
-"""`feedmill skip` passes over what cannot be read, and over nothing else."""
+"""`feedmill skip` passes over unreadable records, and over no others."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def position_of(connection: Connection) -> int:
 @pytest.mark.parametrize(
     "error", [TopicAuthorizationFailedError(["raw"]), OffsetOutOfRangeError({}), NoOffsetForPartitionError("raw")]
 )
-def test_a_record_that_may_not_be_read_is_not_taken_for_one_that_cannot(
+def test_an_error_that_is_not_about_a_record_skips_nothing(
     ready: Connection, error: KafkaError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refused(*_: Any) -> Any:
@@ -77,7 +77,7 @@ def test_a_record_that_can_be_read_is_passed_over_only_on_request(ready: Connect
     assert sorted(workers.entries(ready)["source_offset"].to_list()) == [0, 1]
 
 
-def test_what_retention_removed_before_a_skip_is_counted_as_lost(ready: Connection) -> None:
+def test_offsets_that_retention_removed_before_a_skip_are_counted_as_lost(ready: Connection) -> None:
     topic = topic_name(ready.settings, FAMILY.name, RAW)
     with closing(ready.admin()) as admin:
         admin.delete_records({TopicPartition(topic, PARTITION): 2})

@@ -39,7 +39,7 @@ def test_an_opening_that_faust_cancels_goes_on(connection: Connection, monkeypat
         opening = asyncio.create_task(worker._assigned(assigned, 1))
         await asyncio.wait_for(fencing.wait(), 60)
         opening.cancel()
-        # Another rebalance: what is opened next waits for what is being opened.
+        # Another rebalance: the next opening waits for the present one.
         assert await worker._assigned(assigned, 2) == dict.fromkeys(assigned, 0)
         assert opening.cancelled()
         assert worker._failure is None

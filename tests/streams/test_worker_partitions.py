@@ -1,4 +1,4 @@
-"""The partitions of one worker: what is opened, cancelled or rebuilt at the same time does not mix."""
+"""The partitions of one worker: opening, cancelling and rebuilding at the same time do not mix."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Watched:
         self.owned = WorkerPartitions(connection, FAMILY, self.progress.append, self.deaths.append)
 
 
-def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_their_owner(
+def test_a_partition_that_rebuilds_its_own_state_is_not_rebuilt_by_the_worker(
     ready: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two rebuilds at once: the older would forget what was committed after it was read."""
+    """Two rebuilds at once: the older one would lack the rows that were committed after it was read."""
     records = raw_records(ready)
     send = AIOKafkaProducer.send
     sent = 0
@@ -83,7 +83,7 @@ def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_their_owner(
         found = real_states(*args)
         if asked > 1:
             second_asked.set()
-            # It comes back when the first group has been committed record by record.
+            # This rebuild ends after the first group was committed record by record.
             threading.Event().wait(4.0)
         return found
 
@@ -106,7 +106,7 @@ def test_what_a_partition_rebuilds_itself_is_not_rebuilt_by_their_owner(
 def test_a_partition_is_ready_after_records_that_were_judged_alone(
     ready: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A phase that stayed at committing would look like a commit that never ends."""
+    """A phase that stayed `COMMITTING` would look like a commit that never ends."""
     records = raw_records(ready)
     judge = group_judge.judge
 
@@ -132,7 +132,7 @@ def test_a_partition_is_ready_after_records_that_were_judged_alone(
     assert workers.check_accounts(ready)["rows_clean"] == 2 * ROWS
 
 
-def test_what_was_committed_just_before_a_fault_is_remembered_after_it(
+def test_rows_committed_just_before_a_fault_are_remembered_after_it(
     ready: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit is answered before its markers are written, and clean is read only as far as they are."""
