@@ -1,9 +1,9 @@
-"""A refine worker with one fault: `python -m tests.integration.faulty_worker FAULT`, for tests of what it does then.
+"""A refine worker with one fault: `python -m tests.integration.faulty_worker FAULT`.
 
 Faults:
-- `commit-fails-while-stopping`: told to stop in the middle of its third commit, which then fails;
+- `commit-fails-while-stopping`: stopped in the middle of its third commit, which then fails;
 - `hangs`: after its first group it takes no more records;
-- `judges-slowly`: judging each of its first groups takes twice as long as a stall may.
+- `judges-slowly`: judging each of its first groups takes twice `refine_stall_s`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from tests.consumers.records import write
 
 # Clients of a loop that begins; each makes some five connections.
 AT_START = 40
-# For a loop that goes on: what a client may open anew after an error.
+# Connections that the clients of a running loop may open again after an error.
 LATER = 2
 WATCHED_S = 3.0
 

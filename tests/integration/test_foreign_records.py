@@ -1,4 +1,4 @@
-"""Whatever stands in raw, clean or the ledger, and however it is compressed, a worker goes on and accounts for it."""
+"""A worker goes on with foreign records in raw, clean or the ledger, in any compression, and accounts for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests import reductions
 from tests.integration import workers
 
 ARROW = Envelope(FAMILY.name, RAW, 1, "run", 0, 0, 1).headers()
-# Each stage's topic is told to compress by itself, each in another way.
+# Each stage's topic has its own compression setting.
 TOPICS = {RAW: "zstd", CLEAN: "snappy", REJECTED: "gzip", LEDGER: "lz4"}
 TIMES_MS = (-(2**62), -1, 0, 2**62, 1_700_000_000_000_000_000)
 
@@ -85,9 +85,9 @@ def test_a_worker_reads_every_codec_and_passes_over_what_others_wrote(ready: Con
         producer.flush()
     with workers.worker(ready.settings, log) as process:
         workers.wait_until_refined(ready, process, log)
-    said = log.read_text()
+    worker_log = log.read_text()
     for topic, partition in ((CLEAN, 0), (CLEAN, 1)):
-        assert f".{topic}/{partition} offset" in said
+        assert f".{topic}/{partition} offset" in worker_log
     entries = _entries(ready)
     assert entries["rows_in"].sum() - entries["rows_rerouted"].sum() == 100 + 2 * 200 + len(TIMES_MS) + 10 + 5000 + 1
     assert (
@@ -103,7 +103,7 @@ def test_a_worker_reads_every_codec_and_passes_over_what_others_wrote(ready: Con
     assert counted == {"not_json": len(TIMES_MS), "not_an_object": 5000, "wrong_type": 1}
     assert entries.filter(pl.col("source_offset") < 0).is_empty()
     assert entries["source_time"].null_count() == len(TIMES_MS) - 1
-    # What everybody else reads: coverage passes over the ledger's junk, a replay names clean's.
+    # Other readers: coverage passes over the ledger's junk, a replay names that of clean.
     with open_coverage(ready) as coverage:
         report = coverage.report(FAMILY.name)
     assert report["rows_in"] == entries["rows_in"].sum()

@@ -1,4 +1,4 @@
-"""The closed loop on real services: what coverage misses is asked for, made, counted, and then asked for no more."""
+"""The closed loop on real services: missing rows are requested, produced, counted, and then no longer requested."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def following(connection: Connection, family: str, seed: int, log: Path) -> subp
 
 
 def finish(process: subprocess.Popen[bytes], log: Path, connection: Connection) -> None:
-    """Wait for the orderly end of a producer; where it does not come, say what everybody said."""
+    """Wait for the orderly end of a producer; if it fails, show all logs."""
     try:
         status = process.wait(LIMIT_S)
     except subprocess.TimeoutExpired:
         status = None
-    said = [log, *(connection.settings.data_dir / "logs").glob("*.log")]
-    assert status == 0, "\n".join(f"{path.name}: {path.read_text()}" for path in said)
+    logs = [log, *(connection.settings.data_dir / "logs").glob("*.log")]
+    assert status == 0, "\n".join(f"{path.name}: {path.read_text()}" for path in logs)
 
 
 def sent(connection: Connection, family: str) -> int:
@@ -94,7 +94,7 @@ def test_holes_are_filled_to_the_row_by_producers_of_which_one_is_killed(serving
         while sent(serving, "scenario") == started:
             assert time.monotonic() < deadline
             assert first.poll() is None, logs[0].read_text()
-        # Its first rows are on their way; what it was about to send never comes.
+        # Its first rows are on their way; the rows that it was about to send never arrive.
         kill(first)
         first = following(serving, "scenario", 2, logs[0])
         for process, log in ((first, logs[0]), (second, logs[1])):
@@ -106,7 +106,7 @@ def test_holes_are_filled_to_the_row_by_producers_of_which_one_is_killed(serving
     after = report(serving, "scenario")
     assert after["gaps_to_fill"] == []
     assert after["cells_covered"] == len(CELLS)
-    # Exactly met: every cell stands at the minimum but the one that had more.
+    # Every cell has exactly the minimum, except the one that had more.
     label = "|".join(CELLS[0].values())
     assert after["cells"][label] == 2 + MINIMUM + 1
     assert {rows for cell, rows in after["cells"].items() if cell != label} == {MINIMUM}

@@ -64,9 +64,9 @@ def assert_fails(settings: Settings, log: Path, fault: str) -> None:
         workers.kill(process)
 
 
-def wait_for(what: Callable[[], bool], log: Path, limit_s: float = 120.0) -> None:
+def wait_for(condition: Callable[[], bool], log: Path, limit_s: float = 120.0) -> None:
     deadline = time.monotonic() + limit_s
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
 
@@ -142,7 +142,7 @@ def test_an_idle_worker_is_not_ended_by_a_record_that_comes_late(ready: Connecti
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Settings]:
-    """Settings with an embedded broker of this test's own, which it may kill."""
+    """Settings with an embedded broker that only this test uses and may kill."""
     settings = load_settings(
         data_dir=tmp_path / "own", broker_port=free_port(HOST), broker_heap_mb=256, refine_stall_s=4.0, partitions=2
     )
@@ -178,7 +178,7 @@ def test_the_watchdog_survives_an_outage_of_the_broker(own_broker: Settings, tmp
     assert "no progress for 4 s" in log.read_text()
 
 
-def test_a_raw_topic_that_was_made_anew_is_refined_from_its_beginning(ready: Connection, tmp_path: Path) -> None:
+def test_a_raw_topic_that_was_created_again_is_refined_from_its_beginning(ready: Connection, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     topic = topic_name(ready.settings, FAMILY.name, RAW)
     produce(ready, ReductionRun(count=12_000, seed=26))
@@ -260,9 +260,7 @@ def test_a_position_passes_the_markers_that_end_a_topic(ready: Connection, tmp_p
     assert workers.entries(ready)["source_offset"].max() == 0
 
 
-def test_a_batch_that_cannot_be_read_holds_its_partition_only_and_can_be_skipped(
-    own_broker: Settings, tmp_path: Path
-) -> None:
+def test_an_unreadable_batch_holds_only_its_partition_and_can_be_skipped(own_broker: Settings, tmp_path: Path) -> None:
     """Bytes of a batch are changed on the broker's disk, as a failing disk would."""
     servers = embedded.status(own_broker).servers
     assert servers is not None

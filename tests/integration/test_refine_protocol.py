@@ -1,4 +1,4 @@
-"""The refine protocol against a real Kafka: nothing lost, nothing twice, whatever is killed and whatever comes in."""
+"""The refine protocol against a real Kafka: nothing lost, nothing twice, despite kills and invalid input."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_two_workers_share_the_partitions_and_one_takes_over(ready: Connection, 
     assert workers.check_accounts(ready)["rows_in"] == 80_000
 
 
-def test_a_restarted_worker_still_knows_what_stands_in_clean(ready: Connection, tmp_path: Path) -> None:
+def test_a_restarted_worker_still_knows_the_rows_in_clean(ready: Connection, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     for _ in range(2):
         produce(ready, ReductionRun(count=5_000, seed=15))
@@ -120,7 +120,7 @@ def test_a_restarted_worker_still_knows_what_stands_in_clean(ready: Connection, 
     assert sums["rows_clean"] <= 5_000
 
 
-def test_bad_input_is_answered_for_with_its_reason_and_the_worker_goes_on(ready: Connection, tmp_path: Path) -> None:
+def test_bad_input_is_rejected_with_its_reason_and_the_worker_goes_on(ready: Connection, tmp_path: Path) -> None:
     whole = encode(reductions.valid(4))
     other_version = [(name, v.replace(b".v1", b".v7")) for name, v in ARROW]
     other_family = [(name, v.replace(b"reduction.raw", b"poetry.raw")) for name, v in ARROW]
@@ -181,7 +181,7 @@ def test_a_position_that_kafka_forgot_is_read_from_the_ledger(ready: Connection,
         produce(ready, ReductionRun(count=4_000, seed=seed))
         with workers.worker(ready.settings, log) as process:
             workers.wait_until_refined(ready, process, log)
-        # As Kafka itself does to the offsets of a group that has not committed for a week.
+        # Kafka does this to the offsets of a consumer group that has not committed for a week.
         with closing(ready.admin()) as admin:
             assert admin.delete_groups([position_group(ready.settings, FAMILY.name)])
     assert workers.check_accounts(ready)["rows_in"] == 8_000

@@ -1,4 +1,4 @@
-"""Every part of Feedmill over SASL and TLS, against a real Kafka; and what users see where it lets them not in."""
+"""Every part of Feedmill over SASL and TLS, against a real Kafka, and the errors that refused users see."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
 
 
 def refused(settings: Settings) -> str:
-    """Connect in vain, and return the line that the user sees; it must come within ten seconds and tell no secret."""
+    """Connect without success; return the error line, which must come within ten seconds and hold no secret."""
     began = time.monotonic()
     with pytest.raises((BrokerUnavailableError, ConfigError)) as caught:
         connect(settings)
@@ -88,14 +88,14 @@ def test_every_part_runs(
         batch = next(iter(Feed(settings, "reduction", batch_size=8)))
         assert batch.tokens.shape[0] == 8
         for process in (worker.pid, service.process.pid):
-            told = " ".join(psutil.Process(process).cmdline())
-            assert PASSWORD not in told
-            assert KEY_PASSWORD not in told
+            command = " ".join(psutil.Process(process).cmdline())
+            assert PASSWORD not in command
+            assert KEY_PASSWORD not in command
     assert PASSWORD not in log.read_text() + service.log_file.read_text()
 
 
 @pytest.mark.parametrize(
-    ("listener", "changes", "told"),
+    ("listener", "changes", "advice"),
     [
         ("TLS", {"security_protocol": "PLAINTEXT"}, "speaks TLS: set FEEDMILL_SECURITY_PROTOCOL=SSL"),
         ("MUTUAL", {"security_protocol": "PLAINTEXT"}, "speaks TLS: set FEEDMILL_SECURITY_PROTOCOL=SSL"),
@@ -123,10 +123,10 @@ def test_every_part_runs(
     ],
 )
 def test_refusal_names_the_setting_to_change(
-    kafka: SecuredKafka, monkeypatch: pytest.MonkeyPatch, listener: str, changes: dict[str, str | None], told: str
+    kafka: SecuredKafka, monkeypatch: pytest.MonkeyPatch, listener: str, changes: dict[str, str | None], advice: str
 ) -> None:
     monkeypatch.chdir(kafka.folder)
-    assert told in refused(kafka.settings(listener, **changes))
+    assert advice in refused(kafka.settings(listener, **changes))
 
 
 def test_port_with_a_login_refuses_a_client_of_no_login_and_the_other_way_round(kafka: SecuredKafka) -> None:
@@ -159,7 +159,7 @@ def test_encrypted_key_is_never_asked_for_on_the_terminal(kafka: SecuredKafka, t
     assert "Traceback" not in shown
 
 
-def test_worker_with_debug_logging_tells_no_secret(kafka: SecuredKafka, tmp_path: Path) -> None:
+def test_worker_with_debug_logging_logs_no_secret(kafka: SecuredKafka, tmp_path: Path) -> None:
     settings = kafka.settings("BOTH", namespace=f"test-{uuid.uuid4().hex[:12]}", data_dir=tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "feedmill.child_process", "--debug", "worker"],
@@ -189,7 +189,7 @@ def test_worker_with_debug_logging_tells_no_secret(kafka: SecuredKafka, tmp_path
     assert PASSWORD not in log
 
 
-def test_connection_over_tls_tells_no_secret(kafka: SecuredKafka) -> None:
+def test_connection_over_tls_logs_no_secret(kafka: SecuredKafka) -> None:
     settings = kafka.settings("MUTUAL")
     connection = Connection(settings, kafka.servers["MUTUAL"])
     assert KEY_PASSWORD not in repr(connection) + repr(settings) + settings.model_dump_json()

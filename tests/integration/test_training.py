@@ -1,4 +1,4 @@
-"""Training as its users run it, on a real Kafka: killed, stopped, dealt over ranks, and resumed."""
+"""Training as its users run it, on a real Kafka: killed, stopped, divided over ranks, and resumed."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def here(clean: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     def train(out: Path, *more: str) -> dict[str, Any]:
         capfd.readouterr()
         assert run(arguments(out, *more)) == 0
-        told: dict[str, Any] = json.loads(capfd.readouterr().out)
-        return told
+        summary: dict[str, Any] = json.loads(capfd.readouterr().out)
+        return summary
 
     yield train
     torch.set_num_threads(threads)
@@ -71,12 +71,12 @@ def training(
     if ranks > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "feedmill"]
     log = out.with_name(f"{out.name}.log")
-    with log.open("wb") as said, out.with_name(f"{out.name}.json").open("wb") as told:
+    with log.open("wb") as errors, out.with_name(f"{out.name}.json").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *launch, *arguments(out, *more)],
             stdin=subprocess.PIPE,
-            stdout=told,
-            stderr=said,
+            stdout=output,
+            stderr=errors,
             env=connection.settings.environment(connection.servers) | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
@@ -193,7 +193,7 @@ def test_ranks_that_follow_learn_as_one_does_and_go_on_after_a_kill(connection: 
         with training(connection, two, "--resume", "--checkpoint-every", "4", ranks=2) as (process, log):
             for run_of in ((alone, alone_log, one), (process, log, two)):
                 wait_for_step(*run_of, after_second)
-            # Both ranks wait for rows by now, and are told so by torchrun.
+            # Both ranks wait for rows by now, and torchrun passes the signal on to them.
             process.send_signal(signal.SIGTERM)
             assert process.wait(_LIMIT_S) != 0
             assert log.read_text().count(f"feedmill: stopped by SIGTERM after step {after_second}") == 1, (

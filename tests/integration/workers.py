@@ -1,4 +1,4 @@
-"""Refine workers as child processes, and what tests read back from the topics."""
+"""Refine workers as child processes, and readers of the topics for tests."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def worker(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill -9 a worker, if it still runs, and be done with it."""
+    """Kill a worker with `kill -9`, if it still runs."""
     process.kill()
     process.wait()
     if process.stdin:
@@ -87,8 +87,11 @@ def wait_until_refined(
     deadline = time.monotonic() + _LIMIT_S
     while time.monotonic() < deadline:
         assert process is None or process.poll() is None, f"the worker ended: {log.read_text()}"
-        found = committed_positions(connection, position_group(connection.settings, family.name), topic)
-        at = {partition: found.get(partition, extent.begin) for partition, extent in extents(connection, topic).items()}
+        positions = committed_positions(connection, position_group(connection.settings, family.name), topic)
+        at = {
+            partition: positions.get(partition, extent.begin)
+            for partition, extent in extents(connection, topic).items()
+        }
         if not undecided(connection, topic) and not any(has_records(connection, topic, at).values()):
             return
         time.sleep(0.1)
@@ -141,9 +144,9 @@ def entries(connection: Connection, family: Family = FAMILY) -> pl.DataFrame:
 
 
 def check_accounts(connection: Connection, family: Family = FAMILY) -> Mapping[str, int]:
-    """Hold the contract's invariants against the topics alone, with nothing left to refine; return the ledger's sums.
+    """Check the contract's invariants on the topics, once everything is refined; return the ledger's sums.
 
-    The audit is the product's; the counts here are made another way, so that neither can be wrong unseen.
+    It runs Feedmill's own audit and compares it with counts made another way, so an error in either is noticed.
     """
     report = audit(connection, family)
     assert report.ok, report.first_fault
