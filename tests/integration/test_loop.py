@@ -120,10 +120,10 @@ def test_every_possible_reduction_cell_is_filled_and_the_producer_ends(serving: 
         finish(process, log, serving)
     finally:
         kill(process)
-    found = report(serving, "reduction")
-    assert found["gaps_to_fill"] == []
-    assert found["cells_covered"] == found["cells_possible"]
-    assert found["rows_rejected"] == 0
+    answer = report(serving, "reduction")
+    assert answer["gaps_to_fill"] == []
+    assert answer["cells_covered"] == answer["cells_possible"]
+    assert answer["rows_rejected"] == 0
     # The filled ask for nothing: a producer that starts now has nothing to do.
     before = sent(serving, "reduction")
     again = following(serving, "reduction", 8, log)

@@ -113,7 +113,7 @@ def test_a_run_killed_at_random_steps_goes_on_to_the_same_losses(clean: Connecti
             wait_for_step(process, log, out, step)
             process.kill()
             assert process.wait(_LIMIT_S) == -signal.SIGKILL
-        # What is not said again is as it was.
+        # Options that are not given again keep their values.
         more = ["--resume", "--checkpoint-every", "4"]
     ended = here(out, *more)
     assert kills[0] - 4 <= ended["resumed_from"] < STEPS

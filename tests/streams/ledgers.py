@@ -71,7 +71,7 @@ def folded(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"totals": dict(totals), "reasons": dict(reasons), "bins": dict(bins), "minutes": dict(minutes)}
 
 
-def said(report: dict[str, Any]) -> dict[str, Any]:
+def as_folded(report: dict[str, Any]) -> dict[str, Any]:
     """A report in the form of `folded`, without its minutes."""
     names = ("entries", "rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented", "rows_lost")
     bins = {(axis, bin_): rows for axis, counts in report["axes"].items() for bin_, rows in counts.items() if rows}

@@ -163,12 +163,12 @@ def test_a_row_in_another_partition_than_its_own_is_a_fault(topics: RefinedTopic
 def test_rows_placed_before_partitions_were_added_stay_right(connection: Connection) -> None:
     settings = connection.settings.model_copy(update={"partitions": 2})
     few = Connection(settings, connection.servers)
-    made = RefinedTopics(few)
-    made.whole(rows_of(1, 30, partitions=2), partition=1)
+    refined = RefinedTopics(few)
+    refined.whole(rows_of(1, 30, partitions=2), partition=1)
     with closing(few.admin()) as admin:
-        admin.create_partitions(dict.fromkeys(made.names.values(), 4))
-    assert faults(made.audited()) == {}
-    made.close()
+        admin.create_partitions(dict.fromkeys(refined.names.values(), 4))
+    assert faults(refined.audited()) == {}
+    refined.close()
 
 
 def test_a_foreign_record_is_counted_and_reported(topics: RefinedTopics) -> None:

@@ -24,7 +24,7 @@ from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import coverage_folder
 from streams.coverage.report import foreign_lines
 from streams.coverage.store import CoverageStore, FoldAdvance
-from tests.streams.ledgers import FAMILY, LedgerWriter, entry, folded, frame, random_entry, said, without_minutes
+from tests.streams.ledgers import FAMILY, LedgerWriter, as_folded, entry, folded, frame, random_entry, without_minutes
 
 NAME = FAMILY.name
 OURS = Envelope(NAME, LEDGER, 1, run="r", chunk=0, part=0, rows=1).headers()
@@ -75,7 +75,7 @@ def test_committed_entries_are_folded_once_over_several_folds(connection: Connec
             fold.to_end()
             fold.to_end()
             assert store.counts(NAME).totals == folded(written)["totals"]
-    assert said(report(connection)) == without_minutes(folded(written))
+    assert as_folded(report(connection)) == without_minutes(folded(written))
 
 
 def test_positions_move_past_transaction_markers(connection: Connection, ledger: LedgerWriter) -> None:
@@ -226,7 +226,7 @@ def test_rebuilding_gives_the_same_report(connection: Connection, ledger: Ledger
     written += filled(ledger, seed=7)
     rebuild(connection)
     after = report(connection)
-    assert said(after) == without_minutes(folded(written))
+    assert as_folded(after) == without_minutes(folded(written))
     assert before["rows_in"] < after["rows_in"]
     rebuild(connection)
     assert report(connection) == after

@@ -36,7 +36,7 @@ from streams.coverage.owner import (
     service_address,
 )
 from streams.coverage.service import serve
-from tests.streams.ledgers import FAMILY, LedgerWriter, entry, folded, random_entry, said, without_minutes
+from tests.streams.ledgers import FAMILY, LedgerWriter, as_folded, entry, folded, random_entry, without_minutes
 
 NAME = FAMILY.name
 SERVE = "from feedmill.coverage_commands import app; app()"
@@ -142,12 +142,12 @@ def test_the_service_folds_new_entries_and_answers_over_http(
     later = [random_entry(rng, n) for n in range(2)]
     ledger.write(later, partition=2)
     wanted = without_minutes(folded(first + later))
-    eventually(lambda: said(json.loads(get(url, f"/api/report/{NAME}")[2])), wanted)
+    eventually(lambda: as_folded(json.loads(get(url, f"/api/report/{NAME}")[2])), wanted)
 
     with open_coverage(connection) as coverage:
         assert isinstance(coverage, ServiceCoverage)
         report = coverage.report(NAME)
-        assert said(report) == wanted
+        assert as_folded(report) == wanted
         assert coverage.gaps(NAME) == report["gaps_to_fill"]
         assert coverage.positions(NAME) == {0: 2, 1: 0, 2: 2, 3: 0}
         with pytest.raises(UnknownFamilyError):
@@ -181,7 +181,7 @@ def test_killed_again_and_again_it_neither_loses_nor_doubles_a_count(
         assert service.end(signal.SIGKILL) == -signal.SIGKILL
     url = start().ready()
     eventually(lambda: json.loads(get(url, f"/api/report/{NAME}")[2])["entries"], len(written))
-    assert said(json.loads(get(url, f"/api/report/{NAME}")[2])) == without_minutes(folded(written))
+    assert as_folded(json.loads(get(url, f"/api/report/{NAME}")[2])) == without_minutes(folded(written))
 
 
 def test_a_second_owner_is_refused_and_the_first_is_named(start: Callable[[], Service], connection: Connection) -> None:

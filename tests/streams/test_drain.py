@@ -64,7 +64,7 @@ class Refiner:
         for record in records:
             for left in range(int(record.value)):
                 self.producer.send(self.raw, b"%d" % left, partition=(record.partition + 1 + left) % 4)
-        positions = {found[-1].partition: found[-1].offset + 1 for found in polled.values()}
+        positions = {batch[-1].partition: batch[-1].offset + 1 for batch in polled.values()}
         self.producer.send_offsets_to_transaction(
             {
                 TopicPartition(self.raw, partition): OffsetAndMetadata(offset, "", -1)

@@ -1,4 +1,4 @@
-"""Augmentation in the refine stage: the rows copies, their number, their accounting, and faulty augmentations."""
+"""Augmentation in the refine stage: the rows made, their number, their accounting, and faulty augmentations."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_rows_of_every_family_become_rows_of_their_own_kind() -> None:
         verdicts = judge(rows.with_columns(record=pl.lit(0, dtype=pl.UInt32)), family, 0, 1, state)
         copies = augmented(verdicts.clean, family, 1.0, 1, LARGEST)
         again = judge(copies.drop("partition"), family, 0, 1, state)
-        # They pass the rules, and are near what they were copies from without being refused for it. (Half of these
+        # They pass the rules, and are near their originals without being refused for it. (Half of these
         # reductions, wrapped in abstractions, are others of these reductions.)
         assert again.clean.height > 0.4 * verdicts.clean.height
         assert set(again.rejected["reasons"].explode()) <= {"duplicate", "quota_excellent_share"}

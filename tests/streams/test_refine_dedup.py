@@ -12,23 +12,23 @@ ids = st.lists(st.one_of(st.integers(0, 20), st.integers(0, 2**64 - 1)), max_siz
 
 
 @given(st.lists(ids, max_size=6))
-def test_admits_exactly_the_first_appearances(groups: list[list[int]]) -> None:
+def test_admits_exactly_the_first_appearances(batches: list[list[int]]) -> None:
     index, seen = DedupIndex(), set()
-    for group in groups:
+    for batch in batches:
         expected = []
-        for value in group:
+        for value in batch:
             expected.append(value not in seen)
             seen.add(value)
-        assert index.admit(np.array(group, dtype=np.uint64)).tolist() == expected
+        assert index.admit(np.array(batch, dtype=np.uint64)).tolist() == expected
     assert len(index) == len(seen)
 
 
 @given(st.lists(ids, max_size=8), st.integers(1, 15))
-def test_a_window_remembers_at_least_its_latest_ids(groups: list[list[int]], window: int) -> None:
+def test_a_window_remembers_at_least_its_latest_ids(batches: list[list[int]], window: int) -> None:
     index = DedupIndex(window)
     admitted: list[int] = []
-    for group in groups:
-        for value, fresh in zip(group, index.admit(np.array(group, dtype=np.uint64)), strict=True):
+    for batch in batches:
+        for value, fresh in zip(batch, index.admit(np.array(batch, dtype=np.uint64)), strict=True):
             if fresh:
                 assert value not in admitted[-window:] or value == 0
                 admitted.append(value)

@@ -94,8 +94,8 @@ def test_sketches_estimate_similarity_as_well_as_those_of_libraries(
     ours = agreement(left, right)
     theirs = np.array([library(a).jaccard(library(b)) for a, b in zip(left, right, strict=True)])
     deviation = np.sqrt(similarity * (1 - similarity) / SLOTS)
-    for found in (ours, theirs):
-        assert abs(found.mean() - similarity) < 4 * deviation / np.sqrt(len(left))
+    for estimates in (ours, theirs):
+        assert abs(estimates.mean() - similarity) < 4 * deviation / np.sqrt(len(left))
     assert ours.std() < 1.25 * max(theirs.std(), deviation)
 
 

@@ -86,9 +86,9 @@ def test_a_killed_workers_gates_and_texts_are_remembered_by_the_next(connection:
         for seen in range(FROM_ROW, mine.height + 1, 7):
             share = (mine["authenticity_target"].head(seen) == "excellent").mean()
             assert share is not None and share <= 0.4
-    told = pl.concat([verdicts.rejected for verdicts in expected.values()])
+    expected_rejected = pl.concat([verdicts.rejected for verdicts in expected.values()])
     why = ("example_id", "reasons")
-    assert sorted(rejected.select(why).rows()) == sorted(told.select(why).rows())
+    assert sorted(rejected.select(why).rows()) == sorted(expected_rejected.select(why).rows())
     assert {"quota_excellent_share", "near_duplicate", "duplicate"} == set(rejected["reasons"].explode())
     check_augmented(connection, clean)
 
@@ -96,14 +96,14 @@ def test_a_killed_workers_gates_and_texts_are_remembered_by_the_next(connection:
 def check_augmented(connection: Connection, clean: pl.DataFrame) -> None:
     """Check augmentation: one copy of each clean original, no others, and in the split of the origin."""
     raw = pl.concat([decode(read.value, FAMILY.wire, 10**6) for read in workers.records(connection, RAW, FAMILY)])
-    made = raw.filter(pl.col("augmented_from").is_not_null())
-    assert workers.entries(connection, FAMILY)["rows_augmented"].sum() == made.height > 0
+    augmented = raw.filter(pl.col("augmented_from").is_not_null())
+    assert workers.entries(connection, FAMILY)["rows_augmented"].sum() == augmented.height > 0
     originals = clean.filter(pl.col("augmented_from").is_null())
     copied = originals.filter(pl.Series(copies_of(originals["example_id"].to_numpy(), 0.3) > 0))
     # Augmentation leaves out rows that it cannot change.
-    assert set(made["augmented_from"]) <= set(copied["example_id"])
-    assert made["augmented_from"].is_unique().all()
-    assert made.height > 0.5 * copied.height
-    of_origin = made.join(clean, left_on="augmented_from", right_on="example_id", suffix="_of_origin")
-    assert of_origin.height == made.height
+    assert set(augmented["augmented_from"]) <= set(copied["example_id"])
+    assert augmented["augmented_from"].is_unique().all()
+    assert augmented.height > 0.5 * copied.height
+    of_origin = augmented.join(clean, left_on="augmented_from", right_on="example_id", suffix="_of_origin")
+    assert of_origin.height == augmented.height
     assert of_origin.filter(pl.col("split") != pl.col("split_of_origin")).is_empty()
