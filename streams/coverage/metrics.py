@@ -39,11 +39,11 @@ class CoverageCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield the metrics of one scrape."""
         entries = CounterMetricFamily("feedmill_ledger_entries", "Raw records accounted for", labels=["family"])
-        rows = CounterMetricFamily("feedmill_rows", "Rows by where they went", labels=["family", "kind"])
+        rows = CounterMetricFamily("feedmill_rows", "Rows by outcome", labels=["family", "kind"])
         rejected = CounterMetricFamily("feedmill_rejected_rows", "Rows by broken rule", labels=["family", "reason"])
         cells = GaugeMetricFamily("feedmill_coverage_cells", "Cells by state", labels=["family", "state"])
-        quotas = GaugeMetricFamily("feedmill_quota_ok", "1 where the quota is met", labels=["family", "quota"])
-        stale = GaugeMetricFamily("feedmill_coverage_stale", "1 where the ledger cannot be folded", labels=["family"])
+        quotas = GaugeMetricFamily("feedmill_quota_ok", "1 if the quota is met", labels=["family", "quota"])
+        stale = GaugeMetricFamily("feedmill_coverage_stale", "1 if the ledger cannot be folded", labels=["family"])
         foreign = CounterMetricFamily("feedmill_foreign_ledger_records", "Passed over", labels=["family"])
         troubles = self._troubles()
         for report in self._reports():
