@@ -262,7 +262,7 @@ class PartitionRefiner:
             await self.settle()
         judge, state = self._ready()
         self._enter(Phase.JUDGING)
-        # It may have waited long for its turn.
+        # The group may have waited long for its turn, which is no lack of progress.
         self.moved_at = time.monotonic()
         try:
             judged = await asyncio.to_thread(judge.judge_group, records, state)

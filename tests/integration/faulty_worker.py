@@ -27,12 +27,12 @@ from streams.refine.worker_partitions import WorkerPartitions
 _commit = AIOKafkaProducer.commit_transaction
 _refine = WorkerPartitions.refine
 _judge_group = Judge.judge_group
-_made = {"commits": 0, "groups": 0}
+_counts = {"commits": 0, "groups": 0}
 
 
 async def _fails_while_stopping(self: AIOKafkaProducer) -> None:
-    _made["commits"] += 1
-    if _made["commits"] == 3:
+    _counts["commits"] += 1
+    if _counts["commits"] == 3:
         os.kill(os.getpid(), signal.SIGTERM)
         # The next group is judged meanwhile, and waits for this one.
         await asyncio.sleep(1)
@@ -41,15 +41,15 @@ async def _fails_while_stopping(self: AIOKafkaProducer) -> None:
 
 
 async def _hangs(self: WorkerPartitions, records: Sequence[Any]) -> dict[int, int]:
-    _made["groups"] += 1
-    if _made["groups"] > 1:
+    _counts["groups"] += 1
+    if _counts["groups"] > 1:
         await asyncio.Event().wait()
     return await _refine(self, records)
 
 
 def _judges_slowly(self: Judge, *arguments: Any) -> JudgedGroup:
-    _made["groups"] += 1
-    if _made["groups"] <= 2:
+    _counts["groups"] += 1
+    if _counts["groups"] <= 2:
         time.sleep(2 * self.settings.refine_stall_s)
     return _judge_group(self, *arguments)
 
