@@ -1,10 +1,10 @@
-"""The front door: the command line, the demo, the doctor, and the public API.
+"""The public API of Feedmill; the modules hold its command line, the demo and the doctor.
 
 ::
 
     from feedmill import Feed, connect, load_settings, replay
 
-The names load when first used, so that `import feedmill` pulls neither torch nor Kafka.
+Each name is imported on first use, so that `import feedmill` loads neither torch nor Kafka.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from schema.errors import FeedmillError
     from schema.settings import Settings, load_settings
 
-_HOMES = {
+_MODULES = {
     "Connection": "broker.clients",
     "Curriculum": "consumers.feed",
     "Feed": "consumers.feed",
@@ -56,10 +56,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'feedmill' has no attribute {name!r}")
     with warnings.catch_warnings():
         # kafka-python reads its own files in a way that Python 3.11 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
-        home = import_module(_HOMES[name])
-    return getattr(home, name)
+        module = import_module(_MODULES[name])
+    return getattr(module, name)

@@ -1,4 +1,4 @@
-"""The command `feedmill audit`: hold what the topics of a family contain against what its ledger says."""
+"""The command `feedmill audit`: compare the topics of a family with its ledger."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _MEANINGS = {
     "waiting": "records not refined yet",
     "missing": "refined records without an entry",
     "removed": "partitions with records removed before they were refined",
-    "doubled": "entries too many",
+    "doubled": "entries beyond the first for a record",
     "unknown": "entries without a record",
-    "unbalanced": "entries whose rows are not where they should be",
-    "coverage_differs": "entries whose coverage is not that of their clean rows",
-    "duplicate_ids": "example ids twice in clean",
+    "unbalanced": "entries whose rows do not add up or are misplaced",
+    "coverage_differs": "entries whose coverage differs from their clean rows",
+    "duplicate_ids": "example ids more than once in clean",
     "misplaced": "clean rows in a wrong partition",
     "foreign_records": "records in clean, rejected or ledger that no worker wrote",
 }
@@ -38,7 +38,7 @@ def audit_command(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Compare raw, clean and rejected with the ledger, record by record; exit 1 if anything does not agree."""
+    """Compare raw, clean and rejected with the ledger, record by record; exit status 1 if anything differs."""
     from broker.clients import connect
     from streams.audit.run import audit
 
@@ -61,7 +61,7 @@ def audit_command(
 
 
 def _table(report: AuditReport) -> Table:
-    table = Table("what", title=f"audit of {report.family}", title_justify="left", box=None, pad_edge=False)
+    table = Table("check", title=f"audit of {report.family}", title_justify="left", box=None, pad_edge=False)
     table.add_column("count", justify="right")
     for name, meaning in _MEANINGS.items():
         count = getattr(report, name)
@@ -72,7 +72,7 @@ def _table(report: AuditReport) -> Table:
 
 def _rows_line(report: AuditReport) -> str:
     rows = dict(report.rows)
-    came, made = rows.pop("rows_in"), rows.pop("rows_augmented")
+    rows_in, augmented = rows.pop("rows_in"), rows.pop("rows_augmented")
     outcomes = " + ".join(f"{count:,} {name.removeprefix('rows_')}" for name, count in rows.items())
-    sign = "=" if came == sum(rows.values()) else "≠"
-    return f"{came:,} rows in {sign} {outcomes}; {made:,} rows augmented"
+    sign = "=" if rows_in == sum(rows.values()) else "≠"
+    return f"{rows_in:,} rows in {sign} {outcomes}; {augmented:,} rows augmented"

@@ -27,22 +27,22 @@ _TABLED = {"name", "rate", "unit", "elapsed_s", "rows", "peers", "peers_missing"
 def bench_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(NAMES)}.")],
     rows: Annotated[int | None, typer.Option(min=1000, help="Examples; each benchmark has its own default.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.1, max=1440, help="storm: how long; 3 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="storm: the same seed plans the same faults.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, max=1440, help="storm only: 3 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="storm only: a seed fixes the plan of faults.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Measure a rate on this machine, beside what it is compared with in the same run."""
+    """Measure a rate on this machine, and the rates of alternatives in the same run."""
     from importlib import import_module
 
     if name not in NAMES:
         raise UsageError(f"no benchmark is named {name!r}: use one of {', '.join(NAMES)}")
     if name == "storm":
         if rows is not None:
-            raise UsageError("--rows is not for a storm, which sends what it can: use --minutes")
+            raise UsageError("--rows does not apply to the storm: use --minutes")
         _storm(3.0 if minutes is None else minutes, 1 if seed is None else seed, as_json)
         return
     if minutes is not None or seed is not None:
-        raise UsageError(f"--minutes and --seed are for the storm, not for {name}: use --rows")
+        raise UsageError(f"--minutes and --seed apply to the storm only, not to {name}: use --rows")
     try:
         run = import_module(f"bench.{name}").run
     except ModuleNotFoundError as error:
@@ -51,25 +51,29 @@ def bench_command(
         ) from error
     figures: dict[str, Any] = run() if rows is None else run(rows)
     if missing := figures.get("peers_missing"):
-        print(f"left out, for want of {', '.join(missing)}: `make bench` has them in an environment", file=sys.stderr)
+        print(f"peers left out because {', '.join(missing)} is missing: run `make bench`", file=sys.stderr)
     if as_json:
         print(json.dumps(figures))
         return
-    # What some benchmarks measure besides: shown where the figures have it.
+    # Columns of figures that only some benchmarks have.
     further = {key: title for key, title in _FURTHER.items() if key in figures or key in (figures["peers"] or [{}])[0]}
-    table = Table("what", "rate", "unit", "seconds", "rows", "ratio", *further.values(), title=f"bench {name}")
-    # The same thing measured in another way stands beside it, before what it is compared with.
+    table = Table("measured", "rate", "unit", "seconds", "rows", "ratio", *further.values(), title=f"bench {name}")
+    # The benchmark itself, then its variants, then its peers.
     for row in (figures, *(figures[key] for key in _VARIANTS if key in figures), *figures["peers"]):
         ratio = f"{row['ratio']:.1f}" if "ratio" in row else ""
-        figure = f"{row['rate']:,.0f}", row["unit"], f"{row['elapsed_s']:.2f}", f"{row['rows']:,}", ratio
-        table.add_row(row["name"], *figure, *(_shown(row.get(key)) for key in further))
+        rate = f"{row['rate']:,.0f}", row["unit"], f"{row['elapsed_s']:.2f}", f"{row['rows']:,}", ratio
+        table.add_row(row["name"], *rate, *(_shown(row.get(key)) for key in further))
     Console().print(table)
     for key in sorted(figures.keys() - _TABLED):
         Console().print(f"{key}: {figures[key]}")
 
 
 def _storm(minutes: float, seed: int, as_json: bool) -> None:
-    """Run a storm and print its figures; an audit that is not exact is an error."""
+    """Run a storm and print its figures.
+
+    Raises:
+        AuditError: the audit after the storm is not exact.
+    """
     from bench.storm.run import run
     from feedmill.progress import progress
     from feedmill.storm_tables import storm_tables, why
@@ -81,11 +85,11 @@ def _storm(minutes: float, seed: int, as_json: bool) -> None:
     else:
         Console().print(storm_tables(figures))
     if not figures["ok"]:
-        raise AuditError(f"the storm of seed {seed} was not survived: {why(figures)}")
+        raise AuditError(f"the service did not survive the storm of seed {seed}: {why(figures)}")
 
 
 def _shown(value: float | str | None) -> str:
-    """Return a figure for the table: a share or ratio with two digits, a rate without."""
+    """Return a figure for the table: below 1,000 with two decimals, larger ones with none."""
     if not isinstance(value, float):
         return value or ""
     return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"

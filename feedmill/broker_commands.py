@@ -16,7 +16,7 @@ from schema.settings import Settings, load_settings
 if TYPE_CHECKING:
     from broker.embedded import BrokerStatus
 
-app = typer.Typer(help="The embedded Kafka of this folder.", no_args_is_help=True)
+app = typer.Typer(help="Start, stop or show the embedded Kafka of this folder.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -25,17 +25,17 @@ _MB = 1e6
 
 @app.command("start")
 def start_command(as_json: AsJson = False) -> None:
-    """Start the embedded Kafka, fetching it the first time; it stays until `feedmill broker stop`."""
+    """Start the embedded Kafka; it runs until `feedmill broker stop`. The first start downloads it."""
     from broker import embedded
 
     settings = load_settings()
-    _show(embedded.start(settings, on_progress=_tell), as_json)
+    _show(embedded.start(settings, on_progress=_print_note), as_json)
     _warn_of_another(settings)
 
 
 @app.command("stop")
 def stop_command(as_json: AsJson = False) -> None:
-    """Stop the embedded Kafka; its data stay."""
+    """Stop the embedded Kafka; its data are kept."""
     from broker import embedded
 
     settings = load_settings()
@@ -43,12 +43,12 @@ def stop_command(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"stopped": stopped}))
     else:
-        print("stopped; its data stay" if stopped else "was not running")
+        print("stopped; its data are kept" if stopped else "was not running")
 
 
 @app.command("status")
 def status_command(as_json: AsJson = False) -> None:
-    """Say whether the embedded Kafka runs, and where its data and its log are. Exit status 0 either way."""
+    """Show whether the embedded Kafka runs, and where its data and its log are. The exit status is 0 in both cases."""
     from broker import embedded
 
     settings = load_settings()
@@ -57,24 +57,24 @@ def status_command(as_json: AsJson = False) -> None:
 
 
 def topics_command(as_json: AsJson = False) -> None:
-    """List the topics of this namespace: partitions and the offsets that can be read."""
+    """List the topics of this namespace, with their partitions and readable offsets."""
     from broker.clients import connect
     from broker.topics import extents, list_topics
 
     settings = load_settings()
-    connection = connect(settings, on_progress=_tell)
-    found = {name: extents(connection, name) for name in list_topics(connection)}
+    connection = connect(settings, on_progress=_print_note)
+    topics = {name: extents(connection, name) for name in list_topics(connection)}
     if as_json:
-        partitions = {name: {str(number): asdict(one) for number, one in each.items()} for name, each in found.items()}
+        partitions = {name: {str(number): asdict(one) for number, one in each.items()} for name, each in topics.items()}
         print(json.dumps({"servers": connection.servers, "namespace": settings.namespace, "topics": partitions}))
         return
-    if not found:
-        print(f"no topics in namespace {settings.namespace} at {connection.servers}: `feedmill up` makes them")
+    if not topics:
+        print(f"no topics in namespace {settings.namespace} at {connection.servers}: `feedmill up` creates them")
         return
     table = Table(caption="offsets count records and transaction markers")
     for name in ("topic", "partitions", "first offset", "offsets"):
         table.add_column(name, justify="left" if name == "topic" else "right")
-    for name, each in found.items():
+    for name, each in topics.items():
         first = min(one.begin for one in each.values())
         table.add_row(name, str(len(each)), f"{first:,}", f"{sum(one.end - one.begin for one in each.values()):,}")
     Console().print(table)
@@ -99,8 +99,8 @@ def _plain(status: BrokerStatus) -> dict[str, Any]:
 
 def _warn_of_another(settings: Settings) -> None:
     if settings.bootstrap_servers is not None:
-        _tell(f"FEEDMILL_BOOTSTRAP_SERVERS is set: other commands use the Kafka at {settings.bootstrap_servers}")
+        _print_note(f"FEEDMILL_BOOTSTRAP_SERVERS is set: other commands use the Kafka at {settings.bootstrap_servers}")
 
 
-def _tell(line: str) -> None:
+def _print_note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""A child service that ends with its parent: `python -m feedmill.child_process worker` runs `feedmill worker`.
+"""Runs a command that ends with its parent: `python -m feedmill.child_process worker` runs `feedmill worker`.
 
-The parent holds the write end of the child's standard input. However the parent ends, `kill -9` included, the pipe
-closes, and the child ends itself as if told to by SIGTERM; at the latest after a minute, whatever it is at.
+The parent holds the write end of the child's standard input. When the parent ends, even by `kill -9`, the pipe closes.
+The child then sends itself SIGTERM, and exits after 60 s if it still runs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import time
 
 from feedmill.cli import main
 
-# Longer than an orderly end takes, the slowest of which is a worker's.
+# An orderly end takes less; a worker's takes the longest.
 _END_WITHIN_S = 60.0
 
 
 def _end_with_parent() -> None:
-    # Not sys.stdin, whose lock this thread would hold while the interpreter shuts down.
+    # Not sys.stdin: this thread would hold its lock while the interpreter shuts down.
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,8 @@
-"""The command line: what it holds, and what its users see of an error.
+"""The `feedmill` command line: its commands, its error lines and its exit statuses.
 
-Exit status: 0 done; 1 failed, with one line that says what and how to mend it; 2 wrong usage, with one line; 130 after
-Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, but 0 for a service (`feedmill.signals`). `--debug` shows the traceback.
+Exit status: 0 done; 1 failed; 2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP. A service that a
+signal stops exits with 0 (`feedmill.signals`). An error is one line: the cause, and how to fix it. `--debug` shows the
+traceback.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
 
-# What Typer returns for a command that was interrupted.
+# Typer returns this status for an interrupted command.
 _INTERRUPTED = 130
 
 app = typer.Typer(
@@ -41,7 +42,7 @@ app = typer.Typer(
 train = typer.Typer(help="Train a model from a clean topic.", no_args_is_help=True)
 train.callback()(lambda: None)
 train.command("reduction")(train_reduction_command)
-evaluation = typer.Typer(help="Judge a model on examples it has never seen.", no_args_is_help=True)
+evaluation = typer.Typer(help="Evaluate a model on examples that it has never seen.", no_args_is_help=True)
 evaluation.callback()(lambda: None)
 evaluation.command("reduction")(eval_reduction_command)
 
@@ -68,12 +69,12 @@ app.command("bench")(bench_command)
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the clients' own log lines.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the Kafka clients' log lines.")] = False,
 ) -> None:
-    # The clients log what they retry and recover from by themselves; their users need only what they cannot.
+    # The clients also log failures that they retry by themselves. Users need only the other ones.
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
     for name in ("streams", "producers"):
-        # What is passed over is never passed over unseen.
+        # These warnings name skipped records, so they are always shown.
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
     if not debug:
         for name in ("kafka", "aiokafka", "faust", "mode"):
@@ -91,57 +92,57 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit status; what went wrong is one line on stderr."""
+    """Run one command and return its exit status; an error is one line on stderr."""
     try:
         status = app(args=arguments, prog_name="feedmill", standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "feedmill"
-        told = error.format_message().rstrip(".")
-        # Without a message the help has been shown instead.
-        return _tell(f"{told}: see `{path} --help`", error.exit_code) if told else error.exit_code
+        message = error.format_message().rstrip(".")
+        # Without a message, Typer has shown the help.
+        return _report(f"{message}: see `{path} --help`", error.exit_code) if message else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _tell("stopped", signals.interrupted_status())
+        return _report("stopped", signals.interrupted_status())
     except FeedmillError as error:
         if "--debug" in arguments:
             raise
-        # What a command ended in order by itself has Ctrl-C's status, whichever signal stood behind it.
+        # A command that stops in order raises an error with Ctrl-C's status, whichever signal it received.
         interrupted = error.exit_status == _INTERRUPTED
-        return _tell(str(error), signals.interrupted_status() if interrupted else error.exit_status)
+        return _report(str(error), signals.interrupted_status() if interrupted else error.exit_status)
     except Exception as error:
         if "--debug" in arguments:
             raise
         return _unforeseen(error)
-    # Typer ends an interrupted command by itself, with its status and without a word.
+    # Typer ends some interrupted commands by itself, and prints nothing.
     if status == _INTERRUPTED:
-        return _tell("stopped", signals.interrupted_status())
+        return _report("stopped", signals.interrupted_status())
     return status if isinstance(status, int) else 0
 
 
 def _unforeseen(error: Exception) -> int:
-    """Say what ended a command that raised no error of ours, and return the status for that."""
+    """Report an error that is no `FeedmillError`, and return the exit status."""
     broken = broken_output() if isinstance(error, OSError) else None
     if broken is not None:
         return _output_status(broken)
-    if signals.was_told_to_stop():
-        # A library may put an error of its own in the place of an interrupt.
-        return _tell(f"stopped ({type(error).__name__})", signals.interrupted_status())
+    if signals.received_stop():
+        # A library may raise its own error in place of the interrupt.
+        return _report(f"stopped ({type(error).__name__})", signals.interrupted_status())
     if isinstance(error, OSError) and is_full(error):
-        return _tell(full_line(error), 1)
+        return _report(full_line(error), 1)
     line = str(error).partition("\n")[0]
-    return _tell(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
+    return _report(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
 
 
 def _output_status(error: OSError) -> int:
-    """Say why standard output could not be written, and return the status for that."""
+    """Report why standard output could not be written, and return the exit status."""
     if isinstance(error, BrokenPipeError):
-        # Whoever read it has seen enough (`| head`): there is nothing to say, and nobody to say it to.
+        # The reader closed the pipe on purpose (`| head`): no failure.
         return 0
-    return _tell(f"standard output cannot be written ({error.strerror}): send it where there is room", 1)
+    return _report(f"standard output cannot be written ({error.strerror}): redirect it to a disk with free space", 1)
 
 
-def _tell(line: str, status: int) -> int:
-    # Nothing is left to do where not even this can be said.
+def _report(line: str, status: int) -> int:
+    # If stderr cannot be written either, only the status can report the error.
     with suppress(OSError):
         print(f"feedmill: {' '.join(line.split())}", file=sys.stderr, flush=True)
     return status

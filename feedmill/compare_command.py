@@ -1,4 +1,4 @@
-"""The command `feedmill compare`: two files or topics of one family, side by side."""
+"""The command `feedmill compare`: compare two files or topics of one family."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 def compare_command(
     a: Annotated[str, typer.Argument(metavar="A", help="A .jsonl, .parquet or .arrow file, or topic:NAME.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other, of the same family.")],
-    family: Annotated[str | None, typer.Option(help="e.g. scenario; found by name or columns otherwise.")] = None,
+    b: Annotated[str, typer.Argument(metavar="B", help="Another file or topic of the same family.")],
+    family: Annotated[str | None, typer.Option(help="e.g. scenario; by default found from names and columns.")] = None,
     rows: Annotated[
         int | None, typer.Option(min=1, help="Read the first ROWS rows of each.", show_default="all")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw both: .png, .svg or .pdf.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw both to a .png, .svg or .pdf file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Say what each of two sets of rows covers, how even and how varied it is, and which of its quotas it meets."""
+    """Compare two sets of rows: coverage, balance, variety, and the quotas that each meets."""
     from consumers.compare.comparison import compare
     from consumers.compare.sources import common_family, source_named
 
-    # What is wrong with the command line is told before hours of reading.
+    # Checked first, because reading may take hours.
     if plot is not None:
         _require_plot(plot)
     settings = load_settings()
@@ -69,8 +69,8 @@ def compare_command(
 
 
 def _require_plot(path: Path) -> None:
-    """Raise ConfigError where the plotting library is missing, UsageError where the file's ending is unknown."""
+    """Raise UsageError if the file's ending is unknown, ConfigError if the plotting library is missing."""
     if path.suffix not in PLOT_ENDINGS:
-        raise UsageError(f"no picture can be written as {path.name!r}: end the name in {', '.join(PLOT_ENDINGS)}")
+        raise UsageError(f"--plot {path.name!r} has an unknown ending: end the name in {', '.join(PLOT_ENDINGS)}")
     if find_spec("matplotlib") is None:
         raise ConfigError("--plot needs matplotlib: install the extra with `pip install feedmill[plot]`")

@@ -1,6 +1,6 @@
-"""A comparison as a picture: the shares of each axis' bins side by side, and both sides' cells.
+"""Draws a comparison: the shares of each axis' bins side by side, and the cells of both sides.
 
-Takes a comparison's JSON form; draws without a display, and the same comparison as the same picture.
+Takes a comparison's JSON form and needs no display. The same comparison gives the same file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from matplotlib.patches import Patch
 from schema.errors import UsageError
 from schema.family import Family, cell_label
 
-# Blue and orange of Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Blue and orange of Okabe and Ito's palette, which colour-blind readers can distinguish.
 _COLOURS = {"a": "#0072b2", "b": "#e69f00"}
 _WITHOUT_ROWS = "#f2d5d5"
 _IMPOSSIBLE = "#d9d9d9"
@@ -31,7 +31,7 @@ _COLUMNS = 2
 _BARS_HEIGHT_IN = 2.4
 _CELLS_HEIGHT_IN = 3.2
 _WIDTH_IN = 12.0
-# More bins than this have their names written upright.
+# With more bins than this, their names are written upright.
 _LEVEL_NAMES = 6
 
 
@@ -42,7 +42,7 @@ def draw(family: Family, compared: Mapping[str, Any], path: Path) -> None:
         UsageError: the file cannot be written.
     """
     picture = BytesIO()
-    # Neither a moment nor a random name: the same figures make the same file.
+    # Without a timestamp and random ids, the same figures give the same file.
     with mpl.rc_context({"svg.hashsalt": "feedmill"}):
         figure = _figure(family, compared)
         metadata = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
@@ -50,7 +50,7 @@ def draw(family: Family, compared: Mapping[str, Any], path: Path) -> None:
     try:
         path.write_bytes(picture.getvalue())
     except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}): name a file in a folder of yours") from error
+        raise UsageError(f"{path} cannot be written ({error.strerror}): give --plot a file of your own") from error
 
 
 def _figure(family: Family, compared: Mapping[str, Any]) -> Figure:
@@ -65,16 +65,16 @@ def _figure(family: Family, compared: Mapping[str, Any]) -> Figure:
     for column, (side, rows) in enumerate(cells.items()):
         axes = figure.add_subplot(grid[lines, column])
         image = _heatmap(axes, family, rows, most)
-        found = compared[side]["cells"]
-        axes.set_title(f"{side.upper()}: {found['covered']} of {found['possible']} cells", fontsize=9)
+        counts = compared[side]["cells"]
+        axes.set_title(f"{side.upper()}: {counts['covered']} of {counts['possible']} cells", fontsize=9)
         figure.colorbar(image, ax=axes, label="rows")
     patches = [Patch(color=colour, label=compared[side]["source"]) for side, colour in _COLOURS.items()]
     figure.legend(handles=patches, loc="outside upper center", ncols=2, title=f"{family.name}: A and B", fontsize=9)
     return figure
 
 
-def _covered(found: Mapping[str, int]) -> str:
-    return f"{found['covered']} of {found['total']}"
+def _covered(axis: Mapping[str, int]) -> str:
+    return f"{axis['covered']} of {axis['total']}"
 
 
 def _bars(axes: Axes, name: str, compared: Mapping[str, Any]) -> None:
@@ -93,9 +93,9 @@ def _bars(axes: Axes, name: str, compared: Mapping[str, Any]) -> None:
 
 
 def _cells(family: Family, rows: Mapping[str, int]) -> npt.NDArray[np.float64]:
-    """Return rows by cell, (bins of the first cell axis, all combinations of the others); -1 where none can be."""
-    found = [float(rows.get(cell_label(cell), 0 if family.cell_possible(cell) else -1)) for cell in family.cells()]
-    return np.array(found).reshape(len(family.axis(family.cell_axes[0]).bins), -1)
+    """Return rows by cell, (bins of the first cell axis, all combinations of the others); -1 for impossible cells."""
+    counts = [float(rows.get(cell_label(cell), 0 if family.cell_possible(cell) else -1)) for cell in family.cells()]
+    return np.array(counts).reshape(len(family.axis(family.cell_axes[0]).bins), -1)
 
 
 def _heatmap(axes: Axes, family: Family, rows: npt.NDArray[np.float64], most: float) -> AxesImage:
@@ -107,7 +107,7 @@ def _heatmap(axes: Axes, family: Family, rows: npt.NDArray[np.float64], most: fl
     first, *others = (family.axis(name) for name in family.cell_axes)
     axes.set_yticks(range(len(first.bins)), first.bins, fontsize=7)
     axes.set_ylabel(first.name, fontsize=8)
-    # Names for the slowest of the other axes, in the middle of its bins.
+    # The columns are named by the slowest of the other axes, at the middle of each of its bins.
     names = others[0].bins if others else ("rows",)
     step = rows.shape[1] // len(names)
     axes.set_xticks(np.arange(len(names)) * step + (step - 1) / 2, names, fontsize=7)

@@ -1,4 +1,4 @@
-"""A comparison as tables for the terminal; pure, from its JSON form."""
+"""Makes tables for the terminal from the JSON form of a comparison (pure)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from schema.family import Family
 
-# Sets whose sizes differ by more than this factor are not of one size, which distinct n-grams depend on.
+# Distinct n-grams depend on the size of a set: a larger ratio of sizes than this gets a note.
 _LIKE_SIZES = 1.25
 _REASONS_SHOWN = 5
 
@@ -19,7 +19,7 @@ Side = Mapping[str, Any]
 
 
 def comparison_tables(family: Family, compared: Mapping[str, Any]) -> Group:
-    """Return all of a comparison: coverage, evenness, numbers, variety, quotas and what is not valid."""
+    """Return all tables: coverage, balance, ranges, variety, quotas and invalid rows."""
     a, b = compared["a"], compared["b"]
     better = {line["measure"]: line["better"] for line in compared["differences"]}
     parts: list[RenderableType] = [
@@ -57,8 +57,8 @@ def _row_lines(a: Side, b: Side, better: Mapping[str, str | None]) -> Iterable[_
 
 def _covered_lines(a: Side, b: Side, better: Mapping[str, str | None]) -> Iterable[_Line]:
     def line(name: str, key: str, of_a: Side, of_b: Side, whole: str) -> _Line:
-        told = [f"{side['covered']} of {side[whole]}" for side in (of_a, of_b)]
-        return name, *told, f"{of_b['covered'] - of_a['covered']:+d}", better[key]  # type: ignore[return-value]
+        counts = [f"{side['covered']} of {side[whole]}" for side in (of_a, of_b)]
+        return name, *counts, f"{of_b['covered'] - of_a['covered']:+d}", better[key]  # type: ignore[return-value]
 
     for axis in a["axes"]:
         yield line(axis, f"axes.{axis}.covered", a["axes"][axis], b["axes"][axis], "total")
@@ -77,23 +77,23 @@ def _ranges_table(a: Side, b: Side) -> Table:
     for name in ("A", "B"):
         table.add_column(name, justify="right", no_wrap=True, min_width=10)
     for column in a["numbers"]:
-        found = [side["numbers"][column] for side in (a, b)]
-        if any(each["mean"] is not None for each in found):
-            table.add_row(Text(column), *(Text(_range(each)) for each in found))
+        ranges = [side["numbers"][column] for side in (a, b)]
+        if any(each["mean"] is not None for each in ranges):
+            table.add_row(Text(column), *(Text(_range(each)) for each in ranges))
     return table
 
 
-def _range(found: Mapping[str, float | None]) -> str:
-    return "-" if found["mean"] is None else f"{found['min']:.3g} to {found['max']:.3g} ({found['mean']:.3g})"
+def _range(column: Mapping[str, float | None]) -> str:
+    return "-" if column["mean"] is None else f"{column['min']:.3g} to {column['max']:.3g} ({column['mean']:.3g})"
 
 
 def _variety_lines(a: Side, b: Side, better: Mapping[str, str | None]) -> Iterable[_Line]:
     yield _plain("diversity", a["diversity"], b["diversity"], better["diversity"])
     name = f"distinct runs of {a['ngram']}"
     yield _plain(name, a["distinct_ngrams"], b["distinct_ngrams"], better["distinct_ngrams"])
-    told = [f"{side['near_duplicates']:,} of {side['sample_rows']:,}" for side in (a, b)]
-    apart = f"{b['near_duplicates'] - a['near_duplicates']:+,}"
-    yield "near duplicates", told[0], told[1], apart, better["near_duplicates"]
+    counts = [f"{side['near_duplicates']:,} of {side['sample_rows']:,}" for side in (a, b)]
+    difference = f"{b['near_duplicates'] - a['near_duplicates']:+,}"
+    yield "near duplicates", counts[0], counts[1], difference, better["near_duplicates"]
 
 
 def _plain(name: str, of_a: float, of_b: float, winner: str | None) -> _Line:

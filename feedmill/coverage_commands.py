@@ -15,7 +15,7 @@ from feedmill.signals import service
 from schema.registry import family_named
 from schema.settings import load_settings
 
-app = typer.Typer(help="Coverage: what was generated, what was rejected, what is missing.", no_args_is_help=True)
+app = typer.Typer(help="Coverage: the rows that were generated, rejected, or are missing.", no_args_is_help=True)
 
 FamilyName = Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 @app.command("serve")
 @service
 def serve_command() -> None:
-    """Fold the ledgers as they grow; serve the dashboard, the API and /metrics until stopped."""
+    """Fold the ledgers into coverage as they grow; serve the dashboard, the API and /metrics until stopped."""
     from broker.clients import connect
     from streams.coverage.service import serve
 
@@ -33,7 +33,7 @@ def serve_command() -> None:
 
 @app.command("report")
 def report_command(family: FamilyName, as_json: AsJson = False) -> None:
-    """Say what was generated: the accounting, marginals, cells, quotas and gaps."""
+    """Report the generated rows: accounts, counts by axis and cell, quotas and gaps."""
     from broker.clients import connect
     from feedmill.coverage_tables import report_tables
     from streams.coverage.client import open_coverage
@@ -49,7 +49,7 @@ def report_command(family: FamilyName, as_json: AsJson = False) -> None:
 
 @app.command("gaps")
 def gaps_command(family: FamilyName, as_json: AsJson = False) -> None:
-    """List what is missing, largest deficit first."""
+    """List the cells and bins that lack rows, largest deficit first."""
     from broker.clients import connect
     from feedmill.coverage_tables import gap_lines
     from streams.coverage.client import open_coverage
@@ -65,13 +65,13 @@ def gaps_command(family: FamilyName, as_json: AsJson = False) -> None:
 
 @app.command("rebuild")
 def rebuild_command() -> None:
-    """Throw the coverage store away and fold the ledgers anew."""
+    """Delete the coverage store and fold all ledgers again."""
     from broker.clients import connect
     from streams.coverage.client import rebuild
 
-    lacking = rebuild(connect(load_settings()))
-    print("coverage was folded anew from the ledgers", file=sys.stderr)
-    for line in lacking:
+    warnings = rebuild(connect(load_settings()))
+    print("coverage was folded again from the ledgers", file=sys.stderr)
+    for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
 
 
@@ -79,10 +79,10 @@ def drain_command(
     family: FamilyName,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 600.0,
     accept_lost: Annotated[
-        bool, typer.Option("--accept-lost", help="End well although retention removed records that were never refined.")
+        bool, typer.Option("--accept-lost", help="Succeed even if retention removed unrefined records.")
     ] = False,
 ) -> None:
-    """Wait until all that is in raw is refined and folded."""
+    """Wait until every record in raw is refined and folded into coverage."""
     from broker.clients import connect
     from streams.drain import DrainProgress, drain
 
@@ -93,11 +93,11 @@ def drain_command(
 
         def show(now: DrainProgress) -> None:
             if not shown:
-                # The first look says how much there is; what is rerouted meanwhile only moves the bar back.
+                # The first measurement is the total; rows rerouted later only move the bar back.
                 shown.append((now.offsets_left, stack.enter_context(progress(f"draining {family}", now.offsets_left))))
             total, advance = shown[0]
             note = f"{sum(now.raw.values()):,} offsets left in raw, {sum(now.ledger.values()):,} in the ledger"
             advance(max(0, total - now.offsets_left), note)
 
         drain(connection, family, timeout, show, accept_lost=accept_lost)
-    print(f"{family} is drained: all of raw is refined and folded", file=sys.stderr)
+    print(f"{family} is drained: every record in raw is refined and folded into coverage", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A coverage report as tables for the terminal; pure, from the report's JSON form."""
+"""Makes tables for the terminal from the JSON form of a coverage report (pure)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GAPS_SHOWN = 10
 
 
 def report_tables(family: Family, report: Mapping[str, Any]) -> Group:
-    """Return all of the report: accounting, marginals, heatmap, reasons, quotas, gaps; in 80 columns."""
+    """Return the whole report: accounts, bars by axis, heatmap, reasons, quotas, gaps; in 80 columns."""
     parts: list[RenderableType] = [accounting_line(report), coverage_line(report)]
     parts += [Text(line, style="bold red") for line in ledger_lines(report)]
     parts += [marginal_bars(axis, bins) for axis, bins in report["axes"].items()]
@@ -27,7 +27,7 @@ def report_tables(family: Family, report: Mapping[str, Any]) -> Group:
 
 
 def accounting_line(report: Mapping[str, Any]) -> Text:
-    """Return `family: rows in = clean + rejected + rerouted`, with a cross where it does not hold."""
+    """Return `family: rows in = clean + rejected + rerouted`, with `≠` if the sums differ."""
     line = Text(f"{report['family']}: {report['rows_in']:,} rows in ")
     line.append("= " if report["balanced"] else "≠ ", style="bold green" if report["balanced"] else "bold red")
     line.append(
@@ -39,7 +39,7 @@ def accounting_line(report: Mapping[str, Any]) -> Text:
 
 
 def coverage_line(report: Mapping[str, Any]) -> Text:
-    """Return how many of the cells are covered."""
+    """Return a line with the numbers of covered cells, rows per cell and gaps."""
     return Text(
         f"{report['cells_covered']:,} of {report['cells_possible']:,} possible cells covered "
         f"(full cross product {report['cells_total']:,}), {report['avg_per_cell']:,.1f} rows per cell, "
@@ -48,7 +48,7 @@ def coverage_line(report: Mapping[str, Any]) -> Text:
 
 
 def marginal_bars(axis: str, bins: Mapping[str, int]) -> Table:
-    """Return one axis' counts as bars, each as long as its share of the fullest."""
+    """Return the counts of one axis as bars; the largest count has the longest bar."""
     total, most = sum(bins.values()), max(bins.values(), default=0)
     table = Table(title=axis, title_justify="left", box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right", no_wrap=True, min_width=12)
@@ -74,7 +74,7 @@ def reasons_table(report: Mapping[str, Any]) -> RenderableType:
 
 
 def quotas_table(report: Mapping[str, Any]) -> RenderableType:
-    """Return the quotas' verdicts."""
+    """Return each quota with its target, its actual value, and whether it is met."""
     table = Table("quota", "kind", title="Quotas", title_justify="left", box=None, pad_edge=False)
     table.add_column("target", justify="right")
     table.add_column("actual", justify="right")
@@ -91,7 +91,7 @@ def gaps_table(report: Mapping[str, Any]) -> RenderableType:
 
 
 def gap_lines(gaps: Sequence[Mapping[str, Any]], shown: int | None = None) -> RenderableType:
-    """Return gaps, largest first; all of them unless `shown` says how many."""
+    """Return the gaps as a table, largest first: the first `shown`, or all."""
     if not gaps:
         return Text("Gaps to fill: none", style="green")
     table = Table("cell or bin", title="Gaps to fill", title_justify="left", box=None, pad_edge=False)

@@ -1,7 +1,7 @@
-"""`feedmill demo`: the whole service once, on real data, in a few minutes on two cores.
+"""`feedmill demo`: runs the whole service once, on real data, in a few minutes on two cores.
 
-Each step is one function that shows its progress and returns what the closing tables need. The broker and the services
-that the demo starts end with it, also by Ctrl-C; the data stay, and a later demo adds to them.
+Each step is one function, which shows its progress and returns figures for the closing tables. The broker and the
+services that the demo starts end with it, also after Ctrl-C. The data are kept, and a later demo adds to them.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 FAMILY = "reduction"
 SCENARIO = "scenario"
-# About one generated term in ten is known already, from another trace; what is left is over 200,000.
+# About one generated term in ten is a duplicate from another trace; over 200,000 remain.
 _COUNT = 250_000
 _SCENARIOS = 2_000
 _TRAIN_STEPS = 500
 _TRAIN_LIMIT_S = 60.0
 _BATCH_ROWS = 32
-# Short terms teach as much in the demo's minute as long ones, at a fraction of the cost.
+# In one minute of training, short terms teach as much as long ones, at a fraction of the cost.
 _MAX_TOKENS = 96
 _SAMPLES = 10
 _DRAIN_TIMEOUT_S = 600.0
@@ -46,7 +46,7 @@ _DRAIN_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Pace:
-    """What one stage did: items, their unit, and seconds."""
+    """The pace of one step of the demo: items, their unit, and seconds."""
 
     stage: str
     items: float
@@ -57,12 +57,12 @@ class Pace:
 def demo_command(
     count: Annotated[int, typer.Option(min=1000, help="Reductions to generate.")] = _COUNT,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = _TRAIN_STEPS,
-    seed: Annotated[int | None, typer.Option(min=0, help="Drawn fresh and printed if absent.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random and printed if not given.")] = None,
 ) -> None:
-    """Show it all: Kafka, generation, refining, coverage, a replay file and a first model."""
+    """Show the whole service: Kafka, generation, refining, coverage, a replay file and a first model."""
     from feedmill.services import broker_while_needed
 
-    # Before the first minute's work, not after it.
+    # Checked first, not after minutes of work.
     require_torch()
     settings = load_settings()
     console = Console()
@@ -97,7 +97,7 @@ def _services(settings: Settings, connection: Connection) -> Iterator[list[Servi
 def _fill(
     connection: Connection, services: list[Service], count: int, seed: int | None, console: Console
 ) -> list[Pace]:
-    """Generate `count` examples into raw, and wait until all are refined and folded."""
+    """Generate `count` examples into raw, and wait until all are refined and folded into coverage."""
     from producers.reduction.recipe import ReductionRun
     from producers.reduction.run import produce
     from producers.seeds import fresh_seed
@@ -126,7 +126,7 @@ def _rows_in(connection: Connection) -> int:
 
 
 def _close_gaps(connection: Connection, console: Console) -> Pace:
-    """Make terms for the cells that random generation did not come by, until coverage asks for no more."""
+    """Make terms for the cells that random generation left empty, until coverage requests no more."""
     from feedmill.following import Following, maker
     from producers.follow import FollowProgress, follow
     from producers.reduction.filling import fill
@@ -143,12 +143,12 @@ def _close_gaps(connection: Connection, console: Console) -> Pace:
             advance(1 - now.open_cells / most[0], f"{now.open_cells} cells open")
 
         done = follow(connection, family, maker(connection, family, fill, plan), plan.batch_rows, show)
-    console.print(f"gaps: {done.rows_sent:,} terms made for the cells that chance had left empty")
-    return Pace("close gaps (asked for, made, counted)", done.rows_sent, "examples/s", time.monotonic() - began)
+    console.print(f"gaps: {done.rows_sent:,} terms made for the cells that random generation left empty")
+    return Pace("close gaps (requested, made, counted)", done.rows_sent, "examples/s", time.monotonic() - began)
 
 
 def _scenarios(connection: Connection, services: list[Service], seed: int | None, console: Console) -> Pace:
-    """Compose scenarios for all cells, in their shares, and wait until they are refined and folded."""
+    """Compose scenarios for all cells, in their target shares, and wait until they are refined and folded."""
     from producers.scenario.run import ScenarioRun, produce
     from producers.seeds import fresh_seed
 
@@ -207,7 +207,7 @@ def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
 
 def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, Pace]:
     with progress("train", steps) as advance:
-        # Loading torch takes seconds: the bar stands there already.
+        # Loading torch takes seconds, so the bar is shown first.
         import torch
 
         from consumers.feed import Feed, FeedOptions
@@ -261,13 +261,13 @@ def _close(
         soft_wrap=True,
     )
     console.print("\nTry next:", style="bold")
-    for command, what in (
+    for command, purpose in (
         ("feedmill up", "keep the services running, then in another terminal:"),
         ("feedmill watch", "see the topics move"),
-        ("feedmill produce reduction --count 1000000", "feed them"),
-        ("feedmill produce scenario --follow", "make what coverage misses, and no more"),
+        ("feedmill produce reduction --count 1000000", "send them a million examples"),
+        ("feedmill produce scenario --follow", "make the rows that coverage lacks"),
         (f"feedmill coverage report {FAMILY}", "all axes, cells, quotas and gaps"),
         (f"feedmill replay {FAMILY} --where \"split = 'test'\" --out test.jsonl", "a batch replay"),
         ("feedmill train reduction --steps 1000", "a longer training run"),
     ):
-        console.print(f"  .venv/bin/{command}   [dim]{what}[/]", soft_wrap=True, highlight=False)
+        console.print(f"  .venv/bin/{command}   [dim]{purpose}[/]", soft_wrap=True, highlight=False)

@@ -1,6 +1,6 @@
-"""`feedmill doctor`: what is installed, what runs, what is set, what is wrong and how to mend it.
+"""`feedmill doctor`: checks the installation, the broker, the topics and the settings, and names fixes.
 
-It starts and changes nothing. Each check is one row; exit status 1 says that at least one found something wrong.
+It starts and changes nothing. Each check prints its findings as rows. The exit status is 1 if a finding is wrong.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ _GB = 1e9
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: what was looked at, how it stands, what was seen, and how to mend it where it is not well."""
+    """One row: the thing checked, its state, the values seen, and the fix if it needs one."""
 
-    what: str
+    subject: str
     state: Literal["ok", "note", "wrong"]
     seen: str
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor_command() -> None:
-    """Check the installation, the broker, the topics and the settings; say what is wrong and how to mend it."""
+    """Check the installation, the broker, the topics and the settings; show every fault and its fix."""
     settings = load_settings()
-    table = Table("", "what", "seen", title="feedmill doctor", show_lines=False)
+    table = Table("", "checked", "seen", title="feedmill doctor", show_lines=False)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
     wrong = 0
     for finding in _findings(settings):
         wrong += finding.state == "wrong"
         seen = escape(finding.seen)
-        if finding.mend:
-            seen += f"\n[bold]-> {escape(finding.mend)}[/]"
-        table.add_row(marks[finding.state], finding.what, seen)
+        if finding.fix:
+            seen += f"\n[bold]-> {escape(finding.fix)}[/]"
+        table.add_row(marks[finding.state], finding.subject, seen)
     Console().print(table)
     if wrong:
         raise typer.Exit(1)
@@ -69,7 +69,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         _broker,
         _topics,
         _coverage,
-        _in_force,
+        _settings,
     )
     for check in checks:
         try:
@@ -79,11 +79,11 @@ def _findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _python(settings: Settings) -> Iterator[Finding]:
-    found = f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
+    python = f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
     if sys.version_info < _PYTHON_AT_LEAST:
-        yield Finding("Python", "wrong", found, "use Python 3.11 or later")
+        yield Finding("Python", "wrong", python, "use Python 3.11 or later")
     else:
-        yield Finding("Python", "ok", found)
+        yield Finding("Python", "ok", python)
 
 
 def _packages(settings: Settings) -> Iterator[Finding]:
@@ -138,16 +138,16 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("broker log", "ok", "\n".join(line[:160] for line in lines))
 
 
-def _port(what: str, host: str, port: int) -> Iterator[Finding]:
+def _port(name: str, host: str, port: int) -> Iterator[Finding]:
     try:
         with socket.create_connection((host or "127.0.0.1", port), timeout=_ANSWER_WITHIN_S):
             taken = True
     except OSError:
         taken = False
     if taken:
-        yield Finding(what, "note", f"{host}:{port} is taken by another program", "nothing: a free one is used instead")
+        yield Finding(name, "note", f"{host}:{port} is in use", "no action needed: another port is used")
     else:
-        yield Finding(what, "ok", f"{host}:{port} is free")
+        yield Finding(name, "ok", f"{host}:{port} is free")
 
 
 def _topics(settings: Settings) -> Iterator[Finding]:
@@ -167,39 +167,39 @@ def _topics(settings: Settings) -> Iterator[Finding]:
         )
     workers = member_count(connection, worker_group(settings))
     held = {topic: extents(connection, topic) for topic in existing}
-    for topic, found in held.items():
-        offsets = sum(extent.end - extent.begin for extent in found.values())
-        seen = f"{len(found)} partitions, {offsets:,} offsets"
+    for topic, partitions in held.items():
+        offsets = sum(extent.end - extent.begin for extent in partitions.values())
+        seen = f"{len(partitions)} partitions, {offsets:,} offsets"
         family = topic.split(".")[1]
         if family not in FAMILIES or topic != topic_name(settings, family, RAW):
             yield Finding(topic, "ok", seen)
             continue
         yield from _outputs(settings, family, {name: len(each) for name, each in held.items()})
         for transaction in open_transactions(connection, topic):
-            yield Finding(topic, "note", str(transaction), "if it stays: end that producer, for readers wait for it")
+            yield Finding(topic, "note", str(transaction), "if it stays open, end that producer: readers wait for it")
         positions = committed_positions(connection, position_group(settings, family), topic)
-        at = {partition: positions.get(partition, extent.begin) for partition, extent in found.items()}
-        waiting = sum(extent.end - at[partition] for partition, extent in found.items())
+        at = {partition: positions.get(partition, extent.begin) for partition, extent in partitions.items()}
+        waiting = sum(extent.end - at[partition] for partition, extent in partitions.items())
         if any(has_records(connection, topic, at).values()):
-            mend = "nothing: workers run" if workers else "no worker runs: start one with feedmill worker"
-            yield Finding(topic, "note", f"{seen}, {waiting:,} not refined yet", mend)
+            fix = "no action needed: workers run" if workers else "no worker runs: start one with feedmill worker"
+            yield Finding(topic, "note", f"{seen}, {waiting:,} not refined yet", fix)
         else:
             yield Finding(topic, "ok", f"{seen}, all refined")
 
 
 def _outputs(settings: Settings, family: str, partitions: Mapping[str, int]) -> Iterator[Finding]:
-    """Find stages with fewer partitions than raw: what was in a raw partition goes to that same partition of them."""
+    """Find output topics with fewer partitions than raw: outputs keep the partition number of their raw record."""
     from broker.topics import topic_name
 
     raw = partitions[topic_name(settings, family, RAW)]
     for stage in (CLEAN, REJECTED, LEDGER):
         topic = topic_name(settings, family, stage)
-        found = partitions.get(topic)
-        if found is not None and found < raw:
+        count = partitions.get(topic)
+        if count is not None and count < raw:
             yield Finding(
                 topic,
                 "wrong",
-                f"{found} partitions, but raw has {raw}: records of the others cannot be refined",
+                f"{count} partitions, but raw has {raw}: records in the other raw partitions cannot be refined",
                 f"kafka-topics.sh --alter --topic {topic} --partitions {raw}, then start the workers again",
             )
 
@@ -218,6 +218,6 @@ def _coverage(settings: Settings) -> Iterator[Finding]:
             yield Finding("coverage", "wrong", line, "feedmill coverage rebuild, or see docs/operations.md")
 
 
-def _in_force(settings: Settings) -> Iterator[Finding]:
-    # A secret prints as asterisks: it is a SecretStr.
+def _settings(settings: Settings) -> Iterator[Finding]:
+    # A secret is a SecretStr, which prints as asterisks.
     yield Finding("settings", "ok", "\n".join(f"{name} = {value}" for name, value in settings.shown()))

@@ -1,4 +1,4 @@
-"""The commands `feedmill eval ...`: what a checkpoint is worth on examples made for the purpose."""
+"""The command `feedmill eval reduction`: evaluates a checkpoint on freshly generated examples."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Fixed, so that two checkpoints are judged on the same terms, and unlike a seed that somebody types for a training run;
-# a term that is in the training set all the same is dropped.
+# Fixed, so that two checkpoints are judged on the same terms. It is unlike the seed of any training run; terms that are
+# in the training set all the same are dropped.
 _SEED = 918_273_645
-_HINT = "or give --unchecked, which may judge the model on terms it was trained on"
+_HINT = "give --unchecked, which may judge the model on terms it was trained on"
 
 
 def eval_reduction_command(
-    checkpoint: Annotated[Path, typer.Option(help="The folder of a training run, or of one of its checkpoints.")],
-    count: Annotated[int, typer.Option(min=1, help="Fresh rows to find the redex in.")] = 10_000,
+    checkpoint: Annotated[Path, typer.Option(help="Folder of a training run, or of one of its checkpoints.")],
+    count: Annotated[int, typer.Option(min=1, help="Fresh rows whose redex is predicted.")] = 10_000,
     traces: Annotated[
         int, typer.Option(min=1, help="Initial terms to reduce to the end; size bands that lack terms get more.")
     ] = 600,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the fresh terms.")] = _SEED,
-    fuel: Annotated[int, typer.Option(min=1, help="Beta steps a trace may take.")] = 250,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the fresh terms.")] = _SEED,
+    fuel: Annotated[int, typer.Option(min=1, help="Most beta steps of a trace.")] = 250,
     bf16: Annotated[
         bool | None,
-        typer.Option("--bf16/--no-bf16", help="Matrix products in bfloat16; by default where the machine gains."),
+        typer.Option("--bf16/--no-bf16", help="Use bfloat16 for matrix products; by default if it is faster here."),
     ] = None,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Do not look for the fresh terms in the training set.")
+        bool, typer.Option("--unchecked", help="Do not drop terms that are in the training set.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Judge a span predictor on fresh terms: exact spans, and whole traces by its predictions alone."""
+    """Evaluate a span predictor on fresh terms: exact spans, and whole traces reduced by its predictions alone."""
     require_torch()
     import torch
 
@@ -65,7 +65,7 @@ def eval_reduction_command(
     known = _known(folder, unchecked=unchecked, quiet=as_json)
     fresh = draw(run, traces, known)
     with _Bars({"rows": fresh.rows.height, "traces": fresh.starts.height}, quiet=as_json) as bars:
-        found = evaluate(fresh.rows, fresh.starts, predict, TraceLimits(fuel, run.size_cap), bars.show)
+        figures = evaluate(fresh.rows, fresh.starts, predict, TraceLimits(fuel, run.size_cap), bars.show)
     report: dict[str, Any] = {
         "checkpoint": str(folder),
         "seed": seed,
@@ -75,7 +75,7 @@ def eval_reduction_command(
         "generated": fresh.generated,
         "dropped": fresh.dropped,
         "repeated": fresh.repeated,
-        **asdict(found),
+        **asdict(figures),
         "elapsed_s": round(time.monotonic() - began, 3),
     }
     if as_json:
@@ -85,11 +85,11 @@ def eval_reduction_command(
 
 
 def _known(folder: Path, *, unchecked: bool, quiet: bool) -> npt.NDArray[np.uint64]:
-    """Return the ids of the terms that the checkpoint was trained on; none where nobody asks.
+    """Return the ids of the terms that the checkpoint was trained on; an empty array if `unchecked`.
 
     Raises:
-        CheckpointError: the checkpoint does not tell.
-        FeedError, BrokerError: the topics cannot be read to the full.
+        CheckpointError: the checkpoint does not record its training set.
+        FeedError, BrokerError: the topics cannot be read completely.
     """
     import numpy as np
 
@@ -101,17 +101,17 @@ def _known(folder: Path, *, unchecked: bool, quiet: bool) -> npt.NDArray[np.uint
 
     state = read_json(folder, TRAINER).get("feed")
     if not isinstance(state, dict):
-        raise CheckpointError(f"{folder / TRAINER} does not say what the run read: {_HINT}")
+        raise CheckpointError(f"{folder / TRAINER} does not record which rows the run read: {_HINT}")
     try:
         training_set = TrainingSet(connect(load_settings()), state)
         with progress("reading the training set", training_set.offsets, quiet=quiet) as advance:
             return training_set.ids(advance)
     except (FeedError, BrokerError) as error:
-        raise type(error)(f"{error}; {_HINT}") from error
+        raise type(error)(f"{error}; or {_HINT}") from error
 
 
 class _Bars:
-    """A bar for each stage of an evaluation, one after the other."""
+    """Progress bars for the stages of an evaluation, one after the other."""
 
     def __init__(self, totals: dict[str, int], *, quiet: bool) -> None:
         self._totals, self._quiet = totals, quiet
@@ -126,7 +126,7 @@ class _Bars:
         self._shown.close()
 
     def show(self, stage: str, done: int, note: str) -> None:
-        """Show that so many of a stage are done; the bar of an earlier stage ends."""
+        """Show the items done in a stage; the bar of an earlier stage ends."""
         if stage != self._stage or self._advance is None:
             self._shown.close()
             self._stage = stage

@@ -1,4 +1,4 @@
-"""What `feedmill eval` shows: exact spans and whole traces by band, the diagnosis, and the worst examples."""
+"""Makes the tables of `feedmill eval`: exact spans and whole traces by band, the diagnosis, and the worst examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STOPS_SHOWN = 10
 
 
 def evaluation_tables(report: Mapping[str, Any]) -> RenderableType:
-    """Return everything about a report of `feedmill eval reduction`, one part below the other."""
+    """Return all tables of a report of `feedmill eval reduction`, one below the other."""
     parts = [
         spans_table(report["spans"]),
         traces_table(report["traces"]),
@@ -54,9 +54,9 @@ def traces_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def diagnosis_table(told: Mapping[str, Any]) -> RenderableType:
-    """Return what is typical of each failure."""
-    failed = {name: entry for name, entry in told.items() if entry["traces"]}
+def diagnosis_table(diagnosis: Mapping[str, Any]) -> RenderableType:
+    """Return a table with the median step, median size and probability of each kind of failure."""
+    failed = {name: entry for name, entry in diagnosis.items() if entry["traces"]}
     if not failed:
         return Text("Diagnosis: no trace failed", style="green")
     table = _table("Diagnosis", "traces", "share", "median step", "median size", "normal-form probability")
@@ -67,7 +67,7 @@ def diagnosis_table(told: Mapping[str, Any]) -> RenderableType:
 
 
 def percent(part: float | None) -> str:
-    """Return a share in percent, to a place that tells 99.9 from 100; a dash for a share of nothing."""
+    """Return a share in percent with two decimals; a dash for None."""
     return "-" if part is None else f"{part:.2%}"
 
 
@@ -75,7 +75,7 @@ def _table(title: str, *columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column(title, no_wrap=True)
     for name in columns:
-        # Headings break between words, and nothing else does.
+        # Only headings may break, and only between words.
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     return table
 
@@ -91,10 +91,10 @@ def _bands(
 
 
 def _stops(stops: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    """Return how sure the surest early stops were; nothing where there are none."""
+    """Return the early stops with the highest probability as a table; an empty list without stops."""
     if not stops:
         return []
-    table = _table("Early stops, the surest", "step", "of", "nodes at the start", "characters")
+    table = _table("Early stops, most probable first", "step", "of", "nodes at the start", "characters")
     for stop in stops[:_STOPS_SHOWN]:
         of = f"{stop['true_steps']:,}" if stop["fate"] == "normal_form" else "∞"
         probability = f"probability {stop['nf_probability']:.4f}"
@@ -103,7 +103,7 @@ def _stops(stops: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
 
 
 def _examples(title: str, examples: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    """Return the first examples with their spans marked; nothing where there are none."""
+    """Return the first examples with their spans marked; an empty list without examples."""
     if not examples:
         return []
     parts: list[RenderableType] = [Text(title, style="bold")]

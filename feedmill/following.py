@@ -1,4 +1,4 @@
-"""What `feedmill produce FAMILY --follow` does: fill the open requests of a family, showing how many are left."""
+"""Runs `feedmill produce FAMILY --follow`: fills the open requests of a family, and shows how many rows are missing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from producers.follow import Cell, FollowProgress, Make, Send
     from schema.family import Family
 
-    # The rows of these cells, under that seed, numbered from there on.
+    # Makes one row for each cell, from a seed and the number of the first row.
     Fill = Callable[[Sequence[Mapping[str, str]], int, int], pl.DataFrame]
 
 
 @dataclass(frozen=True)
 class Following:
-    """How to follow: the run's name and seed, and the rows that are sent before they are asked to count."""
+    """How to fill requests: the run's name and seed, and the rows to send before coverage must have counted them."""
 
     run: str
     seed: int
@@ -34,19 +34,19 @@ class Following:
 
 
 def check_follow_options(count: int | None, out: object, follows: bool) -> None:
-    """Refuse what makes no sense together with, or without, `--follow`.
+    """Check `--count`, `--out` and `--follow` against each other.
 
     Raises:
-        UsageError: it does.
+        UsageError: `--follow` is given with `--count` or `--out`, or neither `--follow` nor `--count` is given.
     """
     if follows and (count is not None or out is not None):
-        raise UsageError("--follow makes what is asked for, into the topic: leave out --count and --out")
+        raise UsageError("--follow fills the gaps that coverage requests, in the topic: leave out --count and --out")
     if not follows and count is None:
-        raise UsageError("say how many examples with --count, or --follow what coverage asks for")
+        raise UsageError("the number of examples is missing: give --count, or fill coverage gaps with --follow")
 
 
 def maker(connection: Connection, family: Family, fill: Fill, plan: Following) -> Make:
-    """Return what makes one filled row for each cell, in this process, ready to be sent."""
+    """Return a function that makes one row for each cell, in this process, ready to be sent."""
     from producers.sink import RecordSender, encode_block, raw_layout
 
     @contextmanager
@@ -67,7 +67,7 @@ def maker(connection: Connection, family: Family, fill: Fill, plan: Following) -
 
 
 def follow_requests(connection: Connection, family: Family, make: Make, plan: Following, *, as_json: bool) -> None:
-    """Follow the requests of `family` until there are none, and say what was done.
+    """Fill the requests of `family` until no request is open, and print the totals.
 
     Raises:
         ProducerError: as `producers.follow.follow`.

@@ -1,8 +1,8 @@
-"""Terms that a model has never seen: generated anew, less those of its training set.
+"""Generates terms for an evaluation, and drops those that are in the training set of the model.
 
-They come as two sets. `rows` is what the producer makes, every term once: exact spans are measured on it. `starts` are
-terms to reduce to the end: initial terms of the producer, which have 40 to 200 nodes, and reducible terms from the
-middle of other traces, at most one of each, for the size bands that initial terms leave thin.
+There are two sets. `rows` are rows as the producer makes them, each term once; exact spans are measured on them.
+`starts` are terms to reduce to the end. They begin with initial terms of the producer, which have 40 to 200 nodes. Size
+bands with few initial terms are filled up with reducible terms from the middle of other traces, one per trace.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from consumers.reduction.metrics import SIZE_BANDS
 from producers.reduction.run import ReductionRun, generate
 from schema.errors import UsageError
 
-# Every size band gets at least this part as many traces as there are initial terms.
+# Traces in each size band, at least, as a fraction of the number of initial terms.
 _BAND_PART = 1 / 3
-# Rows to generate at most: enough for the rarest band, and many times what is wanted. Past that, hardly a term is new.
+# Rows to generate at most: enough for the rarest band, plus many times the rows wanted. Few later terms are new.
 _MOST_ROWS = 500_000
 _MOST_TIMES = 20
 _ROWS_PER_TRACE = 14
@@ -27,14 +27,14 @@ _ROWS_PER_TRACE = 14
 
 @dataclass(frozen=True, eq=False)
 class FreshTerms:
-    """What was drawn.
+    """Fresh terms, and how many generated rows were left out.
 
     Attributes:
         rows: the wanted rows, as the producer makes them.
-        starts: such rows too, and `mid_trace`, whether the term is from the middle of a trace.
-        generated: rows made, of which
-        dropped: held a term of the training set, and
-        repeated: the term of an earlier row.
+        starts: such rows to reduce to the end; `mid_trace` is true for a term from the middle of a trace.
+        generated: number of rows generated.
+        dropped: rows left out because their term is in the training set.
+        repeated: rows left out because an earlier row has the same term.
     """
 
     rows: pl.DataFrame
@@ -45,15 +45,15 @@ class FreshTerms:
 
 
 def draw(run: ReductionRun, initial: int, known: npt.NDArray[np.uint64]) -> FreshTerms:
-    """Generate `run.count` rows, and beside them `initial` initial terms with what the size bands lack.
+    """Generate `run.count` fresh rows and `initial` initial terms, and fill up the size bands.
 
     Args:
-        run: depends on the seed, the fuel and the size cap as always; more rows are made until there are enough.
-        initial: terms.
+        run: the seed, the fuel and the size cap; rows are generated until there are enough fresh ones.
+        initial: number of initial terms.
         known: the training set's `example_id`s, (N,), ascending.
 
     Raises:
-        UsageError: too few of the terms generated are new.
+        UsageError: too few generated terms are new.
     """
     fresh, generated, dropped = pl.DataFrame(), 0, 0
     starts, enough = fresh, False
@@ -67,7 +67,7 @@ def draw(run: ReductionRun, initial: int, known: npt.NDArray[np.uint64]) -> Fres
             break
     if fresh.height < run.count or (~starts["mid_trace"]).sum() < initial:
         raise UsageError(
-            f"of {generated:,} terms generated from seed {run.seed} {dropped:,} are in the training set, and too few "
+            f"of {generated:,} terms generated from seed {run.seed}, {dropped:,} are in the training set, and too few "
             "are left: give another --seed"
         )
     return FreshTerms(fresh.head(run.count), starts, generated, dropped, generated - dropped - fresh.height)
@@ -78,12 +78,12 @@ def _starts(fresh: pl.DataFrame, initial: int) -> tuple[pl.DataFrame, bool]:
     begun = fresh.filter(step_k=0).head(initial)
     parts = [begun.with_columns(mid_trace=pl.lit(False))]
     enough = begun.height == initial
-    # By their hashes, terms stand in an order that has nothing to do with where they come from.
+    # The ids are hashes, so this order is independent of the traces.
     others = fresh.filter(pl.col("step_k") > 0, pl.col("span_end") > 0).sort("example_id")
     others = others.join(begun, on="trace_id", how="anti", maintain_order="left")
     present = np.bincount(_size_band(begun), minlength=len(SIZE_BANDS.names))
-    for band, there in enumerate(present.tolist()):
-        wanted = max(0, round(_BAND_PART * initial) - there)
+    for band, count in enumerate(present.tolist()):
+        wanted = max(0, round(_BAND_PART * initial) - count)
         inside = others.filter(pl.Series(_size_band(others) == band))
         chosen = inside.unique("trace_id", keep="first", maintain_order=True).head(wanted)
         parts.append(chosen.with_columns(mid_trace=pl.lit(True)))
@@ -101,5 +101,5 @@ def _among(ids: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) -> npt.ND
     if not len(known):
         return np.zeros(len(ids), dtype=np.bool_)
     places = np.searchsorted(known, ids).clip(max=len(known) - 1)
-    found: npt.NDArray[np.bool_] = known[places] == ids
-    return found
+    is_known: npt.NDArray[np.bool_] = known[places] == ids
+    return is_known

@@ -1,6 +1,6 @@
-"""A family's cells as a heatmap in the terminal: colour where there is any, shades where there is none.
+"""Draws a family's cells as a heatmap in the terminal, readable with colours and without.
 
-Takes a family and its covered cells; gives a rich table that stands in 80 columns.
+Takes a family and its covered cells; gives a rich table that fits 80 columns.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _UNITS = ((1_000_000, "M"), (1_000, "k"))
 
 
 def heatmap(family: Family, cells: Mapping[str, int]) -> Table:
-    """Return the heatmap of `cells` ({label: rows}; absent ones have none).
+    """Return the heatmap of `cells` ({label: rows}; absent cells have 0 rows).
 
-    A slot shows its rows and, where cells have more than two axes, how many of its possible cells are covered; `·`
-    stands where nothing can be.
+    A slot shows its rows. If cells have more than two axes, it also shows how many of its possible cells are covered.
+    `·` marks a slot without possible cells.
     """
     grid = cell_grid(family, cells)
     deeper = len(family.cell_axes) > 2

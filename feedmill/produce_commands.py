@@ -26,18 +26,14 @@ def _produce() -> None:
 
 @app.command("reduction")
 def reduction_command(
-    count: Annotated[int | None, typer.Option(min=1, help="Examples to generate, exactly.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Drawn fresh and printed if not given.")
-    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Exact number of examples to generate.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Random and printed if not given.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes; one per core if not given.")] = None,
-    fuel: Annotated[int, typer.Option(min=1, help="Beta steps a trace may take.")] = 250,
-    all_steps: Annotated[bool, typer.Option("--all-steps", help="Every step of a trace, not 32 at most.")] = False,
-    run: Annotated[str, typer.Option(help="Name of this run in the accounts; made from the seed if not given.")] = "",
+    fuel: Annotated[int, typer.Option(min=1, help="Most beta steps of a trace.")] = 250,
+    all_steps: Annotated[bool, typer.Option("--all-steps", help="Keep every step of a trace, not 32 at most.")] = False,
+    run: Annotated[str, typer.Option(help="Name of this run in the ledger; made from the seed if not given.")] = "",
     out: Annotated[Path | None, typer.Option(help="Write this JSONL file instead of a topic.")] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Fill the gaps that coverage asks for; end at none.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Fill the gaps that coverage requests, then end.")] = False,
 ) -> None:
     """Generate reduction examples: lambda-terms and the span that normal order reduces next."""
     from producers.reduction import run as producing
@@ -93,10 +89,10 @@ def ingest_command(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")],
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="A file, or - for standard input.")],
 ) -> None:
-    """Send rows of JSON (lines, arrays, objects), Parquet or Arrow to raw; the refine stage judges each one.
+    """Send rows of JSON (lines, arrays, objects), Parquet or Arrow to raw; the refine workers judge each row.
 
-    JSON and Arrow streams may be compressed with gzip, bzip2, xz, zstd or lz4. A pipe may stay open: what arrives is
-    sent within half a second, and Ctrl-C sends what was read.
+    JSON and Arrow streams may be compressed with gzip, bzip2, xz, zstd or lz4. A pipe may stay open: rows are sent
+    within half a second, and Ctrl-C sends the rows read so far.
     """
     from broker.clients import connect
     from broker.topics import ensure_topics

@@ -1,7 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines otherwise.
-
-Always on stderr, so that stdout stays for results.
-"""
+"""Shows the progress of long work on stderr: a bar on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ _PLAIN_LINE_INTERVAL_S = 5.0
 
 
 class OnAdvance(Protocol):
-    """Called with what is done so far, and a note (a rate, a loss) to show beside it."""
+    """Called with the amount done so far, and a note (a rate, a loss) to show beside it."""
 
     def __call__(self, done: float, note: str = "") -> None:
         """Show that `done` of the total is done."""
@@ -33,7 +30,7 @@ class OnAdvance(Protocol):
 
 @contextmanager
 def progress(title: str, total: float, *, quiet: bool = False) -> Iterator[OnAdvance]:
-    """Show progress on `title` towards `total` while the context lasts; nothing if `quiet`."""
+    """Show progress on `title` towards `total` while the context lasts, unless `quiet`."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, note="": None

@@ -1,11 +1,11 @@
 """The command `feedmill redrive`: send rejected rows and dead letters to raw again, so that they are judged again.
 
-Use it when the cause of a refusal is gone: a share gate has room again (`quota_excellent_share`), a threshold or a
-limit was changed (`near_duplicate`, `too_many_rows`), or a fault in Feedmill was mended (`unprocessable`). A row that
-breaks a rule, and bytes that are no row, are refused again.
+Use it when the cause of a rejection is gone: a share gate has room again (`quota_excellent_share`), a threshold or a
+limit was changed (`near_duplicate`, `too_many_rows`), or a fault in Feedmill was fixed (`unprocessable`). A row that
+breaks a rule, and unreadable bytes, are rejected again.
 
-Nothing is sent twice. A row is left where it is if it is in clean. A dead letter is left where it is if an earlier
-redrive sent it (`feedmill.redrive_letters`); if its bytes were refused again, the letter of that round is sent.
+Nothing is sent twice. A row is not sent if it is in clean. A dead letter is not sent if an earlier redrive sent it
+(`feedmill.redrive_letters`); if its bytes were rejected again, the new dead letter is sent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.reading import Record
 
-_REASONS_TOLD = 5
+_REASONS_SHOWN = 5
 _WHY_LEFT_OUT = {
     SENT_BEFORE: "were sent by an earlier redrive",
     NO_BYTES: "have no bytes to send",
@@ -45,16 +45,16 @@ _WHY_LEFT_OUT = {
 
 @dataclass(frozen=True)
 class RedriveReport:
-    """What a redrive did.
+    """The counts of a redrive.
 
     Attributes:
-        rows_found: different examples that were rejected for the reason alone.
-        rows_in_clean: those of them that stand in clean by now, and were left where they are.
-        rows_sent: those that went to raw again.
+        rows_found: distinct examples that were rejected for the reason alone.
+        rows_in_clean: those that are in clean by now, and were not sent.
+        rows_sent: those that were sent to raw.
         letters_found: dead letters of the reason, of all rounds.
-        letters_sent: those that went to raw again.
-        letters_left_out: how many were not sent, by the cause: `sent_before`, `no_bytes` or
-            `over_raw_record_max_bytes`. The others are beyond the limit.
+        letters_sent: those that were sent to raw.
+        letters_left_out: letters not sent, by cause: `sent_before`, `no_bytes` or `over_raw_record_max_bytes`. Letters
+            beyond the limit are not in it.
     """
 
     family: str
@@ -70,19 +70,19 @@ class RedriveReport:
 
 def redrive_command(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. scenario")],
-    reason: Annotated[str, typer.Option(help="Rows rejected for this reason and no other, and its dead letters.")],
+    reason: Annotated[str, typer.Option(help="Reason code; rows with further reasons are not sent.")],
     run: Annotated[
-        str, typer.Option(help="Name of this run in the accounts; made if not given. Dead letters keep their own.")
+        str, typer.Option(help="Name of this run in the ledger; made if not given. Dead letters keep theirs.")
     ] = "",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Rows and dead letters to send at most; the first rejected rows go first.")
+        int | None, typer.Option(min=1, help="Most rows and dead letters to send; the oldest rejected rows go first.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Send rejected rows and dead letters of one reason to raw again, so that they are judged again.
 
     Nothing is sent twice: a row is left out if it is in clean by now, a dead letter if an earlier redrive sent it.
-    What is refused again can be sent again. Do not run two redrives of a family at the same time.
+    Rows and letters that are rejected again can be sent again. Do not run two redrives of a family at the same time.
     """
     from broker.clients import connect
     from broker.topics import ensure_topics
@@ -107,12 +107,12 @@ def redrive_command(
         sent += f" and {report.letters_sent:,} of {report.letters_found:,} dead letters"
     print(f"{sent} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
     if report.rows_in_clean:
-        print(f"{report.rows_in_clean:,} more stand in clean by now", file=sys.stderr)
+        print(f"{report.rows_in_clean:,} more rows are in clean by now and were not sent", file=sys.stderr)
     for cause, letters in report.letters_left_out.items():
         print(f"{letters:,} dead letters were left out: they {_WHY_LEFT_OUT[cause]}", file=sys.stderr)
     if not report.rows_found and not report.letters_found and others:
-        told = ", ".join(f"{name} ({rows:,})" for name, rows in others.most_common(_REASONS_TOLD))
-        print(f"no row was rejected for {reason} alone; there are rows for {told}", file=sys.stderr)
+        shown = ", ".join(f"{name} ({rows:,})" for name, rows in others.most_common(_REASONS_SHOWN))
+        print(f"no row was rejected for {reason} alone; there are rows for {shown}", file=sys.stderr)
 
 
 def redrive(
@@ -123,10 +123,10 @@ def redrive(
     limit: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[RedriveReport, Counter[str]]:
-    """Send to raw what was rejected for `reason` alone, as far as it is committed when this begins.
+    """Send to raw the rows and dead letters that were rejected for `reason` alone and are committed now.
 
-    Each example is sent once, as it was rejected last, with the `augmented_from` that it had. Each dead letter is sent
-    once, with its bytes and key; `limit` counts it as one, however many lines it holds.
+    Each example is sent once, as it was last rejected, with its `augmented_from`. Each dead letter is sent once, with
+    its bytes and key; `limit` counts it as one, however many lines it holds.
 
     Returns:
         The report, and how many rows were rejected for each other reason, those in dead letters included.
@@ -135,11 +135,11 @@ def redrive(
         BrokerError: the broker cannot be read; DeliveryError: it did not take a record.
         ReplayError: a record cannot be decoded, or retention took it meanwhile.
     """
-    refused = _rejected(connection, family, reason, on_progress)
-    rows, found = refused.rows, refused.rows.height
-    if found:
+    rejected = _rejected(connection, family, reason, on_progress)
+    rows, rows_found = rejected.rows, rejected.rows.height
+    if rows_found:
         rows = _not_in_clean(connection, family, rows, on_progress)
-    letters, left_out = sendable_letters(connection, family, refused.letters, on_progress)
+    letters, left_out = sendable_letters(connection, family, rejected.letters, on_progress)
     run = run or f"redrive-{reason}-{uuid.uuid4().hex[:8]}"
     sent = rows.head(rows.height if limit is None else limit)
     _send(connection, family, run, sent)
@@ -150,19 +150,19 @@ def redrive(
         family=family.name,
         reason=reason,
         run=run,
-        rows_found=found,
-        rows_in_clean=found - rows.height,
+        rows_found=rows_found,
+        rows_in_clean=rows_found - rows.height,
         rows_sent=sent.height,
-        letters_found=len(refused.letters),
+        letters_found=len(rejected.letters),
         letters_sent=letters_sent,
         letters_left_out=dict(left_out),
     )
-    return report, refused.others
+    return report, rejected.others
 
 
 @dataclass(frozen=True)
 class _Rejected:
-    """What `rejected` holds of one reason: rows, each example once, and dead letters; rows of `others` by reason."""
+    """The rows of one reason, each example once, and its dead letters; `others` counts rows by other reasons."""
 
     rows: pl.DataFrame
     letters: Sequence[FoundLetter]
@@ -221,5 +221,5 @@ def _send(connection: Connection, family: Family, run: str, rows: pl.DataFrame) 
         for block, begin in enumerate(range(0, rows.height, size)):
             frame = identify(rows.slice(begin, size), family)
             for record in encode_block(frame, family, layout, block):
-                # The rows are of many runs' chunks, which say nothing of this one.
+                # The rows keep the chunk numbers of their old runs, which mean nothing in this run.
                 sender.send_record(replace(record, chunk=block))

@@ -1,8 +1,8 @@
-"""Sends dead letters to raw again: which letters, each of them once, with the bytes and the key of the raw record.
+"""Sends dead letters to raw again, each once, with the bytes and the key of the raw record.
 
-Takes the letters of one reason, as found in `rejected`. Every record that goes to raw names its letter in the header
-`feedmill-redrive-of`. So raw itself says which letters were sent before, even if a redrive was killed half way.
-A record that is refused again becomes a new letter, which can be sent once, too.
+Takes the letters of one reason, as read from `rejected`. Every record that goes to raw names its letter in the header
+`feedmill-redrive-of`. So raw itself shows which letters were sent, even if a redrive was killed half way.
+A record that is rejected again becomes a new letter, which can be sent once, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.reading import OffsetBlock, Record
 
-# Why a letter is not sent, as keys of the report.
+# Causes for which a letter is not sent; keys of the report.
 SENT_BEFORE = "sent_before"
 NO_BYTES = "no_bytes"
 TOO_LARGE = "over_raw_record_max_bytes"
@@ -43,9 +43,9 @@ class FoundLetter:
 
 
 def sendable_letters(
-    connection: Connection, family: Family, found: Sequence[FoundLetter], on_progress: OnProgress | None = None
+    connection: Connection, family: Family, letters: Sequence[FoundLetter], on_progress: OnProgress | None = None
 ) -> tuple[list[FoundLetter], Counter[str]]:
-    """Return the letters that can be sent, in order, and how many cannot, by the cause.
+    """Return the letters that can be sent, in order, and how many cannot, by cause.
 
     Raises:
         BrokerError: raw cannot be read to its end, for instance because of an open transaction.
@@ -55,7 +55,7 @@ def sendable_letters(
     limit_bytes = connection.settings.raw_record_max_bytes
     left_out: Counter[str] = Counter()
     wanted = []
-    for letter in found:
+    for letter in letters:
         if not letter.size or letter.size > limit_bytes:
             left_out[TOO_LARGE if letter.size else NO_BYTES] += 1
         else:
@@ -66,7 +66,7 @@ def sendable_letters(
         fresh = [letter for letter in wanted if _name(own_id, letter.partition, letter.offset) not in before]
         left_out[SENT_BEFORE] += len(wanted) - len(fresh)
         wanted = fresh
-    # Without the causes that no letter has.
+    # The plus drops causes with a count of 0.
     return wanted, +left_out
 
 
@@ -90,7 +90,7 @@ def send_letters(connection: Connection, family: Family, run: str, letters: Sequ
             sender.send(
                 record.value,
                 [*original_headers(record.headers), (REDRIVE_HEADER, name.encode())],
-                # A letter is in the partition of its raw record; raw may have been made again with fewer partitions.
+                # A letter is in the partition of its raw record; raw may have been recreated with fewer partitions.
                 record.partition % partitions,
                 rejected_rows(record.value, record.headers),
                 record.key,
@@ -101,8 +101,8 @@ def send_letters(connection: Connection, family: Family, run: str, letters: Sequ
 def _sent_before(connection: Connection, family: Family, on_progress: OnProgress | None) -> set[str]:
     """Return the names of the letters that raw holds, up to the last record that was written before this call.
 
-    A record that comes after the records of an open transaction can be read only when that transaction ends. Reading
-    waits for it: to pass over the record would be to send its letter a second time.
+    A record behind an open transaction can be read only when that transaction ends. Reading waits for the end, because
+    to skip the record would be to send its letter a second time.
     """
     from broker.holdups import open_transactions
     from broker.topics import extents, topic_name, write_offsets
@@ -129,7 +129,7 @@ def _sent_before(connection: Connection, family: Family, on_progress: OnProgress
 
 
 def _name(rejected_id: str, partition: int, offset: int) -> str:
-    """Return the text that names a letter: offsets alone would also fit the letters of a topic made again."""
+    """Return the text that names a letter: offsets alone would also fit the letters of a recreated topic."""
     return f"{rejected_id}/{partition}/{offset}"
 
 

@@ -1,4 +1,4 @@
-"""The command `feedmill replay`: a stretch of a topic, or what a training run saw, into a file."""
+"""The command `feedmill replay`: writes an offset range of a topic, or the rows of a training run, to a file."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 
 
 def replay_command(
-    out: Annotated[Path, typer.Option(help="The file to write: .jsonl, .parquet or .arrow.")],
+    out: Annotated[Path, typer.Option(help="File to write: .jsonl, .parquet or .arrow.")],
     family: Annotated[
-        str | None, typer.Argument(metavar="[FAMILY]", help="e.g. reduction; a manifest names its own.")
+        str | None, typer.Argument(metavar="[FAMILY]", help="e.g. reduction; not needed with --manifest.")
     ] = None,
     stage: Annotated[str | None, typer.Option(help="clean, rejected or ledger.", show_default="clean")] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="OFFSET|TIME", help="First offset of every partition, or ISO time.")
     ] = None,
     end: Annotated[
-        str | None, typer.Option("--to", metavar="OFFSET|TIME", help="Offset or ISO time before which to stop.")
+        str | None, typer.Option("--to", metavar="OFFSET|TIME", help="End offset or ISO time, itself left out.")
     ] = None,
     where: Annotated[
         str | None, typer.Option(metavar="SQL", help="A condition over the columns, e.g. \"split = 'test'\".")
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A run's manifest: write the rows it saw, in the order seen.")
+        Path | None, typer.Option(metavar="FILE", help="Manifest of a training run: write its rows in its order.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Write a stretch of a topic to a file, the same bytes every time, with a manifest beside it."""
+    """Write an offset range of a topic to a file, the same bytes every time, with a manifest beside it."""
     from consumers.replay.formats import ending
 
-    # What is wrong with the command line is told before a broker is looked for.
+    # Checked before a broker is looked for.
     if family is not None:
         family_named(family)
     ending(out)
@@ -52,19 +52,19 @@ def replay_command(
     if manifest is not None:
         named = {"--stage": stage, "--from": start, "--to": end, "--where": where}
         if given := [name for name, value in named.items() if value is not None]:
-            raise UsageError(f"a manifest says itself what to replay: leave out {' and '.join(given)}")
+            raise UsageError(f"--manifest already fixes the rows to replay: leave out {' and '.join(given)}")
         report: ReplayReport | RunReport = _replay_run(manifest, family, out, as_json)
-        asides: list[str] = []
+        notes: list[str] = []
     elif family is None:
-        raise UsageError("what to replay is not said: name a family, or a run's manifest with --manifest")
+        raise UsageError("nothing to replay is named: give a family, or the manifest of a run with --manifest")
     else:
-        report, asides = _replay(family, out, stage, (start, end), where, as_json)
+        report, notes = _replay(family, out, stage, (start, end), where, as_json)
     if as_json:
         print(json.dumps(asdict(report)))
         return
     elapsed_s = time.monotonic() - began
     print(f"{report.rows:,} rows -> {report.path} in {elapsed_s:.1f} s, sha256 {report.sha256}", file=sys.stderr)
-    for line in asides:
+    for line in notes:
         print(line, file=sys.stderr)
 
 
@@ -76,7 +76,7 @@ def _replay(
     where: str | None,
     quiet: bool,
 ) -> tuple[ReplayReport, list[str]]:
-    """Return what was written, and what there is to say of undecodable records."""
+    """Return the report, and lines about undecodable records."""
     from broker.clients import connect
     from consumers.replay.bounds import parse_bound
     from consumers.replay.topic_range import replay
@@ -91,15 +91,15 @@ def _replay(
             advance(100 * done.offsets_done / max(done.offsets_total, 1), f"% of the offsets, {done.rows:,} rows")
 
         report = replay(connection, family, out, stage=stage, start=first, end=last, where=where, on_progress=show)
-    asides = []
+    notes = []
     if report.dead_letters:
-        asides.append(f"{report.dead_letters:,} of them are undecodable records, their bytes in base64")
+        notes.append(f"{report.dead_letters:,} of them are undecodable records, written as base64")
     if report.dead_letters_left_out:
-        asides.append(
+        notes.append(
             f"{report.dead_letters_left_out:,} undecodable records were left out: replay to .jsonl without --where "
-            "to have their bytes"
+            "to get their bytes"
         )
-    return report, asides
+    return report, notes
 
 
 def _replay_run(path: Path, family: str | None, out: Path, quiet: bool) -> RunReport:

@@ -1,4 +1,4 @@
-"""The command `feedmill produce scenario`: a run of one of the backends, and what it came to."""
+"""The command `feedmill produce scenario`: runs one of the backends and prints the totals of the run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAMILY = "scenario"
 
 
 class Backend(StrEnum):
-    """What writes the texts."""
+    """The generator of the texts."""
 
     composer = "composer"
     narrow = "narrow"
@@ -37,25 +37,21 @@ class Backend(StrEnum):
 
 
 def scenario_command(
-    count: Annotated[int | None, typer.Option(min=1, help="Examples to generate, exactly.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Drawn fresh and printed if not given.")
-    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Exact number of examples to generate.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Random and printed if not given.")] = None,
     backend: Annotated[
-        Backend, typer.Option(help="The grammar, a poor baseline to compare with, or a model.")
+        Backend, typer.Option(help="A grammar, a poor baseline to compare with, or a language model.")
     ] = Backend.composer,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes; one per core if not given.")] = None,
-    run: Annotated[str, typer.Option(help="Name of this run in the accounts; made from the seed if not given.")] = "",
+    run: Annotated[str, typer.Option(help="Name of this run in the ledger; made from the seed if not given.")] = "",
     out: Annotated[Path | None, typer.Option(help="Write this JSONL file instead of a topic.")] = None,
     gaps_first: Annotated[
-        bool, typer.Option("--gaps-first", help="Plan on top of what coverage counts now: its gaps come first.")
+        bool, typer.Option("--gaps-first", help="Count the rows in coverage, too, so that gaps are filled first.")
     ] = False,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Fill the gaps that coverage asks for; end at none.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Fill the gaps that coverage requests, then end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Generate scenarios: moments that ask of a character what they can, or cannot, give."""
+    """Generate scenarios: moments that demand something of a character, who can or cannot give it."""
     from producers.scenario.run import ScenarioRun
     from producers.seeds import fresh_seed
 
@@ -80,13 +76,13 @@ def scenario_command(
 
 
 def _check_backend(backend: Backend, out: Path | None, *, follow: bool, gaps_first: bool) -> None:
-    """Raise UsageError for options that make no sense together."""
+    """Raise UsageError for options that contradict each other."""
     if gaps_first and (follow or out is not None or backend is Backend.narrow):
         raise UsageError("--gaps-first plans a run into the topic: leave out --follow, --out and --backend narrow")
     if follow and backend is Backend.narrow:
-        raise UsageError("the narrow baseline makes one kind of row, not what is asked for: leave out --backend narrow")
+        raise UsageError("--backend narrow makes one kind of row and cannot fill requests: leave out --backend narrow")
     if out is not None and backend is Backend.llm:
-        raise UsageError("a model's answers go to the topic, where none that is paid for is lost: leave out --out")
+        raise UsageError("--backend llm writes to the topic, so that no paid answer is lost: leave out --out")
 
 
 def _connected() -> Connection:
@@ -99,7 +95,7 @@ def _connected() -> Connection:
 
 
 def _existing(connection: Connection) -> Any:
-    """Rows that each cell has by coverage's count, (128,)."""
+    """Return the rows of each cell in the coverage report, (128,)."""
     from producers.scenario.planning import counts_by_cell
     from streams.coverage.client import open_coverage
 
@@ -139,10 +135,10 @@ def _follow_scenarios(backend: Backend, seed: int, run: str, *, as_json: bool) -
         from feedmill.llm_runs import llm_sender
         from producers.scenario.llm.prompts import SCENARIOS_PER_CALL
 
-        # As many as are written at a time: what is asked for too much is paid for.
+        # Only as many rows as are written at a time, because surplus rows cost money.
         plan = Following(run or f"llm-fill-{seed:x}", seed, SCENARIOS_PER_CALL * connection.settings.llm_concurrency)
         write = llm_sender(connection, plan.run, seed)
-        # Asked for, and paid for, only when it is to be sent.
+        # The models are asked, and paid, only when the rows are to be sent.
         make: Make = lambda cells, first: nullcontext(partial(write, cells, first))  # noqa: E731 - the type is the point
     else:
         from producers.scenario.filling import fill

@@ -1,4 +1,4 @@
-"""What a run of scenarios came to: rows, cells, shares beside their targets, and how varied the texts are."""
+"""The totals of a scenario run: rows, cells, shares beside their targets, and the variety of the texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schema.scenario import FAMILY, TEXT
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, TYPE_SHARE
 
 _GRAM_WORDS = 4
-# Aimed at, by axis and bin.
+# Target shares, by axis and bin.
 _TARGETS = {
     "capacity_level": {band.name: band.share for band in CAPACITY_LEVELS},
     "authenticity_target": {band.name: band.share for band in AUTHENTICITY_TARGETS},
@@ -27,10 +27,10 @@ _TARGETS = {
 
 
 def summary(run: ScenarioRun) -> dict[str, Any]:
-    """Return what a run's rows come to.
+    """Return the totals of a run.
 
-    Keys: family, backend, run, seed, rows; cells_covered, cells_total; axes {axis: {bin: rows}}; sample_rows, the first
-    rows of the run, on which these are measured: distinct_4grams, diversity, copies.
+    Keys: family, backend, run, seed, rows; cells_covered, cells_total; axes {axis: {bin: rows}}; sample_rows, the
+    number of first rows on which distinct_4grams, diversity and copies are measured.
     """
     counts = rows_by_cell(run)
     cube = counts.reshape([len(FAMILY.axis(name).bins) for name in FAMILY.cell_axes])

@@ -27,7 +27,7 @@ def worker_command(
         list[str] | None, typer.Argument(metavar="[FAMILY]...", help="Families to refine; all if none is named.")
     ] = None,
 ) -> None:
-    """Refine raw records: validate, deduplicate and account for every one, until stopped."""
+    """Run a refine worker until stopped: validate, deduplicate and account for every raw record."""
     from broker.clients import connect
     from streams.worker import run_worker
 
@@ -45,18 +45,18 @@ def worker_command(
         status = error.exit_status
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads of Faust's may outlive a failure, and would keep the process from ending.
+    # Threads of Faust may outlive a failure and keep the process alive.
     os._exit(status)
 
 
 class WorkerLines:
-    """Prints what the worker has done, at most once in a few seconds."""
+    """Prints the totals of the worker, at most once in 5 s."""
 
     def __init__(self) -> None:
         self._printed_at = 0.0
 
     def __call__(self, totals: WorkerTotals) -> None:
-        """Take the totals after a committed group."""
+        """Print the totals after a committed group of raw records, if it is time."""
         now = time.monotonic()
         if now - self._printed_at < _LINE_INTERVAL_S:
             return
@@ -72,20 +72,20 @@ class WorkerLines:
 def up_command(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Refine workers to run.")] = 1,
 ) -> None:
-    """Run the broker, the refine workers and the coverage service until Ctrl-C; what ends is started again.
+    """Run the broker, the refine workers and the coverage service until Ctrl-C; restart any that ends.
 
-    An embedded broker that ran before is left running; one that `up` started stops with it.
+    An embedded broker that ran before keeps running; one that `up` started stops with it.
     """
     from broker.topics import ensure_topics
     from feedmill.services import broker_while_needed, keep_running, running
 
-    def tell(line: str) -> None:
+    def show(line: str) -> None:
         print(line, flush=True)
 
     settings = load_settings()
-    with broker_while_needed(settings, tell) as connection:
+    with broker_while_needed(settings, show) as connection:
         ensure_topics(connection, FAMILIES)
         with running(settings, connection.servers, workers) as services:
-            tell(f"Kafka at {connection.servers}; {workers} worker(s) and the coverage service are starting")
-            tell(f"logs: {settings.data_dir / 'logs'}; live view: feedmill watch; stop with Ctrl-C")
-            keep_running(settings, connection.servers, services, tell)
+            show(f"Kafka at {connection.servers}; {workers} worker(s) and the coverage service are starting")
+            show(f"logs: {settings.data_dir / 'logs'}; live view: feedmill watch; stop with Ctrl-C")
+            keep_running(settings, connection.servers, services, show)

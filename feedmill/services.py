@@ -1,7 +1,7 @@
-"""The services of one machine, as child processes: the refine worker and the coverage service; and their broker.
+"""Runs the refine workers and the coverage service of one machine as child processes, and the broker that they need.
 
-Takes settings; gives contexts in which they run, each service with its log file under the data folder. However a
-context is left, nothing it started is left running.
+Takes settings; gives contexts in which the services run, each with its log file under the data folder. Whatever ends a
+context, everything that it started ends, too.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from schema.settings import Settings
 _STOP_WITHIN_S = 30.0
 _LOG_LINES = 3
 _LOOK_INTERVAL_S = 0.5
-# A service that has lived this long was in order, and is started again soon.
+# A service that ran this long was healthy, and is started again after 1 s.
 _SETTLED_AFTER_S = 60.0
 _RESTART_WITHIN_S = 30.0
 _BROKER_AGAIN_S = 5.0
 
 
 class ServiceError(FeedmillError):
-    """A service that was started ended by itself."""
+    """A service ended by itself."""
 
 
 @dataclass
 class Service:
-    """A child process that runs a `feedmill` command against some servers, and its log file.
+    """A child process that runs a `feedmill` command against a Kafka, and its log file.
 
-    `launch` starts the command again, against the servers that it is given.
+    `launch` starts the command again, against the servers in its argument.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Service:
     launch: Callable[[str], subprocess.Popen[bytes]]
     launched_at: float = field(default_factory=time.monotonic)
     ends_in_a_row: int = 0
-    # When to start it again, and why it ended; while it runs, None.
+    # When to start the service again, and why it ended; None while it runs.
     due: tuple[float, str] | None = None
 
     def check(self) -> None:
@@ -57,14 +57,14 @@ class Service:
             raise ServiceError(f"the {self.name} ended with status {status}: {self.last_words()}")
 
     def last_words(self) -> str:
-        """Return the last lines of the log as one line, and where the rest is."""
+        """Return the last lines of the log as one line, with the path of the log."""
         lines = self.log_file.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:]
-        return f"{' / '.join(lines) or 'it said nothing'} (log: {self.log_file})"
+        return f"{' / '.join(lines) or 'its log is empty'} (log: {self.log_file})"
 
     def revive(self) -> str | None:
-        """Start the service again if it has ended and its time has come, and return why it ended; else None.
+        """Start the service again if it has ended and its delay is over; return why it ended, or None if not started.
 
-        One that keeps ending soon after its start is started again after 1, 2, 4, ... seconds, 30 at most.
+        The delay is 1 s. For a service that keeps ending within 60 s of its start, it is 2, 4, 8, ... s, 30 at most.
         """
         now = time.monotonic()
         if self.due is None:
@@ -80,7 +80,7 @@ class Service:
         return reason
 
     def move(self, servers: str) -> None:
-        """Run against `servers` from now on; one that has ended is started again at once."""
+        """Run against `servers` from now on; a service that has ended is started at once."""
         self.ends_in_a_row = 0
         if self.servers == servers and self.process.poll() is None:
             return
@@ -89,17 +89,17 @@ class Service:
         self._launch()
 
     def _launch(self) -> None:
-        self.let_go()
+        self.close_input()
         self.process, self.launched_at, self.due = self.launch(self.servers), time.monotonic(), None
 
-    def let_go(self) -> None:
-        """Close the lifeline: the service begins to end in order."""
+    def close_input(self) -> None:
+        """Close the service's standard input, so that it begins to stop in order."""
         if self.process.stdin is not None:
             self.process.stdin.close()
 
     def stop(self) -> None:
-        """Let go of the lifeline, wait for an orderly end, and kill what does not end."""
-        self.let_go()
+        """Stop the service in order, and kill it if it has not ended after 30 s."""
+        self.close_input()
         try:
             self.process.wait(_STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -110,9 +110,9 @@ class Service:
 def start(
     settings: Settings, servers: str, name: str, arguments: Sequence[str], module: str = "feedmill.child_process"
 ) -> Service:
-    """Start `feedmill <arguments>` as a child on a lifeline, against the Kafka at `servers`.
+    """Start `feedmill <arguments>` as a child that ends with this process, against the Kafka at `servers`.
 
-    Another `module` is run instead with these arguments; it must end when its standard input does.
+    If another `module` is given, it is run with these arguments; it must end when its standard input is closed.
     """
     log_file = settings.data_dir / "logs" / f"{name}.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -143,51 +143,51 @@ def running(settings: Settings, servers: str, workers: int = 1) -> Iterator[list
         services.extend(start(settings, servers, name, ["worker"]) for name in names)
         yield services
     finally:
-        # All at once: they need not wait for one another.
+        # All inputs are closed first, so that the services stop side by side.
         for service in services:
-            service.let_go()
+            service.close_input()
         for service in services:
             service.stop()
 
 
 @contextmanager
-def broker_while_needed(settings: Settings, tell: Callable[[str], None]) -> Iterator[Connection]:
-    """Give a connection to the configured Kafka or the embedded one; what this process started ends with the context.
+def broker_while_needed(settings: Settings, show: Callable[[str], None]) -> Iterator[Connection]:
+    """Give a connection to the configured or the embedded Kafka, and stop a broker that this process started.
 
-    An embedded broker that ran already is left running.
+    An embedded broker that ran before keeps running.
 
     Raises:
         BrokerError: as `broker.clients.connect`.
     """
     try:
-        yield connect(settings, on_progress=tell)
+        yield connect(settings, on_progress=show)
     finally:
         if settings.bootstrap_servers is None and embedded.started_here(settings):
             embedded.stop(settings)
 
 
-def keep_running(settings: Settings, servers: str, services: Sequence[Service], tell: Callable[[str], None]) -> Never:
-    """Start again whatever ends, telling why: services, and the embedded broker; returns only by KeyboardInterrupt.
+def keep_running(settings: Settings, servers: str, services: Sequence[Service], show: Callable[[str], None]) -> Never:
+    """Start services and the embedded broker again when they end, and show why, until KeyboardInterrupt.
 
-    The broker comes back at the port that it had, where clients look for it. If somebody has taken that port meanwhile,
-    the services move with the broker.
+    The broker starts again at its old port, where clients look for it. If another program has taken that port, the
+    services move with the broker to a new one.
     """
     again_at = 0.0
     while True:
         if settings.bootstrap_servers is None and not embedded.is_alive(settings) and time.monotonic() >= again_at:
-            tell("the embedded broker ended: starting it again")
+            show("the embedded broker ended: starting it again")
             port = int(servers.rpartition(":")[2])
             try:
                 servers = embedded.start(settings.model_copy(update={"broker_port": port})).servers or servers
             except BrokerError as error:
-                tell(str(error))
+                show(str(error))
                 again_at = time.monotonic() + _BROKER_AGAIN_S
                 continue
-            tell(f"Kafka at {servers} again")
+            show(f"Kafka at {servers} again")
             for service in services:
                 service.move(servers)
         for service in services:
             reason = service.revive()
             if reason is not None:
-                tell(f"{reason}; started again")
+                show(f"{reason}; started again")
         time.sleep(_LOOK_INTERVAL_S)

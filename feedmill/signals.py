@@ -1,9 +1,8 @@
-"""Stopping in order: SIGTERM and SIGHUP do in every command what Ctrl-C does, and only the exit status tells which.
+"""Makes SIGTERM and SIGHUP stop every command as Ctrl-C does; only the exit status differs.
 
-The command line calls `install` once. A command then has one thing to see to: what it holds (a broker, child
-processes, a file half written) it lets go of in a `finally` or a context. Exit statuses are 128 plus the signal's
-number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP. A service, which runs until it is told to stop, ends
-with 0.
+The command line calls `install` once. A command must release its resources (a broker, child processes, a half-written
+file) in a `finally` or a context. Exit statuses are 128 plus the signal's number: 130 after Ctrl-C, 143 after SIGTERM,
+129 after SIGHUP. A service runs until it is stopped, so it exits with 0.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ Parameters = ParamSpec("Parameters")
 _LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
 
 
-class _Told:
-    """The signal that told this process to stop, if one did."""
+class _Received:
+    """The SIGTERM or SIGHUP that this process received, if any."""
 
     number: int | None = None
 
@@ -33,12 +32,12 @@ def install() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:
-            # A fork that knows nothing of these rules ends as any other program would.
+            # A forked child has not called `install`: the signal ends it as usual.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif _Told.number is None:
-            # Told again, it goes on stopping: an orderly end is not to be broken off half-way.
-            _Told.number = number
+        elif _Received.number is None:
+            # A second signal is ignored, so that it cannot break off an orderly end.
+            _Received.number = number
             _interrupt()
 
     for number in _LIKE_CTRL_C:
@@ -48,30 +47,30 @@ def install() -> None:
 
 def _interrupt() -> None:
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
-        # A shell lets its background jobs ignore Ctrl-C; SIGTERM is for them all the same.
+        # A shell makes background jobs ignore Ctrl-C, but SIGTERM must stop them.
         raise KeyboardInterrupt
-    # Not raised here: event loops and trainers have their own ways to take Ctrl-C.
+    # Not raised here, because event loops and trainers have their own handlers for Ctrl-C.
     signal.raise_signal(signal.SIGINT)
 
 
-def was_told_to_stop() -> bool:
-    """Return whether SIGTERM or SIGHUP came."""
-    return _Told.number is not None
+def received_stop() -> bool:
+    """Return whether this process received SIGTERM or SIGHUP."""
+    return _Received.number is not None
 
 
 def interrupted_status() -> int:
     """Return the exit status of a command that was interrupted."""
-    return 128 + (_Told.number or signal.SIGINT)
+    return 128 + (_Received.number or signal.SIGINT)
 
 
 def service(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Make a command a service: told to stop, it says so and ends with status 0, for that is its orderly end."""
+    """Make a command a service: when it is interrupted, it prints a line and exits with status 0."""
 
     @functools.wraps(command)
-    def until_told(*arguments: Parameters.args, **options: Parameters.kwargs) -> None:
+    def until_stopped(*arguments: Parameters.args, **options: Parameters.kwargs) -> None:
         try:
             command(*arguments, **options)
         except KeyboardInterrupt:
             print("feedmill: stopped in order", file=sys.stderr, flush=True)
 
-    return until_told
+    return until_stopped

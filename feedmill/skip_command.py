@@ -1,4 +1,4 @@
-"""The command `feedmill skip`: pass over raw records that cannot be read, with an entry for each in the ledger."""
+"""The command `feedmill skip`: skips unreadable raw records, with a ledger entry for each."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from schema.settings import load_settings
 
 def skip_command(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")],
-    partition: Annotated[int, typer.Option(min=0, help="Partition of raw.")],
+    partition: Annotated[int, typer.Option(min=0, help="Partition of the raw topic.")],
     to: Annotated[
         int | None,
-        typer.Option(min=0, help="Offset to go on at; if not given, the end of the batch that cannot be read."),
+        typer.Option(min=0, help="Offset to continue at; by default the end of the unreadable batch."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Pass over the raw record that refining is stopped at because it cannot be read."""
+    """Skip the unreadable raw record at which refining is stopped."""
     from broker.clients import connect
     from streams.skip import skip
 
@@ -31,6 +31,6 @@ def skip_command(
     elif report.skipped:
         reason = f" ({report.error})" if report.error else ""
         offsets = f"{report.begin} to {report.end - 1}"
-        print(f"{report.skipped} offset(s) of partition {partition} passed over: {offsets}{reason}")
+        print(f"skipped {report.skipped} offset(s) of partition {partition}: {offsets}{reason}")
     else:
-        print(f"refining of partition {partition} goes on at {report.end}")
+        print(f"refining of partition {partition} continues at offset {report.end}")

@@ -1,7 +1,7 @@
 """Reads all committed records of one stage of a family, partition by partition.
 
-Takes a connection, a family and a stage, or blocks of offsets; yields `consumers.reading.Record`s, and reports how far
-it has read.
+Takes a connection, a family, a stage and perhaps blocks of offsets. Yields `consumers.reading.Record`s, and reports the
+number of offsets read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.reading import OffsetBlock, Record
 
-# Called with the number of offsets read so far, and with the number of all offsets to read.
+# Called with the number of offsets read so far, and the number of offsets to read.
 OnProgress = Callable[[int, int], None]
 
 
@@ -30,7 +30,7 @@ def stage_records(
 
     Raises:
         BrokerError: the topic cannot be read.
-        ReplayError: retention removed an offset while this was reading.
+        ReplayError: retention removed an offset during the read.
     """
     from broker.topics import extents, topic_name
     from consumers.reading import OffsetBlock, TopicReader

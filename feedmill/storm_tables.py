@@ -1,4 +1,4 @@
-"""The figures of a storm as tables for the terminal; pure, from their JSON form."""
+"""Makes tables for the terminal from the JSON figures of a storm (pure)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 def storm_tables(figures: Mapping[str, Any]) -> Group:
-    """Return faults and recovery times, what was sent, who ended by itself, and the verdict."""
+    """Return the faults with their recovery times, the rows sent, unexpected ends, and the verdict."""
     faults = Table("fault", title="Faults, and seconds until all work moved again", title_justify="left", box=None)
     for name in ("times", "median", "max"):
         faults.add_column(name, justify="right")
@@ -26,14 +26,14 @@ def storm_tables(figures: Mapping[str, Any]) -> Group:
             f"{len(figures['poison'])} kinds; drained in {figures['drain_s']:.0f} s"
         )
     ]
-    lines += [Text(f"ended by itself: {who}, {times} times") for who, times in figures["ends"].items()]
+    lines += [Text(f"ended by itself: {process}, {times} times") for process, times in figures["ends"].items()]
     lines += [Text(f"did not recover: {kind}", style="bold red") for kind in figures["unrecovered"]]
     verdict = Text("the audit is exact", style="bold green") if figures["ok"] else Text(why(figures), style="bold red")
     return Group(faults, *lines, verdict)
 
 
 def why(figures: Mapping[str, Any]) -> str:
-    """Return why a storm did not end well, in one line."""
+    """Return one line that says why the service did not survive a storm."""
     fault, coverage = figures["audit"]["first_fault"], figures["audit"]["coverage"]
     if figures["drain_error"]:
         return str(figures["drain_error"])

@@ -1,6 +1,6 @@
-"""What a command meets before it does anything: closed or full outputs, narrow terminals, warnings made errors.
+"""Prepares a process for bad surroundings: closed or full outputs, ASCII terminals, warnings turned into errors.
 
-`prepare` is called once, first of all; `broken_output` says, after an error, whether standard output was at fault.
+The command line calls `prepare` first. After an error, `broken_output` shows whether standard output caused it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-# A disk, a quota or a size limit that is used up, and a file system that takes no writing.
+# The disk, a quota or a limit on file sizes is used up.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def prepare() -> None:
-    """Make the process fit for work wherever it was started.
+    """Make the process work in bad surroundings.
 
-    1. A closed stdin, stdout or stderr is replaced by the null device: the next file that is opened would get its
-       number, and a print meant for stderr would go to stdout. `sys.stdin` stays None, so that readers can say so.
+    1. A closed stdin, stdout or stderr is replaced by the null device. Otherwise the next file opened would get its
+       number, and receive the prints meant for it. `sys.stdin` stays None, so that readers can report it.
     2. Characters that a terminal's encoding lacks are written as escapes.
-    3. Warnings that the environment made errors are warnings again: those of libraries are no reason to end.
+    3. Warnings that the environment turned into errors are warnings again, because libraries raise some.
     """
     for number in range(3):  # 1
         try:
@@ -46,12 +46,12 @@ def prepare() -> None:
 
 
 def broken_output() -> OSError | None:
-    """Flush standard output and return why that fails, if it does; what it held is then given up."""
+    """Flush standard output. If that fails, discard the unwritten text and return the error."""
     try:
         sys.stdout.flush()
     except OSError as error:
         null = os.open(os.devnull, os.O_WRONLY)
-        # The interpreter flushes once more as it ends.
+        # The interpreter flushes once more when it ends.
         with suppress(OSError, ValueError):
             os.dup2(null, sys.stdout.fileno())
             sys.stdout.flush()
@@ -63,14 +63,14 @@ def broken_output() -> OSError | None:
 
 
 def is_full(error: OSError) -> bool:
-    """Return whether there was no room left for what was written."""
+    """Return whether a write failed because no space was left."""
     return error.errno in _NO_ROOM
 
 
 def full_line(error: OSError) -> str:
-    """Return the line that tells a user of a full disk."""
+    """Return the error line for a full disk."""
     where = f" at {error.filename}" if error.filename else ""
     return (
-        f"no room is left{where} ({error.strerror}): free some, or set data_dir, TMPDIR or the command's "
-        "own output to a larger disk"
+        f"no space is left{where} ({error.strerror}): free some, or move FEEDMILL_DATA_DIR, TMPDIR or the command's "
+        "output file to a larger disk"
     )

@@ -1,4 +1,4 @@
-"""The commands `feedmill train ...`: one per family that has a trainer."""
+"""The command `feedmill train reduction`: trains a span predictor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SAMPLES = 10
 _STEPS = 300
-# What is asked for where nothing is given and nothing is resumed.
+# Defaults of a new run.
 _BATCH_TOKENS = 4096
 _MAX_TOKENS = 2050
 _LEARNING_RATE = 3e-3
@@ -51,61 +51,61 @@ _DEFAULTS: Mapping[str, Any] = {
 
 def train_reduction_command(
     steps: Annotated[
-        int | None, typer.Option(min=1, help=f"Optimizer steps; {_STEPS} if no --minutes are given.")
+        int | None, typer.Option(min=1, help=f"Optimizer steps; {_STEPS} if --minutes is not given.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="End after so many; a run that is resumed counts on.")
+        float | None, typer.Option(min=0.01, help="End after this time; a resumed run counts its earlier time.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Terms to a batch, over all ranks.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Terms in a batch, over all ranks.")] = None,
     batch_tokens: Annotated[
         int | None,
-        typer.Option(min=3, help=f"Tokens to a batch, over all ranks; {_BATCH_TOKENS} if no --batch-size is given."),
+        typer.Option(min=3, help=f"Tokens in a batch, over all ranks; {_BATCH_TOKENS} if --batch-size is not given."),
     ] = None,
     least_rows: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Fewest terms of a batch; as many ranks can share it. Terms that cannot fill one are dropped.",
+            help="Fewest terms in a batch, and most ranks that can share it. Terms that fill no batch are dropped.",
             show_default="the number of ranks",
         ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=3, help="Longer terms are left out, and counted.", show_default=str(_MAX_TOKENS))
+        int | None, typer.Option(min=3, help="Longer terms are left out and counted.", show_default=str(_MAX_TOKENS))
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val or test; another one judges the run.", show_default="train")
+        str | None, typer.Option(help="Train on train, val or test; another one judges the run.", show_default="train")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of weights, shuffling and held-out rows.", show_default="0")
+        int | None, typer.Option(min=0, help="Seed of weights, shuffling and held-out rows.", show_default="0")
     ] = None,
     length_curriculum: Annotated[
         str | None,
         typer.Option(
             metavar="SHARE:TOKENS,...",
-            help="Short terms first: 0.35:128 leaves out those of over 128 tokens for 35% of the budget; or none.",
+            help="Short terms first: 0.35:128 leaves out terms of over 128 tokens for 35% of the budget. Or `none`.",
             show_default=",".join(f"{share}:{tokens}" for share, tokens in _CURRICULUM),
         ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest.", show_default=str(_LEARNING_RATE))] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest rate.", show_default=str(_LEARNING_RATE))] = None,
     bf16: Annotated[
         bool | None,
-        typer.Option("--bf16/--no-bf16", help="Matrix products in bfloat16; by default where the machine gains."),
+        typer.Option("--bf16/--no-bf16", help="Use bfloat16 for matrix products; by default if it is faster here."),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Have torch compile the model.")] = False,
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory for more time.")
+        bool, typer.Option("--gradient-checkpointing", help="Use less memory and more time.")
     ] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
-    eval_every: Annotated[int, typer.Option(min=1, help="Steps between judgements by held-out terms.")] = 500,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations on held-out terms.")] = 500,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint, with its settings.")
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint, with its settings.")
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Throw away the run that the folder holds.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Train on what arrives, too.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Delete the run that is in the folder.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Also train on rows that arrive during the run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Train a span predictor: point at the redex that normal order reduces next.
+    """Train a span predictor, which marks the redex that normal order reduces next.
 
     Under `torchrun --nproc-per-node N -m feedmill train reduction ...` N ranks share every batch.
     """
@@ -146,7 +146,7 @@ def train_reduction_command(
             execution=Execution(compile=compiled, gradient_checkpointing=gradient_checkpointing),
             judging=Judging(every_steps=eval_every),
         )
-        # Rank 0 first: with no broker configured it starts one, which the others then find.
+        # Rank 0 connects first: without a configured broker it starts one, which the other ranks then find.
         ranks.from_first(lambda: connect(settings).servers)
         connection = connect(settings)
         stop = StopRequest()
@@ -161,20 +161,20 @@ def train_reduction_command(
     if not ranks.first:
         return
     if as_json:
-        print(json.dumps(_told(report)))
+        print(json.dumps(_as_json(report)))
     else:
         _show(report, chosen["max_tokens"])
 
 
 def require_torch() -> None:
-    """Raise ConfigError, naming the extra to install, where a training library is missing."""
+    """Raise ConfigError, naming the extra to install, if a training library is missing."""
     missing = [name for name in ("torch", "transformers", "safetensors", "tensorboard") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs {', '.join(missing)}: install the extra with `pip install feedmill[train]`")
 
 
-def shows(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
-    """Return what takes a run's steps and shows them: against the steps of the budget, or against its seconds."""
+def show_steps(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
+    """Return a callback that shows each step of a run against the budget, in steps or in seconds."""
 
     def show(step: Step) -> None:
         done = step.elapsed_s if budget.steps is None else step.number
@@ -185,48 +185,50 @@ def shows(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
 
 
 def parse_curriculum(text: str) -> list[list[float]]:
-    """Return `SHARE:TOKENS,...` as [[share, tokens], ...]; `none` as no stages.
+    """Return `SHARE:TOKENS,...` as [[share, tokens], ...]; `none` as an empty list.
 
     Raises:
-        UsageError: it is not of that form, or its shares do not increase from above 0 to below 1.
+        UsageError: `text` is malformed, or its shares do not increase from above 0 to below 1.
     """
     try:
         stages = [stage.split(":") for stage in text.split(",")] if text != "none" else []
         parsed: list[list[float]] = [[float(share), int(tokens)] for share, tokens in stages]
     except ValueError:
-        raise UsageError(f"{text!r} is no curriculum: give SHARE:TOKENS,... such as 0.3:128,0.6:384, or none") from None
+        raise UsageError(
+            f"--length-curriculum {text!r} is malformed: give SHARE:TOKENS,... such as 0.3:128,0.6:384, or none"
+        ) from None
     shares = [0.0, *(share for share, _ in parsed), 1.0]
     if any(share >= later for share, later in itertools.pairwise(shares)):
-        raise UsageError(f"the shares of the curriculum {text!r} must increase, from above 0 to below 1")
+        raise UsageError(f"--length-curriculum {text!r} is invalid: its shares must increase, from above 0 to below 1")
     return parsed
 
 
 def chosen_settings(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Return every setting: what is given, or else the checkpoint's, so that `--resume` alone goes on as before.
+    """Return every setting: the given value, else the checkpoint's, else the default.
 
     Args:
         given: the command's options by name; None for one that is not given.
         saved: the checkpoint's settings; empty for a new run.
-        ranks: this process among the others of the run.
+        ranks: the ranks of the run, and which one this process is.
 
     Raises:
         UsageError: the checkpoint's batches may hold fewer rows than there are ranks.
     """
     from consumers.reduction.options import bf16_is_fast
 
-    standing = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), **saved}
+    settings = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), **saved}
     if given["batch_size"] is not None or given["batch_tokens"] is not None:
-        standing |= {"batch_size": None, "batch_tokens": None}
-    chosen = {name: standing[name] if value is None else value for name, value in given.items()}
+        settings |= {"batch_size": None, "batch_tokens": None}
+    chosen = {name: settings[name] if value is None else value for name, value in given.items()}
     if saved and given["least_rows"] is None and chosen["least_rows"] < ranks.world:
         raise UsageError(
             f"the run's batches hold at least {chosen['least_rows']} rows, too few for {ranks.world} ranks: resume "
-            f"with at most {chosen['least_rows']}, or begin a new run with --least-rows {ranks.world}"
+            f"with at most {chosen['least_rows']} ranks, or begin a new run with --least-rows {ranks.world}"
         )
     if not saved and given["batch_size"] is None and given["batch_tokens"] is None:
         # Every rank needs a row of each batch, the longest rows included.
         chosen["batch_tokens"] = max(_BATCH_TOKENS, (chosen["least_rows"] or ranks.world) * chosen["max_tokens"])
-    # A stage that leaves out no more than the whole run does is none.
+    # Drop stages that leave out no more terms than the whole run does.
     stages = [[share, tokens] for share, tokens in chosen["curriculum"] if tokens < chosen["max_tokens"]]
     return {**chosen, "curriculum": stages}
 
@@ -240,7 +242,7 @@ def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) 
 
 
 def _together(ranks: Ranks, stage: int, chosen: Mapping[str, Any], stop: StopRequest) -> RankPasses | None:
-    """Return how ranks agree on the passes of a stage's feed; None where there is nothing to agree on."""
+    """Return how ranks agree on the passes of a stage's feed; None if they need not agree."""
     from consumers.training.rank_passes import RankPasses
 
     return RankPasses(ranks, f"stage-{stage}", stop) if ranks.world > 1 and chosen["mode"] == "follow" else None
@@ -277,10 +279,10 @@ def _train(
     total = options.budget.steps or options.budget.seconds or 0.0
     *before, last = stages
     with stop_on_signals(stop), progress("training", total, quiet=quiet) as advance:
-        return train(last.feed, options, shows(advance, options.budget), before=before, ranks=ranks, stop=stop)
+        return train(last.feed, options, show_steps(advance, options.budget), before=before, ranks=ranks, stop=stop)
 
 
-def _told(report: TrainReport) -> dict[str, Any]:
+def _as_json(report: TrainReport) -> dict[str, Any]:
     samples = [asdict(sample) | {"correct": sample.correct} for sample in report.samples[:_SAMPLES]]
     return asdict(report) | {"checkpoint": str(report.checkpoint), "samples": samples}
 

@@ -1,7 +1,7 @@
-"""`feedmill watch`: what flows through the topics, live, in the terminal.
+"""`feedmill watch`: shows the offsets, rates and lag of all topics live in the terminal.
 
-It only reads: offsets of every stage and the positions of the refine workers, once a second. Records are micro-batches,
-so rates here are records per second; rows are in the coverage report.
+It reads the offsets of every stage and the positions of the refine workers once a second, and changes nothing. Records
+are micro-batches, so rates here are records per second; the coverage report has the rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Flow:
     seen: list[tuple[float, int]] = field(default_factory=list)
 
     def rate(self, now: float, end: int) -> float:
-        """Add a look at the topic's end and return its offsets per second over the window."""
+        """Add an end offset and return the offsets per second over the window."""
         self.seen.append((now, end))
         while now - self.seen[0][0] > _WINDOW_S:
             self.seen.pop(0)
@@ -42,8 +42,8 @@ class Flow:
 
 
 def watch_command(
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="One look, then exit.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show one table, then exit.")] = False,
 ) -> None:
     """Show every stage's topics, rates and lag, live, until Ctrl-C."""
     from broker.clients import connect
@@ -60,7 +60,7 @@ def watch(connection: Connection, interval_s: float, once: bool) -> None:
     if once:
         console.print(_look(connection, flows))
         return
-    # In a pipe or a log there is no place to draw anew: one look after another.
+    # A pipe or a log cannot be redrawn: one table follows the other.
     while not console.is_terminal:
         console.print(_look(connection, flows))
         time.sleep(interval_s)
@@ -82,12 +82,12 @@ def _look(connection: Connection, flows: dict[str, Flow]) -> Table:
             topic = topic_name(connection.settings, family, stage)
             if topic not in existing:
                 continue
-            found = extents(connection, topic)
-            total = sum(extent.end - extent.begin for extent in found.values())
-            rate = flows.setdefault(topic, Flow()).rate(time.monotonic(), sum(extent.end for extent in found.values()))
-            waiting = _waiting(connection, family, topic, {p: extent.end for p, extent in found.items()})
+            offsets = extents(connection, topic)
+            total = sum(extent.end - extent.begin for extent in offsets.values())
+            rate = flows.setdefault(topic, Flow()).rate(time.monotonic(), sum(each.end for each in offsets.values()))
+            waiting = _waiting(connection, family, topic, {p: extent.end for p, extent in offsets.items()})
             table.add_row(
-                family, stage, str(len(found)), f"{total:,}", f"{rate:,.1f}", waiting if stage == "raw" else ""
+                family, stage, str(len(offsets)), f"{total:,}", f"{rate:,.1f}", waiting if stage == "raw" else ""
             )
     if not table.rows:
         table.caption = "no topics yet: produce something first (feedmill produce reduction --count 20000)"

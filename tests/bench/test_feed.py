@@ -151,7 +151,7 @@ def test_the_command_reports_the_feed_its_peers_and_those_that_are_missing(
     missing = {name for peer in PEERS for name in peer.needs if not installed(name)}
     assert told["peers_missing"] == sorted(missing)
     assert len(told["peers"]) == sum(missing.isdisjoint(peer.needs) for peer in PEERS)
-    assert ("left out, for want of" in aside) == bool(missing)
+    assert ("peers left out because" in aside) == bool(missing)
     for figures in (told, told["topic_order"], *told["peers"]):
         assert (figures["unit"], figures["rows"]) == ("examples/s", 3000)
         assert figures["rate"] == pytest.approx(figures["rows"] / figures["elapsed_s"])

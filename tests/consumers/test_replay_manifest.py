@@ -305,7 +305,10 @@ def test_the_command_prints_the_path_of_the_file(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--from", "1", "--where", "size > 3"], "says itself what to replay: leave out --from and --where"),
+        (
+            ["--from", "1", "--where", "size > 3"],
+            "--manifest already fixes the rows to replay: leave out --from and --where",
+        ),
         (["--stage", "clean"], "leave out --stage"),
         (["--to", "2"], "leave out --to"),
     ],

@@ -85,12 +85,12 @@ def test_an_unknown_family_is_wrong_usage_told_in_one_line(command: Command) -> 
         assert err.count("\n") == 1
 
 
-def test_rebuild_folds_anew_and_is_refused_while_another_owns_the_store(
+def test_rebuild_folds_again_and_is_refused_while_another_owns_the_store(
     connection: Connection, command: Command
 ) -> None:
     status, out, err = command("coverage", "rebuild")
     assert (status, out) == (0, "")
-    assert "folded anew" in err
+    assert "folded again" in err
     with ownership(coverage_folder(connection.settings)):
         status, _, err = command("coverage", "rebuild")
     assert status == 1

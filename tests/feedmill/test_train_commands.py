@@ -52,7 +52,7 @@ def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> 
         (2, "seed 0, but 7 is asked for", ("--resume", "--seed", "7")),
         (2, "batch_size 8 is less than least_rows 9: raise batch_size", ("--batch-size", "8", "--least-rows", "9")),
         (1, "saved with least rows 1, but this feed has 3: give", ("--resume", "--least-rows", "3")),
-        (2, "is no curriculum", ("--length-curriculum", "short ones first")),
+        (2, "is malformed: give SHARE:TOKENS", ("--length-curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
         got, said, aside = taught("train", "reduction", "--steps", "4", "--out", out, *arguments)
@@ -117,9 +117,7 @@ def test_a_run_is_not_resumed_on_more_ranks_than_its_batches_hold_rows() -> None
     saved = {"batch_tokens": 4100, "least_rows": 2}
     for world in (1, 2):
         assert (settings_of(world, saved)["batch_tokens"], settings_of(world, saved)["least_rows"]) == (4100, 2)
-    line = (
-        "^the run's batches hold at least 2 rows, too few for 4 ranks: resume with at most 2, or begin a new run with"
-    )
+    line = "^the run's batches hold at least 2 rows, too few for 4 ranks: resume with at most 2 ranks, or begin"
     with pytest.raises(UsageError, match=line):
         settings_of(4, saved)
 
