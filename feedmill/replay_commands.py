@@ -56,7 +56,7 @@ def replay_command(
         report: ReplayReport | RunReport = _replay_run(manifest, family, out, as_json)
         notes: list[str] = []
     elif family is None:
-        raise UsageError("nothing to replay is named: give a family, or the manifest of a run with --manifest")
+        raise UsageError("nothing to replay is named: name a family, or a run's manifest with --manifest")
     else:
         report, notes = _replay(family, out, stage, (start, end), where, as_json)
     if as_json:
