@@ -1,4 +1,4 @@
-"""The environment of a benchmark of services: a Kafka, a namespace and a data folder of its own, gone afterwards."""
+"""The environment of a benchmark of services: a Kafka, and a fresh namespace and data folder, deleted afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLE_INTERVAL_S = 0.2
 def fresh_environment(family: str, partitions: int) -> Iterator[Connection]:
     """Yield a connection to the configured or embedded Kafka in a fresh namespace with the topics of `family`.
 
-    The embedded broker is started if need be, and stopped again only then; topics and folder are deleted at the end.
+    An embedded broker is started if necessary, and only then stopped. Topics and folder are deleted at the end.
     """
     user = load_settings()
     started = user.bootstrap_servers is None and not embedded.status(user).running
@@ -53,7 +53,7 @@ def fresh_environment(family: str, partitions: int) -> Iterator[Connection]:
 
 @contextmanager
 def on_cores(cores: set[int] | None) -> Iterator[None]:
-    """Start children on these cores only, where the system can pin processes; None leaves them free."""
+    """Pin child processes to these cores, if the system can pin processes; None pins nothing."""
     if cores is None or not hasattr(os, "sched_setaffinity"):
         yield
         return

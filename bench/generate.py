@@ -1,6 +1,6 @@
-"""How fast reduction examples are generated, encoded into micro-batches; no broker has part in it.
+"""`feedmill bench generate`: the rate of generating reductions and encoding them into micro-batches, without a broker.
 
-The peer does the same traces in plain Python, recursion on tuples in one process, and leaves even the encoding out.
+The peer makes the same traces in plain Python, with recursion on tuples in one process, and without encoding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from producers.sink import RecordLayout
 _SEED = 7
 _ROWS = 1_000_000
 _LAYOUT = RecordLayout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
-# Some seconds of it.
+# The peer takes a few seconds for them.
 _PEER_ROWS = 3_000
 
 
@@ -30,7 +30,7 @@ def run(rows: int = _ROWS, workers: int | None = None) -> dict[str, Any]:
     workers = workers or os.cpu_count() or 1
     measured = size = 0
     started = time.perf_counter()
-    # Far more than is wanted, so that the run's end, where workers idle, is not measured.
+    # Many more rows than wanted, because workers idle at the end of a run, which must not be measured.
     for number, parcel in enumerate(encoded(ReductionRun(rows * 4 + 10**6, _SEED, workers=workers), _LAYOUT)):
         if number >= 2 * workers:
             measured += parcel.rows

@@ -1,6 +1,6 @@
 """`feedmill bench pipeline`: producer -> raw -> refine -> clean and ledger -> DuckDB, all on this machine at once.
 
-The clock runs from the first generated chunk until everything is refined and folded; the services are up before. The
+The services start first. The clock runs from the first generated chunk until everything is refined and folded. The
 broker, the worker, the coverage service and the producer's processes share the machine's cores.
 """
 
@@ -31,7 +31,7 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
         running(connection.settings, connection.servers, _WORKERS) as services,
     ):
         watched = {service.name: ProcessUsage(service.process.pid) for service in services}
-        # Until the services have joined, compiled and connected.
+        # A warm-up run, in which the services join, compile and connect.
         produce(connection, ReductionRun(count=_WARM_UP_ROWS, seed=2))
         drain(connection, "reduction", _LIMIT_S)
         before = {name: each.cpu_s for name, each in watched.items()}

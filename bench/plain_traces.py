@@ -1,6 +1,6 @@
 """The reduction producer's traces in plain Python: recursion on tuples, text and span by string building.
 
-What the compiled generator is measured against. Initial terms are the producer's own, so both do the same work.
+The compiled generator is compared with this one. Initial terms are the producer's own, so both do the same work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def plain_rows(run: ReductionRun) -> Iterator[tuple[str, int, int, int, int]]:
     """Yield (term, step, steps taken, span start, span end) of the run's first `count` examples, in order."""
     # A term nests at most as deep as it has nodes.
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 20 * run.size_cap))
-    # As many traces as can be needed: each gives one example at least.
+    # Every trace gives at least one example, so this many traces are enough.
     chunks = -(-run.count // TRACES_PER_CHUNK)
     tokens, offsets = sample_chunks(SHAPES, run.seed, 0, chunks, TRACES_PER_CHUNK)
     left = run.count
@@ -88,10 +88,10 @@ def _span(term: Term, place: str) -> tuple[int, int] | None:
     inside = int(place == "argument")
     if term[1][0] == "abs":
         return inside, len(_show(term, place)) - inside
-    found = _span(term[1], "function")
-    if found is None:
-        found = _moved(_span(term[2], "argument"), len(_show(term[1], "function")))
-    return _moved(found, inside)
+    span = _span(term[1], "function")
+    if span is None:
+        span = _moved(_span(term[2], "argument"), len(_show(term[1], "function")))
+    return _moved(span, inside)
 
 
 def _moved(span: tuple[int, int] | None, by: int) -> tuple[int, int] | None:

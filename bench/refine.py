@@ -1,8 +1,8 @@
-"""`feedmill bench refine`: one refine worker on a full raw topic, pinned to one core where the system can.
+"""`feedmill bench refine`: one refine worker on a full raw topic, pinned to one core if the system can do so.
 
-Everything is on: decoding, all rules, the redex check, deduplication, accounting, transactions. The rate is taken from
-the ledger itself, between the broker's time stamps of its first and its last record, so start-up and the rebuilding of
-state are left out and the work of every later group is in. The broker runs beside it on the other cores.
+Everything is on: decoding, all rules, the redex check, deduplication, accounting, transactions. The rate is taken
+between the broker's time stamps of the first and the last ledger record. It leaves out start-up and the rebuilding of
+state, and includes every group of raw records after the first. The broker runs on the other cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streams.positions import position_group
 
 _ROWS = 2_000_000
 _LIMIT_S = 600.0
-# Looking costs the broker time that the worker is waiting for.
+# Each look takes broker time from the worker.
 _LOOK_INTERVAL_S = 1.0
 
 
@@ -73,17 +73,17 @@ def _is_waiting(connection: Connection, family: str) -> bool:
 
 
 def _ledger(connection: Connection, family: str) -> list[tuple[int, int]]:
-    """(time stamp in ms, rows in) of every ledger record, in order."""
+    """Return (time stamp in ms, rows in) of every ledger record, in order."""
     topic = topic_name(connection.settings, family, LEDGER)
     end = extents(connection, topic)[0].end
     consumer = connection.consumer()
     partition = TopicPartition(topic, 0)
     consumer.assign([partition])
     consumer.seek_to_beginning(partition)
-    found: list[tuple[int, int]] = []
+    stamps: list[tuple[int, int]] = []
     columns = {"rows_in": ledger.COLUMNS["rows_in"]}
     while consumer.position(partition) < end:
         polled = consumer.poll(timeout_ms=500).get(partition, ())
-        found.extend((r.timestamp, int(decode(r.value, columns, 10**6)["rows_in"].sum())) for r in polled)
+        stamps.extend((r.timestamp, int(decode(r.value, columns, 10**6)["rows_in"].sum())) for r in polled)
     consumer.close()
-    return found
+    return stamps

@@ -1,8 +1,8 @@
-"""`feedmill bench scenario`: composed scenarios into the raw topic by one process on one core, where it can be pinned.
+"""`feedmill bench scenario`: scenarios composed and sent to raw by one process, pinned to one core if possible.
 
-The run plans, composes, identifies, routes, encodes and sends; the broker runs beside it on the other cores. Start-up
-and compilation are left out by a run before. The peers are the same process without a topic, in two steps, and one
-refine worker on one core that takes what was sent: every rule, near duplicates and share gates included.
+The run plans, composes, identifies, routes, encodes and sends; the broker runs on the other cores. A warm-up run before
+leaves start-up and compilation out. Two peers are parts of the same process without a topic. The third is one refine
+worker on one core that refines the rows sent, with every rule, near duplicates and share gates.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _LAYOUT = RecordLayout(partitions=1, rows_per_record=2048, record_max_bytes=1_00
 def run(rows: int = _ROWS) -> dict[str, Any]:
     """Return the rate of `rows` scenarios into the topic, with the peers named above.
 
-    Keys: name, rate, unit, elapsed_s, rows, bytes_per_row, cpu_us_per_row (the process' own), and peers, a list of the
-    same.
+    Keys: name, rate, unit, elapsed_s, rows, bytes_per_row, cpu_us_per_row (of this process), and peers, a list of such
+    objects.
     """
     with fresh_environment("scenario", partitions=1) as connection:
         environment = connection.settings.environment(connection.servers) | {"POLARS_MAX_THREADS": "1"}
@@ -48,7 +48,7 @@ def run(rows: int = _ROWS) -> dict[str, Any]:
 
 
 def _measured(rows: int) -> dict[str, Any]:
-    """Do in this process what the benchmark is about, and return the figures."""
+    """Run the benchmark and its first two peers in this process, and return the figures."""
     connection = connect(load_settings())
     produce(connection, ScenarioRun(_WARM_UP_ROWS, _SEED + 1))
     began, cpu_began_s = time.perf_counter(), time.process_time()

@@ -1,15 +1,15 @@
 """`feedmill bench feed`: the rate from stored reductions to padded int64 tensors on one core, beside its peers.
 
 All contenders give the same tensors of the same rows in batches of the same size (`contenders`, `tensors`). Each is a
-process of its own, pinned to one core and kept to one thread per library; Kafka has the other cores. A run goes so:
+process of its own, pinned to one core, with one thread per library; Kafka has the other cores. The steps of a run:
 
 1. Generate distinct rows, write them to a clean topic in records as the refine stage writes them, and to Parquet.
 2. Start every contender. It stores the rows in its own form and makes one untimed pass. The sums over the tensors of
-   that pass must equal those of the rows; a contender that gave anything else is an error.
+   that pass must equal those of the rows; other sums are an error.
 3. Time one pass of each contender in turn, `_REPETITIONS` times over.
 
-`rate` belongs to the median `elapsed_s`, and `rows_per_cpu_s` to the median `cpu_s`. On a busy machine the second is
-the one to compare, because waiting for a core costs no CPU time.
+`rate` belongs to the median `elapsed_s`, and `rows_per_cpu_s` to the median `cpu_s`. On a busy machine, compare the
+second, because waiting for a core costs no CPU time.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from schema.reduction import FAMILY
 
 __all__ = ["BenchmarkError", "measure", "run"]
 
-# So many that the slowest peers take some 20 s a pass.
+# With this many rows, a pass of the slowest peers takes about 20 s.
 _ROWS = 200_000
 _SEED = 3
-# Of generated rows about one in ten is a duplicate, which refine would reject.
+# About one generated row in ten is a duplicate, which refining would reject.
 _GENERATED_PER_ROW = 1.25
 _BATCH_SIZE = 256
 _REPETITIONS = 3
@@ -95,7 +95,7 @@ def measure(
     """Return the figures of each contender over the rows of `frame`, which the clean topic of `connection` holds.
 
     Args:
-        contenders: what to measure; their passes take turns.
+        contenders: the contenders to measure; their passes take turns.
         connection: the broker, with the namespace of the topics.
         frame: the rows, with `COLUMNS`.
         folder: where the contenders may store files.
@@ -124,7 +124,7 @@ def measure(
 def _figures(process: Measured, passes: list[dict[str, float]], rows: int, tokens: int) -> dict[str, Any]:
     elapsed_s, cpu_s = (median(each[name] for each in passes) for name in ("elapsed_s", "cpu_s"))
     contender = process.contender
-    versions = " ".join(found for name in contender.needs if (found := _version(name)))
+    versions = " ".join(number for name in contender.needs if (number := _version(name)))
     return {
         "name": f"{contender.name} {versions}".strip(),
         "rate": rows / elapsed_s,

@@ -1,6 +1,6 @@
-"""Arrow tables as tensors, made by the feed's own compiled code: the encoder of the peers that read Parquet.
+"""Turns Arrow tables into tensors with the feed's own compiled code; the encoder of the peers that read Parquet.
 
-Each table is one window. The feed's planner shuffles, buckets and cuts it, as it does with a window of the feed.
+Each table is one window. The feed's planner shuffles, buckets and cuts it like a window of the feed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from consumers.reduction.tensors import pad_terms
 from consumers.sequence.planning import BatchShape, plan
 from schema.buffers import strings
 
-# Rows to a window, as in the feed.
+# Rows in a window, as in the feed.
 WINDOW_ROWS = FeedOptions().window_rows
 
 

@@ -50,20 +50,20 @@ def _feed(shuffle_seed: int | None) -> Prepare:
             split=None,
             batch_size=batch_size,
             shuffle_seed=shuffle_seed,
-            # On one core there is nothing that a thread which makes batches ahead could overlap with.
+            # On one core, a thread that prepares batches cannot overlap with anything.
             options=FeedOptions(bucket=shuffle_seed is not None, prefetch=0),
         )
 
         def one_pass() -> Iterator[Tensors]:
-            for made in feed:
+            for batch in feed:
                 yield Tensors(
-                    made.tokens,
-                    made.attention_mask,
-                    made.span,
-                    made.is_normal_form,
-                    made.size,
-                    made.depth,
-                    made.example_id,
+                    batch.tokens,
+                    batch.attention_mask,
+                    batch.span,
+                    batch.is_normal_form,
+                    batch.size,
+                    batch.depth,
+                    batch.example_id,
                 )
 
         return one_pass

@@ -22,7 +22,7 @@ from bench.feed.tensors import tally_of_batches
 
 
 def one_core_threads() -> None:
-    """Keep torch and Arrow to one thread; the starter's environment does so for Polars and OpenMP."""
+    """Limit torch and Arrow to one thread; environment variables of this process limit Polars and OpenMP."""
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -35,10 +35,10 @@ def timed_pass(one_pass: Passes, rows: int) -> dict[str, float]:
         RuntimeError: the pass gave another number of rows.
     """
     began, cpu_began = time.perf_counter(), _cpu_s()
-    found = sum(len(tensors.tokens) for tensors in one_pass())
+    count = sum(len(tensors.tokens) for tensors in one_pass())
     figures = {"elapsed_s": time.perf_counter() - began, "cpu_s": _cpu_s() - cpu_began}
-    if found != rows:
-        raise RuntimeError(f"a pass gave {found} rows after one of {rows}")
+    if count != rows:
+        raise RuntimeError(f"a pass gave {count} rows, but the first pass gave {rows}")
     return figures
 
 
@@ -49,7 +49,7 @@ def _cpu_s() -> float:
 
 def main(key: str, stored: str, batch_size: str) -> None:
     """Measure the contender `key` as often as stdin asks."""
-    # Libraries print on stdout, too: they get stderr instead.
+    # Libraries also print on stdout, so that is redirected to stderr.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     one_core_threads()

@@ -1,7 +1,7 @@
 """The peers of the feed: readers of Parquet files, of MosaicML shards, and of JSON in a topic.
 
-Each is written as a user who knows its library would write it: local files, only the needed columns, and the fastest
-encoder that we found for the values that it hands over.
+Each is written as an expert user of its library would write it: local files, only the needed columns, and the fastest
+encoder that we found for its values.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def polars_parquet(shuffle_seed: int | None) -> Prepare:
 def hugging_face_lists(rows: Path, batch_size: int) -> Passes:
     """Hugging Face datasets, streaming Parquet as Python lists; tokens are made batch by batch."""
     dataset = _stream(rows)
-    return lambda: (batch_of(*(made[name] for name in COLUMNS)) for made in dataset.iter(batch_size=batch_size))
+    return lambda: (batch_of(*(batch[name] for name in COLUMNS)) for batch in dataset.iter(batch_size=batch_size))
 
 
 def hugging_face_map(rows: Path, batch_size: int) -> Passes:
@@ -95,8 +95,8 @@ def hugging_face_map(rows: Path, batch_size: int) -> Passes:
         ids = [int(sample["example_id"]) % 2**64 for sample in samples]
         return stacked(
             [
-                (torch.as_tensor(sample["tokens"]), (*found, example_id))
-                for sample, found, example_id in zip(samples, numbers, ids, strict=True)
+                (torch.as_tensor(sample["tokens"]), (*values, example_id))
+                for sample, values, example_id in zip(samples, numbers, ids, strict=True)
             ]
         )
 
@@ -140,7 +140,7 @@ def mosaicml(in_batches: bool) -> Prepare:
 
 
 def json_records(rows: Path, batch_size: int) -> Passes:
-    """kafka-python and json: a topic with one JSON row to a record."""
+    """kafka-python and json: a topic with one JSON row in each record."""
     from kafka import TopicPartition
 
     connection = connect(load_settings())
@@ -164,11 +164,11 @@ def json_records(rows: Path, batch_size: int) -> Passes:
         consumer.seek(partition, 0)
         left = frame.height
         while left:
-            held: list[dict[str, Any]] = []
-            while len(held) < min(batch_size, left):
-                polled = consumer.poll(timeout_ms=1000, max_records=min(batch_size, left) - len(held))
-                held.extend(record.value for records in polled.values() for record in records)
-            left -= len(held)
-            yield batch_of(*([row[name] for row in held] for name in COLUMNS))
+            values: list[dict[str, Any]] = []
+            while len(values) < min(batch_size, left):
+                polled = consumer.poll(timeout_ms=1000, max_records=min(batch_size, left) - len(values))
+                values.extend(record.value for records in polled.values() for record in records)
+            left -= len(values)
+            yield batch_of(*([row[name] for row in values] for name in COLUMNS))
 
     return one_pass

@@ -1,4 +1,4 @@
-"""Starting the process of a contender and asking it for passes."""
+"""Starts the process of a contender, and asks it for passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.feed.tensors import TensorSums
 from schema.errors import FeedmillError
 
 _END_TIMEOUT_S = 30.0
-# One thread per library for everybody; and nothing here is on a hub, which the libraries would ask.
+# One thread per library. The data are local, so no library needs to ask the Hugging Face hub.
 _ENVIRONMENT = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -29,14 +29,14 @@ class Measured:
     """A contender's process (`bench.feed.measuring`); a context manager that starts and ends it.
 
     Args:
-        contender: which one.
+        contender: the contender to measure.
         stored: the Parquet file of the rows.
-        batch_size: rows to a batch.
+        batch_size: rows in a batch.
         environment: environment variables of the process, the broker's settings among them.
         wanted: the sums that its tensors must have.
 
     Raises:
-        BenchmarkError: on entry or in `one_pass`: it failed, or its tensors are wrong.
+        BenchmarkError: on entry or in `one_pass`: the contender failed, or its tensors are wrong.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Measured:
             first = self._answer()
             tally = TensorSums(*first["tally"])
             if tally != self._wanted:
-                raise BenchmarkError(f"{self.contender.name} gave {tally}, and its rows are {self._wanted}: report it")
+                raise BenchmarkError(f"{self.contender.name} gave {tally}, but its rows are {self._wanted}: report it")
         except BaseException:
             self._end()
             raise
@@ -77,7 +77,7 @@ class Measured:
         self._end()
 
     def one_pass(self) -> dict[str, float]:
-        """Return the `elapsed_s` and `cpu_s` of one pass made now."""
+        """Make one pass and return its `elapsed_s` and `cpu_s`."""
         assert self._process.stdin is not None  # noqa: S101  # made with a pipe
         try:
             self._process.stdin.write("pass\n")
@@ -91,8 +91,8 @@ class Measured:
         line = self._process.stdout.readline()
         if not line:
             raise self._failed()
-        found: dict[str, Any] = json.loads(line)
-        return found
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _failed(self) -> BenchmarkError:
         status = self._process.wait(_END_TIMEOUT_S)
@@ -105,7 +105,7 @@ class Measured:
     def _end(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None  # noqa: S101  # made with pipes
-            # A process that has failed reads no more.
+            # A failed process no longer reads its input.
             with suppress(BrokenPipeError):
                 pipe.close()
         try:

@@ -1,4 +1,4 @@
-"""Tensors that every contender gives, encoders that the peers use, and sums that compare tensors with stored rows."""
+"""The tensors of every contender, the encoders of the peers, and sums that compare tensors with stored rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
 
-# Columns that the tensors are made of.
+# The tensors are made from these columns.
 COLUMNS = ("term", "span_start", "span_end", "size", "depth", "example_id")
 
 _TOKEN_OF_BYTE = np.zeros(256, dtype=np.int64)
@@ -66,8 +66,8 @@ class TensorSums(NamedTuple):
 def pad_terms(terms: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (tokens (B, T) int64, mask (B, T) bool): BOS, a token per character, EOS, padding.
 
-    One table look-up for the batch and one masked assignment. A look-up per term and `pad_sequence` takes twice as
-    long.
+    It needs one table look-up and one masked assignment for the batch. A look-up per term with `pad_sequence` takes
+    twice as long.
     """
     lengths = np.array([len(term) for term in terms])
     column = np.arange(lengths.max() + 2)
@@ -81,7 +81,7 @@ def pad_terms(terms: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def batch_of(terms: Sequence[str], *numbers: Sequence[int]) -> Tensors:
-    """Return a batch of rows that are Python values; `numbers` are the other `COLUMNS`, and ids are unsigned."""
+    """Return a batch from Python values; `numbers` are the other `COLUMNS`, with unsigned ids."""
     return _tensors(*pad_terms(terms), *numbers)
 
 
@@ -133,7 +133,7 @@ def tally_of_batches(batches: Iterable[Tensors]) -> tuple[TensorSums, float]:
             (batch.size + 1000 * batch.depth).sum(),
             batch.example_id.sum(),
         )
-        total += np.array([len(batch.tokens), *(int(found) for found in sums)])
+        total += np.array([len(batch.tokens), *(int(each) for each in sums)])
         places += batch.tokens.numel()
     return TensorSums(*total.tolist()), 1 - int(total[1]) / places
 

@@ -1,4 +1,4 @@
-"""A storm whose logs are kept: `python -m bench.storm MINUTES SEED FOLDER`, for looking into what it found."""
+"""Runs a storm and keeps its logs, to look into a fault: `python -m bench.storm MINUTES SEED FOLDER`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from bench.storm.run import run
 
 
-def _tell(done_s: float, note: str) -> None:
+def _print_note(done_s: float, note: str) -> None:
     print(f"{done_s:6.1f} s  {note}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(float(sys.argv[1]), int(sys.argv[2]), _tell, Path(sys.argv[3])), indent=1))
+    print(json.dumps(run(float(sys.argv[1]), int(sys.argv[2]), _print_note, Path(sys.argv[3])), indent=1))

@@ -1,6 +1,6 @@
-"""The processes of a storm: broker, two workers, coverage service and an ordinary producer, and what is done to them.
+"""The processes of a storm: broker, two workers, coverage service and an ordinary producer; faults are done to them.
 
-A thread starts again whatever ends, as `feedmill up` does. However the context is left, nothing is left running.
+A thread restarts every process that ends, as `feedmill up` does. When the context ends, no process is left running.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PARTITIONS = 4
 _WORKERS = 2
 _PRODUCER_ROWS = 20_000
 _LOOK_INTERVAL_S = 0.3
-_LAST_WORDS = 400
+_LOG_TAIL = 400
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Crew:
     """All processes of a storm.
 
     Attributes:
-        connection: to the storm's own broker.
-        ends: (name, exit status) of processes that ended without being killed, with how often.
-        last_words: what the last of each of them said.
+        connection: connection to the storm's own broker.
+        ends: {name and exit status: times} of processes that ended without being killed.
+        last_words: the last log lines before the latest end, by the same keys.
     """
 
     connection: Connection
@@ -69,7 +69,7 @@ class Crew:
         threading.Thread(target=self._keep_running, name="storm-crew", daemon=True).start()
 
     def strike(self, fault: InjectedFault) -> None:
-        """Do what `fault` says, and wait as long as it lasts; a killed broker is up again when this returns."""
+        """Inject `fault` and wait until it is over; a killed broker is up again when this returns."""
         worker = f"worker-{fault.target}"
         if fault.kind in (faults.WORKER_KILL, faults.COVERAGE_KILL):
             self._kill(worker if fault.kind == faults.WORKER_KILL else "coverage")
@@ -90,14 +90,14 @@ class Crew:
                 os.kill(pid, signal.SIGCONT)
 
     def stop_producing(self) -> None:
-        """End the ordinary producer for good."""
+        """Stop the ordinary producer, without a restart."""
         with self._lock:
             self._producing = False
             producer = self.services.pop("producer")
         producer.stop()
 
     def stop(self) -> None:
-        """Stop every process, those that a fault left paused among them."""
+        """Stop every process, including those that a fault left paused."""
         self._over.set()
         with self._lock:
             services = list(self.services.values())
@@ -138,7 +138,7 @@ class Crew:
                         continue
                     if service.process.pid not in self._killed and (name, status) != ("producer", 0):
                         self.ends[f"{name} with status {status}"] += 1
-                        self.last_words[f"{name} with status {status}"] = service.last_words()[-_LAST_WORDS:]
+                        self.last_words[f"{name} with status {status}"] = service.last_words()[-_LOG_TAIL:]
                     if service.process.stdin is not None:
                         service.process.stdin.close()
                     if name == "producer":
@@ -150,14 +150,14 @@ class Crew:
 
 @contextmanager
 def crew(keep_logs: Path | None = None) -> Iterator[Crew]:
-    """Give a crew on a broker of its own in a new folder; both are gone afterwards.
+    """Give a crew on a broker of its own in a new folder; both are deleted afterwards.
 
-    `keep_logs` is a folder for the logs to be left in.
+    If `keep_logs` names a folder, the logs stay there.
     """
-    with tempfile.TemporaryDirectory(prefix="feedmill-storm-", ignore_cleanup_errors=True) as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="feedmill-storm-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
         data_dir = folder if keep_logs is None else keep_logs
-        # Whatever Kafka its user has, a storm has its own.
+        # A storm uses its own Kafka, whatever the user has configured.
         own = load_settings(
             bootstrap_servers=None,
             security_protocol="PLAINTEXT",
@@ -174,19 +174,19 @@ def crew(keep_logs: Path | None = None) -> Iterator[Crew]:
                 "data_dir": data_dir,
                 "partitions": PARTITIONS,
                 "coverage_port": 0,
-                # Short groups: many commits, so that faults meet some.
+                # Small groups of raw records mean many commits, so that faults hit some.
                 "refine_group_records": 8,
             }
         )
-        hands: Crew | None = None
+        running: Crew | None = None
         try:
             connection = connect(settings)
             ensure_topics(connection, ["reduction", "scenario"])
-            hands = Crew(connection, own, folder)
-            yield hands
+            running = Crew(connection, own, folder)
+            yield running
         finally:
-            if hands is not None:
-                hands.stop()
+            if running is not None:
+                running.stop()
             with suppress(psutil.Error):
                 pid = embedded.status(own).pid
                 if pid is not None:

@@ -1,4 +1,4 @@
-"""What a storm does to whom, and when: the same plan for the same seed."""
+"""The faults of a storm: their kinds, targets and times; the same seed gives the same plan."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BROKER_PAUSE = "broker_pause"
 COMMIT_FAILURE = "commit_failure"
 KINDS = (WORKER_KILL, WORKER_PAUSE, COVERAGE_KILL, COVERAGE_PAUSE, BROKER_KILL, BROKER_PAUSE, COMMIT_FAILURE)
 
-# What the order for a commit failure says: be told to stop while that commit is under way.
+# Order to a worker: its next commit fails, and it receives SIGTERM during that commit.
 STOP = "stop"
 
-# Below and above the workers' session timeout (6 s): a shorter pause goes unseen, after a longer one the worker is out.
+# Below and above the workers' session timeout (6 s), after which a paused worker loses its partitions.
 _PAUSE_S = (2.0, 10.0)
 _BROKER_PAUSE_S = (1.0, 6.0)
 _BROKER_DOWN_S = (0.0, 3.0)
 _GAP_S = (1.0, 4.0)
-# How many of the faults come while the service still recovers from the one before.
+# Share of faults that come while the service still recovers from the one before.
 _OVERLAP_SHARE = 0.25
 
 
@@ -32,9 +32,9 @@ class InjectedFault:
     """One fault.
 
     Attributes:
-        gap_s: how long nothing is done before it.
+        gap_s: the time without a fault before this one.
         lasts_s: how long a pause lasts, or how long a killed broker stays down.
-        target: which worker, 0 or 1.
+        target: the number of the worker, 0 or 1.
         overlaps: whether the next fault may come before the service has recovered from this one.
     """
 
@@ -46,9 +46,9 @@ class InjectedFault:
 
 
 def plan(seed: int) -> Iterator[InjectedFault]:
-    """Yield faults without end: each kind once in each round, in a random order; one commit failure in all."""
+    """Yield faults without end: each kind once in each round, in a random order; there is one commit failure."""
     rng = random.Random(seed)  # noqa: S311  a plan that can be repeated is the point
-    # A commit failure comes early, so that short storms have theirs.
+    # The commit failure comes early, so that short storms have it, too.
     kinds = [*rng.sample([kind for kind in KINDS if kind != COMMIT_FAILURE], len(KINDS) - 1)]
     kinds.insert(rng.randrange(2), COMMIT_FAILURE)
     while True:

@@ -1,4 +1,4 @@
-"""Records that no producer should send, one kind after another: each must end as dead letters, and stop nobody."""
+"""Records that no producer should send: each must become dead letters and must not stop a worker."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Poison:
 
 def poisons(rng: random.Random, lines: Sequence[bytes]) -> list[Poison]:
     """Return one record of each kind, in a random order; `lines` are good rows as JSON."""
-    made = [Poison(kind, make(rng), headers) for kind, headers, make in _VALUES]
-    made += [Poison(f"kafka_{codec}", b"\n".join(rng.sample(lines, 3)), _JSON, codec=codec) for codec in CODECS]
-    made += [Poison(f"headers_{number}", rng.choice(lines), headers) for number, headers in enumerate(_ODD_HEADERS)]
-    made += [Poison("old_timestamp", rng.choice(lines), _JSON, timestamp_ms=ms) for ms in (0, -1, -(2**62))]
-    rng.shuffle(made)
-    return made
+    records = [Poison(kind, make(rng), headers) for kind, headers, make in _VALUES]
+    records += [Poison(f"kafka_{codec}", b"\n".join(rng.sample(lines, 3)), _JSON, codec=codec) for codec in CODECS]
+    records += [Poison(f"headers_{number}", rng.choice(lines), headers) for number, headers in enumerate(_ODD_HEADERS)]
+    records += [Poison("old_timestamp", rng.choice(lines), _JSON, timestamp_ms=ms) for ms in (0, -1, -(2**62))]
+    rng.shuffle(records)
+    return records
 
 
 def _row(**changes: Any) -> bytes:
@@ -70,7 +70,7 @@ _VALUES: tuple[tuple[str, Headers, Callable[[random.Random], bytes | None]], ...
     ("tombstone", [], lambda rng: None),
     ("oversized_record", _ARROW, lambda rng: rng.randbytes(3_000_000)),
     ("oversized_row", _ARROW, lambda rng: _frame(["0" * 2_000_000])),
-    # Some 10 kB that decompress to 60 MB, and half a million rows of nothing.
+    # About 10 kB that decompress to 60 MB, and half a million rows of nulls.
     ("bomb_of_bytes", _ARROW, lambda rng: _frame(["0" * 60_000] * 1000)),
     ("bomb_of_rows", _ARROW, lambda rng: encode(pl.DataFrame({"term": pl.Series([None] * 500_000, dtype=pl.String)}))),
     ("empty_rows", _JSON, lambda rng: b"{}\n" * 20_000),

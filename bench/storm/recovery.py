@@ -1,4 +1,4 @@
-"""How long each fault stops the work: a thread looks at positions, and a fault is over once all of them move again."""
+"""Measures how long each fault stops the work: a fault is over once all positions move again."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class _Pending:
 class RecoveryClock:
     """Measures, for each fault, the seconds until work moves again.
 
-    A fault of workers is over when every raw partition has a later position than before; a fault of the coverage
-    service, when it answers and has folded more than before; a fault of the broker, when both are true.
+    A fault of a worker is over when every raw partition has a later position than before. A fault of the coverage
+    service is over when the service answers and has folded more than before. A fault of the broker is over when both
+    conditions hold.
     """
 
     def __init__(self, connection: Connection, family: str) -> None:
@@ -53,17 +54,17 @@ class RecoveryClock:
         self.unrecovered: list[str] = []
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread that looks at the positions."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; what has not recovered by now is `unrecovered`."""
+        """Stop the thread; faults that are not over are listed in `unrecovered`."""
         self._stop.set()
         self._thread.join()
         self.unrecovered = [pending.kind for pending in self._pending]
 
     def begin(self, kind: str) -> None:
-        """Start the clock of a fault that happens now."""
+        """Start the clock for a fault that happens now."""
         with self._lock:
             self._pending.append(_Pending(kind, time.monotonic(), dict(self._refined), self._folded))
 
@@ -74,7 +75,7 @@ class RecoveryClock:
 
     @property
     def is_moving(self) -> bool:
-        """Whether every partition was refined and something folded, at all."""
+        """Whether every partition has been refined, and coverage has folded entries."""
         return bool(self._folded) and len(self._refined) > 0 and all(self._refined.values())
 
     def summary(self) -> dict[str, dict[str, Any]]:

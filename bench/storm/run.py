@@ -1,4 +1,4 @@
-"""A storm from start to end: start everything, strike by the plan, drain, audit, and give the figures."""
+"""Runs a storm: starts everything, injects the planned faults, drains, audits, and returns the figures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from streams.drain import drain
 _MINUTES = 3.0
 _SEED = 1
 _START_LIMIT_S = 180.0
-# A fault from which nothing recovers for so long is told, and the storm goes on.
+# A fault that is not over after this time is reported, and the storm continues.
 _RECOVERY_LIMIT_S = 90.0
 _DRAIN_LIMIT_S = 300.0
 _LOOK_INTERVAL_S = 0.1
 
-# Called with the seconds of storm that have passed, and what happens now.
+# Called with the seconds of storm that have passed, and a note about the current step.
 OnProgress = Callable[[float, str], None]
 
 
@@ -38,7 +38,7 @@ def run(
 ) -> dict[str, Any]:
     """Run a storm of that many minutes and return its figures; `ok` says whether the audit was exact.
 
-    `logs` is a folder in which the logs of all processes are left; by default they go with the storm.
+    `logs` is a folder that keeps the logs of all processes; by default they are deleted.
     """
     with crew(logs) as hands:
         traffic = ForeignTraffic(hands.connection, PARTITIONS, seed)
@@ -100,14 +100,14 @@ def _figures(hands: Crew, report: AuditReport, measured: dict[str, Any]) -> dict
 
 
 def _storm(hands: Crew, clock: RecoveryClock, seed: int, storm_s: float, on_progress: OnProgress) -> Counter[str]:
-    """Strike until the time is up; return how many faults there were of each kind."""
+    """Inject faults until the time is up; return {kind: faults}."""
     began = time.monotonic()
     struck: Counter[str] = Counter()
     for fault in plan(seed):
         time.sleep(min(fault.gap_s, max(0.0, began + storm_s - time.monotonic())))
         if time.monotonic() - began >= storm_s:
             return struck
-        on_progress(time.monotonic() - began, _told(fault))
+        on_progress(time.monotonic() - began, _note(fault))
         clock.begin(fault.kind)
         struck[fault.kind] += 1
         hands.strike(fault)
@@ -116,7 +116,7 @@ def _storm(hands: Crew, clock: RecoveryClock, seed: int, storm_s: float, on_prog
     return struck
 
 
-def _told(fault: InjectedFault) -> str:
+def _note(fault: InjectedFault) -> str:
     return f"{fault.kind} ({fault.lasts_s:.1f} s)" if "pause" in fault.kind else fault.kind
 
 
@@ -130,7 +130,7 @@ def _wait(done: Callable[[], bool], limit_s: float) -> bool:
 
 
 def _drained(hands: Crew) -> str:
-    """Wait until everything is refined and folded; return why it is not, or nothing."""
+    """Wait until everything is refined and folded; return the error line, or an empty string."""
     deadline = time.monotonic() + _DRAIN_LIMIT_S
     while True:
         try:
@@ -139,7 +139,7 @@ def _drained(hands: Crew) -> str:
         except DrainTimeoutError as error:
             return str(error)
         except FeedmillError as error:
-            # The service that would answer may be starting.
+            # The coverage service may still be starting.
             if time.monotonic() > deadline:
                 return str(error)
             time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""A foreign producer: JSON rows that know nothing of partitions, and a poison record a second, in a thread."""
+"""A foreign producer in a thread: JSON rows in random partitions, and one poison record a second."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ _POISON_INTERVAL_S = 1.0
 _LINES_INTERVAL_S = 0.25
 _LINES = 4000
 _MOST_LINES_A_RECORD = 20
-# A broker that is down costs the thread no more than this.
+# The thread waits at most this long for a broker that is down.
 _SEND_LIMIT_S = 5.0
 _CLOSE_LIMIT_S = 30.0
 
 
 def good_lines(seed: int) -> list[bytes]:
-    """Return generated reductions as lines of JSON; of a seed of their own, so that most are new to clean."""
+    """Return generated reductions as lines of JSON; their own seed makes most of them new to clean."""
     frames = generate(ReductionRun(count=_LINES, seed=seed))
     return [line for frame in frames for line in FAMILY.nest(frame).write_ndjson().encode().splitlines()][:_LINES]
 
 
 class ForeignTraffic:
-    """Sends until it is stopped; what the broker does not take is not sent again.
+    """Sends records until it is stopped; a record that the broker refuses is not sent again.
 
     Attributes:
         lines: rows sent as good JSON.
         poisoned: {kind: records} of poison that the broker took.
+        refused: {kind: records} of poison that could not be sent.
     """
 
     def __init__(self, connection: Connection, partitions: int, seed: int) -> None:
@@ -54,11 +55,11 @@ class ForeignTraffic:
         self.refused: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._stop.set()
         self._thread.join()
         self._close()
@@ -92,14 +93,14 @@ class ForeignTraffic:
             )
             future.get(timeout=_SEND_LIMIT_S)
         except Exception:
-            # The broker is down, or refuses the record, or the client itself will not send it.
+            # The broker is down or refuses the record, or the client refuses to send it.
             return False
         return True
 
     def _producer(self, codec: str | None) -> Any:
         if codec not in self._producers:
             limit_ms = int(_SEND_LIMIT_S * 1000)
-            # Not idempotent, as simple foreign producers are: it outlives any outage, and may send a record twice.
+            # Not idempotent, like simple foreign producers: it survives any outage, and may send a record twice.
             self._producers[codec] = self._connection.producer(
                 compression_type=codec,
                 enable_idempotence=False,

@@ -1,8 +1,8 @@
 """A refine worker whose next commit can be made to fail: `python -m bench.storm.worker ORDER`.
 
-The worker is the product's own, on a lifeline; only the Kafka client's `commit_transaction` is replaced. If the file
+It is the usual worker and ends with its parent; only the Kafka client's `commit_transaction` is replaced. If the file
 ORDER exists when a transaction is committed, the file is deleted and the commit fails with a timeout, as if the broker
-did not answer. If ORDER holds the word `stop`, the worker gets SIGTERM while that commit is under way.
+did not answer. If ORDER holds the word `stop`, the worker receives SIGTERM during that commit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaTimeoutError
 from bench.storm.faults import STOP
 from feedmill.child_process import run
 
-# So long does the failing commit take: the next group is judged meanwhile, and an orderly stop begins.
+# Duration of the failing commit. Meanwhile the next group of raw records is judged, and an orderly stop begins.
 _FAILING_S = 1.0
 
 
@@ -29,19 +29,19 @@ def inject(order: Path) -> None:
 
     def taken() -> str | None:
         try:
-            told = order.read_text()
+            text = order.read_text()
             order.unlink()
         except OSError:
             return None
-        return told
+        return text
 
     async def commit_or_fail(producer: AIOKafkaProducer) -> None:
-        told = taken()
-        if told is None:
+        text = taken()
+        if text is None:
             await commit(producer)
             return
-        print(f"storm: a commit fails ({told or 'alone'})", flush=True)
-        if told == STOP:
+        print(f"storm: a commit fails ({text or 'alone'})", flush=True)
+        if text == STOP:
             os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(_FAILING_S)
         raise KafkaTimeoutError("injected by the storm")
