@@ -1,4 +1,4 @@
-"""The benchmark of the feed: what contenders give is compared with the rows themselves, and the command reports it."""
+"""The benchmark of the feed: tensors of contenders are compared with their rows, and the command reports rates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_peers_encoder_gives_the_terms_padded(terms: list[str]) -> None:
 
 
 @given(terms=TERMS)
-def test_rows_stacked_are_the_batch_that_is_made_at_once(terms: list[str]) -> None:
+def test_stacked_rows_equal_a_batch_encoded_at_once(terms: list[str]) -> None:
     numbers = list(range(len(terms)))
     columns = [
         numbers,
@@ -63,7 +63,7 @@ def test_rows_stacked_are_the_batch_that_is_made_at_once(terms: list[str]) -> No
 
 
 @given(size=st.integers(1, 70), order=st.permutations(range(60)))
-def test_what_batches_add_up_to_depends_on_their_rows_alone(size: int, order: list[int]) -> None:
+def test_sums_of_batches_depend_only_on_their_rows(size: int, order: list[int]) -> None:
     rows = reductions.valid(59)
     rows = pl.concat(
         [rows, reductions.frame([reductions.row(59, term="\\.0", span_start=0, span_end=0, steps_total=0)])]
@@ -82,12 +82,12 @@ def test_the_parquet_peers_give_the_rows_of_the_tables(shuffle_seed: int | None)
         ]
     )
     tables = [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in rows.iter_slices(30)]
-    made = list(batches_of(tables, 16, shuffle_seed))
+    made_batches = list(batches_of(tables, 16, shuffle_seed))
     # A window of 30 rows and one of 21; with a seed the batches of a window are shuffled, too.
-    assert sorted(len(batch.tokens) for batch in made) == [5, 14, 16, 16]
-    assert tally_of_batches(made)[0] == tally_of_rows(rows)
+    assert sorted(len(batch.tokens) for batch in made_batches) == [5, 14, 16, 16]
+    assert tally_of_batches(made_batches)[0] == tally_of_rows(rows)
     in_order = (
-        torch.cat([batch.example_id for batch in made]).tolist()
+        torch.cat([batch.example_id for batch in made_batches]).tolist()
         == rows["example_id"].cast(pl.Int64, wrap_numerical=True).to_list()
     )
     assert in_order == (shuffle_seed is None)
@@ -95,7 +95,7 @@ def test_the_parquet_peers_give_the_rows_of_the_tables(shuffle_seed: int | None)
 
 def swapped(made: Tensors) -> Tensors:
     tokens = made.tokens.clone()
-    # A bracket and what stands before it.
+    # A bracket and the token before it.
     tokens[-1, [-3, -2]] = tokens[-1, [-2, -3]]
     return made._replace(tokens=tokens)
 
@@ -121,7 +121,7 @@ def swapped(made: Tensors) -> Tensors:
         "size and depth exchanged",
     ],
 )
-def test_wrong_tensors_add_up_to_something_else(change: object) -> None:
+def test_wrong_tensors_give_other_sums(change: object) -> None:
     rows = reductions.valid(20)
     assert callable(change)
     assert tally_of_batches(map(change, batches(rows, 6)))[0] != tally_of_rows(rows)
@@ -133,38 +133,38 @@ def test_tokens_of_another_type_are_refused() -> None:
         tally_of_batches([made._replace(tokens=made.tokens.int())])
 
 
-def test_a_contender_that_gives_other_rows_is_an_error(connection: Connection, tmp_path: Path) -> None:
+def test_a_contender_with_other_rows_is_an_error(connection: Connection, tmp_path: Path) -> None:
     rows = reductions.valid(300)
     write(connection, rows)
-    with pytest.raises(BenchmarkError, match=r"gave TensorSums\(rows=300, .* and its rows are TensorSums\(rows=299,"):
+    with pytest.raises(BenchmarkError, match=r"gave TensorSums\(rows=300, .* but its rows are TensorSums\(rows=299,"):
         measure((FEED,), connection, rows[:-1], tmp_path, repetitions=1)
 
 
-def test_the_command_reports_the_feed_its_peers_and_those_that_are_missing(
+def test_the_command_reports_the_feed_its_peers_and_missing_peers(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in connection.settings.environment(connection.servers).items():
         monkeypatch.setenv(name, value)
     assert run(["bench", "feed", "--rows", "3000", "--json"]) == 0
-    said, aside = capfd.readouterr()
-    told = json.loads(said)
+    out, err = capfd.readouterr()
+    report = json.loads(out)
     missing = {name for peer in PEERS for name in peer.needs if not installed(name)}
-    assert told["peers_missing"] == sorted(missing)
-    assert len(told["peers"]) == sum(missing.isdisjoint(peer.needs) for peer in PEERS)
-    assert ("peers left out because" in aside) == bool(missing)
-    for figures in (told, told["topic_order"], *told["peers"]):
+    assert report["peers_missing"] == sorted(missing)
+    assert len(report["peers"]) == sum(missing.isdisjoint(peer.needs) for peer in PEERS)
+    assert ("peers left out because" in err) == bool(missing)
+    for figures in (report, report["topic_order"], *report["peers"]):
         assert (figures["unit"], figures["rows"]) == ("examples/s", 3000)
         assert figures["rate"] == pytest.approx(figures["rows"] / figures["elapsed_s"])
         assert figures["rows_per_cpu_s"] == pytest.approx(figures["rows"] / figures["cpu_s"])
-        assert figures["tokens_per_s"] / figures["rate"] == pytest.approx(told["tokens_per_s"] / told["rate"])
-    own = {figures["order"]: figures for figures in (told, told["topic_order"])}
-    assert own.keys() == {peer["order"] for peer in told["peers"]} == {"shuffled", "stored"}
-    for peer in told["peers"]:
+        assert figures["tokens_per_s"] / figures["rate"] == pytest.approx(report["tokens_per_s"] / report["rate"])
+    own = {figures["order"]: figures for figures in (report, report["topic_order"])}
+    assert own.keys() == {peer["order"] for peer in report["peers"]} == {"shuffled", "stored"}
+    for peer in report["peers"]:
         same = own[peer["order"]]
         assert peer["ratio"] == pytest.approx(same["rate"] / peer["rate"])
         assert peer["cpu_ratio"] == pytest.approx(same["rows_per_cpu_s"] / peer["rows_per_cpu_s"])
         assert peer["padding_share"] == pytest.approx(same["padding_share"], abs=0.1)
-    assert told["padding_share"] < told["topic_order"]["padding_share"]
+    assert report["padding_share"] < report["topic_order"]["padding_share"]
 
 
 def test_without_torch_the_command_names_the_extra(
@@ -174,9 +174,9 @@ def test_without_torch_the_command_names_the_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run(["bench", "feed"]) == 1
-    said, aside = capfd.readouterr()
-    assert (said, aside.count("\n")) == ("", 1)
-    assert "needs torch: install the extra that has it" in aside
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "needs torch: install the extra that has it" in err
 
 
 def installed(distribution: str) -> bool:

@@ -1,4 +1,4 @@
-"""The storm: its plan can be repeated, and the service comes through a short one with an exact audit."""
+"""The storm: its plan can be repeated, and after a short one the audit is exact."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_a_plan_is_the_same_for_the_same_seed_and_fails_one_commit() -> None:
     assert list(islice(plan(1), 9)) != list(islice(plan(2), 9))
 
 
-def test_every_kind_of_poison_comes_once_in_a_round() -> None:
+def test_every_round_has_each_kind_of_poison_once() -> None:
     lines = [b"{}"] * 5
     rounds = [sorted(poison.kind for poison in poisons(random.Random(seed), lines)) for seed in (1, 2)]
     assert rounds[0] == rounds[1]
     assert {"garbage", "bomb_of_rows", "kafka_snappy", "kafka_lz4", "kafka_zstd", "headers_4"} <= set(rounds[0])
 
 
-def test_the_service_comes_through_a_short_storm_with_an_exact_audit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_audit_is_exact_after_a_short_storm(capsys: pytest.CaptureFixture[str]) -> None:
     status = run(["bench", "storm", "--minutes", MINUTES, "--seed", "4", "--json"])
     captured = capsys.readouterr()
     figures = json.loads(captured.out)

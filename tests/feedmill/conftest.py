@@ -1,4 +1,4 @@
-"""What the command-line tests share: a way to call a command under a test's own settings, and one torch thread."""
+"""Fixtures of the command-line tests: calling a command under a test's own settings, and one torch thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def called(connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run a command line under the test's settings; (exit status, stdout, stderr)."""
+    """Return a function that runs a command line under the test's settings: (exit status, stdout, stderr)."""
     for name, value in connection.settings.environment(connection.servers).items():
         monkeypatch.setenv(name, value)
     # Wide enough that no phrase is broken over two lines.
@@ -31,7 +31,7 @@ def called(connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytes
 
 @pytest.fixture(scope="module")
 def one_torch_thread() -> Iterator[None]:
-    """Small models gain nothing from a second thread, and wait for it on a busy machine."""
+    """Limit torch to one thread: small models gain nothing from a second, and wait for it on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

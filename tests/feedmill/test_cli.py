@@ -1,4 +1,4 @@
-"""What users see when they err: one line that says how to mend it, and the exit status that goes with it."""
+"""Errors of commands: one line that says how to fix the error, and the right exit status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.feedmill.conftest import Command
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "line"),
     [
         (["produce", "reduction"], "--count"),
         (["produce", "reduction", "--count", "many"], "--count"),
@@ -32,13 +32,13 @@ from tests.feedmill.conftest import Command
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(
-    arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(arguments) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert told in err
+    assert line in err
 
 
 def test_a_malformed_setting_names_its_variable(
@@ -53,11 +53,11 @@ def test_a_malformed_setting_names_its_variable(
     "arguments",
     [["topics"], ["produce", "reduction", "--count", "10"], ["coverage", "report", "reduction"], ["watch", "--once"]],
 )
-def test_a_broker_that_is_down_is_told_within_ten_seconds(
+def test_a_broker_that_is_down_is_reported_within_ten_seconds(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:
-        # Bound but not listening: nothing can answer here.
+        # Bound but not listening, so nothing answers at this port.
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("FEEDMILL_BOOTSTRAP_SERVERS", f"127.0.0.1:{taken.getsockname()[1]}")
         began = time.monotonic()
@@ -68,7 +68,7 @@ def test_a_broker_that_is_down_is_told_within_ten_seconds(
     assert "Traceback" not in err
 
 
-def test_produce_prints_the_seed_it_drew_and_sends_exactly_the_count(called: Command, connection: Connection) -> None:
+def test_produce_prints_its_random_seed_and_sends_exactly_the_count(called: Command, connection: Connection) -> None:
     status, out, err = called("produce", "reduction", "--count", "500", "--workers", "1")
     assert (status, out) == (0, "")
     assert int(err.split("seed ")[1].split()[0]) >= 0
@@ -77,7 +77,7 @@ def test_produce_prints_the_seed_it_drew_and_sends_exactly_the_count(called: Com
     assert sum(extent.end for extent in extents(connection, topic).values()) > 0
 
 
-def test_watch_and_doctor_show_what_is_there(called: Command, connection: Connection) -> None:
+def test_watch_and_doctor_show_topics_and_settings(called: Command, connection: Connection) -> None:
     assert called("produce", "reduction", "--count", "500", "--workers", "1")[0] == 0
     status, out, _ = called("watch", "--once")
     assert status == 0
@@ -95,7 +95,7 @@ def test_doctor_finds_more_partitions_in_raw_than_in_clean(called: Command, conn
     raw = topic_name(connection.settings, "reduction", RAW)
     with closing(connection.admin()) as admin:
         admin.create_partitions({raw: 6})
-    # Kafka answers before every broker knows of them.
+    # Kafka answers before every broker knows the new partitions.
     while partition_count(connection, raw) < 6:
         time.sleep(0.05)
     status, out, _ = called("doctor")
@@ -105,10 +105,8 @@ def test_doctor_finds_more_partitions_in_raw_than_in_clean(called: Command, conn
         assert f"--topic {topic} --partitions 6" in " ".join(out.replace("│", " ").split())
 
 
-def test_doctor_shows_no_secret_and_says_what_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    secret = "hunter2-and-more"  # noqa: S105 - not one of anybody's
+def test_doctor_shows_faults_and_no_secret(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    secret = "hunter2-and-more"  # noqa: S105 - not a real one
     for name, value in {
         "BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "SECURITY_PROTOCOL": "SASL_PLAINTEXT",

@@ -1,4 +1,4 @@
-"""`feedmill compare`, as its users call it."""
+"""`feedmill compare`, called from the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run a command line where no broker is, nor may be started; (exit status, stdout, stderr)."""
+    """Return a function that runs a command line without any broker: (exit status, stdout, stderr)."""
     monkeypatch.setenv("FEEDMILL_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("FEEDMILL_BROKER_TIMEOUT_S", "1")
     monkeypatch.setenv("COLUMNS", "80")
@@ -40,7 +40,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    """A set of scenarios of one cell, and one of all cells."""
+    """Paths of two files: scenarios of one cell, and scenarios of all cells."""
     old = scenarios.frame([scenarios.row(number * 128) for number in range(30)])
     paths = []
     for name, frame in (("old.jsonl", old), ("new.jsonl", scenarios.valid_rows(128))):
@@ -54,7 +54,7 @@ def line_of(out: str, name: str) -> list[str]:
     return next(line for line in out.splitlines() if line.startswith(f"{name} ")).split()
 
 
-def test_two_files_stand_side_by_side_without_a_broker(alone: Command, files: tuple[str, str]) -> None:
+def test_two_files_are_compared_without_a_broker(alone: Command, files: tuple[str, str]) -> None:
     status, out, err = alone("compare", *files)
     assert status == 0
     assert "2 of 2 sides, 158 rows" in err
@@ -73,7 +73,7 @@ def test_two_files_stand_side_by_side_without_a_broker(alone: Command, files: tu
     assert "--rows" not in out
 
 
-def test_the_composer_covers_what_the_narrow_baseline_does_not(alone: Command, tmp_path: Path) -> None:
+def test_the_composer_covers_more_than_the_narrow_baseline(alone: Command, tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{backend}.jsonl") for backend in ("narrow", "composer")]
     for path in paths:
         backend = Path(path).stem
@@ -84,24 +84,24 @@ def test_the_composer_covers_what_the_narrow_baseline_does_not(alone: Command, t
         assert status == 0
     status, out, _ = alone("compare", *paths, "--json")
     assert status == 0
-    told = json.loads(out)
-    axes = {side: told[side]["axes"] for side in ("a", "b")}
+    compared = json.loads(out)
+    axes = {side: compared[side]["axes"] for side in ("a", "b")}
     assert [axes[side]["authenticity_target"]["covered"] for side in axes] == [1, 4]
     assert [axes[side]["complexity_type"]["covered"] for side in axes] == [1, 8]
-    assert told["b"]["cells"]["covered"] == 128
-    assert told["a"]["rows_invalid"] == told["b"]["rows_invalid"] == 0
-    better = {line["measure"]: line["better"] for line in told["differences"]}
+    assert compared["b"]["cells"]["covered"] == 128
+    assert compared["a"]["rows_invalid"] == compared["b"]["rows_invalid"] == 0
+    better = {line["measure"]: line["better"] for line in compared["differences"]}
     assert better["diversity"] == better["distinct_ngrams"] == better["cells.balance"] == "b"
 
 
 def test_json_is_one_object_with_both_sides_and_their_differences(alone: Command, files: tuple[str, str]) -> None:
     status, out, err = alone("compare", *files, "--json")
     assert (status, err) == (0, "")
-    told = json.loads(out)
-    assert list(told) == ["family", "a", "b", "differences"]
-    assert (told["family"], told["a"]["source"], told["b"]["source"]) == ("scenario", *files)
-    for line in told["differences"]:
-        values: list[Any] = [told["a"], told["b"]]
+    compared = json.loads(out)
+    assert list(compared) == ["family", "a", "b", "differences"]
+    assert (compared["family"], compared["a"]["source"], compared["b"]["source"]) == ("scenario", *files)
+    for line in compared["differences"]:
+        values: list[Any] = [compared["a"], compared["b"]]
         for key in line["measure"].split("."):
             values = [value[key] for value in values]
         assert [line["a"], line["b"]] == values
@@ -116,12 +116,12 @@ def test_a_plot_is_a_file_of_its_ending(
     assert status == 0
     assert first.read_bytes().startswith(mark)
     if ending == ".svg":
-        # The one format whose writer would put in random names as well as the time.
+        # The SVG writer would add random names and the time.
         draw(SCENARIO, json.loads(out), again)
         assert again.read_bytes() == first.read_bytes()
 
 
-def test_what_cannot_be_drawn_is_told_before_anything_is_read(
+def test_a_wrong_plot_option_is_an_error_before_anything_is_read(
     alone: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status, _, err = alone("compare", "none.jsonl", "none.jsonl", "--plot", "picture.bmp")
@@ -133,29 +133,33 @@ def test_what_cannot_be_drawn_is_told_before_anything_is_read(
     assert "pip install feedmill[plot]" in err
 
 
-def test_a_plot_that_cannot_be_written_is_told_in_one_line(alone: Command, files: tuple[str, str]) -> None:
+def test_a_plot_that_cannot_be_written_is_a_one_line_error(alone: Command, files: tuple[str, str]) -> None:
     status, _, err = alone("compare", *files, "--json", "--plot", "/nowhere/at/all.png")
     assert (status, err.count("\n")) == (2, 1)
     assert "/nowhere/at/all.png cannot be written" in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "line"),
     [
         (("none.jsonl", "none.jsonl"), "none.jsonl cannot be read"),
         (("old", "new"), "neither a file nor a topic"),
         (("topic:feedmill.scenario.clean", "old.jsonl"), "no Kafka answers at 127.0.0.1:1"),
     ],
 )
-def test_what_cannot_be_compared_is_told_in_one_line(alone: Command, arguments: tuple[str, str], told: str) -> None:
+def test_sources_that_cannot_be_compared_are_a_one_line_error(
+    alone: Command, arguments: tuple[str, str], line: str
+) -> None:
     status, out, err = alone("compare", *arguments)
     assert status != 0
     assert out == ""
-    assert told in err
+    assert line in err
     assert err.count("\n") == 1
 
 
-def test_a_topic_tells_what_a_file_of_its_rows_tells(connection: Connection, called: Command, tmp_path: Path) -> None:
+def test_a_topic_gives_the_figures_of_a_file_with_its_rows(
+    connection: Connection, called: Command, tmp_path: Path
+) -> None:
     frame = scenarios.valid_rows(120)
     write(connection, frame, family=SCENARIO)
     clean, raw = (topic(connection, family=SCENARIO), topic(connection, RAW, SCENARIO))
@@ -163,14 +167,14 @@ def test_a_topic_tells_what_a_file_of_its_rows_tells(connection: Connection, cal
     path.write_bytes(json_lines(frame, SCENARIO))
     status, out, _ = called("compare", f"topic:{clean}", str(path), "--json")
     assert status == 0
-    told = json.loads(out)
-    assert told["a"]["source"] == clean
-    assert (told["a"]["rows"], told["a"]["rows_invalid"], told["a"]["cells"]["covered"]) == (120, 0, 120)
-    # The order of the rows, and with it the sums of floats, is the topic's own.
+    compared = json.loads(out)
+    assert compared["a"]["source"] == clean
+    assert (compared["a"]["rows"], compared["a"]["rows_invalid"], compared["a"]["cells"]["covered"]) == (120, 0, 120)
+    # A topic has its own order of rows, which changes the sums of floats.
     for key in ("rows", "axes", "cells", "duplicates", "diversity", "distinct_ngrams", "quotas"):
-        assert told["a"][key] == (pytest.approx(told["b"][key]) if key == "diversity" else told["b"][key])
+        assert compared["a"][key] == (pytest.approx(compared["b"][key]) if key == "diversity" else compared["b"][key])
 
-    # A foreign producer's rows, one of them twice, one of no use, and bytes that are nothing at all.
+    # Rows of a foreign producer: one is repeated and one is malformed. One record is garbage.
     lines = [*json_lines(frame[:5], SCENARIO).splitlines(), json_lines(frame[:1], SCENARIO).strip(), b'{"context": 3}']
     json_headers = [("content-type", b"application/json")]
     send(connection, b"\n".join(lines), json_headers, RAW, family=SCENARIO)
@@ -179,9 +183,9 @@ def test_a_topic_tells_what_a_file_of_its_rows_tells(connection: Connection, cal
     send(connection, pretty, json_headers, RAW, partition=1, family=SCENARIO)
     status, out, _ = called("compare", raw, clean, "--json")
     assert status == 0
-    told = json.loads(out)["a"]
-    assert (told["rows"], told["rows_invalid"], told["duplicates"]) == (9, 2, 2)
-    assert told["invalid_by_reason"] == {"wrong_type": 1, "garbage": 1}
+    compared = json.loads(out)["a"]
+    assert (compared["rows"], compared["rows_invalid"], compared["duplicates"]) == (9, 2, 2)
+    assert compared["invalid_by_reason"] == {"wrong_type": 1, "garbage": 1}
 
     status, out, err = called("compare", "topic:feedmill.scenario.nosuch", clean)
     assert (status, out) == (2, "")
@@ -189,7 +193,7 @@ def test_a_topic_tells_what_a_file_of_its_rows_tells(connection: Connection, cal
     assert err.count("\n") == 1
 
 
-def test_a_family_is_named_where_rows_could_be_none_of_it(alone: Command, tmp_path: Path) -> None:
+def test_the_family_option_must_fit_the_columns(alone: Command, tmp_path: Path) -> None:
     path = tmp_path / "terms.jsonl"
     path.write_bytes(json_lines(reductions.valid(40), REDUCTION))
     status, out, _ = alone("compare", str(path), str(path), "--family", "reduction", "--json")

@@ -1,4 +1,4 @@
-"""`feedmill coverage` and `feedmill drain`, as their users call them."""
+"""`feedmill coverage` and `feedmill drain`, called from the command line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(connection: Connection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command line; (exit status, stdout, stderr)."""
+    """Return a function that runs a command line: (exit status, stdout, stderr)."""
     settings = connection.settings
     for name in ("namespace", "data_dir", "bootstrap_servers"):
         monkeypatch.setenv(f"FEEDMILL_{name.upper()}", str(getattr(settings, name)))
@@ -49,9 +49,7 @@ def command(connection: Connection, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     return called
 
 
-def test_a_report_is_one_json_object_with_the_keys_that_others_rely_on(
-    connection: Connection, command: Command
-) -> None:
+def test_a_report_is_one_json_object_with_the_promised_keys(connection: Connection, command: Command) -> None:
     rng = random.Random(1)
     entries = [random_entry(rng, n) for n in range(5)]
     writer = LedgerWriter(connection)
@@ -77,7 +75,7 @@ def test_a_report_is_one_json_object_with_the_keys_that_others_rely_on(
     assert "size 1-9" in out
 
 
-def test_an_unknown_family_is_wrong_usage_told_in_one_line(command: Command) -> None:
+def test_an_unknown_family_is_wrong_usage_in_one_line(command: Command) -> None:
     for arguments in (("coverage", "report", "nosuch"), ("coverage", "gaps", "nosuch"), ("drain", "nosuch")):
         status, out, err = command(*arguments)
         assert (status, out) == (2, "")
@@ -97,7 +95,7 @@ def test_rebuild_folds_again_and_is_refused_while_another_owns_the_store(
     assert "in use by process" in err
 
 
-def test_drain_exits_0_where_nothing_is_left_and_1_where_something_is(connection: Connection, command: Command) -> None:
+def test_drain_exits_0_if_nothing_is_left_and_1_otherwise(connection: Connection, command: Command) -> None:
     status, out, err = command("drain", NAME)
     assert (status, out) == (0, "")
     assert "is drained" in err

@@ -1,4 +1,4 @@
-"""The demo: all of it at a small size, and an interrupt that leaves nothing running."""
+"""The demo: a small one from start to end, and an interrupt that leaves no process running."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.feedmill.conftest import Command
 def test_the_demo_shows_every_stage(called: Command, connection: Connection) -> None:
     status, out, err = called("demo", "--count", "6000", "--steps", "3", "--seed", "21")
     assert status == 0, err
-    made = re.search(r"gaps: ([\d,]+) terms made", out)
-    assert made
-    assert f"{6000 + int(made[1].replace(',', '')):,} rows in = " in out
+    gaps = re.search(r"gaps: ([\d,]+) terms made", out)
+    assert gaps
+    assert f"{6000 + int(gaps[1].replace(',', '')):,} rows in = " in out
     assert "455 of 455 possible cells covered" in out
     assert "128 of 128 possible cells covered" in out
     assert "held-out terms" in out
@@ -38,7 +38,7 @@ def test_the_demo_shows_every_stage(called: Command, connection: Connection) -> 
     [("Kafka at", signal.SIGINT), ("generating", signal.SIGTERM), ("refine: ", signal.SIGHUP)],
 )
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path, line: str, number: signal.Signals) -> None:
-    """The demo with an embedded broker of its own, interrupted once it has said `line`."""
+    """A demo with its own embedded broker is interrupted when it has printed `line`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FEEDMILL_")}
     data = str(tmp_path / "data")
     log = tmp_path / "log"
@@ -56,11 +56,11 @@ def test_an_interrupt_leaves_nothing_running(tmp_path: Path, line: str, number: 
         assert demo.poll() is None, log.read_text()
         time.sleep(0.02)
     demo.send_signal(number)
-    # A shell reports both as 130. Python ends by the signal itself if it came while a module ran generated code.
+    # A shell reports both as 130. Python ends by the signal itself if it arrives while a module runs generated code.
     ends = {128 + number, -number} if number == signal.SIGINT else {128 + number}
     assert demo.wait(90) in ends, log.read_text()
-    left = [process for process in psutil.process_iter(["cmdline", "environ"]) if _belongs(process, data)]
-    assert left == []
+    running = [process for process in psutil.process_iter(["cmdline", "environ"]) if _belongs(process, data)]
+    assert running == []
     assert log.read_text().rstrip().endswith("feedmill: stopped")
 
 

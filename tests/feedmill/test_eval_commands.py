@@ -1,4 +1,4 @@
-"""`feedmill eval reduction` as its users call it: on a checkpoint with random weights, which is mostly wrong."""
+"""`feedmill eval reduction` from the command line, on a checkpoint with random weights, which is mostly wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from producers.reduction.run import ReductionRun, generate
 from tests.consumers.records import topic, write
 from tests.feedmill.conftest import Command
 
-# A training set made from the seed of the evaluation: the terms of its first rows are not new.
+# The training set is made from the seed of the evaluation, so that its terms are generated first.
 SEED = 31
 SMALL = ("--count", "300", "--traces", "12", "--fuel", "5", "--seed", str(SEED))
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 @pytest.fixture
 def checkpoint(connection: Connection, tmp_path: Path) -> Path:
-    """One that was trained on `training_set`."""
+    """The folder of a checkpoint that was trained on `training_set`."""
     write(connection, training_set(), rows_per_record=128)
     folder = saved(tmp_path / "model")
     feed = Feed(connection, "reduction", split="train", batch_size=16)
@@ -49,31 +49,31 @@ def checkpoint(connection: Connection, tmp_path: Path) -> Path:
     return folder
 
 
-def test_as_json_it_is_one_object_and_nothing_else(called: Command, checkpoint: Path) -> None:
+def test_json_is_one_object_and_nothing_else(called: Command, checkpoint: Path) -> None:
     status, out, err = called("eval", "reduction", "--checkpoint", str(checkpoint), *SMALL, "--json")
     assert (status, err) == (0, "")
-    told = json.loads(out)
-    assert (told["checkpoint"], told["seed"], told["fuel"]) == (str(checkpoint), SEED, 5)
-    assert told["training_terms"] == training_set().height
-    # Rows of the training set that come again are repeats of what was dropped.
-    assert told["dropped"] >= training_set().height
-    assert told["generated"] > told["dropped"] + told["repeated"] + 300
-    assert told["spans"]["rows"] == 300
+    report = json.loads(out)
+    assert (report["checkpoint"], report["seed"], report["fuel"]) == (str(checkpoint), SEED, 5)
+    assert report["training_terms"] == training_set().height
+    # Repeated rows of the training set are dropped, too.
+    assert report["dropped"] >= training_set().height
+    assert report["generated"] > report["dropped"] + report["repeated"] + 300
+    assert report["spans"]["rows"] == 300
     assert (
-        told["traces"]["overall"]["traces"]
-        == told["traces"]["initial"]["traces"] + told["traces"]["mid_trace"]["traces"]
+        report["traces"]["overall"]["traces"]
+        == report["traces"]["initial"]["traces"] + report["traces"]["mid_trace"]["traces"]
     )
-    assert told["traces"]["initial"]["traces"] == 12
-    assert all(band["traces"] >= 4 for band in told["traces"]["by_size"])
-    assert sum(told["traces"]["overall"]["failures"].values()) > 0
-    shown = {row["term"] for row in told["wrong_rows"]}
+    assert report["traces"]["initial"]["traces"] == 12
+    assert all(band["traces"] >= 4 for band in report["traces"]["by_size"])
+    assert sum(report["traces"]["overall"]["failures"].values()) > 0
+    shown = {row["term"] for row in report["wrong_rows"]}
     assert shown
     assert not shown & set(training_set()["term"])
-    failed = [entry for entry in told["diagnosis"].values() if entry["traces"]]
+    failed = [entry for entry in report["diagnosis"].values() if entry["traces"]]
     assert all(entry["examples"] for entry in failed)
 
 
-def test_on_a_terminal_it_is_tables_and_marked_terms(called: Command, checkpoint: Path) -> None:
+def test_a_terminal_shows_tables_and_marked_terms(called: Command, checkpoint: Path) -> None:
     status, out, err = called("eval", "reduction", "--checkpoint", str(checkpoint), *SMALL)
     assert status == 0
     for part in ("Exact spans", "Whole traces", "Diagnosis", "Rows with a wrong span", "20-49 nodes", "deeper than 7"):
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_figures(called: Command, checkpoint: Path)
     assert {**first, "elapsed_s": 0} == {**again, "elapsed_s": 0}
 
 
-def test_a_training_set_that_is_gone_is_refused_unless_nobody_asks(
+def test_a_deleted_training_set_is_an_error_without_unchecked(
     called: Command, connection: Connection, checkpoint: Path
 ) -> None:
     delete_topics(connection, [topic(connection)])
@@ -114,7 +114,7 @@ def test_unchecked_needs_no_broker(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "line"),
     [
         ([], 2, "--checkpoint"),
         (["--checkpoint", "nowhere"], 1, "nowhere holds no checkpoint"),
@@ -123,13 +123,13 @@ def test_unchecked_needs_no_broker(
         (["--checkpoint", "model", "--traces", "0"], 2, "--traces"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(
+def test_wrong_arguments_are_a_one_line_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     arguments: list[str],
     status: int,
-    told: str,
+    line: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "model")
@@ -137,4 +137,4 @@ def test_what_is_wrong_is_told_in_one_line(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert told in err
+    assert line in err

@@ -1,3 +1,5 @@
+"""Fresh terms of an evaluation: enough in every size band, and none of the training set."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -19,13 +21,13 @@ def fresh() -> FreshTerms:
 
 
 def test_rows_are_the_producers_each_term_once(fresh: FreshTerms) -> None:
-    made = pl.concat(generate(ReductionRun(count=8_000, seed=5))).unique("term", keep="first", maintain_order=True)
+    generated = pl.concat(generate(ReductionRun(count=8_000, seed=5))).unique("term", keep="first", maintain_order=True)
     assert fresh.rows.height == 3_000
-    assert fresh.rows.equals(made.head(3_000))
+    assert fresh.rows.equals(generated.head(3_000))
     assert (fresh.dropped, fresh.repeated > 0) == (0, True)
 
 
-def test_every_size_band_has_traces_enough_and_no_trace_comes_twice(fresh: FreshTerms) -> None:
+def test_every_size_band_has_enough_traces_and_no_trace_twice(fresh: FreshTerms) -> None:
     starts = fresh.starts
     initial, middle = starts.filter(~pl.col("mid_trace")), starts.filter("mid_trace")
     assert initial.height == 60

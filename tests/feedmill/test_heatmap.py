@@ -1,4 +1,4 @@
-"""The heatmap: readable in 80 columns, with colour and without."""
+"""The heatmap: readable in 80 columns, with and without colours."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def drawn(cells: dict[str, int], *, colour: bool) -> str:
     return console.file.getvalue()
 
 
-def test_it_stands_in_80_columns_and_cuts_no_figure() -> None:
+def test_it_fits_80_columns_and_cuts_no_figure() -> None:
     text = drawn(CELLS, colour=False)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
 
 
-def test_without_colour_shades_tell_more_from_less() -> None:
+def test_without_colour_shades_show_more_and_less() -> None:
     fewer, more = LABELS[0], LABELS[-1]
     text = drawn({fewer: 3, more: 3000}, colour=False)
     assert f"{SHADES[1]}    3 1/" in text
@@ -52,7 +52,7 @@ def test_a_slot_says_how_many_of_its_possible_cells_are_covered() -> None:
     assert sum(slot.covered for slot in slots) == len(CELLS)
     assert sum(slot.possible for slot in slots) == len(LABELS)
     assert "0 0/" in drawn({}, colour=False)
-    assert "·" in drawn({}, colour=False), "what cannot be is told from what is missing"
+    assert "·" in drawn({}, colour=False), "impossible slots differ from empty ones"
 
 
 def test_heat_grows_with_rows_and_uses_all_levels() -> None:

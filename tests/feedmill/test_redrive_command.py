@@ -1,4 +1,4 @@
-"""`feedmill redrive`, as its users call it: what a gate refused goes back, is judged anew, and is sent once."""
+"""`feedmill redrive` from the command line: rows that a gate rejected are judged again, and sent once."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ EXCELLENT = pl.col("authenticity_target") == "excellent"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """One partition: its share alone decides."""
+    """One partition, so that its share alone decides."""
     return settings.model_copy(update={"partitions": 1})
 
 
-def test_what_a_gate_refused_is_let_in_once_there_is_room(
+def test_rejected_rows_are_accepted_once_the_gate_has_room(
     connection: Connection, called: Command, tmp_path: Path
 ) -> None:
     ensure_topics(connection, [FAMILY.name])
     rows = scenarios.valid_rows(400)
     excellent, others = rows.filter(EXCELLENT).head(40), rows.filter(~EXCELLENT).head(110)
-    # One of them was made from another: that it still says so is part of what is sent again.
+    # One row was augmented from another; the redrive must keep that column.
     excellent = excellent.with_columns(
         augmented_from=pl.when(pl.int_range(pl.len()) == 39).then(pl.col("example_id").first())
     )
@@ -57,7 +57,7 @@ def test_what_a_gate_refused_is_let_in_once_there_is_room(
         send_frames(connection, FAMILY, "first", [excellent, others.head(10)])
         refined()
         assert excellent_in_clean() == 20
-        # There is no room yet: all are refused again, and each still counts once.
+        # The gate has no room yet: all rows are rejected again, and each still counts once.
         assert redriven() == {"rows_found": 20, "rows_in_clean": 0, "rows_sent": 20}
         assert excellent_in_clean() == 20
 
@@ -76,13 +76,13 @@ def test_what_a_gate_refused_is_let_in_once_there_is_room(
     assert len(ids) == len(set(ids))
 
 
-def test_a_reason_that_nothing_was_refused_for_sends_nothing(connection: Connection, called: Command) -> None:
+def test_a_reason_without_rejected_rows_sends_nothing(connection: Connection, called: Command) -> None:
     status, out, err = called("redrive", "scenario", "--reason", "near_duplicate")
     assert (status, out) == (0, "")
     assert "0 rows of run redrive-near_duplicate-" in err
 
 
-def test_an_unknown_family_is_told_in_one_line(called: Command) -> None:
+def test_an_unknown_family_is_a_one_line_error(called: Command) -> None:
     status, _, err = called("redrive", "poetry", "--reason", REASON)
     assert status == 2
     assert err.startswith("feedmill: unknown family 'poetry'")

@@ -24,7 +24,7 @@ from tests.feedmill.conftest import Command
 from tests.integration import workers
 
 NDJSON = ("content-type", b"application/x-ndjson")
-# Three lines for two reasons: two letters, of which one stands for two rows.
+# Three lines with two reasons give two letters, one of them with two rows.
 LINES = b'no json\n[]\n{"term": '
 ROUNDS = 4
 
@@ -44,7 +44,7 @@ def send(
     key: bytes | None = None,
     stage: str = RAW,
 ) -> int:
-    """Send a record as somebody else's client does; return its offset."""
+    """Send a record as a foreign client does; return its offset."""
     producer = connection.producer()
     topic = topic_name(connection.settings, FAMILY.name, stage)
     sent = producer.send(topic, value, key=key, partition=partition, headers=headers).get(30)
@@ -54,7 +54,7 @@ def send(
 
 
 def redriven(called: Command, reason: str, *options: str) -> dict[str, Any]:
-    """What `feedmill redrive --json` reports of dead letters."""
+    """Return the counts of dead letters in the report of `feedmill redrive --json`."""
     status, out, err = called("redrive", FAMILY.name, "--reason", reason, "--json", *options)
     assert (status, err) == (0, "")
     return {name: value for name, value in json.loads(out).items() if name.startswith("letters_")}
@@ -91,7 +91,7 @@ def test_bytes_key_and_header_count_are_the_same_in_every_round(
     for partition, key, value, rows in ((2, b"order-7", b'no json\n{"term": ', 2), (1, None, b"\xff\xfe", 1)):
         mine = [letter for letter in letters if letter.partition == partition]
         assert {(letter.key, letter.value) for letter in mine} == {(key, value)}
-        # The same names in each round: none comes, none goes.
+        # Each round has the same header names.
         assert len({tuple(sorted(letter.headers)) for letter in mine}) == 1
         rounds = [str(number).encode() for number in range(1, ROUNDS + 2)]
         assert [letter.headers["feedmill-round"] for letter in mine] == rounds
@@ -109,7 +109,7 @@ def test_bytes_key_and_header_count_are_the_same_in_every_round(
     assert (status, json.loads(out)["ok"]) == (0, True)
 
 
-def test_a_letter_becomes_rows_once_its_cause_is_gone(ready: Connection, called: Command, tmp_path: Path) -> None:
+def test_a_letter_becomes_rows_when_its_cause_is_gone(ready: Connection, called: Command, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     rows = reductions.valid(3)
     lines = json_lines(rows, FAMILY)
@@ -121,7 +121,7 @@ def test_a_letter_becomes_rows_once_its_cause_is_gone(ready: Connection, called:
     assert (letter.key, letter.value, letter.headers["feedmill-rows"]) == (b"batch", lines, b"3")
 
     assert redriven(called, "too_many_rows") == {"letters_found": 1, "letters_sent": 1, "letters_left_out": {}}
-    # Before any worker has seen it: raw itself says that it was sent.
+    # No worker has seen the record yet: raw itself shows that the letter was sent.
     left_out = {"sent_before": 1}
     assert redriven(called, "too_many_rows") == {"letters_found": 1, "letters_sent": 0, "letters_left_out": left_out}
     with workers.worker(ready.settings, log) as process:
@@ -132,7 +132,7 @@ def test_a_letter_becomes_rows_once_its_cause_is_gone(ready: Connection, called:
     assert (sums["rows_clean"], sums["rows_rejected"]) == (3, 3)
 
 
-def test_what_is_left_out_is_told_and_the_limit_counts_letters(ready: Connection, called: Command) -> None:
+def test_letters_left_out_are_reported_and_the_limit_counts_letters(ready: Connection, called: Command) -> None:
     raw = TopicPartition(topic_name(ready.settings, FAMILY.name, RAW), 1)
     skipped = skip_letter(raw, [7, 8], "damaged")
     send(ready, skipped.value, skipped.headers, partition=1, stage=REJECTED)
@@ -149,8 +149,8 @@ def test_what_is_left_out_is_told_and_the_limit_counts_letters(ready: Connection
     status, _, err = called("redrive", FAMILY.name, "--reason", "garbage")
     assert (status, "there are rows for org.example.Broken (5), skipped (2)" in err) == (0, True)
 
-    found = {"letters_found": 5, "letters_sent": 3, "letters_left_out": {"over_raw_record_max_bytes": 1}}
-    assert redriven(called, "org.example.Broken", "--limit", "3") == found
+    report = {"letters_found": 5, "letters_sent": 3, "letters_left_out": {"over_raw_record_max_bytes": 1}}
+    assert redriven(called, "org.example.Broken", "--limit", "3") == report
     status, _, err = called("redrive", FAMILY.name, "--reason", "org.example.Broken")
     assert (status, "and 1 of 5 dead letters" in err) == (0, True)
     assert "3 dead letters were left out: they were sent by an earlier redrive" in err
@@ -167,12 +167,12 @@ def test_a_letter_sent_behind_an_open_transaction_is_not_sent_twice(ready: Conne
     rejected_id = topic_id(ready, topic_name(ready.settings, FAMILY.name, REJECTED))
     with transaction(ready) as producer:
         producer.send(topic_name(ready.settings, FAMILY.name, RAW), b"open", partition=0).get(30)
-        # As an earlier redrive sends it; no reader of committed records sees it until the transaction ends.
+        # Sent as by an earlier redrive. Readers of committed records see it when the transaction ends.
         send(ready, b"theirs", [*original_headers(headers), (REDRIVE_HEADER, f"{rejected_id}/0/{offset}".encode())])
         ends = threading.Timer(2.0, producer.commit_transaction)
         ends.start()
         report = redriven(called, "org.example.Broken")
         ends.join()
-        # The helper ends a transaction of its own.
+        # The context manager expects an open transaction to end.
         producer.begin_transaction()
     assert report == {"letters_found": 1, "letters_sent": 0, "letters_left_out": {"sent_before": 1}}

@@ -1,4 +1,4 @@
-"""`feedmill produce scenario`: what it sends or writes, what it says of it, and what it refuses."""
+"""`feedmill produce scenario`: its rows, its report, and the options that it refuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.feedmill.conftest import Command
 from tests.streams.ledgers import entry, frame
 
 
-def test_a_file_holds_the_run_and_a_table_says_what_it_came_to(
+def test_a_file_holds_the_run_and_a_table_shows_its_totals(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -30,12 +30,12 @@ def test_a_file_holds_the_run_and_a_table_says_what_it_came_to(
     rows = pl.concat(generate(ScenarioRun(256, 3)))
     written = [json.loads(line) for line in path.read_text().splitlines()]
     assert [document["example_id"] for document in written] == [f"{row:016x}" for row in rows["example_id"]]
-    told, noted = capfd.readouterr()
-    assert "256 rows of backend composer, 128 of 128 cells covered" in told
-    assert "of the first 256 texts: 0 copies" in told
+    out, err = capfd.readouterr()
+    assert "256 rows of backend composer, 128 of 128 cells covered" in out
+    assert "of the first 256 texts: 0 copies" in out
     for name, count in rows["capacity_level"].value_counts().rows():
-        assert any(line.split()[-4:-1] == [name, str(count), f"{count / 256:.2%}"] for line in told.splitlines())
-    assert "seed 3" in noted and str(path) in noted
+        assert any(line.split()[-4:-1] == [name, str(count), f"{count / 256:.2%}"] for line in out.splitlines())
+    assert "seed 3" in err and str(path) in err
 
 
 def test_json_is_one_object_with_the_counts_of_the_rows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +52,7 @@ def test_json_is_one_object_with_the_counts_of_the_rows(tmp_path: Path, capfd: p
     assert figures["distinct_4grams"] < 0.1
 
 
-def test_gaps_first_plans_on_what_coverage_counts(called: Command, connection: Connection) -> None:
+def test_gaps_first_plans_with_the_counts_of_coverage(called: Command, connection: Connection) -> None:
     labels = [cell_label(cell) for cell in FAMILY.cells()]
     gaps = [labels[9], labels[100]]
     counted = [{"axis": CELL_AXIS, "bin": label, "rows": 10} for label in labels if label not in gaps]
@@ -63,9 +63,9 @@ def test_gaps_first_plans_on_what_coverage_counts(called: Command, connection: C
     producer.send(topic, encode(frame([entry(coverage=counted)])), partition=0, headers=headers).get(timeout=30)
     producer.close()
 
-    status, told, _ = called("produce", "scenario", "--count", "2", "--seed", "1", "--gaps-first", "--json")
+    status, out, _ = called("produce", "scenario", "--count", "2", "--seed", "1", "--gaps-first", "--json")
     assert status == 0
-    figures = json.loads(told)
+    figures = json.loads(out)
     assert figures["to"] == topic_name(connection.settings, FAMILY.name, RAW)
     chosen = {axis: {name for name, rows in bins.items() if rows} for axis, bins in figures["axes"].items()}
     assert chosen == {axis: {label.split("|")[place] for label in gaps} for place, axis in enumerate(FAMILY.cell_axes)}
@@ -73,7 +73,7 @@ def test_gaps_first_plans_on_what_coverage_counts(called: Command, connection: C
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "option"),
     [
         ([], "--count"),
         (["--count", "5", "--follow"], "--follow"),
@@ -84,16 +84,16 @@ def test_gaps_first_plans_on_what_coverage_counts(called: Command, connection: C
         (["--count", "5", "--backend", "markov"], "markov"),
     ],
 )
-def test_what_makes_no_sense_together_is_refused_in_one_line(
-    arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]
+def test_contradicting_options_are_a_one_line_error(
+    arguments: list[str], option: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["produce", "scenario", *arguments]) in (1, 2)
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert told in lines[0]
+    assert option in lines[0]
 
 
-def test_the_commands_backends_are_those_of_the_producer_and_a_model() -> None:
+def test_the_backends_are_those_of_the_producer_and_llm() -> None:
     from producers.scenario.run import BACKENDS
 
     assert [backend.value for backend in scenario_commands.Backend] == [*BACKENDS, "llm"]

@@ -1,4 +1,4 @@
-"""Child services: none outlives its parent, and one that ends by itself is noticed with its last words."""
+"""Child services: none outlives its parent, and one that ends by itself is reported with its last log lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_services_end_with_a_parent_that_is_killed(connection: Connection) -> No
     assert len(gone) == 3
 
 
-def test_a_service_that_ends_is_told_with_its_last_words(
+def test_a_service_that_ends_is_reported_with_its_last_log_lines(
     connection: Connection, request: pytest.FixtureRequest
 ) -> None:
     service = start(connection.settings, connection.servers, "odd", ["nonsense"])
@@ -57,7 +57,7 @@ def test_a_killed_worker_is_started_again(connection: Connection, request: pytes
     killed = service.process
     killed.kill()
     killed.wait()
-    assert service.revive() is None  # not at once: it may have ended for a reason that lasts
+    assert service.revive() is None  # not at once, because the cause may last
     deadline = time.monotonic() + 30
     while (reason := service.revive()) is None:
         assert time.monotonic() < deadline
@@ -67,7 +67,7 @@ def test_a_killed_worker_is_started_again(connection: Connection, request: pytes
     assert service.process.poll() is None
 
 
-def test_settings_reach_a_child_whole_and_nothing_else_does(
+def test_a_child_gets_all_settings_of_its_parent_and_no_others(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEEDMILL_PARTITIONS", "77")

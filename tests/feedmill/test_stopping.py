@@ -29,7 +29,7 @@ def raw_offsets(connection: Connection) -> int:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_producer_that_is_stopped_keeps_what_it_sent_and_ends_its_processes(
+def test_stopped_producer_keeps_its_records_and_ends_its_processes(
     settings: Settings, connection: Connection, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     ensure_topics(connection, ["reduction"])
@@ -85,7 +85,7 @@ def test_replay_that_is_stopped_leaves_no_file(settings: Settings, connection: C
     [(["worker", "reduction"], "refining"), (["coverage", "serve"], "coverage service at")],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_service_that_is_told_to_stop_ends_with_status_0(
+def test_stopped_service_ends_with_status_0(
     settings: Settings,
     connection: Connection,
     tmp_path: Path,
@@ -121,7 +121,7 @@ def test_hang_up_that_is_ignored_stays_ignored(settings: Settings, tmp_path: Pat
         signal.signal(signal.SIGHUP, before)
 
 
-def test_up_starts_its_killed_broker_again_and_stops_what_it_started(tmp_path: Path) -> None:
+def test_up_restarts_its_killed_broker_and_stops_only_its_own(tmp_path: Path) -> None:
     settings = load_settings(
         data_dir=tmp_path / "data", broker_port=ports.free_port(HOST), broker_heap_mb=256, bootstrap_servers=None
     )
@@ -134,7 +134,7 @@ def test_up_starts_its_killed_broker_again_and_stops_what_it_started(tmp_path: P
         again = embedded.status(settings)
         assert (again.running, again.servers) == (True, first.servers)
         assert again.pid != first.pid
-        # The children came through, or were started again: they refine and fold what comes now.
+        # The children survived or were restarted: they refine and fold new rows.
         connection = connect(settings)
         produce(connection, ReductionRun(count=300, seed=1, workers=1))
         drain(connection, "reduction", LIMIT_S)
@@ -144,7 +144,7 @@ def test_up_starts_its_killed_broker_again_and_stops_what_it_started(tmp_path: P
     for log in (settings.data_dir / "logs").iterdir():
         assert "Traceback" not in log.read_text()
 
-    # A broker that ran before is not its own: it stays.
+    # A broker that ran before keeps running.
     before = embedded.start(settings)
     try:
         with command(settings, tmp_path / "log", "up") as running:

@@ -1,4 +1,4 @@
-"""`feedmill train reduction` as its users call it."""
+"""`feedmill train reduction`, called from the command line."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture
-def taught(connection: Connection, called: Command) -> Command:
+def trained(connection: Connection, called: Command) -> Command:
     write(connection, reductions.valid(200))
     return called
 
 
-def test_a_resume_goes_on_with_the_settings_of_the_run(taught: Command, tmp_path: Path) -> None:
+def test_a_resume_keeps_the_settings_of_the_run(trained: Command, tmp_path: Path) -> None:
     out = str(tmp_path / "model")
-    status, said, _ = taught("train", "reduction", "--steps", "3", "--seed", "4", *SHORT, "--out", out)
+    status, out_text, _ = trained("train", "reduction", "--steps", "3", "--seed", "4", *SHORT, "--out", out)
     assert status == 0
-    assert "held-out terms" in said
-    status, said, aside = taught("train", "reduction", "--resume", "--steps", "5", "--out", out, "--json")
-    assert (status, aside) == (0, "")
-    told = json.loads(said)
-    assert (told["resumed_from"], told["steps"], len(told["losses"])) == (3, 5, 5)
+    assert "held-out terms" in out_text
+    status, out_text, err = trained("train", "reduction", "--resume", "--steps", "5", "--out", out, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out_text)
+    assert (report["resumed_from"], report["steps"], len(report["losses"])) == (3, 5, 5)
     saved = json.loads((tmp_path / "model" / "step-00000005" / "trainer.json").read_text())["settings"]
     assert (saved["seed"], saved["shuffle_seed"], saved["batch_size"], saved["max_tokens"]) == (4, 4, 8, 60)
 
 
-def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> None:
+def test_invalid_options_are_a_one_line_error(trained: Command, tmp_path: Path) -> None:
     out = str(tmp_path / "model")
-    assert taught("train", "reduction", "--steps", "2", *SHORT, "--out", out)[0] == 0
+    assert trained("train", "reduction", "--steps", "2", *SHORT, "--out", out)[0] == 0
     for status, line, arguments in (
         (2, "holds a run with step-00000002: continue it with --resume, remove it with --replace", ()),
         (2, "batch_size 8, but 9 is asked for", ("--resume", "--batch-size", "9")),
@@ -55,21 +55,21 @@ def test_what_cannot_be_is_told_in_one_line(taught: Command, tmp_path: Path) -> 
         (2, "is malformed: give SHARE:TOKENS", ("--length-curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
-        got, said, aside = taught("train", "reduction", "--steps", "4", "--out", out, *arguments)
-        assert (got, said) == (status, ""), aside
-        assert line in aside
-        assert aside.count("\n") == 1
+        got, out_text, err = trained("train", "reduction", "--steps", "4", "--out", out, *arguments)
+        assert (got, out_text) == (status, ""), err
+        assert line in err
+        assert err.count("\n") == 1
     assert len(read_losses(tmp_path / "model")) == 2
 
 
-def test_a_run_is_thrown_away_where_that_is_asked_for(taught: Command, tmp_path: Path) -> None:
+def test_replace_deletes_the_earlier_run(trained: Command, tmp_path: Path) -> None:
     out = str(tmp_path / "model")
     for steps in ("3", "2"):
-        assert taught("train", "reduction", "--steps", steps, *SHORT, "--out", out, "--replace")[0] == 0
+        assert trained("train", "reduction", "--steps", steps, *SHORT, "--out", out, "--replace")[0] == 0
     assert [path.name for path in (tmp_path / "model").glob("step-*")] == ["step-00000002"]
 
 
-def test_minutes_and_a_budget_of_tokens_and_short_terms_first(taught: Command, tmp_path: Path) -> None:
+def test_minutes_batch_tokens_and_a_length_curriculum_are_applied(trained: Command, tmp_path: Path) -> None:
     out = str(tmp_path / "model")
     limits = (
         "--minutes",
@@ -81,21 +81,22 @@ def test_minutes_and_a_budget_of_tokens_and_short_terms_first(taught: Command, t
         "--length-curriculum",
         "0.4:30,0.7:60",
     )
-    status, said, aside = taught("train", "reduction", *limits, "--out", out, "--json")
-    assert (status, aside) == (0, "")
-    told = json.loads(said)
-    assert told["steps"] == len(told["losses"]) > 0
-    assert told["elapsed_s"] >= 1.2
-    assert told["held_out"]["rows"] == told["held_out_rows"] > 0
+    status, out_text, err = trained("train", "reduction", *limits, "--out", out, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out_text)
+    assert report["steps"] == len(report["losses"]) > 0
+    assert report["elapsed_s"] >= 1.2
+    assert report["held_out"]["rows"] == report["held_out_rows"] > 0
     settings = json.loads(next((tmp_path / "model").glob("step-*/trainer.json")).read_text())["settings"]
     assert settings["curriculum"] == [[0.4, 30], [0.7, 60]]
     assert (settings["batch_size"], settings["batch_tokens"]) == (None, 512)
 
 
-def test_a_stage_longer_than_the_run_is_left_out(taught: Command, tmp_path: Path) -> None:
+def test_a_stage_longer_than_the_run_is_left_out(trained: Command, tmp_path: Path) -> None:
     out = tmp_path / "model"
     assert (
-        taught("train", "reduction", "--steps", "2", *SHORT, "--length-curriculum", "0.5:60", "--out", str(out))[0] == 0
+        trained("train", "reduction", "--steps", "2", *SHORT, "--length-curriculum", "0.5:60", "--out", str(out))[0]
+        == 0
     )
     assert json.loads((out / "step-00000002" / "trainer.json").read_text())["settings"]["curriculum"] == []
 
@@ -105,9 +106,9 @@ def settings_of(world: int, saved: dict[str, Any], **given: Any) -> dict[str, An
     return chosen_settings(dict.fromkeys(names) | given, saved, Ranks(world=world))
 
 
-def test_the_usual_token_budget_holds_a_longest_row_for_every_rank() -> None:
-    found = [settings_of(world, {})["batch_tokens"] for world in (1, 2, 8)]
-    assert found == [4096, 2 * 2050, 8 * 2050]
+def test_the_default_batch_tokens_hold_a_longest_row_for_every_rank() -> None:
+    defaults = [settings_of(world, {})["batch_tokens"] for world in (1, 2, 8)]
+    assert defaults == [4096, 2 * 2050, 8 * 2050]
     assert settings_of(1, {}, least_rows=8)["batch_tokens"] == 8 * 2050
     assert settings_of(8, {}, max_tokens=100)["batch_tokens"] == 4096
     assert settings_of(8, {}, batch_size=64)["batch_tokens"] is None
@@ -123,7 +124,7 @@ def test_a_run_is_not_resumed_on_more_ranks_than_its_batches_hold_rows() -> None
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5:x", "0.6:30,0.5:60", "0:30", "1:30", "", "0.5:30:60"])
-def test_a_curriculum_that_is_none_is_refused(text: str) -> None:
+def test_a_malformed_curriculum_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="curriculum"):
         parse_curriculum(text)
 
