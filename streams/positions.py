@@ -28,7 +28,7 @@ def bound_positions(connection: Connection, family: str) -> dict[int, int]:
     Positions of a raw topic that was deleted since are left out.
 
     Raises:
-        BrokerError: the topic does not exist, or the broker cannot be asked.
+        BrokerError: the topic does not exist, or the broker does not answer.
     """
     topic = topic_name(connection.settings, family, RAW)
     own_id = topic_id(connection, topic)

@@ -64,7 +64,7 @@ def skip(connection: Connection, family: Family, partition: int, to: int | None 
     Raises:
         UsageError: no such partition; the next record can be read and no `to` was given; or `to` is out of range.
         RefineError: the transaction failed.
-        BrokerError: the broker cannot be asked.
+        BrokerError: the broker does not answer.
     """
     topic = topic_name(connection.settings, family.name, RAW)
     ends = write_offsets(connection, topic)

@@ -14,8 +14,8 @@ larger trace. So `step_k`, `steps_total`, `outcome` and `trace_id` stay correct,
 producer's size limits did not count the surroundings.
 
 `initial_size` and `initial_depth` stay those of the generated trace. So quotas on them count each copy of a first step
-in the bin of its origin, and their shares hold if all rows are augmented at one rate. `growth` is the new size divided
-by that initial size.
+in the bin of its origin. Their shares hold if all rows are augmented at one rate. `growth` is the new size divided by
+that initial size.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def refined_positions(connection: Connection, family: str) -> dict[int, int]:
     Positions of a raw topic that was deleted do not count.
 
     Raises:
-        BrokerError: the broker cannot be asked.
+        BrokerError: the broker does not answer.
     """
     raw = topic_name(connection.settings, family, RAW)
     own_id = topic_id(connection, raw)
@@ -50,7 +50,7 @@ def note_missing(connection: Connection, store: CoverageStore, family: str, refi
     It is uncertain while a ledger transaction is undecided, because the missing entries may be in that transaction.
 
     Raises:
-        BrokerError: the broker cannot be asked.
+        BrokerError: the broker does not answer.
     """
     missing = missing_entries(connection, family, refined, store.accounted(family))
     if missing and undecided(connection, topic_name(connection.settings, family, LEDGER)):
@@ -69,7 +69,7 @@ def missing_entries(
         accounted: {raw partition: [first, next) of the records whose entries are folded}.
 
     Raises:
-        BrokerError: the broker cannot be asked.
+        BrokerError: the broker does not answer.
     """
     raw = topic_name(connection.settings, family, RAW)
     held = extents(connection, raw)

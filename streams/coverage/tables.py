@@ -1,7 +1,7 @@
 """The coverage store's tables, as SQL.
 
-All tables are small except `coverage`. From the start it has a line with 0 rows for every bin and cell of every family,
-so folding is an UPDATE and needs no key. Offsets are Kafka's; times are those of the raw records.
+All tables are small except `coverage`. From the start it has a line with 0 rows for every bin and cell of every family.
+So folding is an UPDATE and needs no key. Offsets are Kafka's; times are those of the raw records.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Ids and texts come from clean. The counters of share gates and the position come
 partitions of clean are read, and the rows that route to the wanted partitions are kept. So dedup stays right after the
 partition count was raised, although older rows were routed by the smaller count.
 
-Anybody can write to a topic. A record that no refine worker wrote, or that cannot be read, is skipped with a warning
-that names topic, partition and offset, so one record never stops a partition. `feedmill audit` counts such records.
+Anybody can write to a topic. A record that no refine worker wrote, or that cannot be read, is skipped. A warning names
+its topic, partition and offset, and `feedmill audit` counts such records. So one record never stops a partition.
 """
 
 from __future__ import annotations

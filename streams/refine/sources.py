@@ -1,8 +1,8 @@
 """The source file and line of each row, carried from the raw record's headers to the rejected row.
 
-A sender names file and lines in two headers (`schema.source_lines`). Rows that are sent on to another raw partition
-carry them in two columns, `source_file` and `source_line`, because one record then holds rows of many records. Every
-rejected record has the same two columns, null if the source is not known. The sender's claim is shown, never used.
+A sender names file and lines in two headers (`schema.source_lines`). One record sent on to another raw partition holds
+rows of many records, so there each row has two columns, `source_file` and `source_line`. Every rejected record has the
+same two columns, null if the source is not known. The sender's claim is shown, never used.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def starting_positions(connection: Connection, family: Family, partitions: Colle
 
     Raises:
         RefineError: a position lies beyond the end of the topic.
-        BrokerError: the broker cannot be asked.
+        BrokerError: the broker does not answer.
     """
     topic = topic_name(connection.settings, family.name, RAW)
     positions = positions_now(connection, family, partitions)
@@ -85,7 +85,7 @@ def positions_now(connection: Connection, family: Family, partitions: Collection
     """Return the position of each partition unchecked: the committed one, else the one in the ledger, else 0.
 
     Raises:
-        BrokerError: the broker cannot be asked.
+        BrokerError: the broker does not answer.
     """
     topic = topic_name(connection.settings, family.name, RAW)
     own_id = topic_id(connection, topic)

@@ -1,9 +1,8 @@
 """Augmentation of scenarios: the same situation with another person, another place and slightly different numbers.
 
 1. The character's name, the relation and the setting are swapped for others of the same kind (`vocabulary`), as whole
-   words of the texts. A phrase that cannot be swapped safely is kept: a name if the texts leave its gender open, a
-   relation that the texts also name in other words, a setting of unknown kind, or a phrase whose replacement is already
-   in the text.
+   words of the texts. A phrase that cannot be swapped safely is kept. Examples are a name if the texts leave its gender
+   open, and a relation that the texts also name in other words (`swap_names`).
 2. The numbers move within their cell: the effective capacity within its level, the effects without changing sign, the
    support needed within its target's bounds, the score within its target's band. The numbers that depend on them are
    computed again: base capacity, support possible, and the calculation, one line for each factor. A row keeps its

@@ -24,8 +24,8 @@ def replaced(texts: pl.Series, old: pl.Series, new: pl.Series) -> tuple[pl.Serie
     """Return (texts with each row's `old` replaced by its `new`, (N,) the number of replacements, or `UNSURE`).
 
     A phrase counts only if its neighbours are no letters, digits, hyphens or underscores. If it begins with a capital
-    letter that `old` does not have, `new` gets a capital letter, too. If it has another case, or a neighbour is a
-    letter beyond ASCII, which may belong to the word, the row is `UNSURE` and its text is kept.
+    letter that `old` does not have, `new` gets a capital letter, too. The row is `UNSURE`, and its text is kept, if the
+    phrase has another case or a neighbour beyond ASCII, which may belong to the word.
 
     Args:
         texts, old, new: (N,) Utf8, without nulls; an empty `old` is found nowhere.
