@@ -37,7 +37,7 @@ def ready(connection: Connection) -> Iterator[Connection]:
     ensure_topics(connection, [FAMILY.name])
     with closing(connection.admin()) as admin:
         for stage, codec in TOPICS.items():
-            # Any timestamp, as older brokers take them.
+            # Older brokers accept any timestamp.
             wanted = {"compression.type": codec}
             if stage == RAW:
                 wanted["message.timestamp.after.max.ms"] = str(2**63 - 1)
@@ -62,7 +62,7 @@ def _entries(connection: Connection) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def test_a_worker_reads_every_codec_and_passes_over_what_others_wrote(ready: Connection, tmp_path: Path) -> None:
+def test_a_worker_reads_every_codec_and_skips_foreign_records(ready: Connection, tmp_path: Path) -> None:
     rows = reductions.valid(400)
     log = tmp_path / "worker.log"
     with workers.worker(ready.settings, log) as process:

@@ -73,7 +73,7 @@ def report(connection: Connection, family: str) -> dict[str, Any]:
         return coverage.report(family)
 
 
-def test_holes_are_filled_to_the_row_by_producers_of_which_one_is_killed(serving: Connection, tmp_path: Path) -> None:
+def test_gaps_are_filled_exactly_although_one_producer_is_killed(serving: Connection, tmp_path: Path) -> None:
     # Two rows in every cell of the lower half, and one cell with more than is asked of it.
     half = len(CELLS) // 2
     rows = valid_rows(half, 0).vstack(valid_rows(half, len(CELLS)))
@@ -124,7 +124,7 @@ def test_every_possible_reduction_cell_is_filled_and_the_producer_ends(serving: 
     assert answer["gaps_to_fill"] == []
     assert answer["cells_covered"] == answer["cells_possible"]
     assert answer["rows_rejected"] == 0
-    # The filled ask for nothing: a producer that starts now has nothing to do.
+    # Filled cells request nothing, so a producer that starts now has nothing to do.
     before = sent(serving, "reduction")
     again = following(serving, "reduction", 8, log)
     finish(again, log, serving)
@@ -132,7 +132,9 @@ def test_every_possible_reduction_cell_is_filled_and_the_producer_ends(serving: 
     assert sent(serving, "reduction") == before
 
 
-def test_a_producer_without_a_coverage_service_says_what_to_start(connection: Connection, tmp_path: Path) -> None:
+def test_a_producer_without_a_coverage_service_names_the_command_to_start(
+    connection: Connection, tmp_path: Path
+) -> None:
     patient = connect(connection.settings.model_copy(update={"follow_patience_s": 1.0}))
     log = tmp_path / "alone.log"
     process = following(patient, "reduction", 1, log)

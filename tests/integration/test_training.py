@@ -136,9 +136,7 @@ def test_an_interrupt_ends_a_run_in_order(clean: Connection, tmp_path: Path) -> 
     assert out.with_name("model.json").read_bytes() == b""
 
 
-def test_two_ranks_learn_as_one_does_and_one_goes_on_where_two_were(
-    clean: Connection, here: Here, tmp_path: Path
-) -> None:
+def test_two_ranks_learn_as_one_and_one_rank_resumes_their_run(clean: Connection, here: Here, tmp_path: Path) -> None:
     # Two ranks need two rows of every batch, and batches are to be the same on one.
     more = ["--steps", str(STEPS), "--least-rows", "2", *ARGUMENTS]
     alone = here(tmp_path / "alone", *more)

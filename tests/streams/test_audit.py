@@ -115,7 +115,7 @@ def test_an_entry_too_many_and_an_entry_without_a_record_are_faults(topics: Refi
         {"rows_augmented": 1},
     ],
 )
-def test_rows_that_are_not_where_the_entry_says_are_faults(topics: RefinedTopics, claims: dict[str, int]) -> None:
+def test_rows_that_differ_from_the_entry_are_faults(topics: RefinedTopics, claims: dict[str, int]) -> None:
     rows = rows_of(0, 40).tail(2)
     wrong = topics.whole(rows, **claims)
     report = topics.audited()
@@ -226,7 +226,7 @@ def test_lost_and_skipped_records_in_the_ledger_are_no_faults(topics: RefinedTop
     assert report.rows["rows_lost"] == lost
 
 
-def test_a_marker_within_what_was_skipped_is_no_fault(topics: RefinedTopics) -> None:
+def test_a_marker_within_skipped_offsets_is_no_fault(topics: RefinedTopics) -> None:
     skipped = topics.raw(rows_of(3, 40).tail(1), partition=3)
     topics.raw(rows_of(3, 41).tail(1), partition=3)
     topics.settle()

@@ -84,7 +84,7 @@ def test_copies_are_valid_and_stay_in_their_cell(first: int, count: int, number:
     assert ((factors["effect"] - before["effect"]).abs() < (EFFECT_STEPS + 0.5) / 10).all()
     assert (factors["effect"] * before["effect"] > 0).all()
 
-    # No two of one origin are the same example, nor the origin itself.
+    # The copies of one origin are all different examples, and none equals the origin.
     assert not valid["example_id"].is_in(origins["example_id"]).any()
     assert valid["example_id"].n_unique() == valid.height
 
@@ -218,7 +218,7 @@ def test_numbers_with_more_than_one_decimal_stay() -> None:
     assert {name: row[name] for name in changes} == changes
 
 
-def test_the_most_and_the_largest_effects_there_can_be_are_moved() -> None:
+def test_a_row_with_the_most_and_largest_effects_is_moved() -> None:
     effects = [10.0 if place % 2 else -10.0 for place in range(MAX_FACTORS_ALLOWED)]
     row = augmented(
         capacity_factors=[{"name": f"swing {place}", "effect": effect} for place, effect in enumerate(effects)],

@@ -54,7 +54,7 @@ def settings_at(host: str, token: str | None) -> Settings:
 
 
 def exchange(settings: Settings, served: tuple[CoverageStore, LedgerFold], *requests: bytes) -> list[bytes]:
-    """Send each request, byte for byte, over a connection of its own; return the answers."""
+    """Send each request, byte for byte, over its own connection; return the answers."""
 
     async def asked() -> list[bytes]:
         async with TestServer(application(settings, *served)) as server:
@@ -94,7 +94,7 @@ def test_loopback_needs_no_token(host: str) -> None:
     assert all(is_loopback(address) for address in listening_addresses(settings_at(host, None)))
 
 
-def test_name_counts_by_what_it_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_counts_as_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"inside.example": ["127.0.0.1", "::1"], "outside.example": ["127.0.0.1", "192.0.2.7"]}
 
     def resolve(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:

@@ -86,7 +86,7 @@ def test_metrics_equal_the_report(
     assert found["feedmill_ledger_entries_total", ""] == 1
 
 
-def test_a_page_elsewhere_cannot_read_it_by_pointing_its_own_name_here(
+def test_a_foreign_page_cannot_read_it_by_mapping_its_name_to_the_loopback(
     connection: Connection, folding: tuple[CoverageStore, LedgerFold]
 ) -> None:
     statuses = {

@@ -280,7 +280,7 @@ def test_a_service_of_another_namespace_and_a_silent_one_are_distinguished(
             pass
 
 
-def test_a_ledger_that_cannot_be_folded_is_reported_everywhere_and_stops_no_other(
+def test_a_ledger_that_cannot_be_folded_is_reported_and_stops_no_other(
     start: Callable[[], Service], ledger: LedgerWriter, connection: Connection
 ) -> None:
     ledger.write([entry(rows_in=3, rows_clean=3)])

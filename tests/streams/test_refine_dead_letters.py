@@ -135,7 +135,7 @@ def test_the_ledger_and_rejected_agree_on_every_row(values: list[bytes]) -> None
         assert rows == sum(rejected_rows(r.value, r.headers) for r in dead if reason_of(r.headers) == reason)
 
 
-def test_rejected_rows_say_which_line_of_which_file_they_were() -> None:
+def test_rejected_rows_have_their_source_file_and_line() -> None:
     document = {"term": "(\\.0)(\\.0)", "step_k": 0, "steps_total": 1, "trace_id": "t", "target_span": [0, 9]}
     lines = [json.dumps({**document, "trace_id": str(number)}).encode() for number in range(4)]
     lines.insert(2, b"no json")

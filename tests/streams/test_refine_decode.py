@@ -205,7 +205,7 @@ def test_a_json_number_beyond_a_float_is_a_reason(effect: str) -> None:
 
 
 @pytest.mark.parametrize("effect", [2**64, -(2**70), 10**299])
-def test_an_integer_beyond_64_bits_is_a_float_where_floats_are_wanted(effect: int) -> None:
+def test_an_integer_beyond_64_bits_is_a_float_in_a_float_column(effect: int) -> None:
     line = json.dumps({"base_capacity": effect, "capacity_factors": [{"name": "a", "effect": effect}]}).encode()
     intake = read_group([RawRecord("t", 0, 5, 0, line, [])], SCENARIO, LIMITS)
     assert intake.frame["capacity_factors"][0][0]["effect"] == intake.frame["base_capacity"][0] == float(effect)

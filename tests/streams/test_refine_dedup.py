@@ -43,7 +43,7 @@ def test_grows_past_its_first_table_and_forgets_nothing() -> None:
     assert len(index) == len(values)
 
 
-def test_a_window_bounds_what_is_kept() -> None:
+def test_a_window_bounds_the_index() -> None:
     index = DedupIndex(1000)
     for start in range(0, 20_000, 100):
         index.admit(np.arange(start + 1, start + 101, dtype=np.uint64))

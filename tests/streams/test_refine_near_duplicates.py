@@ -41,7 +41,7 @@ def frame(texts: list[str], groups: list[str] | None = None, origins: list[int |
             "complexity_type": ["mixed_emotions"] * len(texts),
         },
     )
-    # A frame of no rows has no types of its own.
+    # A frame without rows has no types.
     own = [name for name in rows.columns if name != "augmented_from"]
     return identify(rows.with_columns(pl.col(own).cast(pl.String)), FAMILY)
 
@@ -174,7 +174,7 @@ def test_verdicts_follow_the_order_of_arrival_and_not_the_groups(
     assert verdicts == expected
 
 
-def test_an_augmented_row_is_near_none_of_its_own_group() -> None:
+def test_an_augmented_row_may_be_near_rows_of_its_own_group() -> None:
     rows = frame(
         [VARIANTS[0], VARIANTS[1], VARIANTS[2], VARIANTS[0]],
         ["one", "one", "two", "one"],
@@ -212,7 +212,7 @@ def test_sketches_are_found_after_the_table_has_grown() -> None:
     assert found.mean() > 0.999
 
 
-def test_a_window_bounds_what_is_kept_and_keeps_its_latest() -> None:
+def test_a_window_bounds_the_index_and_keeps_its_latest() -> None:
     left, right, _ = pairs(600, 2, seed=4)
     remembered = state(window=100)
     for start in range(0, 600, 50):

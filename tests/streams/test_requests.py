@@ -98,7 +98,7 @@ def test_junk_and_keys_of_another_day_do_not_last(connection: Connection, fold: 
         # As another partition count would have placed it.
         producer.send(topic, b"{}", key=POSSIBLE[1].encode(), partition=3).get(timeout=30)
     with read(connection) as board:
-        # Nobody stumbles over it ...
+        # Readers ignore it ...
         assert len(board.requests()) == len(POSSIBLE)
     publish(connection, fold)
     with read(connection) as board:
@@ -107,7 +107,9 @@ def test_junk_and_keys_of_another_day_do_not_last(connection: Connection, fold: 
         assert sorted(request.label for request in board.requests()) == sorted(POSSIBLE)
 
 
-def test_producers_share_the_partitions_and_take_over_what_one_leaves(connection: Connection, fold: LedgerFold) -> None:
+def test_producers_share_the_partitions_and_take_over_those_of_one_that_leaves(
+    connection: Connection, fold: LedgerFold
+) -> None:
     with CellAssignment(connection, FAMILY) as first:
         with CellAssignment(connection, FAMILY) as second:
             deadline = time.monotonic() + 60
@@ -134,7 +136,7 @@ def test_a_producer_that_was_removed_from_its_group_gets_an_error(connection: Co
         group = f"{connection.settings.namespace}.{FAMILY.name}.producers"
         member = shares._consumer.group_metadata().member_id
         admin.remove_group_members(group, [MemberToRemove(member_id=member)])
-        # It still takes the cells for its own, as one does that slept.
+        # It still owns the cells in its own view, like a producer that was suspended.
         assert shares.partitions
         assert not shares.hold()
         joined(shares)
