@@ -6,6 +6,7 @@ Takes a comparison's JSON form and needs no display. The same comparison gives t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -20,8 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
+from feedmill.surroundings import is_full
 from schema.errors import UsageError
 from schema.family import Family, cell_label
+from schema.stale_files import in_making
 
 # Blue and orange of Okabe and Ito's palette, which colour-blind readers can distinguish.
 _COLOURS = {"a": "#0072b2", "b": "#e69f00"}
@@ -40,6 +43,7 @@ def draw(family: Family, compared: Mapping[str, Any], path: Path) -> None:
 
     Raises:
         UsageError: the file cannot be written.
+        OSError: no room is left; what was there before is whole.
     """
     picture = BytesIO()
     # Without a timestamp and random ids, the same figures give the same file.
@@ -47,10 +51,17 @@ def draw(family: Family, compared: Mapping[str, Any], path: Path) -> None:
         figure = _figure(family, compared)
         metadata = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
         figure.savefig(picture, format=path.suffix[1:], metadata=metadata)
+    making = in_making(path, "part")
     try:
-        path.write_bytes(picture.getvalue())
+        making.write_bytes(picture.getvalue())
+        making.replace(path)
     except OSError as error:
+        if is_full(error):
+            raise
         raise UsageError(f"{path} cannot be written ({error.strerror}): give --plot a file of your own") from error
+    finally:
+        with suppress(OSError):
+            making.unlink(missing_ok=True)
 
 
 def _figure(family: Family, compared: Mapping[str, Any]) -> Figure:

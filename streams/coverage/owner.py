@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from schema.errors import CoverageError, CoverageOwnedError
 from schema.settings import Settings
+from schema.stale_files import in_making
 
 LOCK_FILE = "owner.lock"
 SERVICE_FILE = "service.json"
@@ -70,9 +71,12 @@ def ownership(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 def announce(folder: Path, url: str, namespace: str) -> None:
     """Write `url` of this process, which holds the lock, to `service.json`."""
     address = ServiceAddress(os.getpid(), psutil.Process().create_time(), url, namespace)
-    staged = folder / f".{SERVICE_FILE}.{os.getpid()}"
-    staged.write_text(json.dumps(asdict(address)) + "\n")
-    staged.replace(folder / SERVICE_FILE)
+    making = in_making(folder / SERVICE_FILE, "part")
+    try:
+        making.write_text(json.dumps(asdict(address)) + "\n")
+        making.replace(folder / SERVICE_FILE)
+    finally:
+        making.unlink(missing_ok=True)
 
 
 def withdraw(folder: Path) -> None:

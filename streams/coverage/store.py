@@ -6,6 +6,8 @@ Returns `Counts`, one consistent view per family. Only one thread may write; any
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -26,6 +28,8 @@ from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES
 
 STORE_FILE = "coverage.duckdb"
 REBUILD_HINT = "run `feedmill coverage rebuild` to fold the ledger again"
+# How DuckDB's errors name a disk, a quota or a size limit that is used up.
+_NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 # The dashboard shows this many minutes at most.
 _MINUTES_KEPT = 24 * 60
@@ -80,6 +84,37 @@ class Counts:
         return {partition: end for partition, (_, end) in self.positions.items()}
 
 
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    is_new = not path.exists()
+    try:
+        return duckdb.connect(path, config=_CONFIG)
+    except duckdb.Error:
+        if is_new:
+            # A file that is half made can never be opened.
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _failure(what: str, error: duckdb.Error) -> CoverageError:
+    line = " ".join(str(error).split())
+    for reason in _NO_ROOM:
+        if reason in line:
+            return CoverageError(
+                f"no room is left for the coverage store ({reason}): free some on the disk of data_dir; the counts "
+                "that are stored stay right"
+            )
+    return CoverageError(f"{what} ({line[:300]}): {REBUILD_HINT}")
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise CoverageError in place of DuckDB's errors."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _failure("the coverage store failed", error) from error
+
+
 class CoverageStore:
     """The DuckDB file in `folder`; open it only with the owner's lock (`streams.coverage.owner`).
 
@@ -92,7 +127,7 @@ class CoverageStore:
         path = folder / STORE_FILE
         try:
             # This connection runs no queries; each thread gets its own cursor from it.
-            self._database = duckdb.connect(path, config=_CONFIG)
+            self._database = _connect(path)
             self._writer = self._database.cursor()
             self._writer.execute("SET lock_configuration = true")
             self._make_tables()
@@ -102,7 +137,7 @@ class CoverageStore:
                     f"{path} is open in process {process_name(int(holder[1]))}: wait for its end or stop it, then try "
                     "again"
                 ) from None
-            raise CoverageError(f"{path} cannot be opened ({_line(error)}): {REBUILD_HINT}") from error
+            raise _failure(f"{path} cannot be opened", error) from error
         self._cursors = threading.Lock()
         self._seed(families)
 
@@ -128,6 +163,7 @@ class CoverageStore:
                     f"is another: {REBUILD_HINT}, or set namespace and data_dir back"
                 )
 
+    @_own_errors()
     def positions(self) -> dict[tuple[str, int], int]:
         """Return the next ledger offset to fold, by (family, partition)."""
         return {(family, partition): end for family, partition, _, end in self._positions(self._writer)}
@@ -140,6 +176,7 @@ class CoverageStore:
                 if (family, partition) not in known:
                     cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", [family, partition, offset, offset])
 
+    @_own_errors()
     def fold(self, advances: list[FoldAdvance], added: Sums) -> None:
         """Add `added` and move the positions, in one transaction.
 
@@ -178,6 +215,7 @@ class CoverageStore:
             for number, (first, end) in missing.items():
                 cursor.execute("INSERT INTO missing VALUES (?, ?, ?, ?)", [family, number, first, end])
 
+    @_own_errors()
     def counts(self, family: str) -> Counts:
         """Return all counts of `family` at one moment.
 
@@ -273,25 +311,26 @@ class CoverageStore:
         try:
             yield
         finally:
-            for name in frames:
-                self._writer.unregister(name)
+            # After a fatal error DuckDB refuses even this. Raise the first error, not this one.
+            with suppress(duckdb.Error):
+                for name in frames:
+                    self._writer.unregister(name)
 
     @contextmanager
     def _transaction(self, reader: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """Run one transaction of the writer, or of `reader`, which is closed afterwards."""
         cursor = self._writer if reader is None else reader
         try:
-            cursor.begin()
-            try:
-                yield cursor
-            except BaseException:
-                # Raise the first error, not one of the rollback.
-                with suppress(duckdb.Error):
-                    cursor.rollback()
-                raise
-            cursor.commit()
-        except duckdb.Error as error:
-            raise CoverageError(f"the coverage store failed ({_line(error)}): {REBUILD_HINT}") from error
+            with _own_errors():
+                cursor.begin()
+                try:
+                    yield cursor
+                except BaseException:
+                    # Raise the first error, not one of the rollback.
+                    with suppress(duckdb.Error):
+                        cursor.rollback()
+                    raise
+                cursor.commit()
         finally:
             if reader is not None:
                 reader.close()
@@ -301,7 +340,3 @@ def remove_store(folder: Path) -> None:
     """Delete the store's files so that it can be folded again; the caller holds the owner's lock."""
     for path in folder.glob(f"{STORE_FILE}*"):
         path.unlink()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from broker.clients import Connection
+from feedmill.cli import run
+from schema.settings import Settings
 from tests import reductions
 from tests.consumers.records import write
+from tests.rooms import room_for
+from tests.streams.ledgers import LedgerWriter, entry
 
 ROOM_BYTES = 8_000
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize("command", ["produce", "replay.jsonl", "replay.parquet", "replay.arrow"])
@@ -42,3 +50,40 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(connection: Connection, tmp_
     assert "an error in Feedmill" not in done.stderr
     assert "Traceback" not in done.stderr
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def command(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command here, with room for files of so many bytes; its (status, stdout, stderr)."""
+    for name in ("namespace", "data_dir", "bootstrap_servers"):
+        monkeypatch.setenv(f"FEEDMILL_{name.upper()}", str(getattr(settings, name)))
+
+    def ran(*arguments: str, room: int = 2**40) -> tuple[int, str, str]:
+        with room_for(room):
+            status = run(list(arguments))
+        return (status, *capsys.readouterr())
+
+    return ran
+
+
+def test_a_picture_that_finds_the_disk_full_leaves_the_one_before(command: Command, tmp_path: Path) -> None:
+    rows, picture = tmp_path / "a.jsonl", tmp_path / "out" / "p.png"
+    rows.write_text(reductions.valid(20).write_ndjson())
+    picture.parent.mkdir()
+    picture.write_bytes(b"the one before")
+    arguments = ("compare", str(rows), str(rows), "--family", "reduction", "--json", "--plot", str(picture))
+    status, _, err = command(*arguments, room=ROOM_BYTES)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "no room is left (File too large)" in err
+    assert list(picture.parent.iterdir()) == [picture]
+    assert picture.read_bytes() == b"the one before"
+
+
+def test_coverage_is_usable_once_a_full_disk_has_room(connection: Connection, command: Command) -> None:
+    LedgerWriter(connection).write_last([entry(0, rows_in=7, rows_clean=7)])
+    for room in (ROOM_BYTES, 20_000):
+        status, _, err = command("coverage", "rebuild", room=room)
+        assert (status, err.count("\n")) == (1, 1)
+        assert "no room is left for the coverage store (File too large)" in err
+        status, out, err = command("coverage", "report", "reduction", "--json")
+        assert json.loads(out)["rows_in"] == 7, err

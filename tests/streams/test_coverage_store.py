@@ -20,7 +20,8 @@ from schema.ledger_entries import decode_entries
 from schema.record import LEDGER, Envelope, encode
 from schema.registry import FAMILIES
 from streams.coverage.entries import sums
-from streams.coverage.store import STORE_FILE, Counts, CoverageStore, FoldAdvance, remove_store
+from streams.coverage.store import _CONFIG, STORE_FILE, Counts, CoverageStore, FoldAdvance, remove_store
+from tests.rooms import room_for
 from tests.streams.ledgers import CELLS, FAMILY, START, entry, folded, frame, random_entry
 
 NAME = FAMILY.name
@@ -195,6 +196,47 @@ def test_a_file_that_is_no_store_is_refused_with_the_next_command_and_can_be_rem
         CoverageStore(tmp_path, FAMILIES)
     remove_store(tmp_path)
     CoverageStore(tmp_path, FAMILIES).close()
+
+
+@pytest.mark.parametrize("room", [0, 4_000, 12_000])
+def test_a_disk_that_is_full_when_a_store_is_made_leaves_none(tmp_path: Path, room: int) -> None:
+    with room_for(room), pytest.raises(CoverageError, match=r"no room is left .*: free some"):
+        CoverageStore(tmp_path, FAMILIES)
+    assert list(tmp_path.iterdir()) == []
+    CoverageStore(tmp_path, FAMILIES).close()
+
+
+def test_a_fold_that_finds_the_disk_full_goes_through_once_there_is_room(store: CoverageStore, tmp_path: Path) -> None:
+    fold(store, [entry(0, rows_in=1)])
+    with (
+        room_for((tmp_path / f"{STORE_FILE}.wal").stat().st_size),
+        pytest.raises(CoverageError, match="no room is left"),
+    ):
+        fold(store, [entry(1, rows_in=2)], start=1)
+    assert store.counts(NAME).totals["rows_in"] == 1
+    fold(store, [entry(1, rows_in=2)], start=1)
+    assert store.counts(NAME).totals["rows_in"] == 3
+
+
+def test_a_checkpoint_that_finds_the_disk_full_says_so_until_the_store_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_CONFIG, "checkpoint_threshold", "1KB")
+    store = CoverageStore(tmp_path, FAMILIES)
+    store.begin(ORIGIN)
+    fold(store, [entry(0, rows_in=1)])
+    ask = (lambda: fold(store, [entry(1)], start=1), store.positions, lambda: store.counts(NAME))
+    with room_for(100_000):
+        for question in ask:
+            with pytest.raises(CoverageError, match="no room is left"):
+                question()
+    store.close()
+    opened = CoverageStore(tmp_path, FAMILIES)
+    # The fold that failed may be stored; then its position is stored with it.
+    at = opened.positions()[NAME, 0]
+    assert opened.counts(NAME).totals["entries"] == at
+    fold(opened, [entry(at)], start=at)
+    opened.close()
 
 
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
