@@ -55,7 +55,7 @@ def ingest(
 
 
 def _opened(file: str) -> BinaryIO:
-    """Return the open file, unbuffered so that a read from a pipe returns the bytes at hand."""
+    """Return the open file, unbuffered so that a read from a pipe returns the available bytes."""
     if file != STANDARD_INPUT:
         try:
             return cast(BinaryIO, Path(file).open("rb", buffering=0))

@@ -29,7 +29,7 @@ class FirstSignal:
         return _SIGNALLED + (self._number or 0)
 
     def note(self, number: int) -> None:
-        """Remember a signal."""
+        """Record the signal that was received."""
         self._number = signal.Signals(number)
 
 

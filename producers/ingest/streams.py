@@ -1,6 +1,6 @@
 """Read bytes as they arrive from a file or a pipe, look ahead at the first ones, and decompress.
 
-Takes an open file; returns streams whose `read` returns the bytes at hand instead of waiting for the size asked for.
+Takes an open file; returns streams whose `read` returns the available bytes instead of waiting for the size asked for.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, R
 
 
 class ReadingStopped(Exception):  # noqa: N818 - a requested end, not an error
-    """The reading was stopped, and all bytes at hand were read."""
+    """The reading was stopped, and all available bytes were read."""
 
 
 class Arriving(io.RawIOBase):
-    """A stream over an open file or pipe, from its current position; `read` returns the bytes at hand.
+    """A stream over an open file or pipe, from its current position; `read` returns the available bytes.
 
     Args:
         source: the file or pipe; it stays open when this stream is closed.
@@ -78,7 +78,7 @@ class Arriving(io.RawIOBase):
         return head
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read the bytes at hand into `buffer` and return their number; 0 at the end.
+        """Read the available bytes into `buffer` and return their number; 0 at the end.
 
         Raises:
             ReadingStopped: the reading was stopped.
@@ -153,7 +153,7 @@ class _ZstdStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read the bytes at hand into `buffer` and return their number; 0 at the end.
+        """Read the available bytes into `buffer` and return their number; 0 at the end.
 
         Raises:
             EOFError: the last frame is cut off.
@@ -183,7 +183,7 @@ class _ZstdStream(io.RawIOBase):
 
 
 def some(stream: BinaryIO) -> bytes:
-    """Return the next bytes of `stream` that are at hand; empty at its end."""
+    """Return the next available bytes of `stream`; empty at its end."""
     return cast(bytes, getattr(stream, "read1", stream.read)(READ_BYTES))
 
 

@@ -40,7 +40,7 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class ReductionFrames:
-    """The job that makes a block's frame."""
+    """A job that makes a block's frame; worker processes call it."""
 
     run: ReductionRun
 

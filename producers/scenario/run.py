@@ -75,7 +75,7 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class ScenarioFrames:
-    """The job that makes a block's frame."""
+    """A job that makes a block's frame; worker processes call it."""
 
     seed: int
     backend: str

@@ -53,7 +53,7 @@ def test_endless_tasks_are_read_only_a_little_ahead() -> None:
         assert read <= 25
 
 
-def test_a_pool_left_early_takes_up_other_tasks() -> None:
+def test_a_pool_accepts_new_tasks_after_an_unfinished_call() -> None:
     with Pool(math.sqrt, 2) as pool:
         assert next(pool.results(map(float, count()))) == 0.0
         assert list(pool.results([9.0, 16.0])) == [3.0, 4.0]

@@ -188,7 +188,7 @@ def test_fills_of_a_cell_differ_and_spread_over_its_shapes() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(POSSIBLE), max_size=12), SEEDS, st.integers(0, 2**40), st.data())
-def test_a_row_depends_on_its_cell_its_seed_and_its_number_alone(
+def test_a_row_depends_only_on_its_cell_its_seed_and_its_number(
     cells: list[dict[str, str]], seed: int, first: int, data: st.DataObject
 ) -> None:
     whole = fill(cells, seed, first)

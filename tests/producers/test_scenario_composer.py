@@ -46,7 +46,7 @@ def test_every_row_obeys_the_rules_of_the_family(seed: int) -> None:
     assert failures.counts() == {}
 
 
-def test_the_cells_of_rows_are_those_planned(rows: pl.DataFrame) -> None:
+def test_rows_have_the_planned_cells(rows: pl.DataFrame) -> None:
     cells = [tuple(cell.values()) for cell in FAMILY.cells()]
     assert rows.select(FAMILY.cell_axes).rows() == [cells[index] for index in plan(COUNT, SEED)]
 

@@ -48,7 +48,7 @@ def judged(rows: pl.DataFrame) -> dict[Any, int]:
     return failures.counts()
 
 
-def test_2000_scenarios_cover_every_cell_in_the_shares_asked_for() -> None:
+def test_2000_scenarios_cover_every_cell_in_the_declared_shares() -> None:
     rows = pl.concat(generate(RUN))
     assert rows.select(FAMILY.cell_axes).n_unique() == len(CELLS) == 128
     for axis, bands in (("capacity_level", CAPACITY_LEVELS), ("authenticity_target", AUTHENTICITY_TARGETS)):

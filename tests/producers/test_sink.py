@@ -61,7 +61,7 @@ def test_a_topic_holds_the_rows_that_a_file_would(workers: int, connection: Conn
     assert done[-1] == RUN.count
 
 
-def test_each_record_says_what_it_is_and_holds_rows_of_its_partition(connection: Connection) -> None:
+def test_each_record_has_complete_headers_and_only_rows_of_its_partition(connection: Connection) -> None:
     produce(connection, RUN)
     ids = set()
     for record in read_raw(connection):

@@ -267,7 +267,7 @@ CLOSINGS = (
         ),
     ),
 )
-# The same in an emergency, by target.
+# Closings in an emergency, by target.
 URGENT_CLOSINGS = (
     (
         "{^doing}, of course, and everyone else's share as well.",

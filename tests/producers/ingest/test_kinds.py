@@ -121,7 +121,7 @@ def test_an_unreadable_file_is_refused_in_one_line(data: bytes, message: str) ->
     assert "ingest" in line.split(": ", 1)[1]
 
 
-def test_an_sqlite_database_is_refused(tmp_path: Path) -> None:
+def test_a_sqlite_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="SQLite"):
         kind_of(sqlite(tmp_path), "a.db")
 
