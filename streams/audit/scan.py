@@ -120,7 +120,7 @@ def _unreadable(topic: str, partition: int, offsets: range, error: Exception, is
         else "restore the topic from a replica or a backup"
     )
     return AuditError(
-        f"{topic}/{partition} offset {offsets[0]} and the rest of its batch up to offset {offsets[-1]} cannot be read "
+        f"{topic}/{partition} offset {offsets[0]} cannot be read, nor the rest of its batch up to offset {offsets[-1]} "
         f"({type(error).__name__}: {error}): {advice}"
     )
 

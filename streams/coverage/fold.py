@@ -263,7 +263,7 @@ class LedgerFold:
             extent = bounds[at.partition]
             if not extent.begin <= position <= extent.end:
                 raise CoverageError(
-                    f"coverage is folded up to offset {position} of {at.topic}/{at.partition}, which now holds "
+                    f"coverage is folded up to offset {position} of {at.topic}/{at.partition}, which holds "
                     f"[{extent.begin}, {extent.end}): records were removed; {REBUILD_HINT}"
                 )
         return starts

@@ -48,6 +48,6 @@ def test_drain_says_that_no_worker_runs_only_where_none_does(connection: Connect
             if member.assignment():
                 break
         assert member_count(connection, worker_group(connection.settings)) == 1
-        with pytest.raises(DrainTimeoutError, match=r"though 1 worker\(s\) of the group may run") as caught:
+        with pytest.raises(DrainTimeoutError, match=r"though 1 worker\(s\) of the consumer group may run") as caught:
             drain(connection, "reduction", 0.5)
     assert "start `feedmill worker`" not in str(caught.value)
