@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Fixed, so that two checkpoints are judged on the same terms. It is unlike the seed of any training run; terms that are
-# in the training set all the same are dropped.
+# Fixed, so that two checkpoints are judged on the same terms. Nobody types it for a training run; terms that are in
+# the training set all the same are dropped.
 _SEED = 918_273_645
 _HINT = "give --unchecked, which may judge the model on terms it was trained on"
 

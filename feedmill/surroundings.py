@@ -71,6 +71,6 @@ def full_line(error: OSError) -> str:
     """Return the error line for a full disk."""
     where = f" at {error.filename}" if error.filename else ""
     return (
-        f"no space is left{where} ({error.strerror}): free some, or move FEEDMILL_DATA_DIR, TMPDIR or the command's "
+        f"no room is left{where} ({error.strerror}): free some, or move FEEDMILL_DATA_DIR, TMPDIR or the command's "
         "output file to a larger disk"
     )

@@ -204,7 +204,7 @@ def parse_curriculum(text: str) -> list[list[float]]:
 
 
 def chosen_settings(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Return every setting: the given value, else the checkpoint's, else the default.
+    """Return every setting: the given value, else the checkpoint's, else the default. So `--resume` alone changes none.
 
     Args:
         given: the command's options by name; None for one that is not given.

@@ -4,7 +4,7 @@ All contenders give the same tensors of the same rows in batches of the same siz
 process of its own, pinned to one core, with one thread per library; Kafka has the other cores. The steps of a run:
 
 1. Generate distinct rows, write them to a clean topic in records as the refine stage writes them, and to Parquet.
-2. Start every contender. It stores the rows in its own form and makes one untimed pass. The sums over the tensors of
+2. Start every contender. Each stores the rows in its own form and makes one untimed pass. The sums over the tensors of
    that pass must equal those of the rows; other sums are an error.
 3. Time one pass of each contender in turn, `_REPETITIONS` times over.
 

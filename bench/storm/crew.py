@@ -69,7 +69,7 @@ class Crew:
         threading.Thread(target=self._keep_running, name="storm-crew", daemon=True).start()
 
     def strike(self, fault: InjectedFault) -> None:
-        """Inject `fault` and wait until it is over; a killed broker is up again when this returns."""
+        """Inject `fault` and wait as long as it lasts; a killed broker is up again when this returns."""
         worker = f"worker-{fault.target}"
         if fault.kind in (faults.WORKER_KILL, faults.COVERAGE_KILL):
             self._kill(worker if fault.kind == faults.WORKER_KILL else "coverage")
