@@ -93,23 +93,23 @@ def test_the_parquet_peers_give_the_rows_of_the_tables(shuffle_seed: int | None)
     assert in_order == (shuffle_seed is None)
 
 
-def swapped(made: Tensors) -> Tensors:
-    tokens = made.tokens.clone()
+def swapped(batch: Tensors) -> Tensors:
+    tokens = batch.tokens.clone()
     # A bracket and the token before it.
     tokens[-1, [-3, -2]] = tokens[-1, [-2, -3]]
-    return made._replace(tokens=tokens)
+    return batch._replace(tokens=tokens)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         swapped,
-        lambda made: Tensors(*(tensor[:-1] for tensor in made)),
-        lambda made: made._replace(span=made.span + 1),
-        lambda made: made._replace(mask=torch.ones_like(made.mask)),
-        lambda made: made._replace(example_id=made.example_id ^ 1),
-        lambda made: made._replace(is_normal_form=~made.is_normal_form),
-        lambda made: made._replace(size=made.depth, depth=made.size),
+        lambda batch: Tensors(*(tensor[:-1] for tensor in batch)),
+        lambda batch: batch._replace(span=batch.span + 1),
+        lambda batch: batch._replace(mask=torch.ones_like(batch.mask)),
+        lambda batch: batch._replace(example_id=batch.example_id ^ 1),
+        lambda batch: batch._replace(is_normal_form=~batch.is_normal_form),
+        lambda batch: batch._replace(size=batch.depth, depth=batch.size),
     ],
     ids=[
         "two tokens exchanged",
@@ -128,9 +128,9 @@ def test_wrong_tensors_give_other_sums(change: object) -> None:
 
 
 def test_tokens_of_another_type_are_refused() -> None:
-    (made,) = batches(reductions.valid(3), 3)
+    (batch,) = batches(reductions.valid(3), 3)
     with pytest.raises(TypeError, match=r"tokens has dtype torch\.int32, not torch\.int64"):
-        tally_of_batches([made._replace(tokens=made.tokens.int())])
+        tally_of_batches([batch._replace(tokens=batch.tokens.int())])
 
 
 def test_a_contender_with_other_rows_is_an_error(connection: Connection, tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(connection: Connection, tmp_
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    told = done.stderr.splitlines()[-1]
-    assert told.startswith("feedmill: ")
-    assert "File too large" in told
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("feedmill: ")
+    assert "File too large" in line
     assert "an error in Feedmill" not in done.stderr
     assert "Traceback" not in done.stderr
     assert list(folder.iterdir()) == []

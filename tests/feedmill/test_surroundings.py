@@ -1,4 +1,4 @@
-"""Every command in hostile surroundings: no traceback, no error in Feedmill, and a status that means something.
+"""Every command in hostile surroundings: no traceback, no internal error, and a meaningful exit status.
 
 Commands run in forks of one process that has imported the command line, so that a run costs no second import.
 """
@@ -18,12 +18,12 @@ from feedmill.cli import app
 
 ROOT = Path(__file__).parents[2]
 
-# Reads a command line per line, runs each in a fork with the outputs that were asked for, and tells its status.
+# Reads lines of stdin, stdout, log file and command line; runs each command in a fork and prints its status.
 RUNNER = """
 import contextlib, io, os, shlex, signal, sys
 import feedmill.cli as cli, warnings
 with warnings.catch_warnings():
-    # Once for all the forks; each command is strict by itself.
+    # Imported once for all forks; each command has strict warnings of its own.
     warnings.simplefilter("ignore")
     import broker.topics, consumers.replay.topic_range, consumers.compare.comparison, producers.reduction.run
     import producers.scenario.run, producers.ingest, streams.drain, streams.coverage.service, streams.worker
@@ -73,7 +73,7 @@ COMMANDS = sorted(commands(typer.main.get_command(app)))
 
 
 def hostile(**changes: str) -> dict[str, str]:
-    """The environment of a runner: nothing of the user's, and a broker that is not there."""
+    """Return an environment for a runner: no variables of the user, and a broker that does not exist."""
     return {
         "PATH": os.environ["PATH"],
         "FEEDMILL_BOOTSTRAP_SERVERS": "127.0.0.1:1",
@@ -84,7 +84,7 @@ def hostile(**changes: str) -> dict[str, str]:
 
 
 class Runner:
-    """One process that has imported the command line, in a folder of its own."""
+    """A process that has imported the command line, in its own folder."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder = folder
@@ -118,7 +118,7 @@ class Runner:
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """All at once: a terminal of ASCII, a home that cannot be (for root either), and warnings that are errors."""
+    """A runner with an ASCII terminal, an impossible home (even for root), and warnings as errors."""
     environment = hostile(
         LC_ALL="C",
         PYTHONUTF8="0",
@@ -128,13 +128,13 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
         XDG_CACHE_HOME="/dev/null",
         PYTHONWARNINGS="error",
     )
-    made = Runner(tmp_path_factory.mktemp("hostile"), environment)
-    yield made
-    made.close()
+    hostile_runner = Runner(tmp_path_factory.mktemp("hostile"), environment)
+    yield hostile_runner
+    hostile_runner.close()
 
 
-def check(found: tuple[int, str, str], statuses: tuple[int, ...] = (0, 1, 2)) -> None:
-    status, out, err = found
+def check(result: tuple[int, str, str], statuses: tuple[int, ...] = (0, 1, 2)) -> None:
+    status, out, err = result
     assert "Traceback" not in out + err, err
     assert "an error in Feedmill" not in err
     assert "Warning" not in err
@@ -143,14 +143,14 @@ def check(found: tuple[int, str, str], statuses: tuple[int, ...] = (0, 1, 2)) ->
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_shows_its_help_anywhere(runner: Runner, command: tuple[str, ...]) -> None:
-    found = runner(*command, "--help")
-    check(found, (0,))
-    assert "Usage" in found[1]
+    result = runner(*command, "--help")
+    check(result, (0,))
+    assert "Usage" in result[1]
     check(runner(*command, "--help", stdout="/dev/full"), (1,))
     check(runner(*command, "--help", stdout="closed", stdin="closed"), (0,))
 
 
-# What each command is given so that it goes as far as it can without a broker.
+# Arguments with which each command gets as far as it can without a broker.
 ARGUMENTS = {
     ("ingest",): ["reduction", "-"],
     ("worker",): ["reduction"],
@@ -168,7 +168,7 @@ ARGUMENTS = {
     ("train", "reduction"): ["--out", "run"],
     ("eval", "reduction"): ["--model", "absent"],
     ("bench",): ["nothing"],
-    # They would fetch, start or serve for as long as they are let.
+    # With valid arguments, these commands would download, start or serve without end.
     ("up",): ["--workers", "0"],
     ("demo",): ["--nothing"],
     ("coverage", "serve"): ["--nothing"],

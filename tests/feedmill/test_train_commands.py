@@ -55,8 +55,8 @@ def test_invalid_options_are_a_one_line_error(trained: Command, tmp_path: Path) 
         (2, "is malformed: give SHARE:TOKENS", ("--length-curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
-        got, out_text, err = trained("train", "reduction", "--steps", "4", "--out", out, *arguments)
-        assert (got, out_text) == (status, ""), err
+        exit_status, out_text, err = trained("train", "reduction", "--steps", "4", "--out", out, *arguments)
+        assert (exit_status, out_text) == (status, ""), err
         assert line in err
         assert err.count("\n") == 1
     assert len(read_losses(tmp_path / "model")) == 2
