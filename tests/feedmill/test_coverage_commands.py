@@ -13,7 +13,7 @@ from broker.topics import topic_name
 from feedmill.cli import run
 from schema.record import RAW
 from streams.coverage.owner import coverage_folder, ownership
-from tests.streams.ledgers import FAMILY, LedgerWriter, folded, random_entry, said, without_minutes
+from tests.streams.ledgers import FAMILY, LedgerWriter, as_folded, folded, random_entry, without_minutes
 
 NAME = FAMILY.name
 KEYS = {
@@ -59,7 +59,7 @@ def test_a_report_is_one_json_object_with_the_promised_keys(connection: Connecti
     assert (status, err) == (0, "")
     report = json.loads(out)
     assert report.keys() >= KEYS
-    assert said(report) == without_minutes(folded(entries))
+    assert as_folded(report) == without_minutes(folded(entries))
     assert list(report["axes"]) == [axis.name for axis in FAMILY.axes]
     assert all(quota.keys() >= {"name", "kind", "target", "actual", "ok"} for quota in report["quotas"])
     assert all(gap.keys() == {*FAMILY.cell_axes, "count", "deficit"} for gap in report["gaps_to_fill"])
