@@ -83,7 +83,7 @@ class Batch:
         return [f"{number % 2**64:016x}" for number in self.example_id.tolist()]
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the batch with its tensors on `device`; `position` stays on the CPU."""
+        """Return the batch with its tensors on `device`; `position` stays where it is."""
         moved: dict[str, Any] = {
             field.name: value.to(device)
             for field in dataclasses.fields(self)

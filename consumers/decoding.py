@@ -42,7 +42,7 @@ def decode_records(
     Many small records at once cost little more than one, because most of the cost does not depend on the size.
 
     Args:
-        records: as read from `topic`, at least one.
+        records: records read from `topic`, at least one.
         topic: the topic's name, for the error line.
         kind: (family, stage, version) that the records must have.
         columns: the columns to read, in order; a column that a record lacks is null.

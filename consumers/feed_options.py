@@ -34,7 +34,7 @@ class FeedOptions:
         curriculum: orders an epoch by a column, in phases.
         batch_tokens: limit of B x T in a batch, padding included; `batch_size`, if given, is a second limit.
         bucket: batch rows of similar length together, which saves padding.
-        max_tokens: rows with more tokens are left out, and counted in `Batch.too_long` and in the log; None takes the
+        max_tokens: rows with more tokens are left out and counted, in `Batch.too_long` and in the log; None takes the
             family's limit.
         window_rows: rows in memory at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
         window_bytes: a window ends early if its rows take more than this; a row counts 1 byte per token and 64 more.

@@ -132,7 +132,7 @@ class RowFilter:
         self.close()
 
     def close(self) -> None:
-        """End the database."""
+        """Close the database."""
         self._database.close()
 
     def mask(self, frame: pl.DataFrame) -> pl.Series:

@@ -60,8 +60,8 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, An
     """Return [{measure, a, b, difference, better}] of two sides of one family, in the order of their keys.
 
     `measure` is the path of keys to the value in a side. `difference` is b minus a, null if a side has no value.
-    `better` is "a", "b" or null, as for the mean of a column. Invalid and duplicate rows are compared as shares of
-    all rows; the smaller share is better.
+    `better` is "a", "b" or null, as for the mean of a column. Invalid and duplicate rows are compared as shares of the
+    rows checked; the smaller share is better.
     """
     entries = []
     for measure, of_a, of_b, sense, wholes in _measures(a, b):

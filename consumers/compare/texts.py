@@ -149,7 +149,7 @@ def _store(slots, values, begin, level, stored, capacity):  # type: ignore[no-un
     """Store the sampled values of values[begin:] until there are too many; return (where it stopped, stored values)."""
     mask = np.uint64((1 << level) - 1)
     for place in range(begin, values.size):
-        # Mixed as in `measures.mixed`, because characters are not evenly distributed; plus 1, so that 0 is mixed, too.
+        # Mixed as in `measures.mixed`, because characters are not evenly distributed. Without the 1, a 0 would stay 0.
         value = (values[place] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

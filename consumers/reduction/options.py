@@ -87,7 +87,7 @@ class CurriculumStage:
 
     Attributes:
         feed: this rank's feed, like that of the run.
-        until: the share of the budget, in (0, 1), after which the next feed takes over.
+        until: the share of the budget, in (0, 1), after which the next stage begins.
     """
 
     feed: Feed

@@ -105,5 +105,5 @@ def _rows(record: Any) -> int:
     """Return a record's row count from its header, or an estimate from its length; only block sizes depend on it."""
     length = len(record.value or b"")
     declared = dict(record.headers).get(ROWS_HEADER) or b""
-    # No row takes less than a bit.
+    # A false header cannot claim more rows than the value has bits.
     return min(int(declared), 8 * length) if declared.isdigit() and len(declared) < 10 else length // _ROW_BYTES

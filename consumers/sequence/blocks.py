@@ -1,4 +1,4 @@
-"""The order in which a source's records are read: blocks of consecutive offsets, in turn or shuffled by a seed."""
+"""The reading order of a source's records: blocks of consecutive offsets, in turn or shuffled by a seed."""
 
 from __future__ import annotations
 

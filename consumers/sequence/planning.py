@@ -91,7 +91,7 @@ def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, 
 
     Args:
         tokens: (N,) length of each row in tokens.
-        shape: how to cut.
+        shape: the limits of a batch.
         seeds: the seeds that shuffle the rows and the order of the batches; None keeps `order`.
         order: (N,) the order without seeds; None keeps the order of the rows.
     """

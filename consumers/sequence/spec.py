@@ -58,7 +58,7 @@ class PinnedSource:
         topic: its full name.
         topic_id: Kafka's id of the topic; a topic that was created again has another id.
         bounds: [begin, end) per partition.
-        weight: its part in the mix.
+        weight: its part in the mix, relative to the other sources.
         repeat: start again when exhausted, until another source ends the pass.
         blocks: block sizes in offsets, measured when the offsets were fixed.
     """

@@ -49,7 +49,7 @@ class Budget:
         """Return the next step's learning rate as a share of the highest, in [0, 1].
 
         It rises for `warmup_steps`, at most a quarter of the steps. Then it falls along half a cosine (Loshchilov and
-        Hutter, arXiv:1608.03983) over the other steps, or over the seconds if they run out sooner.
+        Hutter, arXiv:1608.03983) over the remaining steps, or over the seconds if they run out sooner.
         """
         warmup = warmup_steps if self.steps is None else min(warmup_steps, self.steps // 4)
         spent = 0.0

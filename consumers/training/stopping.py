@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# As a shell reports a process that a signal ended.
+# A shell reports a process that a signal ended with 128 plus the signal's number.
 _SIGNALLED = 128
 
 
