@@ -93,7 +93,10 @@ class Learning:
             self.held_out_state = saved["held_out"]
             states = [*saved["lessons"], saved["feed"]]
             if len(states) != len(stages):
-                raise CheckpointError(f"{checkpoint} has the states of {len(states)} stages, not of {len(stages)}")
+                raise CheckpointError(
+                    f"{checkpoint} has the states of {len(states)} stages, not of {len(stages)}: "
+                    "resume with the stages of the run"
+                )
             for stage, state in zip(stages, states, strict=True):
                 stage.feed.load_state_dict(state)
             set_random_state(checkpoint, saved["random"])
@@ -199,7 +202,7 @@ class Learning:
                     yield batch
         raise FeedError(
             f"{', '.join(feed.topics)}: no rows of split {feed.spec.split} with at most {feed.max_tokens} tokens, "
-            f"or fewer than the {feed.spec.least_rows} of a batch: produce more, or raise the limit"
+            f"or too few for a batch of least_rows {feed.spec.least_rows}: produce more, or raise max_tokens"
         )
 
     def _feeds_at(self) -> list[_FeedAt]:

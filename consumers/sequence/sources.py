@@ -45,7 +45,8 @@ def check_sources(sources: tuple[Source, ...], mode: str, shuffled: bool) -> Non
     if not sources or len(sources) > 255:
         raise UsageError(f"a feed has 1 to 255 sources, not {len(sources)}")
     if any(not 0 < source.weight < float("inf") for source in sources):
-        raise UsageError("a source's weight must be a finite number above 0: leave out a source without a part")
+        weights = ", ".join(str(source.weight) for source in sources)
+        raise UsageError(f"the sources' weights are {weights}: give finite numbers above 0, or leave a source out")
     if not lasting:
         raise UsageError("every source repeats, so no pass would end: give one of them repeat=False")
     if len(lasting) < len(sources) and not shuffled:
