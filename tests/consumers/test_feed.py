@@ -345,7 +345,7 @@ def test_retention_that_overtakes_a_pinned_feed_is_an_error_with_both_offsets(
 def test_a_start_beyond_the_topic_is_refused(connection: Connection, rows: pl.DataFrame) -> None:
     with pytest.raises(FeedError, match=r"/3: offset 999 was asked for, but the topic holds 0 to \d+: the topic was"):
         Feed(connection, "reduction", options=FeedOptions(sources=(Source(start={3: 999}),)))
-    with pytest.raises(FeedError, match="has 4 partitions, and the start names partition 4"):
+    with pytest.raises(FeedError, match="has 4 partitions, but the source's start names partition 4"):
         Feed(connection, "reduction", options=FeedOptions(sources=(Source(start={4: 0}),)))
 
 

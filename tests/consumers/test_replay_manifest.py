@@ -230,7 +230,7 @@ def test_a_manifest_with_too_many_batches_is_refused(
     ids(itertools.islice(run_feed, 2))
     manifest = manifest_of(run_feed)
     manifest["cursor"]["batches"] = 999
-    with pytest.raises(ReplayError, match="pass 0 gave 999 batches, and its offsets hold 25"):
+    with pytest.raises(ReplayError, match="999 batches in pass 0, but its offsets hold 25"):
         replay_run(connection, manifest, tmp_path / "x.jsonl")
     assert list(tmp_path.iterdir()) == []
 
@@ -331,7 +331,7 @@ def test_a_replay_of_nothing_is_wrong_usage(capfd: pytest.CaptureFixture[str]) -
 def test_a_manifest_of_another_family_is_wrong_usage(
     connection: Connection, saved: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="of the family 'reduction', not 'scenario'"):
+    with pytest.raises(UsageError, match="for family 'reduction', not 'scenario'"):
         replay_run(connection, read_manifest(saved[0]), tmp_path / "x.jsonl", family="scenario")
 
 
