@@ -28,8 +28,8 @@ from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES
 
 STORE_FILE = "coverage.duckdb"
 REBUILD_HINT = "run `feedmill coverage rebuild` to fold the ledger again"
-# How DuckDB's errors name a disk, a quota or a size limit that is used up.
-_NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# DuckDB errors contain these texts when a disk, a quota or a file-size limit is used up.
+_NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 # The dashboard shows this many minutes at most.
 _MINUTES_KEPT = 24 * 60
@@ -97,10 +97,10 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
 
 def _failure(what: str, error: duckdb.Error) -> CoverageError:
     line = " ".join(str(error).split())
-    for reason in _NO_ROOM:
+    for reason in _NO_SPACE:
         if reason in line:
             return CoverageError(
-                f"no room is left for the coverage store ({reason}): free some on the disk of data_dir; the counts "
+                f"no space is left for the coverage store ({reason}): free some on the disk of data_dir; the counts "
                 "that are stored stay right"
             )
     return CoverageError(f"{what} ({line[:300]}): {REBUILD_HINT}")

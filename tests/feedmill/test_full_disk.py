@@ -74,7 +74,7 @@ def test_a_picture_that_finds_the_disk_full_leaves_the_one_before(command: Comma
     arguments = ("compare", str(rows), str(rows), "--family", "reduction", "--json", "--plot", str(picture))
     status, _, err = command(*arguments, room=ROOM_BYTES)
     assert (status, err.count("\n")) == (1, 1)
-    assert "no room is left (File too large)" in err
+    assert "no space is left (File too large)" in err
     assert list(picture.parent.iterdir()) == [picture]
     assert picture.read_bytes() == b"the one before"
 
@@ -84,6 +84,6 @@ def test_coverage_is_usable_once_a_full_disk_has_room(connection: Connection, co
     for room in (ROOM_BYTES, 20_000):
         status, _, err = command("coverage", "rebuild", room=room)
         assert (status, err.count("\n")) == (1, 1)
-        assert "no room is left for the coverage store (File too large)" in err
+        assert "no space is left for the coverage store (File too large)" in err
         status, out, err = command("coverage", "report", "reduction", "--json")
         assert json.loads(out)["rows_in"] == 7, err

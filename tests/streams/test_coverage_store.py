@@ -200,7 +200,7 @@ def test_a_file_that_is_no_store_is_refused_with_the_next_command_and_can_be_rem
 
 @pytest.mark.parametrize("room", [0, 4_000, 12_000])
 def test_a_disk_that_is_full_when_a_store_is_made_leaves_none(tmp_path: Path, room: int) -> None:
-    with room_for(room), pytest.raises(CoverageError, match=r"no room is left .*: free some"):
+    with room_for(room), pytest.raises(CoverageError, match=r"no space is left .*: free some"):
         CoverageStore(tmp_path, FAMILIES)
     assert list(tmp_path.iterdir()) == []
     CoverageStore(tmp_path, FAMILIES).close()
@@ -210,7 +210,7 @@ def test_a_fold_that_finds_the_disk_full_goes_through_once_there_is_room(store: 
     fold(store, [entry(0, rows_in=1)])
     with (
         room_for((tmp_path / f"{STORE_FILE}.wal").stat().st_size),
-        pytest.raises(CoverageError, match="no room is left"),
+        pytest.raises(CoverageError, match="no space is left"),
     ):
         fold(store, [entry(1, rows_in=2)], start=1)
     assert store.counts(NAME).totals["rows_in"] == 1
@@ -228,7 +228,7 @@ def test_a_checkpoint_that_finds_the_disk_full_says_so_until_the_store_is_opened
     ask = (lambda: fold(store, [entry(1)], start=1), store.positions, lambda: store.counts(NAME))
     with room_for(100_000):
         for question in ask:
-            with pytest.raises(CoverageError, match="no room is left"):
+            with pytest.raises(CoverageError, match="no space is left"):
                 question()
     store.close()
     opened = CoverageStore(tmp_path, FAMILIES)
