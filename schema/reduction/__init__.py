@@ -1,7 +1,7 @@
 """The reduction family: untyped lambda-calculus, normal order, one example per step of a trace.
 
-Two rows with the same term are the same training example, for the term determines its span: the identity is the term,
-so that no term of the training split can stand in another split as well. The group is the trace.
+The term determines its span, so two rows with the same term are the same training example. The identity is therefore
+the term, and no term of the training split can be in another split too. All rows of a trace go to the same split.
 """
 
 from __future__ import annotations

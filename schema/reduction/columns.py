@@ -1,8 +1,8 @@
 """The reduction family's columns, and its JSON form.
 
 One row is one step of a trace: a term, and the span of the redex that normal order reduces next. Spans are half-open
-character offsets; (0, 0) is the normal-form marker. In JSON the span is the list `target_span` and the last ten
-columns sit under `meta`.
+character offsets; (0, 0) is the normal-form marker. In JSON the span is the list `target_span`, and the last ten
+columns are in the object `meta`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLUMNS: dict[str, pl.DataType] = {**CORE, **META}
 
 
 def flatten(document: dict[str, Any]) -> dict[str, Any]:
-    """Return one JSON object as {column: value}; what does not have the expected shape is left for the type check."""
+    """Return one JSON object as {column: value}; values of an unexpected shape are kept for the type check."""
     flat = {name: value for name, value in document.items() if name not in ("target_span", "meta")}
     span = document.get("target_span")
     if isinstance(span, list) and len(span) == 2:

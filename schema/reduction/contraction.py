@@ -1,7 +1,7 @@
-r"""One beta step at a given place of a term's text: the redex `(\.M)N` there becomes M with N for its index 0.
+r"""One beta step at a given span of a term's text: the redex `(\.M)N` becomes M with N in place of M's index 0.
 
-Works on the text form of `schema.reduction.text` directly, many terms to a call. Any place may be asked for, so that
-what a model points at can be reduced as it stands; what cannot is told by a verdict and costs no exception.
+A call reduces many terms, directly in the text form of `schema.reduction.text`. Any span is accepted, because a model
+may predict any. A span that cannot be reduced gives a verdict, not an exception.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 CONTRACTED, NOT_A_REDEX, SIZE_CAPPED, UNRENDERABLE = range(4)
 
 _LAMBDA, _DOT, _OPEN, _CLOSE = b"\\.()"
-# What a byte is worth as an index; all others are no index.
+# The index that each byte means; bytes that mean no index have `_NO_INDEX`.
 _NO_INDEX = 255
 _INDEX_OF = np.full(256, _NO_INDEX, dtype=np.uint8)
 _INDEX_OF[list(INDICES)] = np.arange(len(INDICES), dtype=np.uint8)
@@ -31,18 +31,18 @@ _GLYPHS = np.frombuffer(INDICES, dtype=np.uint8)
 # `(\.0)0`
 _SHORTEST = 6
 
-# What is found on the way, as places in an array.
+# Places in the array `measures`: where M ends, the number of holes, the number of N's free indices, bytes needed.
 _BODY_END, _HOLES, _FREE, _ROOM = range(4)
 
 
 @dataclass(frozen=True, eq=False)
 class Contractions:
-    """What became of N terms.
+    """The results of one beta step on N terms.
 
     Attributes:
-        terms: (N,) Utf8, the terms after the step; null where there was none.
-        verdicts: (N,) int8: `CONTRACTED`, or why not: `NOT_A_REDEX`, `SIZE_CAPPED` (the next term has too many nodes)
-            or `UNRENDERABLE` (it needs an index above 61).
+        terms: (N,) Utf8, the terms after the step; null if the term was not reduced.
+        verdicts: (N,) int8: `CONTRACTED`, or the reason for a null: `NOT_A_REDEX`, `SIZE_CAPPED` (the next term has
+            too many nodes) or `UNRENDERABLE` (the next term needs an index above 61).
     """
 
     terms: pl.Series
@@ -50,25 +50,24 @@ class Contractions:
 
 
 def contract(terms: pl.Series, spans: npt.NDArray[np.int64], size_cap: int) -> Contractions:
-    r"""Contract in each term the redex at its span.
+    r"""Contract the redex at the given span of each term.
 
-    A span is a redex when it holds an abstraction in parentheses in head position and the one argument that follows,
-    without the parentheses that may enclose both: in `0((\.0)12)` it is [2, 7). Takes 1.3 us for a term of 250
-    characters.
+    A span is a redex if it covers an abstraction in parentheses in head position and its first argument. Parentheses
+    around both are outside the span: in `0((\.0)12)` it is [2, 7). Takes 1.3 us for a term of 250 characters.
 
     Args:
-        terms: (N,) Utf8, well-formed. One that is malformed or null gives a verdict that means nothing.
+        terms: (N,) Utf8, well-formed. The verdict for a malformed term or a null is arbitrary.
         spans: (N, 2) half-open character offsets; any numbers, (0, 0) too.
-        size_cap: nodes of the next term.
+        size_cap: the most nodes of the next term.
 
     Raises:
-        TypeError: the terms are no strings.
-        ValueError: there are not as many spans as terms.
+        TypeError: the terms are not strings.
+        ValueError: the number of spans differs from the number of terms.
     """
     if spans.shape != (len(terms), 2):
         raise ValueError(f"{len(terms)} terms need spans of shape ({len(terms)}, 2), not {spans.shape}")
     data, offsets = strings(terms)
-    # A copy, so that compiled code always meets one kind of array.
+    # A copy, so that compiled code always gets the same kind of array.
     places = np.array(spans, dtype=np.int64, order="C")
     text, text_offsets, verdicts = _contract_terms(data, offsets, places, size_cap, _INDEX_OF, _GLYPHS)
     written = strings_of(text, text_offsets).alias(terms.name)
@@ -88,19 +87,19 @@ def _contract_terms(
     text_offsets = np.zeros(rows + 1, dtype=np.int64)
     verdicts = np.empty(rows, dtype=np.int8)
     marks = np.empty((4, longest + 1), dtype=np.int64)
-    found = np.empty(4, dtype=np.int64)
+    measures = np.empty(4, dtype=np.int64)
     for row in range(rows):
         at = text_offsets[row]
         term = data[offsets[row] : offsets[row + 1]]
         start, end = spans[row, 0], spans[row, 1]
         written = 0
-        verdict = _measure(term, start, end, size_cap, index_of, marks, found)
+        verdict = _measure(term, start, end, size_cap, index_of, marks, measures)
         if verdict == CONTRACTED:
-            if at + found[_ROOM] > text.size:
-                larger = np.empty(max(at + found[_ROOM], 2 * text.size), dtype=np.uint8)
+            if at + measures[_ROOM] > text.size:
+                larger = np.empty(max(at + measures[_ROOM], 2 * text.size), dtype=np.uint8)
                 larger[:at] = text[:at]
                 text = larger
-            written = _write(term, start, end, index_of, glyphs, marks, found, text[at:])
+            written = _write(term, start, end, index_of, glyphs, marks, measures, text[at:])
             if written < 0:
                 verdict, written = UNRENDERABLE, 0
         verdicts[row] = verdict
@@ -109,22 +108,24 @@ def _contract_terms(
 
 
 @compiled
-def _measure(term: Array, start: int, end: int, size_cap: int, index_of: Array, marks: Array, found: Array) -> int:
-    r"""Return the verdict on a step at term[start:end], but for indices that are too large.
+def _measure(term: Array, start: int, end: int, size_cap: int, index_of: Array, marks: Array, measures: Array) -> int:
+    r"""Return the verdict on a step at term[start:end]; `_write` finds indices that are too large.
 
-    Leaves in `marks` (4, length + 1), for `_write`: where the holes are that N fills, under how many abstractions of M,
-    and where N's free indices are; the fourth row is scratch. `found` holds where M ends, the number of holes and that
-    of free indices, and the most bytes that the next term takes.
+    Fills for `_write`:
+
+    - `marks` (4, length + 1): the places of the holes (M's indices that N replaces), the number of M's abstractions
+      around each hole, and the places of N's free indices; the fourth row is scratch.
+    - `measures` (4,): where M ends, the number of holes, the number of free indices, the most bytes of the next term.
     """
     holes, hole_depths, free, depths = marks[0], marks[1], marks[2], marks[3]
-    # 1. The span begins at an abstraction in parentheses at the head of a spine.
+    # 1. The span must begin at an abstraction in parentheses at the head of a spine.
     if start < 0 or end > term.size or end - start < _SHORTEST:
         return NOT_A_REDEX
     if term[start] != _OPEN or term[start + 1] != _LAMBDA:
         return NOT_A_REDEX
     if start > 0 and term[start - 1] != _OPEN and term[start - 1] != _DOT:
         return NOT_A_REDEX
-    # 2. Read M, to the parenthesis that closes it: an index that counts the abstractions around it is a hole.
+    # 2. Read M up to its closing parenthesis. An index equal to the number of abstractions around it is a hole.
     at, level, depth, hole_count = start + 3, 0, 0, 0
     while at < end:
         byte = term[at]
@@ -143,7 +144,7 @@ def _measure(term: Array, start: int, end: int, size_cap: int, index_of: Array, 
             hole_count += 1
         at += 1
     body_end = at
-    # 3. Read N, an index or what stands in one pair of parentheses: the span ends with it.
+    # 3. Read N, an index or one pair of parentheses with its content. The span must end with N.
     at, level, depth, free_count = body_end + 1, 0, 0, 0
     while at < end:
         byte = term[at]
@@ -165,19 +166,19 @@ def _measure(term: Array, start: int, end: int, size_cap: int, index_of: Array, 
             break
     if at != end or level > 0 or body_end + 1 >= end:
         return NOT_A_REDEX
-    # 4. Count the nodes of the next term: the application, its abstraction and N go, and N comes for every hole.
+    # 4. Count the nodes of the next term: the application, its abstraction and N are removed; N replaces every hole.
     argument_size = _size(term[body_end + 1 : end], index_of)
     if _size(term, index_of) - 2 - argument_size + hole_count * (argument_size - 1) > size_cap:
         return SIZE_CAPPED
-    found[_BODY_END], found[_HOLES], found[_FREE] = body_end, hole_count, free_count
-    # Parentheses around M stand where the old ones did.
-    found[_ROOM] = term.size + hole_count * (end - body_end)
+    measures[_BODY_END], measures[_HOLES], measures[_FREE] = body_end, hole_count, free_count
+    # New parentheses around M take the place of the old ones.
+    measures[_ROOM] = term.size + hole_count * (end - body_end)
     return CONTRACTED
 
 
 @compiled
 def _size(term: Array, index_of: Array) -> int:
-    """Return the number of nodes: of n indices, n - 1 applications are made."""
+    """Return the number of nodes: a term with n indices has n - 1 applications."""
     indices, abstractions = 0, 0
     for byte in term:
         indices += index_of[byte] != _NO_INDEX
@@ -187,24 +188,24 @@ def _size(term: Array, index_of: Array) -> int:
 
 @compiled
 def _write(
-    term: Array, start: int, end: int, index_of: Array, glyphs: Array, marks: Array, found: Array, text: Array
+    term: Array, start: int, end: int, index_of: Array, glyphs: Array, marks: Array, measures: Array, text: Array
 ) -> int:
-    """Write the term after the step at term[start:end] to `text`; return its length, -1 where an index is too large.
+    """Write the term after the step at term[start:end] to `text`; return its length, or -1 if an index is too large.
 
-    `marks` and `found` are as `_measure` left them.
+    `_measure` has filled `marks` and `measures`.
     """
     holes, hole_depths, free = marks[0], marks[1], marks[2]
-    body, body_end, hole_count, free_count = start + 3, found[_BODY_END], found[_HOLES], found[_FREE]
-    # N stands in parentheses exactly when it is more than an index.
+    body, body_end, hole_count, free_count = start + 3, measures[_BODY_END], measures[_HOLES], measures[_FREE]
+    # N is in parentheses if it is more than an index.
     enclosed = int(term[body_end + 1] == _OPEN)
     bare, bare_end = body_end + 1 + enclosed, end - enclosed
     argument_is_abstraction = term[bare] == _LAMBDA
-    # 1. What stands before. The result is as M is written, or as N is where M is nothing but the hole.
+    # 1. Write the text before the redex. The result begins like M, or like N if M is only a hole.
     is_hole = body_end - body == 1 and hole_count == 1
     first, length = (bare, bare_end - bare) if is_hole else (body, body_end - body)
     ends_spine = end == term.size or term[end] == _CLOSE
     adds = not ends_spine and term[first] == _LAMBDA
-    # An argument that was an application and has become an index loses its parentheses.
+    # An argument that becomes an index loses its parentheses.
     drops = int(ends_spine and start > 0 and term[start - 1] == _OPEN and length == 1)
     at = 0
     for i in range(start - drops):
@@ -213,7 +214,7 @@ def _write(
     if adds:
         text[at] = _OPEN
         at += 1
-    # 2. M with its indices that are bound outside the redex lowered, and N in the holes.
+    # 2. Write M, with its indices bound outside the redex lowered by one and N in the holes.
     hole, depth, level = 0, 0, 0
     depths = marks[3]
     for i in range(body, body_end):
@@ -232,11 +233,11 @@ def _write(
             text[at] = byte
             at += 1
             continue
-        # As the head of a spine N needs its parentheses only if it is an abstraction and an argument follows.
+        # At the head of a spine, N needs its parentheses only if it is an abstraction and an argument follows.
         heads = i == body or term[i - 1] == _OPEN or term[i - 1] == _DOT
         followed = i + 1 < body_end and term[i + 1] != _CLOSE
-        as_it_stands = not heads or (followed and argument_is_abstraction)
-        read, stop = (body_end + 1, end) if as_it_stands else (bare, bare_end)
+        keeps_parentheses = not heads or (followed and argument_is_abstraction)
+        read, stop = (body_end + 1, end) if keeps_parentheses else (bare, bare_end)
         next_free = 0
         for k in range(read, stop):
             byte = term[k]
@@ -249,7 +250,7 @@ def _write(
             text[at] = byte
             at += 1
         hole += 1
-    # 3. What stands behind.
+    # 3. Write the text after the redex.
     if adds:
         text[at] = _CLOSE
         at += 1

@@ -1,7 +1,7 @@
 """The reduction family's coverage axes, cells and quotas.
 
-Generation draws whole traces: 40% of them start at depth 12-15 and 30% at size 160-200. Both shares are counted on
-first steps only (every trace contributes its first), through the axes `initial_depth` and `initial_size`.
+Generation draws whole traces: 40% of them start at depth 12-15 and 30% at size 160-200. The axes `initial_depth` and
+`initial_size` measure both shares. They count only the first step of each trace.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from schema.family import cell_label
 from schema.reduction.columns import OUTCOMES
 
 _TENS = range(10, 210, 10)
-# Ends a band that has no end: beyond every other, and small enough to raise 2 to its power.
+# The end of an open band: above every other band, and small enough to be an exponent of 2.
 _UNBOUNDED = 1000
 SIZE_BANDS = ("1-9", *(f"{low}-{low + 9}" for low in range(10, 200, 10)), "200+")
 DEPTHS = (*(str(depth) for depth in range(20)), "20+")
@@ -54,7 +54,7 @@ AXES = (
 
 CELL_AXES = ("size", "depth_band", "redex_depth")
 
-# A share counted on whole traces sits within this of its target once some hundreds of chunks are in.
+# After some hundreds of chunks, a share counted on whole traces differs from its target by less than this.
 _SHARE_TOLERANCE = 0.01
 
 QUOTAS = (
@@ -62,7 +62,7 @@ QUOTAS = (
     Quota("initial_size_160_200_share", "share", "initial_size", (*SIZE_BANDS[16:20], "200+"), 0.30, _SHARE_TOLERANCE),
 )
 
-# How many closed terms there are in each possible cell that has fewer than a million.
+# The number of closed terms in each possible cell with fewer than a million of them.
 FEW_TERMS = {
     "1-9|0-3|none": 18,
     "1-9|0-3|0": 19,
@@ -89,28 +89,32 @@ FEW_TERMS = {
 
 
 def band_range(band: str, unbounded: int) -> tuple[int, int]:
-    """Return the smallest and the largest number in a band such as "7", "10-19" or "200+"; `unbounded` ends the last.
+    """Return the smallest and the largest number in a band such as "7", "10-19" or "200+"; "+" ends at `unbounded`.
 
     Raises:
-        ValueError: the band is none of numbers.
+        ValueError: the band does not hold numbers.
     """
     low, _, high = band.rstrip("+").partition("-")
     return int(low), unbounded if band.endswith("+") else int(high or low)
 
 
 def cell_possible(cell: Mapping[str, str]) -> bool:
-    r"""Return whether a closed term of that size band can have that depth band and a redex that deep.
+    r"""Return whether a closed term can have this cell's size, depth and redex depth.
 
-    Every term of a trace is closed, and a closed term of depth d has, with its redex r edges deep, r <= d - 2:
+    Every term of a trace is closed. A closed term of depth d with its redex r edges deep (r <= d - 2) has:
 
-    - normal: d + 1 to 2^d nodes, d >= 1. It begins with an abstraction, for its head is bound.
-    - r >= 1: d + 2 to 3 * 2^(d-1) - 2^(d-2-r) nodes; r = 0: one more at least, for both sides of the redex are closed.
+    - without a redex: d + 1 to 2^d nodes, d >= 1. It begins with an abstraction, because its head is bound.
+    - r >= 1: d + 2 to 3 * 2^(d-1) - 2^(d-2-r) nodes.
+    - r = 0: at least d + 3 nodes, because both sides of the redex are closed; the same maximum.
 
-    The longest path has d + 1 nodes and the redex one more beside it: `\.\.(\.0)0`. The most nodes that a closed term
-    has are C(d) = max(1 + F(d-1), 1 + 2 C(d-1)) = 3 * 2^(d-1) - 1, with F(d) = 2^(d+1) - 1 for those of a full tree,
-    where an index is bound. With its redex at r it has C(d, 0) = 2 + F(d-2) + C(d-1) = 5 * 2^(d-2), and
-    C(d, r) = 1 + C(d-1, r-1) + C(d-1), the redex being in the function; an abstraction around it leaves fewer. Every
-    size between is taken: a test compares this with the counts of all terms up to 249 nodes and depth 20.
+    Minimum: the longest path has d + 1 nodes, and the redex has one more beside it, as in `\.\.(\.0)0`.
+
+    Maximum: a full tree, possible where an index is bound, has F(d) = 2^(d+1) - 1 nodes. A closed term has at most
+    C(d) = max(1 + F(d-1), 1 + 2 C(d-1)) = 3 * 2^(d-1) - 1. With its redex at r it has at most
+    C(d, 0) = 2 + F(d-2) + C(d-1) = 5 * 2^(d-2), and C(d, r) = 1 + C(d-1, r-1) + C(d-1) if the redex is in the function;
+    an abstraction around the redex leaves fewer.
+
+    Every size between occurs. A test compares this with the counts of all terms up to 249 nodes and depth 20.
     """
     smallest, largest = band_range(cell["size"], _UNBOUNDED)
     shallowest, deepest = band_range(cell["depth_band"], _UNBOUNDED)
@@ -127,6 +131,6 @@ def cell_possible(cell: Mapping[str, str]) -> bool:
 
 
 def cell_room(cell: Mapping[str, str]) -> int:
-    """Return how many rows a cell can be asked for: a quarter of its terms, so that most of those drawn are new."""
+    """Return the most rows to request for a cell: a quarter of its terms, so that most of the drawn terms are new."""
     terms = FEW_TERMS.get(cell_label(cell))
     return sys.maxsize if terms is None else (terms + 3) // 4

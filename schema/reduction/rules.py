@@ -1,7 +1,7 @@
-"""What makes a reduction row valid; a rule's name is the reason code that its failures carry to the dashboard.
+"""The rules for a valid reduction row; a rule's name is the reason code of rows that break it.
 
-The facts a rule compares with (`found_*`, `well_formed`) are recomputed from the term's text by compiled code, for
-every row: what a producer says of its span is never taken on trust.
+The rules compare a row with facts (`found_*`, `well_formed`) that compiled code recomputes from the term's text. So a
+producer's span is never accepted unchecked.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from schema.reduction.columns import OUTCOMES
 
 def derive(frame: pl.DataFrame) -> pl.DataFrame:
     """Return `frame` with the recomputed facts as columns; a missing size, depth or redex depth is filled from them."""
-    # Importing the compiler takes a second, which a command that only names the family need not wait for.
+    # Importing the compiler takes a second. Commands that only name the family do not wait for it.
     from schema.reduction.text import facts
 
-    found = facts(frame["term"])
-    return frame.hstack(found).with_columns(
+    return frame.hstack(facts(frame["term"])).with_columns(
         size=pl.coalesce("size", "found_size"),
         depth=pl.coalesce("depth", "found_depth"),
         redex_depth=pl.coalesce("redex_depth", "found_redex_depth"),
@@ -55,7 +54,7 @@ class Reduction(Example):
     chunk = dy.Int64(nullable=True)
     recipe = dy.String(nullable=True)
 
-    # Recomputed by `derive`; never on the wire.
+    # Recomputed by `derive`; never in a record.
     well_formed = dy.Bool(nullable=False)
     found_start = dy.Int32(nullable=False)
     found_end = dy.Int32(nullable=False)
@@ -66,42 +65,42 @@ class Reduction(Example):
 
     @dy.rule()
     def term_malformed(cls) -> pl.Expr:
-        """The text has one reading, with no parenthesis more or fewer than the form asks."""
+        """The term follows the grammar of `schema.reduction.text`, with no parenthesis too many or too few."""
         return pl.col("well_formed")
 
     @dy.rule()
     def step_beyond_total(cls) -> pl.Expr:
-        """A step is one of the trace's."""
+        """The step is at most the number of steps in the trace."""
         return pl.col("step_k") <= pl.col("steps_total")
 
     @dy.rule()
     def outcome_unknown(cls) -> pl.Expr:
-        """An outcome is one of four."""
+        """The outcome is one of `OUTCOMES`."""
         return pl.col("outcome").is_in(OUTCOMES)
 
     @dy.rule()
     def span_disordered(cls) -> pl.Expr:
-        """0 <= start < end, or the marker."""
+        """0 <= start < end, or the span is the normal-form marker (0, 0)."""
         return _is_marker() | ((pl.col("span_start") >= 0) & (pl.col("span_start") < pl.col("span_end")))
 
     @dy.rule()
     def span_outside_term(cls) -> pl.Expr:
-        """A span ends inside its term (Unicode characters, not bytes)."""
+        """The span ends inside its term (Unicode characters, not bytes)."""
         return pl.col("span_end").cast(pl.Int64) <= pl.col("term").str.len_chars().cast(pl.Int64)
 
     @dy.rule()
     def nf_marker_mid_trace(cls) -> pl.Expr:
-        """The marker stands only at the last step."""
+        """The row has no marker, or it is the last step."""
         return ~_is_marker() | _is_last()
 
     @dy.rule()
     def nf_marker_missing(cls) -> pl.Expr:
-        """The last step carries the marker."""
+        """The last step has the marker."""
         return _is_marker() | ~_is_last()
 
     @dy.rule()
     def nf_marker_without_normal_form(cls) -> pl.Expr:
-        """A trace that reached no normal form never carries the marker."""
+        """A row with the marker has the outcome `normal_form`."""
         return ~_is_marker() | (pl.col("outcome") == "normal_form")
 
     @dy.rule()
@@ -111,21 +110,21 @@ class Reduction(Example):
 
     @dy.rule()
     def span_not_leftmost_outermost(cls) -> pl.Expr:
-        """A span is the leftmost-outermost redex of its term."""
+        """The span is the leftmost-outermost redex of its term, or the marker."""
         same = (pl.col("span_start") == pl.col("found_start")) & (pl.col("span_end") == pl.col("found_end"))
         return _is_marker() | ~pl.col("well_formed") | same
 
     @dy.rule()
     def size_mismatch(cls) -> pl.Expr:
-        """The size stated is the number of nodes."""
+        """The size is the number of nodes of the term."""
         return ~pl.col("well_formed") | (pl.col("size") == pl.col("found_size"))
 
     @dy.rule()
     def depth_mismatch(cls) -> pl.Expr:
-        """The depth stated is the number of edges on the longest path."""
+        """The depth is the number of edges on the term's longest path."""
         return ~pl.col("well_formed") | (pl.col("depth") == pl.col("found_depth"))
 
     @dy.rule()
     def redex_depth_mismatch(cls) -> pl.Expr:
-        """The redex depth stated is that of the redex found, and absent where there is none."""
+        """The redex depth is the number of edges from the root to the redex, or null without a redex."""
         return ~pl.col("well_formed") | pl.col("redex_depth").eq_missing(pl.col("found_redex_depth"))

@@ -1,6 +1,6 @@
-r"""What can be told of a term from its text: whether it is well-formed, its redex, its size and its depth.
+r"""Facts about a term, read from its text: whether it is well-formed, its redex, its size and its depth.
 
-The text form has one reading. In grammar form, with one byte for each token but `\.`::
+A text has at most one reading. The grammar, with one byte for each token except `\.`::
 
     term  = { "\." } spine                       an abstraction extends as far right as possible
     spine = head { argument }                    application is left-associative
@@ -8,10 +8,9 @@ The text form has one reading. In grammar form, with one byte for each token but
     argument = index | "(" term that is more than an index ")"
     index = "0".."9" | "a".."z" | "A".."Z"       0 to 61
 
-Anything else is malformed: parentheses that could be left out, bytes outside the alphabet, a text that ends early.
-Indices need not be bound. The leftmost-outermost redex of a term is the first parenthesis in head position with the
-argument that follows it, for a preorder walk meets an application before its function and its function before its
-argument.
+Anything else is malformed: needless parentheses, bytes outside the alphabet, a text that ends early. Indices need not
+be bound. The leftmost-outermost redex of a term is the first parenthesis in head position with the argument after it.
+This is because a preorder walk visits an application before its function, and the function before the argument.
 """
 
 from __future__ import annotations
@@ -39,29 +38,30 @@ FACTS: dict[str, pl.DataType] = {
 
 INDICES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-# Bytes that may end an item of a spine have 0, all others 1.
+# 0 for the bytes that may end an item of a spine, 1 for all others.
 _ENDS_NO_ITEM = np.ones(256, dtype=np.uint8)
 _ENDS_NO_ITEM[list(INDICES + b")")] = 0
 _LAMBDA, _DOT, _OPEN, _CLOSE, _ZERO = b"\\.()0"
 _END = 0  # a sentinel that no text contains; three of them let the reader look two bytes ahead unchecked
 _LOW_HALF = 0xFFFFFFFF
 _NO_HEAD = -1 << 32
-# Unsigned, for a signed index is compared with zero at every access.
+# Unsigned, because a signed index is compared with zero at every access.
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 
-# Columns of the array of facts, as the compiled code fills it.
+# Rows of the array of facts that compiled code fills.
 START, END, REDEX_DEPTH, SIZE, DEPTH, LEADING = range(6)
 _LARGEST = 2**31 - 1
 
 
 def facts(terms: pl.Series) -> pl.DataFrame:
-    """Return the facts of each term: a frame of `FACTS`, as high as `terms` (Utf8) is long.
+    """Return the facts of each of `terms` (Utf8) as a frame of `FACTS`, one row per term.
 
-    `found_start` and `found_end` are half-open character offsets, (0, 0) without a redex; `found_redex_depth` is the
-    number of edges from the root to it, null without one; `found_size` counts nodes, `found_depth` edges on the longest
-    path, `found_leading` the abstractions that the term begins with. A null or malformed term is not `well_formed` and
-    has zeros and null. Takes about 1.2 us for a term of 250 characters, and 9 bytes of memory per character of the
-    longest term.
+    - `found_start`, `found_end`: the redex's half-open character offsets; (0, 0) without a redex.
+    - `found_redex_depth`: edges from the root to the redex; null without a redex.
+    - `found_size`: nodes. `found_depth`: edges on the longest path. `found_leading`: abstractions at the start.
+
+    A null or malformed term is not `well_formed`; its other facts are 0 and null. Takes about 1.2 us for a term of 250
+    characters, and 9 bytes of memory per character of the longest term.
     """
     data, offsets = strings(terms)
     found = np.zeros((6, len(terms)), dtype=np.int32)
@@ -93,7 +93,7 @@ def _read_terms(data: Array, offsets: Array, ends_no_item: Array, found: Array, 
         longest = max(longest, offsets[row + 1] - offsets[row])
     longest = min(longest, _LARGEST)
     text = np.empty(longest + 3, dtype=np.uint8)
-    # A parenthesis opens a frame, and so there are never more than there are bytes.
+    # A parenthesis opens a frame, so there are at most as many frames as bytes.
     frames = np.empty(longest + 1, dtype=np.int64)
     for row in range(rows):
         start, length = np.uint64(offsets[row]), np.uint64(offsets[row + 1] - offsets[row])
@@ -107,17 +107,18 @@ def _read_terms(data: Array, offsets: Array, ends_no_item: Array, found: Array, 
 
 @compiled
 def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, found: Array) -> bool:
-    """Read text[:length], which sentinels follow; return whether it is well-formed, its facts in `found` (6,) if so.
+    """Return whether text[:length] is well-formed, and then write its facts to `found` (6,); sentinels follow the text.
 
-    A frame is what is open: the root or a parenthesis. `height` is that of its spine so far in edges (-1 before the
-    head), plus `lambdas`, the abstractions on the path from the root; both are packed into one word while a frame
-    within is read. What is wrong is noted and reading goes on, for a branch per kind of byte costs more than the rest.
+    A frame is an open parenthesis or the root. `lambdas` is the number of abstractions on the path from the root.
+    `height` is `lambdas` plus the height of the frame's spine so far in edges, or -1 before the head. Both are packed
+    into one word while an inner frame is read. An error sets `malformed` and reading continues, because a branch per
+    kind of byte costs more time than the rest.
     """
     position = np.uint64(0)
     level, lambdas, height = 0, 0, -1
     indices, abstractions = 0, 0
     redex_start, redex_end, redex_depth = np.uint64(0), np.uint64(0), 0
-    # The level of the frame whose spine holds the redex; -1 before there is one.
+    # The level of the frame whose spine holds the redex; -1 before the redex is found.
     redex_level = -1
     malformed = np.uint8(0)
     while True:
@@ -144,7 +145,7 @@ def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, fou
         height = lambdas
         indices += 1
         position += _ONE
-        # After an item: an index or a closing parenthesis ends another; both take one path, without a branch.
+        # After an item. An index and a closing parenthesis both end an item; they share this path without a branch.
         while True:
             byte = text[position]
             if byte in (_OPEN, _END):
@@ -163,7 +164,7 @@ def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, fou
             height = max(spine_height, item_height) + is_argument
             indices += not closes
             after = text[position]
-            # An abstraction in head position has an argument.
+            # An abstraction in head position must have an argument.
             malformed |= np.uint8((spine_height < 0) & ((after == _CLOSE) | (after == _END)))
             if level <= redex_level and is_argument:
                 if redex_end == 0:
@@ -173,7 +174,7 @@ def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, fou
                 redex_level = level
         if byte == _END:
             break
-        # An argument in parentheses is more than an index.
+        # An argument in parentheses must be more than an index.
         malformed |= text[position + _TWO] == _CLOSE
         frames[np.uint64(level)] = (height << 32) | lambdas
         level += 1
