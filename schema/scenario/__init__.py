@@ -1,8 +1,8 @@
-"""The scenario family: moments that ask of a character what they can, or cannot, give.
+"""The scenario family: moments in which somebody asks a character for more or less support than they can give.
 
-Two rows with the same words are the same example, whatever their numbers say: the identity is the text. The group is
-the scenario, so that an augmented row stands in the split of the row it was made from. Rows are routed by the smallest
-hash of their text's shingles: two texts of Jaccard similarity J share a partition with probability J or more.
+The identity is the text: two rows with the same words are the same example, even if their numbers differ. All rows of a
+scenario go to the same split, so an augmented row is in the split of its original. Rows are routed by the smallest hash
+of their text's shingles: two texts of Jaccard similarity J share a partition with a probability of at least J.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FAMILY = Family(
     version=1,
     columns=COLUMNS,
     rules=Scenario,
-    # A model's answer that could not be taken has no columns to find fault with.
+    # A row for an unusable model answer has no other columns, so other reasons would mean nothing.
     decisive=(*ANSWER_FAULTS, "answer_fault_unknown"),
     derive=derive,
     axes=AXES,

@@ -1,14 +1,14 @@
-"""The reckoning of a capacity: its factors, and calculation lines that are read and evaluated, never trusted.
+"""Check a scenario's capacity factors and evaluate its calculation lines.
 
-A line has one reading. In grammar form::
+The grammar of a calculation line::
 
     line       = [ label ":" ] expression "=" number
     label      = any text without "="; the last colon before the "=" ends it
     expression = number { ( "+" | "-" | "*" | "/" ) number }      products before sums, each from left to right
     number     = [ "+" | "-" ] ( digits [ "." digits ] | "." digits )         at most 15 digits
 
-Spaces and tabs may stand anywhere between. U+2212 and U+2013 are read as "-", U+00D7 as "*", U+00F7 as "/". A result is
-right where it is right to the last digit that it is written with, and to less than `POINT_TOLERANCE` in any case.
+Spaces and tabs are allowed between these parts. U+2212 and U+2013 are read as "-", U+00D7 as "*", U+00F7 as "/". A
+result is right if it is correct to its last written digit and differs by less than `POINT_TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ READINGS: dict[str, pl.DataType] = {
     "holds": pl.Boolean(),
 }
 
-# What a calculation is grounded in; the first three as numbers.
+# The columns that a grounded calculation must agree with; the first three are numbers.
 _GROUNDS = ("base_capacity", "effective_capacity", "support_possible", "capacity_factors", "calculation_steps")
 
 _NAMED, _DISTINCT, _FELT, _WITHIN, _READABLE, _RIGHT, _GROUNDED = range(7)
@@ -63,33 +63,32 @@ _PLUS, _MINUS, _TIMES, _OVER, _EQUALS, _COLON, _POINT, _SPACE, _TAB = b"+-*/=:. 
 
 
 def readings(lines: pl.Series) -> pl.DataFrame:
-    """Return the reading of each line (Utf8): a frame of `READINGS`, as high as `lines` is long.
+    """Return the parts of each calculation line (Utf8) as a frame of `READINGS`, one row per line.
 
-    `start` is the first number, `left` the value of the expression, `right` the number after the "="; `holds` says
-    whether they agree. A line without a reading has zeros; a division by zero gives an infinity, or NaN.
+    `start` is the first number, `left` the value of the expression, `right` the number after the "=", and `holds` is
+    whether `left` and `right` agree. A line that is not `readable` has zeros. A division by zero gives infinity or NaN.
     """
     data, bounds = strings(lines)
-    found = np.zeros((len(lines), 4))
+    parts = np.zeros((len(lines), 4))
     readable = np.zeros(len(lines), dtype=np.bool_)
-    _read_lines(data, bounds, found, readable)
-    holds = readable & (np.abs(found[:, _LEFT] - found[:, _RESULT]) <= _allowance(found[:, _DECIMALS]))
-    columns = (readable, found[:, _START], found[:, _LEFT], found[:, _RESULT], holds)
+    _read_lines(data, bounds, parts, readable)
+    holds = readable & (np.abs(parts[:, _LEFT] - parts[:, _RESULT]) <= _allowance(parts[:, _DECIMALS]))
+    columns = (readable, parts[:, _START], parts[:, _LEFT], parts[:, _RESULT], holds)
     return pl.DataFrame(dict(zip(READINGS, columns, strict=True)), schema=READINGS)
 
 
 def facts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the facts of each row's factors and calculation: a frame of `FACTS`, as high as `frame` (wire columns).
+    """Return the facts of each row's factors and calculation as a frame of `FACTS`, one row per row of `frame`.
 
-    - `factors_named`: every factor's name has a visible character; `factors_distinct`: no two are the same;
-      `factors_felt`: every effect, to one decimal, is more than 0; `factors_within_scale`: none is more than the whole
-      scale; `effects_sum`: their sum, in points.
-    - `calculation_readable`: every line has a reading; `calculation_right`: in every line that has one, both sides
-      agree; `calculation_grounded`: the first line starts from the base capacity, every effect and the stretch beyond
-      the capacity stand as terms of the lines (each as often as it is stated), and the effective capacity and the
-      support possible are results of lines.
+    - `factors_named`: every factor's name has a visible character. `factors_distinct`: no two names are the same.
+      `factors_felt`: no effect is 0 to one decimal. `factors_within_scale`: no effect is larger than
+      `LARGEST_CAPACITY`. `effects_sum`: the sum of the effects, in points.
+    - `calculation_readable`: every line follows the grammar. `calculation_right`: both sides agree in every readable
+      line. `calculation_grounded`: the first line starts from the base capacity; every effect and the support headroom
+      are terms of the lines, as often as they are stated; the effective capacity and the support possible are results.
 
-    What is null makes everything true that rests on it, and the sum null, for nullability is a rule of its own; so does
-    an empty list with what holds of each of its items.
+    A null makes every fact about it true and the sum null, because nullability is a rule of its own. An empty list
+    makes every fact about its items true.
     """
     factor_bounds, factors = lists(frame["capacity_factors"])
     names, effects = factors.flatten()
@@ -99,7 +98,7 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
     stated = frame.select(_GROUNDS[:3]).to_numpy(order="c")
     flags = np.zeros((7, frame.height), dtype=np.bool_)
     sums = np.zeros(frame.height)
-    _reckon(
+    _check(
         (data, bounds, line_bounds),
         (name_data, name_bounds, np.asarray(effects.fill_null(0.0)), factor_bounds),
         np.ascontiguousarray(stated, dtype=np.float64),
@@ -125,35 +124,35 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _allowance(decimals: Array) -> Array:
-    """Return by how much a result may differ from what its expression comes to, by the decimals that it has."""
+    """Return the allowed difference between a result with this many decimals and its expression's value."""
     return np.minimum(0.5 / 10.0**decimals, POINT_TOLERANCE - SUM_TOLERANCE) + SUM_TOLERANCE / 2
 
 
 def _large(array: pa.Array) -> pa.LargeStringArray:
-    """Return strings as what `strings` reads, also where nothing told Arrow that they are some."""
+    """Return `array` as the type that `strings` reads; an array without values may have another type."""
     return array if isinstance(array, pa.LargeStringArray) else array.cast(pa.large_string())
 
 
 @compiled
-def _read_lines(data: Array, bounds: Array, found: Array, readable: Array) -> None:
-    """Fill `found` (rows, 4) and `readable` (rows) from the lines data[bounds[i]:bounds[i + 1]]."""
+def _read_lines(data: Array, bounds: Array, parts: Array, readable: Array) -> None:
+    """Fill `parts` (rows, 4) and `readable` (rows) from the lines data[bounds[i]:bounds[i + 1]]."""
     terms = np.empty(_MOST_TERMS)
     for line in range(readable.size):
-        readable[line] = _read_line(data, bounds[line], bounds[line + 1], found[line], terms) > 0
+        readable[line] = _read_line(data, bounds[line], bounds[line + 1], parts[line], terms) > 0
 
 
 @compiled
-def _reckon(lines: Any, factors: Any, stated: Array, allowances: Array, limits: Any, flags: Array, sums: Array) -> None:
+def _check(lines: Any, factors: Any, stated: Array, allowances: Array, limits: Any, flags: Array, sums: Array) -> None:
     """Fill `flags` (7, rows) and `sums` (rows); `stated` (rows, 3): base and effective capacity, support possible.
 
-    What other files hold comes as arguments, for the cache of compiled code would not see them change.
+    Constants of other files are arguments, because the cache of compiled code does not notice when they change.
     """
-    tolerance, stretch, most_factors, largest = limits
+    tolerance, headroom, most_factors, largest = limits
     data, bounds, line_bounds = lines
     _, _, effects, factor_bounds = factors
-    found = np.empty(4)
+    parts = np.empty(4)
     terms = np.empty(_MOST_TERMS)
-    held = np.empty(_MOST_TERMS)
+    row_terms = np.empty(_MOST_TERMS)
     for row in range(sums.size):
         base, effective, possible = stated[row]
         first, last = factor_bounds[row], factor_bounds[row + 1]
@@ -170,44 +169,44 @@ def _reckon(lines: Any, factors: Any, stated: Array, allowances: Array, limits: 
         starts = reaches = possibly = False
         count, result = 0, np.nan
         for line in range(line_bounds[row], line_bounds[row + 1]):
-            read = _read_line(data, bounds[line], bounds[line + 1], found, terms)
+            read = _read_line(data, bounds[line], bounds[line + 1], parts, terms)
             if read <= 0:
                 readable = False
                 continue
-            right &= abs(found[_LEFT] - found[_RESULT]) <= allowances[np.int64(found[_DECIMALS])]
+            right &= abs(parts[_LEFT] - parts[_RESULT]) <= allowances[np.int64(parts[_DECIMALS])]
             begins = line == line_bounds[row]
             if begins:
-                starts = abs(found[_START] - base) < tolerance
-            # The base is no term of the reckoning, and neither is a result that the next line goes on from.
+                starts = abs(parts[_START] - base) < tolerance
+            # The base does not count as a term, nor does the result of the line before if a line starts with it.
             carried = begins or abs(terms[0] - result) < tolerance
             for term in range(1 if carried else 0, min(read, _MOST_TERMS)):
                 if count < _MOST_TERMS:
-                    held[count] = terms[term]
+                    row_terms[count] = terms[term]
                     count += 1
-            result = found[_RESULT]
+            result = parts[_RESULT]
             reaches |= abs(result - effective) < tolerance
             possibly |= abs(result - possible) < tolerance
         flags[_READABLE, row] = readable
         flags[_RIGHT, row] = right
-        grounded = starts and reaches and possibly and _take(held, count, stretch, tolerance)
+        grounded = starts and reaches and possibly and _take(row_terms, count, headroom, tolerance)
         for factor in range(first, last):
-            grounded = grounded and _take(held, count, effects[factor], tolerance)
+            grounded = grounded and _take(row_terms, count, effects[factor], tolerance)
         flags[_GROUNDED, row] = grounded
 
 
 @compiled
-def _take(held: Array, count: int, value: float, tolerance: float) -> bool:
-    """Use up one term of that value; return whether there was one."""
+def _take(terms: Array, count: int, value: float, tolerance: float) -> bool:
+    """Remove one term of this value from `terms`; return whether there was one."""
     for place in range(count):
-        if abs(held[place] - value) < tolerance:
-            held[place] = np.nan
+        if abs(terms[place] - value) < tolerance:
+            terms[place] = np.nan
             return True
     return False
 
 
 @compiled
 def _names(factors: Any, first: int, last: int, most: int) -> Any:
-    """Return (every name has a visible character, no two are the same); more than `most` are not compared."""
+    """Return (every name has a visible character, no two names are the same); over `most` names are not compared."""
     data, bounds, _, _ = factors
     named = distinct = True
     for factor in range(first, last):
@@ -227,8 +226,8 @@ def _names(factors: Any, first: int, last: int, most: int) -> Any:
 
 
 @compiled
-def _read_line(data: Array, start: int, end: int, found: Array, terms: Array) -> int:
-    """Read data[start:end] into `found` (4) and `terms`; return how many terms it has, 0 if it has no reading."""
+def _read_line(data: Array, start: int, end: int, parts: Array, terms: Array) -> int:
+    """Read the line data[start:end] into `parts` (4) and `terms`; return its number of terms, 0 if it is malformed."""
     at = start
     for place in range(start, end):
         if data[place] == _EQUALS:
@@ -261,10 +260,10 @@ def _read_line(data: Array, start: int, end: int, found: Array, terms: Array) ->
         product = -value if operator == _MINUS else value
     if _blank(data, at, end) != end:
         return 0
-    found[_START] = begun
-    found[_LEFT] = total
-    found[_RESULT] = value
-    found[_DECIMALS] = decimals
+    parts[_START] = begun
+    parts[_LEFT] = total
+    parts[_RESULT] = value
+    parts[_DECIMALS] = decimals
     return count
 
 
@@ -278,7 +277,7 @@ def _blank(data: Array, at: int, end: int) -> int:
 
 @compiled
 def _operator(data: Array, at: int, end: int) -> Any:
-    """Return (the operator, or "=", as its ASCII byte; the place after it, -1 where none stands)."""
+    """Return (the operator or "=" at `at` as its ASCII byte; the place after it, -1 without an operator)."""
     if at < end:
         byte = data[at]
         if byte in (_PLUS, _MINUS, _TIMES, _OVER, _EQUALS):
@@ -297,7 +296,7 @@ def _operator(data: Array, at: int, end: int) -> Any:
 
 @compiled
 def _number(data: Array, at: int, end: int) -> Any:
-    """Return (the number, how many decimals it has, the place after it, -1 where none stands)."""
+    """Return (the number at `at`, its decimals, the place after it; -1 without a number)."""
     sign, after = _operator(data, at, end)
     if sign in (_PLUS, _MINUS):
         at = after
@@ -317,6 +316,6 @@ def _number(data: Array, at: int, end: int) -> Any:
         at += 1
     if digits == 0 or (pointed and decimals == 0):
         return 0.0, 0, -1
-    # Both are exact, so the quotient is the nearest there is.
+    # Both are exact, so the quotient is the nearest float.
     value = whole / 10.0**decimals
     return (-value if sign == _MINUS else value), decimals, at

@@ -1,8 +1,8 @@
 """The scenario family's columns, and its JSON form.
 
-One row is a moment in which a character is asked for more or less than they have to give: how much they have, how that
-is reckoned, what is asked, and how authentically they answer. Capacities and support are points out of 10. In JSON the
-character is an object of its own.
+One row is a moment in which somebody asks a character for support. It holds the character's capacity and its
+calculation, the request, the response and how authentic the response is. Capacities and support are points out of 10.
+In JSON the character is an object of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ CHARACTER = {"character_name": "name", "character_age_band": "age_band", "charac
 AGE_BANDS = ("18-25", "26-35", "36-50", "51-65", "66+")
 
 COLUMNS: dict[str, pl.DataType] = {
-    "scenario_id": pl.String(),  # the group: an augmentation keeps that of the row it was made from
+    "scenario_id": pl.String(),  # decides the split; an augmented row keeps the id of its original
     "character_name": pl.String(),
     "character_age_band": pl.String(),
-    "character_relation": pl.String(),  # what the character is to the one who asks, e.g. "older sister"
-    "setting": pl.String(),  # where it happens, e.g. "the hospital corridor"; stands in `context` word for word
+    "character_relation": pl.String(),  # to the person who asks, e.g. "older sister"
+    "setting": pl.String(),  # the place, e.g. "the hospital corridor"; `context` contains it word for word
     "context": pl.String(),
     "capacity_factors": pl.List(pl.Struct({"name": pl.String(), "effect": pl.Float64()})),
     "base_capacity": pl.Float64(),
@@ -33,23 +33,23 @@ COLUMNS: dict[str, pl.DataType] = {
     "authenticity_target": pl.String(),
     "complexity_type": pl.String(),
     "calculation_steps": pl.List(pl.String()),  # lines such as "6.0 - 1.5 = 4.5"
-    "qualitative_anchor": pl.String(),  # one of its level's phrases
-    "generator": pl.String(),  # "composer", "narrow", "llm", or a foreign producer's own name
-    "model": pl.String(),  # null where no model wrote the text
+    "qualitative_anchor": pl.String(),  # one of the level's phrases
+    "generator": pl.String(),  # "composer", "narrow", "llm", or another producer's own name
+    "model": pl.String(),  # null if no model wrote the text
     "prompt_tokens": pl.Int64(),
     "completion_tokens": pl.Int64(),
-    "cost_usd": pl.Float64(),  # null where unknown
-    "batch_id": pl.String(),  # the call, or the block, that the row came in
+    "cost_usd": pl.Float64(),  # null if unknown
+    "batch_id": pl.String(),  # the model call or the block that made the row
     "validation_model": pl.String(),
-    "validation_score": pl.Float64(),  # 0 to 1: how well a third model finds the text to fit its numbers
-    "answer_fault": pl.String(),  # why a model's answer could not be taken; null in every row that can
+    "validation_score": pl.Float64(),  # 0 to 1: how well the text fits its numbers, by a third model
+    "answer_fault": pl.String(),  # why a model's answer is unusable; null in every other row
     "seed": pl.Int64(),
     "chunk": pl.Int64(),
 }
 
 
 def flatten(document: dict[str, Any]) -> dict[str, Any]:
-    """Return one JSON object as {column: value}; what does not have the expected shape is left for the type check."""
+    """Return one JSON object as {column: value}; values of an unexpected shape are kept for the type check."""
     flat = {name: value for name, value in document.items() if name != "character"}
     character = document.get("character")
     if isinstance(character, dict):

@@ -10,11 +10,11 @@ import polars as pl
 from schema.axes import Axis, Quota, banded, labelled
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, level_names, target_names
 
-# Twentieths from 0.20 to 1.00; the last bin holds 1.00 as well.
+# Steps of 0.05 from 0.20 to 1.00; the last bin includes 1.00.
 SCORE_EDGES = tuple(hundredths / 100 for hundredths in range(20, 101, 5))
 SCORE_BINS = tuple(f"{low:.2f}-{high:.2f}" for low, high in pairwise(SCORE_EDGES))
 
-# The order of the cell axes is that of the store's `parameter_coverage`.
+# The same order as in the store's view `parameter_coverage`.
 CELL_AXES = ("capacity_level", "authenticity_target", "complexity_type")
 _OWN_GENERATORS = ("composer", "narrow", "llm")
 _generator = labelled("generator", pl.col("generator"), _OWN_GENERATORS)
@@ -40,7 +40,7 @@ _MINIMA: Mapping[str, Mapping[str, int]] = {
     },
 }
 _SHARE_TOLERANCE = 0.01
-# A variance or a standard deviation of 0.3 cannot be had at these shares: the spread is max - min.
+# The spread is max - min, because a variance or standard deviation of 0.3 is impossible at these shares.
 _LEAST_SPREAD = 0.3
 _LEAST_TYPES = 5
 

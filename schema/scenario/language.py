@@ -1,8 +1,8 @@
-"""Whether a text is language at all, and whether an answer says more than the question did.
+"""Check whether a text is language at all, and whether a response only repeats its request.
 
-Judged by Unicode's own classes, in any script; what only holds where spaces separate words and letters have case (the
-mean length of a word) is asked only of texts in such a script. The bounds are far from what prose has, for they are to
-catch what is no prose: symbols, one word over and over, keys hit at random. Nothing here judges style.
+The checks use Unicode's classes and work in any script. A check that needs spaces between words and letters with case
+(the mean length of a word) applies only to texts in such a script. The limits are far from those of prose, because they
+should catch only nonsense: symbols, one word over and over, random keys. Nothing here judges style.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ FACTS: dict[str, pl.DataType] = {
     "leftover": pl.Boolean(),
 }
 MEASURES: dict[str, pl.DataType] = {
-    "visible": pl.Int64(),  # characters but spaces
-    "letters": pl.Int64(),  # with the marks that letters carry
-    "letter_bytes": pl.Int64(),  # in UTF-8: a character of a script with few to a word takes more
+    "visible": pl.Int64(),  # characters that are not spaces
+    "letters": pl.Int64(),  # with their combining marks
+    "letter_bytes": pl.Int64(),  # in UTF-8; scripts with few characters per word use more bytes per character
     "cased": pl.Int64(),  # letters of words in a script that has capitals
     "words": pl.Int64(),  # runs of letters
-    "commonest_word": pl.Int64(),  # how often it occurs; never too few, and seldom too many
-    "doubled_letters": pl.Int64(),  # letters that are the one before once more
+    "commonest_word": pl.Int64(),  # how often it occurs; hash collisions can make this too large, never too small
+    "doubled_letters": pl.Int64(),  # letters that repeat the letter before
     "plain_words": pl.Int64(),  # of three or more ASCII letters
-    "voweled_words": pl.Int64(),  # those of them with a vowel
-    "broken": pl.Int64(),  # characters that stand for none: replacement, control, private use
-    "suspects": pl.Int64(),  # what may begin or be a leftover: brackets, "%", words all in capitals, "lorem"
+    "voweled_words": pl.Int64(),  # plain words with a vowel
+    "broken": pl.Int64(),  # replacement, control and private-use characters
+    "suspects": pl.Int64(),  # parts of possible leftovers: brackets, "%", words in capitals, "lorem"
 }
 
-# English prose, for comparison: letters 0.96 of what is visible, words of 4.3 letters, the commonest 0.07 of them, 0.03
-# of letters doubled, 0.99 of words with a vowel.
+# Values of English prose: letters are 0.96 of the visible characters, a word has 4.3 letters, the commonest word is
+# 0.07 of all words, 0.03 of the letters are doubled, 0.99 of the words have a vowel.
 _LEAST_LETTERS = 0.6
 _MEAN_WORD = (1.5, 16.0)
-# Beside three more: "No, no, no, please, I cannot."
+# The commonest word may occur three times more than its share: "No, no, no, please, I cannot."
 _MOST_ONE_WORD, _SAID_FREELY = 0.3, 3
 _MOST_DOUBLED = 0.5
 _LEAST_VOWELED = 0.6
-# A share means something from so many on: "No, no, no." is an answer.
+# Shares of fewer words or letters are not judged: "No, no, no." is an answer.
 _WORDS_TO_JUDGE = 8
 _LETTERS_TO_JUDGE = 20
-# Of the words of two texts that are one text said twice.
+# Two texts that share this part of their words say the same.
 _MOST_SHARED = 0.9
 
-# What a template or a draft leaves behind, or a model that speaks of itself; each holds a suspect (`measure`).
+# Leftovers of a template or a draft, or of a model that mentions itself; each contains a suspect (see `MEASURES`).
 LEFTOVERS = (
     r"[{}]|<[A-Za-z_ ]+>|\[[A-Z_ ]{2,}\]|\[(?:name|insert|your|setting|relation)\b|%[sd]\b|%\("
     r"|\b(?:TODO|FIXME|TBD)\b|\b(?i:lorem ipsum)\b|\b[Aa]s an AI (?:language )?model\b"
@@ -65,7 +65,7 @@ LEFTOVERS = (
 _LETTER, _CASED, _SPACE, _BROKEN, _VOWEL, _CAPITAL, _SIGN = (1 << bit for bit in range(7))
 _OF_CLASS = {"L": _LETTER, "M": _LETTER, "Z": _SPACE}
 _OF_CATEGORY = {"Lu": _CASED | _CAPITAL, "Ll": _CASED, "Lt": _CASED}
-# Beyond the last plane with letters.
+# Above the last code point of a letter.
 _CLASSED = 0x32400
 _ASCII = 0x80
 
@@ -82,17 +82,17 @@ _ASCII = 0x80
     _BROKEN_CHARACTERS,
     _SUSPECTS,
 ) = range(len(MEASURES))
-# Few, for all are cleared for each text; what shares a bin by chance is little beside the bounds.
+# Few bins, because all are cleared for each text. Words that share a bin by chance do not matter at these limits.
 _WORD_BINS = 256
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _LOREM = np.uint64(reduce(lambda hashed, letter: hashed * 33 + letter, b"lorem", 0))
 
 
 def facts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the facts of each row's texts: a frame of `FACTS`, as high as `frame` (wire columns)."""
+    """Return the facts of each row's texts as a frame of `FACTS`, one row per row of `frame`."""
     measured = {text: measure(frame[text]) for text in TEXTS}
     words = {text: measured[text]["words"] for text in TEXTS}
-    # Comparing words costs as much again, and what has to share nine in ten has about as many.
+    # Comparing words takes as long as all else. Only texts with about as many words can share nine words in ten.
     fewer, more = (
         pl.Series(extreme(words["request"].to_numpy(), words["response"].to_numpy()))
         for extreme in (np.minimum, np.maximum)
@@ -104,26 +104,26 @@ def facts(frame: pl.DataFrame) -> pl.DataFrame:
     suspects = reduce(lambda left, right: left + right, (measured[text]["suspects"] for text in TEXTS)) > 0
     suspicious = suspects.arg_true()
     left = pl.any_horizontal(pl.col(text).str.contains(LEFTOVERS) for text in TEXTS).fill_null(False)
-    found = frame.select(pl.col(TEXTS).gather(suspicious)).select(left).to_series()
+    matches = frame.select(pl.col(TEXTS).gather(suspicious)).select(left).to_series()
     columns = [
         *(measured[text].select(sane()).to_series().alias(f"{text}_sane") for text in TEXTS),
         *(measured[text]["letter_bytes"].alias(f"{text}_letter_bytes") for text in TEXTS),
         repeating.scatter(places, repeated).alias("response_repeats"),
-        leftover.scatter(suspicious, found).alias("leftover"),
+        leftover.scatter(suspicious, matches).alias("leftover"),
     ]
     return pl.DataFrame(columns, schema=FACTS)
 
 
 def measure(texts: pl.Series) -> pl.DataFrame:
-    """Return what can be counted of each text (Utf8): a frame of `MEASURES`, as high as `texts` is long; null has 0."""
+    """Return counts of each text's characters and words as a frame of `MEASURES`, one row per text; 0 for null."""
     data, bounds = strings(texts)
-    found = np.zeros((len(MEASURES), len(texts)), dtype=np.int64)
-    _measure(data, bounds, _classes(), found)
-    return pl.DataFrame(dict(zip(MEASURES, found, strict=True)), schema=MEASURES)
+    counts = np.zeros((len(MEASURES), len(texts)), dtype=np.int64)
+    _measure(data, bounds, _classes(), counts)
+    return pl.DataFrame(dict(zip(MEASURES, counts, strict=True)), schema=MEASURES)
 
 
 def sane() -> pl.Expr:
-    """Return whether a text is language at all, as an expression over `measure`'s columns."""
+    """Return an expression over the columns of `measure`: whether a text is language at all."""
     words, letters = pl.col("words"), pl.col("letters")
     mostly_cased = pl.col("cased") * 2 > letters
     enough_words = words >= _WORDS_TO_JUDGE
@@ -142,24 +142,24 @@ def sane() -> pl.Expr:
 
 
 def repeats(first: pl.Series, second: pl.Series) -> pl.Series:
-    """Return whether two texts (Utf8) say the same: the same words, but for case, punctuation, order and one in ten.
+    """Return whether two texts (Utf8) share nine words in ten, whatever their case, punctuation and order.
 
-    A null, or a text without a word, repeats nothing.
+    False for a null or a text without words.
     """
     lowered = [strings(texts.str.to_lowercase()) for texts in (first, second)]
-    found = np.zeros(len(first), dtype=np.bool_)
-    _repeats(*lowered[0], *lowered[1], _classes(), found)
-    return pl.Series(first.name, found)
+    repeated = np.zeros(len(first), dtype=np.bool_)
+    _repeats(*lowered[0], *lowered[1], _classes(), repeated)
+    return pl.Series(first.name, repeated)
 
 
 @cache
 def _classes() -> Array:
-    """The class of every code point below `_CLASSED`, as bits."""
+    """Return the class of every code point below `_CLASSED`, as bits."""
     table = np.zeros(_CLASSED, dtype=np.uint8)
     for code in range(_CLASSED):
         category = unicodedata.category(chr(code))
         table[code] = _OF_CLASS.get(category[0], 0) | _OF_CATEGORY.get(category, 0)
-        # Not those that no character has yet: which they are depends on the version of Unicode.
+        # Unassigned code points are not broken, because they depend on the version of Unicode.
         if category in ("Cc", "Co") or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE:
             table[code] = _BROKEN
     table[0xFFFD] = _BROKEN
@@ -171,15 +171,15 @@ def _classes() -> Array:
 
 
 @compiled
-def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
-    """Fill `found` (measures, rows) from the texts data[bounds[i]:bounds[i + 1]]."""
+def _measure(data: Array, bounds: Array, classes: Array, counts: Array) -> None:
+    """Fill `counts` (measures, rows) from the texts data[bounds[i]:bounds[i + 1]]."""
     word_bins = np.zeros(_WORD_BINS, dtype=np.int32)
     for row in range(bounds.size - 1):
         word_bins[:] = 0
         visible = letters = letter_bytes = cased = words = plain = voweled = broken = commonest = doubled = suspects = 0
         at, end = bounds[row], bounds[row + 1]
         while at < end:
-            # ASCII is read here, for a call for each byte would cost more than all else.
+            # ASCII is read here, because a call for each byte would take more time than all else.
             code, width = np.int64(data[np.uint64(at)]), 1
             kind = classes[np.uint64(code)]
             if code >= _ASCII:
@@ -197,7 +197,7 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
                 length += 1
                 some |= kind
                 every &= kind
-                # Either case of an ASCII letter; what else falls together is little beside the bounds.
+                # Makes the cases of an ASCII letter equal; other characters that become equal do not matter here.
                 code |= 32
                 doubled += code == before
                 before = code
@@ -220,34 +220,34 @@ def _measure(data: Array, bounds: Array, classes: Array, found: Array) -> None:
             place = (hashed * _PRIME) >> np.uint64(56)
             word_bins[place] += 1
             commonest = max(commonest, word_bins[place])
-        found[_VISIBLE, row] = visible + letters
-        found[_LETTERS, row] = letters
-        found[_LETTER_BYTES, row] = letter_bytes
-        found[_CASED_LETTERS, row] = cased
-        found[_WORDS, row] = words
-        found[_COMMONEST_WORD, row] = commonest
-        found[_DOUBLED_LETTERS, row] = doubled
-        found[_PLAIN_WORDS, row] = plain
-        found[_VOWELED_WORDS, row] = voweled
-        found[_BROKEN_CHARACTERS, row] = broken
-        found[_SUSPECTS, row] = suspects
+        counts[_VISIBLE, row] = visible + letters
+        counts[_LETTERS, row] = letters
+        counts[_LETTER_BYTES, row] = letter_bytes
+        counts[_CASED_LETTERS, row] = cased
+        counts[_WORDS, row] = words
+        counts[_COMMONEST_WORD, row] = commonest
+        counts[_DOUBLED_LETTERS, row] = doubled
+        counts[_PLAIN_WORDS, row] = plain
+        counts[_VOWELED_WORDS, row] = voweled
+        counts[_BROKEN_CHARACTERS, row] = broken
+        counts[_SUSPECTS, row] = suspects
 
 
 @compiled
 def _repeats(
-    first: Array, first_bounds: Array, second: Array, second_bounds: Array, classes: Array, found: Array
+    first: Array, first_bounds: Array, second: Array, second_bounds: Array, classes: Array, repeated: Array
 ) -> None:
-    """Fill `found` (rows): whether first[i] and second[i] have the same words, but for one in ten."""
+    """Fill `repeated` (rows): whether first[i] and second[i] share nine words in ten."""
     longest = 0
-    for row in range(found.size):
+    for row in range(repeated.size):
         longest = max(longest, first_bounds[row + 1] - first_bounds[row])
         longest = max(longest, second_bounds[row + 1] - second_bounds[row])
     ours = np.empty(longest // 2 + 1, dtype=np.uint64)
     theirs = np.empty(longest // 2 + 1, dtype=np.uint64)
-    for row in range(found.size):
+    for row in range(repeated.size):
         left = _words(first, first_bounds[row], first_bounds[row + 1], classes, ours)
         right = _words(second, second_bounds[row], second_bounds[row + 1], classes, theirs)
-        # So many words apart, the shorter cannot hold what the two have to share.
+        # If the counts differ too much, the shorter text has too few words to share.
         if left == 0 or right == 0 or min(left, right) < _MOST_SHARED * max(left, right):
             continue
         ours[:left].sort()
@@ -262,12 +262,12 @@ def _repeats(
                 i += 1
             else:
                 j += 1
-        found[row] = shared >= _MOST_SHARED * max(left, right)
+        repeated[row] = shared >= _MOST_SHARED * max(left, right)
 
 
 @compiled
 def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int:
-    """Fill `hashes` with those of the words of data[at:end]; return how many there are."""
+    """Write the hashes of the words of data[at:end] to `hashes`; return the number of words."""
     count = 0
     while at < end:
         hashed, inside = np.uint64(0), False
@@ -289,10 +289,10 @@ def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int
 
 @compiled
 def _classified(data: Array, at: int, end: int, classes: Array) -> Any:
-    """Return (class, code point, bytes that it takes) of the character at `at`, beyond ASCII; strings are UTF-8."""
+    """Return (class, code point, number of bytes) of the non-ASCII character at `at`; the data is UTF-8."""
     code = np.int64(data[np.uint64(at)])
     width = 2 if code < 0xE0 else (3 if code < 0xF0 else 4)
-    # A text that is cut in the middle of a character is read to its end and no further.
+    # A text may be cut in the middle of a character.
     width = min(width, end - at)
     code &= 0xFF >> (width + 1)
     for step in range(1, width):

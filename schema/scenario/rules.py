@@ -1,9 +1,9 @@
-"""What makes a scenario valid; a rule's name is the reason code that its failures carry to the dashboard.
+"""The rules for a valid scenario; a rule's name is the reason code of rows that break it.
 
-A row's labels are compared with its numbers, its numbers with one another, its calculation is read and evaluated, and
-its texts are judged: nothing that a producer or a model says of a row is taken on trust, and nothing is filled in. A
-missing value breaks its column's nullability and no other rule; a row breaks the rule that names its fault and none
-that would only follow from it.
+The rules compare a row's labels with its numbers and the numbers with one another. They evaluate its calculation and
+check its texts. Nothing that a producer or a model claims is accepted unchecked, and no value is filled in. A missing
+value breaks only its column's nullability rule. A row breaks the rule that names its fault, and no rule that would only
+follow from this fault.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from schema.scenario.bands import (
 )
 from schema.scenario.columns import AGE_BANDS
 
-# Why a model's answer could not be taken, as `answer_fault` says it; each has a rule of its name.
+# The values of `answer_fault`: why a model's answer is unusable. Each has a rule of the same name.
 ANSWER_FAULTS = (
     "answer_missing",
     "answer_malformed",
@@ -36,29 +36,29 @@ ANSWER_FAULTS = (
     "answer_cut_off",
     "answer_refused",
 )
-# Generators whose texts no model wrote.
+# Generators that use no language model.
 MODEL_FREE = ("composer", "narrow")
 
-# In bytes of letters, which come to about as much in a script of few letters to a word as in one of many.
+# The least length in bytes of letters: a word has about as many bytes in every script, but not as many letters.
 _SHORTEST = {"context": 20, "request": 6, "response": 6}
 _LEVEL_OF_ANCHOR = {anchor: band.name for band in CAPACITY_LEVELS for anchor in band.anchors}
 
 
 def derive(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return `frame` with the facts that the rules compare with: of its factors, its calculation and its texts."""
-    # Importing the compiler takes a second, which a command that only names the family need not wait for.
+    """Return `frame` with the facts about its factors, calculation and texts that the rules compare with."""
+    # Importing the compiler takes a second. Commands that only name the family do not wait for it.
     from schema.scenario import arithmetic, language
 
     setting = pl.col("setting").str.to_lowercase()
     return (
         frame.hstack(arithmetic.facts(frame))
         .hstack(language.facts(frame))
-        .with_columns(setting_stands=pl.col("context").str.to_lowercase().str.contains(setting, literal=True))
+        .with_columns(setting_in_context=pl.col("context").str.to_lowercase().str.contains(setting, literal=True))
     )
 
 
 def _is_same(left: pl.Expr, right: pl.Expr) -> pl.Expr:
-    """Whether two numbers of points are the same to one decimal."""
+    """Return whether two numbers of points are the same to one decimal."""
     return (left - right).abs() < POINT_TOLERANCE
 
 
@@ -114,7 +114,7 @@ class Scenario(Example):
     seed = dy.Int64(nullable=True)
     chunk = dy.Int64(nullable=True)
 
-    # Recomputed by `derive`; never on the wire.
+    # Recomputed by `derive`; never in a record.
     factors_named = dy.Bool(nullable=False)
     factors_distinct = dy.Bool(nullable=False)
     factors_felt = dy.Bool(nullable=False)
@@ -131,46 +131,46 @@ class Scenario(Example):
     response_letter_bytes = dy.Int64(nullable=False)
     response_repeats = dy.Bool(nullable=False)
     leftover = dy.Bool(nullable=False)
-    setting_stands = dy.Bool(nullable=True)
+    setting_in_context = dy.Bool(nullable=True)
 
     @dy.rule()
     def scenario_unnamed(cls) -> pl.Expr:
-        """The id of the scenario, which groups rows, says something."""
+        """The scenario's id is not blank."""
         return _says_something("scenario_id")
 
     @dy.rule()
     def character_unnamed(cls) -> pl.Expr:
-        """The character has a name."""
+        """The character's name is not blank."""
         return _says_something("character_name")
 
     @dy.rule()
     def relation_missing(cls) -> pl.Expr:
-        """What the character is to the one who asks is said."""
+        """The character's relation to the person who asks is not blank."""
         return _says_something("character_relation")
 
     @dy.rule()
     def age_band_unknown(cls) -> pl.Expr:
-        """An age band is one of five."""
+        """The age band is one of `AGE_BANDS`."""
         return pl.col("character_age_band").is_in(AGE_BANDS)
 
     @dy.rule()
     def complexity_type_unknown(cls) -> pl.Expr:
-        """A complexity type is one of eight."""
+        """The complexity type is one of `COMPLEXITY_TYPES`."""
         return pl.col("complexity_type").is_in(COMPLEXITY_TYPES)
 
     @dy.rule()
     def base_capacity_out_of_range(cls) -> pl.Expr:
-        """A base capacity is 0 to 10 points."""
+        """The base capacity is 0 to 10 points."""
         return _is_capacity("base_capacity")
 
     @dy.rule()
     def effective_capacity_out_of_range(cls) -> pl.Expr:
-        """An effective capacity is 0 to 10 points."""
+        """The effective capacity is 0 to 10 points."""
         return _is_capacity("effective_capacity")
 
     @dy.rule()
     def capacity_level_mismatch(cls) -> pl.Expr:
-        """The level is that of the effective capacity; one between two bands has no level to match."""
+        """The level includes the effective capacity; a capacity between two bands matches no level."""
         level = level_of(pl.col("effective_capacity"))
         return ~_is_capacity("effective_capacity") | pl.col("capacity_level").eq(level).fill_null(
             pl.col("capacity_level").is_null() | pl.col("effective_capacity").is_null()
@@ -178,22 +178,22 @@ class Scenario(Example):
 
     @dy.rule()
     def authenticity_score_out_of_range(cls) -> pl.Expr:
-        """A score is 0.2 to 1."""
+        """The authenticity score is 0.2 to 1."""
         return _is_score()
 
     @dy.rule()
     def authenticity_target_mismatch(cls) -> pl.Expr:
-        """The target is that of the score."""
+        """The authenticity target includes the score."""
         return ~_is_score() | (pl.col("authenticity_target") == target_of(pl.col("authenticity_score")))
 
     @dy.rule()
     def factors_missing(cls) -> pl.Expr:
-        """A capacity is reckoned from at least one factor."""
+        """The row has at least one factor."""
         return pl.col("capacity_factors").list.len() > 0
 
     @dy.rule()
     def factors_too_many(cls) -> pl.Expr:
-        """One moment has at most 16 factors."""
+        """The row has at most 16 factors."""
         return pl.col("capacity_factors").list.len() <= MAX_FACTORS_ALLOWED
 
     @dy.rule()
@@ -208,12 +208,12 @@ class Scenario(Example):
 
     @dy.rule()
     def factor_without_effect(cls) -> pl.Expr:
-        """Every factor's effect is, to one decimal, more than 0."""
+        """No factor's effect is 0 to one decimal."""
         return pl.col("factors_felt")
 
     @dy.rule()
     def factor_effect_out_of_range(cls) -> pl.Expr:
-        """No effect takes or gives more than the 10 points that there are."""
+        """Every factor's effect is within -10 to 10 points."""
         return pl.col("factors_within_scale")
 
     @dy.rule()
@@ -239,112 +239,112 @@ class Scenario(Example):
 
     @dy.rule()
     def calculation_malformed(cls) -> pl.Expr:
-        """Every line has a reading."""
+        """Every line of calculation follows the grammar of `schema.scenario.arithmetic`."""
         return pl.col("calculation_readable")
 
     @dy.rule()
     def calculation_wrong(cls) -> pl.Expr:
-        """Both sides of every line are the same number."""
+        """Both sides of every line of calculation are the same number."""
         return pl.col("calculation_right")
 
     @dy.rule()
     def calculation_ungrounded(cls) -> pl.Expr:
-        """Right lines start from the base, use every effect, and come to the capacity and the support possible."""
+        """Right lines start from the base, use every effect, and give the capacity and the support possible."""
         is_right = pl.col("calculation_readable") & pl.col("calculation_right")
         return pl.col("calculation_grounded") | ~is_right | (pl.col("calculation_steps").list.len() == 0)
 
     @dy.rule()
     def anchor_inconsistent(cls) -> pl.Expr:
-        """The anchor is one of the phrases for the row's level."""
+        """The anchor is one of the phrases for the level of the effective capacity."""
         level = pl.col("qualitative_anchor").replace_strict(_LEVEL_OF_ANCHOR, default=None, return_dtype=pl.String)
         known = level_of(pl.col("effective_capacity"))
         return pl.col("qualitative_anchor").is_null() | known.is_null() | level.eq_missing(known)
 
     @dy.rule()
     def setting_missing(cls) -> pl.Expr:
-        """Where it happens is said."""
+        """The setting is not blank."""
         return _says_something("setting")
 
     @dy.rule()
     def setting_absent(cls) -> pl.Expr:
-        """The setting stands in the context, word for word but for case."""
-        return pl.col("setting_stands")
+        """The context contains the setting word for word, in any case."""
+        return pl.col("setting_in_context")
 
     @dy.rule()
     def text_missing(cls) -> pl.Expr:
-        """Context, request and response all have words."""
+        """Context, request and response all have letters."""
         return pl.all_horizontal(pl.col(text).is_null() | (pl.col(f"{text}_letter_bytes") > 0) for text in _SHORTEST)
 
     @dy.rule()
     def text_too_short(cls) -> pl.Expr:
-        """Context, request and response are long enough to say something."""
+        """Context, request and response have at least 20, 6 and 6 bytes of letters, or no letters at all."""
         return pl.all_horizontal(
             ~pl.col(f"{text}_letter_bytes").is_between(1, shortest - 1) for text, shortest in _SHORTEST.items()
         )
 
     @dy.rule()
     def language_insane(cls) -> pl.Expr:
-        """Context, request and response are language, as far as their letters and words tell."""
+        """Context, request and response are language, judged by their letters and words."""
         return pl.all_horizontal(
             pl.col(f"{text}_sane") | (pl.col(f"{text}_letter_bytes") < shortest) for text, shortest in _SHORTEST.items()
         )
 
     @dy.rule()
     def template_leftover(cls) -> pl.Expr:
-        """No text holds what a template, a draft or a model speaking of itself leaves behind."""
+        """No text contains leftovers of a template or a draft, or a model that mentions itself."""
         return ~pl.col("leftover")
 
     @dy.rule()
     def response_repeats_request(cls) -> pl.Expr:
-        """The response says something other than the request."""
+        """The response shares less than nine words in ten with the request."""
         return ~pl.col("response_repeats")
 
     @dy.rule()
     def generator_unnamed(cls) -> pl.Expr:
-        """What made the row is named."""
+        """The generator is not blank."""
         return _says_something("generator")
 
     @dy.rule()
     def model_missing(cls) -> pl.Expr:
-        """A language model's text names the model."""
+        """A row of the generator `llm` names its model."""
         return (pl.col("generator") != "llm") | _says_something("model").fill_null(False)
 
     @dy.rule()
     def model_misplaced(cls) -> pl.Expr:
-        """A text that no model wrote names none."""
+        """A row of the composer or the narrow generator names no model."""
         return ~pl.col("generator").is_in(MODEL_FREE) | pl.col("model").is_null()
 
     @dy.rule()
     def answer_missing(cls) -> pl.Expr:
-        """A model was asked for this scenario and its answer holds none of that id."""
+        """The model's answer has a scenario with the id asked for."""
         return _is_no_fault("answer_missing")
 
     @dy.rule()
     def answer_malformed(cls) -> pl.Expr:
-        """A model's answer cannot be read as a scenario."""
+        """The model's answer can be read as a scenario."""
         return _is_no_fault("answer_malformed")
 
     @dy.rule()
     def answer_duplicated(cls) -> pl.Expr:
-        """A model's answer holds the id more than once."""
+        """The model's answer has the id only once."""
         return _is_no_fault("answer_duplicated")
 
     @dy.rule()
     def answer_wrong_cell(cls) -> pl.Expr:
-        """The numbers of a model's answer show a cell that was not asked for."""
+        """The numbers of the model's answer belong to the cell that was asked for."""
         return _is_no_fault("answer_wrong_cell")
 
     @dy.rule()
     def answer_cut_off(cls) -> pl.Expr:
-        """A model's answer ended before the scenario did."""
+        """The model's answer contains the whole scenario."""
         return _is_no_fault("answer_cut_off")
 
     @dy.rule()
     def answer_refused(cls) -> pl.Expr:
-        """A model would not answer."""
+        """The model did not refuse to answer."""
         return _is_no_fault("answer_refused")
 
     @dy.rule()
     def answer_fault_unknown(cls) -> pl.Expr:
-        """A fault is one that has a rule."""
+        """The fault is null or one of `ANSWER_FAULTS`."""
         return pl.col("answer_fault").is_null() | pl.col("answer_fault").is_in(ANSWER_FAULTS)

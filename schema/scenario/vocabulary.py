@@ -1,6 +1,6 @@
-"""People and places of scenarios: what the composer draws from, and what a copy's own can be swapped for.
+"""Names, relations and settings of scenarios, for the composer and for augmentations that swap them.
 
-A name fits every age band. A setting follows "in". Order matters: rows are drawn by index.
+A name fits every age band. A setting fits after "in". The order matters, because rows are drawn by index.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from schema.scenario.columns import AGE_BANDS
 
-# Genders: of a name, and of a relation, which may leave it open.
+# Genders of a name or a relation; only a relation can be EITHER.
 WOMAN, MAN, EITHER = range(3)
 
 WOMEN = (
@@ -30,7 +30,7 @@ MEN = (
 )
 
 DOMAINS = ("family", "friends", "work")
-# Relations of one circle can stand for one another, where gender and age allow it; a circle belongs to a domain.
+# Relations of one circle can replace one another if gender and age allow it; each circle belongs to a domain.
 CIRCLES = {
     "siblings": "family",
     "elders": "family",
@@ -45,7 +45,7 @@ ANY_AGE, GROWN, OLDER, YOUNGER = AGE_BANDS, AGE_BANDS[1:], AGE_BANDS[2:], AGE_BA
 
 
 class Relation(NamedTuple):
-    """What a character is to the one who asks: who can be it, and in which age bands."""
+    """A character's relation to the person who asks, with the gender and the age bands that it fits."""
 
     name: str
     gender: int
@@ -96,7 +96,7 @@ RELATIONS = (
 
 
 class Setting(NamedTuple):
-    """Where a scenario can happen; settings of one kind can stand for one another."""
+    """A place of a scenario; settings of one kind can replace one another."""
 
     name: str
     kind: str
