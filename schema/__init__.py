@@ -1,5 +1,5 @@
-"""What an example is: families, rules, coverage axes, quotas, the record form, settings and the error tree.
+"""The definition of examples: families, rules, coverage axes, quotas, the record form, settings and the error tree.
 
-Nothing here imports Kafka, Faust, DuckDB or torch, so that a rule, a binning or an encoding can be called
-in a REPL on a five-row frame.
+Nothing here imports Kafka, Faust, DuckDB or torch. So a rule, a binning or an encoding can be called in a REPL on a
+five-row frame.
 """

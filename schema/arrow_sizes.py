@@ -1,9 +1,9 @@
-"""Read how large an Arrow IPC stream says it is, without decompressing any of it (compiled).
+"""Read the declared size of an Arrow IPC stream without decompressing it (compiled).
 
-An IPC stream is a row of messages: a mark, the length of its metadata, the metadata (a flatbuffer), and its body. The
-metadata of a batch lists its field nodes (lengths of arrays) and its buffers (offset and length in the body). A
-compressed buffer begins with its uncompressed length, and Arrow allocates exactly that much for it: it refuses a
-buffer that yields more or less. So the sum of those lengths is what decoding allocates.
+An IPC stream is a sequence of messages. A message is a mark, the length of its metadata, the metadata (a flatbuffer)
+and a body. The metadata of a batch lists its field nodes (lengths of arrays) and its buffers (offset and length in the
+body). A compressed buffer begins with its uncompressed length. Arrow allocates exactly that length and refuses a buffer
+that yields more or less. So decoding allocates the sum of those lengths.
 
 The layout is that of `Message.fbs` and `Schema.fbs` of the Arrow format, metadata version V5.
 """
@@ -14,9 +14,9 @@ import numpy as np
 
 from schema.compiled import compiled
 
-# Sums stop here, so that no declared length can overflow them; it is far above any limit.
+# Sums stop at this number, far above any limit, so that no declared length can overflow them.
 MOST = np.int64(1 << 50)
-# Memory that an item of a nested array costs at most beside its buffers: a string view.
+# The most memory that an item of a nested array takes beside its buffers: a string view.
 _ITEM_BYTES = np.int64(16)
 _MARK = 0xFFFFFFFF
 # Message.fbs: MessageHeader and MetadataVersion.
@@ -28,7 +28,7 @@ _V5 = 4
 def stream_sizes(data):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return (is_sound, rows, bytes) of an Arrow IPC stream, `data` (N,) uint8; sums stop at `MOST`.
 
-    `is_sound` is false where the stream does not have the form that the format prescribes, as far as was looked at.
+    `is_sound` is false if a message that was read does not follow the Arrow format.
     """
     at = np.int64(0)
     rows = np.int64(0)
@@ -52,7 +52,7 @@ def stream_sizes(data):  # type: ignore[no-untyped-def] # pragma: no cover
             return False, rows, total
         version_at = _field(data, message, 0, begin, end)
         version = _unsigned(data, version_at, 2) if version_at >= 0 else 0
-        # Before V5 a stream could be compressed in another, experimental way, which its custom metadata told.
+        # Before V5 a stream could use an experimental compression, which its custom metadata named.
         if version > _V5 or (version < _V5 and _field(data, message, 4, begin, end) >= 0):
             return False, rows, total
         body_at = _field(data, message, 3, begin, end)
@@ -94,7 +94,7 @@ def _batch_sizes(data, table, begin, end, body, is_rows):  # type: ignore[no-unt
     if count < 0:
         return False, height, total
     for node in range(count):
-        # Arrays of nothing (nulls, empty structs) have a length and no buffers.
+        # Arrays of nulls or of empty structs have a length and no buffers.
         beyond = _signed(data, nodes + node * 16) - (height if is_rows else 0)
         if beyond > 0:
             total = min(total + min(beyond, MOST) * _ITEM_BYTES, MOST)
@@ -110,18 +110,18 @@ def _batch_sizes(data, table, begin, end, body, is_rows):  # type: ignore[no-unt
         if is_compressed and size > 0:
             if size < 8:
                 return False, height, total
-            told = _signed(data, end + offset)
-            # -1: this one buffer is stored as it is.
-            if told < -1:
+            declared = _signed(data, end + offset)
+            # -1: this buffer is not compressed.
+            if declared < -1:
                 return False, height, total
-            size = size - 8 if told == -1 else told
+            size = size - 8 if declared == -1 else declared
         total = min(total + min(size, MOST), MOST)
     return True, height, total
 
 
 @compiled
 def _table(data, at, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Return where the table is that the offset at `at` leads to; -1 if that is outside [begin, end)."""
+    """Return the position of the table that the offset at `at` refers to; -1 if it is outside [begin, end)."""
     if at < begin or at + 4 > end:
         return np.int64(-1)
     table = at + _unsigned(data, at, 4)
@@ -130,7 +130,7 @@ def _table(data, at, begin, end):  # type: ignore[no-untyped-def] # pragma: no c
 
 @compiled
 def _field(data, table, number, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Return where field `number` of a table is; -1 if the table does not have it, or is not sound."""
+    """Return the position of field `number` of a table; -1 if the field is missing or the table is malformed."""
     if table < begin or table + 4 > end:
         return np.int64(-1)
     back = _unsigned(data, table, 4)
@@ -149,14 +149,14 @@ def _field(data, table, number, begin, end):  # type: ignore[no-untyped-def] # p
 
 @compiled
 def _child(data, table, number, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Return where the table in field `number` of a table is; -1 if there is none."""
+    """Return the position of the table in field `number` of a table; -1 if it is missing."""
     at = _field(data, table, number, begin, end)
     return _table(data, at, begin, end)
 
 
 @compiled
 def _vector(data, table, number, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Return (where its items are, how many) of a vector of structs of 16 bytes; (0, -1) if it is not sound."""
+    """Return (position of the items, their number) of a vector of 16-byte structs; (0, -1) if it is malformed."""
     at = _field(data, table, number, begin, end)
     if at < 0:
         return np.int64(0), np.int64(0)

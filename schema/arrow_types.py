@@ -1,7 +1,7 @@
 """Arrow columns whose values can be far larger than their buffers: dictionaries and string views.
 
-A dictionary of one long text and a million indices is small until each index becomes a text of its own; many string
-views can name the same bytes. `plain_table` bounds that before it happens.
+A dictionary of one long text and a million indices is small until each index becomes a text. Many string views can
+refer to the same bytes. `plain_table` checks the size before it writes the values out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from schema.errors import RecordError
 
 
 def is_expanding(dtype: pa.DataType) -> bool:
-    """Return whether values of `dtype` can be larger than its buffers, or are of a form that Feedmill does not read."""
+    """Return whether values of `dtype` can be larger than their buffers, or have a form that Feedmill cannot read."""
     if (
         pa.types.is_dictionary(dtype)
         or pa.types.is_string_view(dtype)
@@ -31,8 +31,8 @@ def plain_table(table: pa.Table, max_bytes: int) -> pa.Table:
     """Return `table` with its dictionaries written out as plain columns.
 
     Raises:
-        RecordError: `too_many_bytes`: its values take more than `max_bytes`; `wrong_type`: a column has a form that
-            Feedmill does not read (a dictionary inside a list or struct, run-end encoding, list views).
+        RecordError: `too_many_bytes`: the values take more than `max_bytes`. `wrong_type`: a column has a form that
+            Feedmill cannot read (a dictionary inside a list or struct, run-end encoding, list views).
     """
     for number, field in enumerate(table.schema):
         if not is_expanding(field.type):

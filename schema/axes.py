@@ -1,8 +1,8 @@
 """Coverage axes and quotas, as declarations.
 
-An axis bins the rows of a frame: `code` is an expression that gives each row the index of its bin in `bins`, or null
-where the axis does not count the row. Everything that could be generated is known before the first example: the bins of
-an axis are its whole range, and the cells of a family are the full cross product of its cell axes.
+An axis sorts the rows of a frame into bins. Its expression `code` gives each row the index of a bin in `bins`, or null
+if the axis does not count the row. All bins and cells are known before the first example: the bins of an axis cover its
+whole range, and the cells of a family are the full cross product of its cell axes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Axis:
-    """A named binning: `code` maps a row to an index into `bins`, or null where the row is not counted."""
+    """A named binning: `code` maps a row to an index into `bins`, or to null if the row is not counted."""
 
     name: str
     bins: tuple[str, ...]
@@ -40,16 +40,16 @@ def labelled(name: str, value: pl.Expr, bins: Sequence[str]) -> Axis:
 
 @dataclass(frozen=True)
 class Quota:
-    """What a family asks of the counts of one axis.
+    """A family's requirement on the counts of one axis.
 
     Kinds:
-        min_count: every bin in `bins` holds at least `target` rows; what is missing makes a request.
-        max_share: `bins` together hold at most `target` of the axis' rows; an excess is rejected with its reason.
-        share: `bins` together hold `target` of the axis' rows, give or take `tolerance`; reported, never gated.
+        min_count: every bin in `bins` has at least `target` rows; missing rows are requested.
+        max_share: `bins` together have at most the share `target` of the axis' rows; rows above it are rejected.
+        share: `bins` together have the share `target` of the axis' rows, within `tolerance`; reported, never gated.
         distinct: at least `target` of `bins` have rows.
-        spread: the largest and the smallest value are at least `target` apart, as far as `bins` can tell: the spread
-            given is from the top of the lowest bin with rows to the bottom of the highest, and so never too large.
-            Bin i is [edges[i], edges[i + 1]).
+        spread: the largest and the smallest value are at least `target` apart. The spread is measured from the top of
+            the lowest bin with rows to the bottom of the highest, so it is never too large. Bin i is
+            [edges[i], edges[i + 1]).
 
     The name of a `max_share` quota is the reason code of the rows that it rejects.
     """
@@ -87,9 +87,9 @@ class Quota:
 
 def verdicts(quotas: Sequence[Quota], bins: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """Return [{name, kind, axis, bins, target, actual, ok}] of these quotas, for counts {axis: {bin: rows}}."""
-    told = []
+    reported = []
     for quota in quotas:
         actual, ok = quota.verdict(bins.get(quota.axis, {}))
         declared = {"name": quota.name, "kind": quota.kind, "axis": quota.axis, "bins": list(quota.bins)}
-        told.append({**declared, "target": quota.target, "actual": actual, "ok": ok})
-    return told
+        reported.append({**declared, "target": quota.target, "actual": actual, "ok": ok})
+    return reported

@@ -1,4 +1,4 @@
-"""Strings and lists of a frame as the flat buffers that compiled code reads, and buffers as columns again."""
+"""Convert columns of strings and lists to the flat buffers that compiled code reads, and back."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Array = npt.NDArray[Any]
 def strings(texts: pl.Series | pa.LargeStringArray) -> tuple[Array, Array]:
     """Return texts as (bytes, bounds): text i is bytes[bounds[i]:bounds[i + 1]]; a null is empty.
 
-    Both are read-only views: uint8, never empty, and int64, one more than there are texts.
+    Both are read-only views. `bytes` is uint8 and never empty; `bounds` is int64 with one item more than `texts`.
 
     Raises:
-        TypeError: they are no strings.
+        TypeError: `texts` are not strings.
     """
     array = texts.to_arrow(compat_level=pl.CompatLevel.oldest()) if isinstance(texts, pl.Series) else texts
     if not isinstance(array, pa.LargeStringArray):
         raise TypeError(f"texts must be strings, not {array.type}")
     if array.null_count:
-        # What lies under a null is whatever stood there.
+        # Under a null, the buffer may hold any bytes.
         array = array.fill_null("")
     _, bounds, data = array.buffers()
     return (
@@ -37,7 +37,7 @@ def lists(values: pl.Series) -> tuple[Array, pa.Array]:
     """Return lists as (bounds, items): list i is items[bounds[i]:bounds[i + 1]]; a null is empty.
 
     Raises:
-        TypeError: they are no lists.
+        TypeError: `values` are not lists.
     """
     array = values.to_arrow(compat_level=pl.CompatLevel.oldest())
     if not isinstance(array, pa.LargeListArray):
@@ -48,18 +48,18 @@ def lists(values: pl.Series) -> tuple[Array, pa.Array]:
     valid = np.asarray(array.is_valid())
     lengths = np.diff(bounds)
     inside = array.values.slice(bounds[0], bounds[-1] - bounds[0]).filter(pa.array(np.repeat(valid, lengths)))
-    held = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(valid, lengths, 0))])
-    return _read_only(held, np.int64), inside
+    valid_bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(valid, lengths, 0))])
+    return _read_only(valid_bounds, np.int64), inside
 
 
 def strings_of(data: Array, bounds: Array) -> pl.Series:
-    """Return the texts data[bounds[i]:bounds[i + 1]] (UTF-8; uint8 and int64) as a series, which keeps the buffers."""
+    """Return the texts data[bounds[i]:bounds[i + 1]] (UTF-8; uint8 and int64) as a series that uses these buffers."""
     array = pa.LargeStringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(data))
     return pl.Series(array, dtype=pl.String)
 
 
 def lists_of(items: pl.Series | pa.Array, lengths: Array) -> pl.Series:
-    """Return items as lists, one after another, of those lengths (N,)."""
+    """Return `items` cut into consecutive lists of `lengths` (N,)."""
     bounds = pa.array(np.concatenate([[0], np.cumsum(lengths)]), type=pa.int64())
     array = items.to_arrow() if isinstance(items, pl.Series) else items
     return pl.Series(pa.LargeListArray.from_arrays(bounds, array))

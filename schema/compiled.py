@@ -1,10 +1,12 @@
-"""One decorator for compiled code: numba, without the GIL, cached on disk wherever a folder can be written.
+"""The decorator for compiled code: numba, without the GIL, cached on disk if a folder is writable.
 
-Compiled code is cached beside its source, else in the user's cache folder; where neither can be written each process
-compiles anew. A cached function is renewed when its own file changes and not when a file it calls into does, so a
-compiled function calls only compiled functions of its own file; between files, flat arrays are passed from Python.
-Arguments keep one type each (dtype, contiguity, writability): with one signature, processes that fill the cache at
-once write the same bytes.
+The cache is beside the source file, or else in the user's cache folder. If neither is writable, every process compiles
+again. Two rules follow from numba's cache:
+
+- A compiled function calls only compiled functions of its own file, because the cache notices changes in that file
+  only. Python passes flat arrays between files.
+- Every argument keeps one type (dtype, contiguity, writability). Processes that fill the cache at the same time then
+  write the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 import numba
 
-# Nothing divides by zero, and nobody asks for C callbacks: both would cost compile time, a third of it.
+# Checks for division by zero and wrappers for C callbacks are not needed; they take a third of the compile time.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 

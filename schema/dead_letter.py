@@ -1,20 +1,20 @@
-"""Dead letters: records of `rejected` that hold the bytes of what could not become rows, and say why in their headers.
+"""Dead letters: records of `rejected` that hold unreadable bytes, with the reason in their headers.
 
-The names are those of Kafka Connect, so that existing dead-letter tools can read them, and some of our own:
+The lines of one raw record that were refused for the same reason share a letter. Every other record of `rejected` holds
+its rows as columns. Some header names are those of Kafka Connect, so that existing dead-letter tools can read them:
 
-- `__connect.errors.topic|partition|offset|stage|exception.class.name|exception.message`: where it stood, and why.
+- `__connect.errors.topic|partition|offset|stage|exception.class.name|exception.message`: the raw record's place, and
+  the reason as text.
 - `feedmill-reason`: the reason code, as in the ledger.
-- `feedmill-rows`: how many rows of the accounts the letter stands for: the lines of one raw record that were refused
-  for one reason share a letter. Any other record of `rejected` holds its rows as columns.
+- `feedmill-rows`: how many rows of the ledger's counts are in the letter.
 - `feedmill-round`: how many times these bytes became a dead letter; 1 unless somebody sent a letter again.
-- `feedmill-redrive-of`: only on a record of raw that `feedmill redrive` sent: which letter it was, as topic id of
-  rejected, partition and offset. A letter with that name is not sent a second time.
+- `feedmill-redrive-of`: on a record of raw that `feedmill redrive` sent: the letter's topic id (of `rejected`),
+  partition and offset. A letter with that name is not sent a second time.
 - `feedmill-source-file`, `feedmill-line`, `feedmill-lines`: the file, the number of the first line, and the numbers of
-  all lines, where the sender said so (`schema.source_lines`).
-- `feedmill-dropped-headers`: names of the headers that the record had and that did not fit into the letter, in this
-  round or before.
+  all lines, if the sender gave them (`schema.source_lines`).
+- `feedmill-dropped-headers`: names of the record's headers that did not fit into the letter, in this round or before.
 
-All other headers are those of the record as it was sent; `original_headers` gives them back.
+All other headers are those of the record as it was sent; `original_headers` returns them.
 """
 
 from __future__ import annotations
@@ -35,29 +35,28 @@ LINE_HEADER = "feedmill-line"
 DROPPED_HEADER = "feedmill-dropped-headers"
 REDRIVE_HEADER = "feedmill-redrive-of"
 
-# Headers as Kafka gives them: a foreign one may have no value.
+# Headers as Kafka returns them: a header of another program may have no value.
 AnyHeaders = Sequence[tuple[str, bytes | None]]
 
-# Names that a letter itself writes, or that name the letter before it: those of an earlier round are replaced or
-# dropped, so that rounds do not add headers.
+# Headers that a letter writes itself. Those of an earlier round are replaced or dropped, so that rounds add no headers.
 _OWN = frozenset({REASON_HEADER, ROWS_HEADER, LINE_HEADER, REDRIVE_HEADER})
-# Headers of the record are handed on up to this size together: more could push a letter over the topic's limit.
+# The record's headers are kept up to this total size: more could push a letter over the topic's limit.
 _KEPT_BYTES = 16 * 1024
 _MESSAGE_CHARS = 500
 _DROPPED_CHARS = 256
-# More is a claim that no record could hold.
+# No record can hold more rows.
 _MOST_ROWS = 10**9
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why bytes of a raw record could not become rows, and which of its lines they are.
+    """Why some lines of a raw record, or the whole record, could not become rows.
 
     Attributes:
-        topic, partition, offset: where the raw record stands.
+        topic, partition, offset: the place of the raw record.
         reason, message: the reason code, and a sentence for people.
-        rows: how many rows of the accounts these bytes are.
-        lines: the numbers of these lines in the sender's file, ascending; None where they are not known.
+        rows: how many rows the ledger counts for the refused bytes.
+        lines: the numbers of the refused lines in the sender's file, ascending; None if unknown.
     """
 
     topic: str
@@ -86,7 +85,7 @@ def letter_headers(refusal: Refusal, headers: Headers) -> list[tuple[str, bytes]
         own |= {LINE_HEADER: str(refusal.lines[0]), LINES_HEADER: line_ranges(refusal.lines)}
     others = [(name, value) for name, value in headers if not _is_own(name) and name not in own]
     kept, dropped = _fitting((name, value) for name, value in others if name != DROPPED_HEADER)
-    # The names from an earlier round come first: those headers are no longer here to be dropped again.
+    # The names from an earlier round come first, because those headers are already gone.
     earlier = header_text(headers, DROPPED_HEADER)
     dropped = dropped if earlier is None else [earlier, *dropped]
     if dropped:
@@ -96,7 +95,7 @@ def letter_headers(refusal: Refusal, headers: Headers) -> list[tuple[str, bytes]
 
 
 def original_headers(headers: AnyHeaders) -> list[tuple[str, bytes]]:
-    """Return the headers to send a dead letter to raw again with: the record's own, round, and dropped names."""
+    """Return the headers for sending a dead letter to raw again: the record's own, the round, the dropped names."""
     return [(name, value) for name, value in headers if not _is_own(name) and value is not None]
 
 
@@ -106,15 +105,15 @@ def is_dead_letter(headers: AnyHeaders) -> bool:
 
 
 def reason_of(headers: AnyHeaders) -> str:
-    """Return the reason code of a dead letter; what somebody else's letter gives as its exception where it has none."""
+    """Return the reason code of a dead letter; for another program's letter, the name of its exception class."""
     return header_text(headers, REASON_HEADER) or header_text(headers, f"{CONNECT_PREFIX}exception.class.name") or ""
 
 
 def rejected_rows(value: bytes | None, headers: AnyHeaders) -> int:
-    """Return how many rows of the accounts a record of `rejected` stands for, without decoding it.
+    """Return how many rows the ledger counts for a record of `rejected`, without decoding the record.
 
-    A dead letter says it (`feedmill-rows`; one, where it does not); any other record has as many rows as its Arrow
-    batches declare.
+    For a dead letter this is its header `feedmill-rows`, or 1 without that header. For any other record it is the
+    number of rows that the Arrow batches declare.
     """
     if is_dead_letter(headers):
         return _number(headers, ROWS_HEADER, 1)
@@ -126,7 +125,7 @@ def _is_own(name: str) -> bool:
 
 
 def _fitting(headers: Iterable[tuple[str, bytes]]) -> tuple[list[tuple[str, bytes]], list[str]]:
-    """Return the headers that fit together, in order, and the names of the others."""
+    """Return the headers that fit into a letter, in order, and the names of the others."""
     kept: list[tuple[str, bytes]] = []
     dropped: list[str] = []
     room = _KEPT_BYTES

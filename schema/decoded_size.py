@@ -1,7 +1,7 @@
-"""How much memory the rows of a record take once decoded, read from what the record declares, before it is decoded.
+"""The memory that a record's rows take once decoded, as the record declares it.
 
-A compressed record of some kilobytes can declare gigabytes. `declared_size` costs some microseconds, so every reader
-can refuse such a record, and the refine stage can bound a group of records, before anything is allocated.
+A compressed record of a few kilobytes can declare gigabytes. `declared_size` takes a few microseconds and allocates
+nothing. So every reader can refuse such a record, and the refine stage can limit a group of records, before decoding.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import polars as pl
 
 from schema.errors import RecordError
 
-# How an Arrow IPC stream begins.
+# The first bytes of an Arrow IPC stream.
 STREAM_MARK = b"\xff\xff\xff\xff"
-# A record read from a topic that only Feedmill writes may take this much; Feedmill writes far smaller ones.
+# The limit for a record from a topic that only Feedmill writes; Feedmill writes far smaller records.
 DECODED_LIMIT_BYTES = 256 * 1024 * 1024
 # A record that Feedmill writes takes at most this much once decoded, unless one row alone takes more.
 WRITTEN_LIMIT_BYTES = 32 * 1024 * 1024
 
-# Bytes of one value in memory; a string or a list is at least its view or its bounds.
+# Memory of one string (its view) or list (its bounds) at least, in bytes.
 _VIEW_BYTES = 16
 
 
@@ -33,14 +33,14 @@ class DeclaredSize(NamedTuple):
 
 
 def declared_size(value: bytes | None, row_bytes: int = 0) -> DeclaredSize:
-    """Return what a record declares: an Arrow stream its batches, anything else its lines. Decodes nothing.
+    """Return the rows and bytes that a record declares, without decoding the record.
 
-    Takes some microseconds and raises nothing: an unsound stream counts as one row of its own length.
+    The rows are those of the batches in an Arrow stream, or the lines of anything else. Takes a few microseconds and
+    raises nothing: a malformed stream counts as one row of its own length.
 
     Args:
         value: the record's bytes.
-        row_bytes: memory that any row takes at least (`row_width` of a family's columns): absent columns are null in
-            every row, so a row is never smaller.
+        row_bytes: the least memory of a row (`row_width` of a family's columns); absent columns are nulls in every row.
 
     >>> declared_size(b'{"term": "0"}\\n{}\\n', row_bytes=100)
     DeclaredSize(rows=3, bytes=300)
@@ -61,7 +61,7 @@ def declared_bytes(value: bytes | None, row_bytes: int = 0) -> int:
 
 
 def check_stream(data: bytes, max_rows: int, max_bytes: int, row_bytes: int = 0) -> DeclaredSize:
-    """Return what an Arrow stream declares.
+    """Return the rows and bytes that an Arrow stream declares, if they are within the limits.
 
     Raises:
         RecordError: `garbage` (not an Arrow stream), `too_many_rows` or `too_many_bytes`.
@@ -80,7 +80,7 @@ def check_stream(data: bytes, max_rows: int, max_bytes: int, row_bytes: int = 0)
 
 
 def row_width(dtypes: Iterable[pl.DataType]) -> int:
-    """Return the bytes that a row of columns of these types takes in memory at least."""
+    """Return the least memory of one row of columns of these types, in bytes."""
     return sum(_width(dtype) for dtype in dtypes)
 
 
@@ -95,8 +95,8 @@ def _width(dtype: pl.DataType) -> int:
 
 
 def _stream_sizes(data: bytes) -> tuple[bool, int, int]:
-    # Compiled code takes half a second to import: commands that read no records do without.
+    # Compiled code takes half a second to import. Commands that read no records do not wait for it.
     from schema.arrow_sizes import stream_sizes
 
-    found: tuple[bool, int, int] = stream_sizes(np.frombuffer(data, dtype=np.uint8))
-    return found
+    sizes: tuple[bool, int, int] = stream_sizes(np.frombuffer(data, dtype=np.uint8))
+    return sizes

@@ -1,7 +1,7 @@
-"""The headers of a record: what Feedmill writes of itself, and what is read of anybody's.
+"""The headers of a record: those that Feedmill writes, and those that it reads from any record.
 
-Headers follow CloudEvents binary mode; ours begin `feedmill-`. Records that came from a file also say which lines of it
-they hold (`feedmill-source-file`, `feedmill-lines`): see `schema.source_lines`.
+Headers follow CloudEvents binary mode; Feedmill's own begin with `feedmill-`. Records made from a file also name the
+file and its lines (`feedmill-source-file`, `feedmill-lines`): see `schema.source_lines`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPEC_VERSION = "1.0"
 
 Headers = Sequence[tuple[str, bytes]]
 
-# Characters taken over from any header: a foreign one can have megabytes.
+# Characters kept of any header: one from another program can have megabytes.
 HEADER_MAX_CHARS = 256
 # A character takes four bytes at most.
 _HEADER_MAX_BYTES = 4 * HEADER_MAX_CHARS
@@ -30,7 +30,7 @@ _CE_TYPE = re.compile(r"feedmill\.(?P<family>[a-z_]+)\.(?P<stage>[a-z]+)\.v(?P<v
 
 @dataclass(frozen=True)
 class Envelope:
-    """What a Feedmill record says of itself in its headers.
+    """The headers that Feedmill writes on a record.
 
     `run`, `chunk` and `part` make the CloudEvents id; `source` is `topic/partition/offset` on refined records.
     """
@@ -64,15 +64,15 @@ class Envelope:
 
 @dataclass(frozen=True)
 class ForeignHeaders:
-    """The headers of a record as read, whoever wrote it: all optional, none trusted, each cut to 256 characters.
+    """The headers of a record that anybody may have written: all optional, each cut to 256 characters.
 
     Attributes:
         content_type: lower case, without parameters.
         ce_type: (family, stage, version).
-        run, chunk: what the record says of its producer run.
-        says_empty: its headers speak of no rows: it stands for itself, as a call to a model without an answer.
-        source_file: the name of the file that its rows came from.
-        lines: its text of line numbers, for `schema.source_lines.parse_line_ranges`.
+        run, chunk: the producer run that the record names, and its chunk in that run.
+        says_empty: whether the headers declare 0 rows, as on the record of a model call without an answer.
+        source_file: the name of the file that the rows came from.
+        lines: the text of line numbers, for `schema.source_lines.parse_line_ranges`.
     """
 
     content_type: str
@@ -88,7 +88,7 @@ class ForeignHeaders:
         """Read `headers`; undecodable values read as absent.
 
         Raises:
-            RecordError: `malformed_ce_type` where a ce_type is present and not of Feedmill's form.
+            RecordError: `malformed_ce_type`: a ce_type is present and does not have Feedmill's form.
         """
         given = {name: value for name, value in headers or () if value is not None}
         texts = {name: _text(value) for name, value in given.items() if name in _READ_HEADERS}
@@ -107,7 +107,7 @@ class ForeignHeaders:
             chunk=int(chunk) if re.fullmatch(r"[0-9]{1,18}", chunk) else None,
             says_empty=texts.get("feedmill-rows") == "0",
             source_file=None if file is None else file_name(file),
-            # It has a limit of its own, which is checked where it is read.
+            # `parse_line_ranges` checks the length of this header.
             lines=given[LINES_HEADER].decode("utf-8", "replace") if LINES_HEADER in given else None,
         )
 
@@ -118,12 +118,12 @@ _READ_HEADERS = frozenset(
 
 
 def header_text(headers: Iterable[tuple[str, bytes | None]], name: str) -> str | None:
-    """Return the text of the last header of that name, cut to 256 characters; None if there is none."""
-    found = None
+    """Return the text of the last header named `name`, cut to 256 characters; None if it is missing."""
+    last = None
     for each, value in headers:
         if each == name and value is not None:
-            found = value
-    return None if found is None else _text(found)
+            last = value
+    return None if last is None else _text(last)
 
 
 def _text(value: bytes) -> str:

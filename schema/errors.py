@@ -2,14 +2,14 @@
 
 ::
 
-    FeedmillError                  one line for the user, ending in what to do about it
+    FeedmillError                  one line for the user, which ends with what to do
     ├── ConfigError                a setting is missing or contradicts another
     ├── UsageError                 a command was called with unusable values            (exit status 2)
     │   └── UnknownFamilyError     no family of that name is registered
     ├── BrokerError
     │   ├── BrokerUnavailableError nothing answers at the bootstrap servers
     │   ├── BrokerArtifactError    a Kafka jar is missing, of another version, or not the pinned one
-    │   ├── BrokerStartError       the embedded broker did not come up
+    │   ├── BrokerStartError       the embedded broker did not start
     │   └── DeliveryError          the broker refused or did not acknowledge a record
     ├── ProducerError              a process that generates examples failed or died
     ├── RecordError                a record that cannot be decoded; carries its reason code
@@ -21,20 +21,20 @@
     ├── RowsLostError              raw records were removed before they were refined
     ├── ReplayError                a replay's bounds, filter or output cannot be served
     ├── FeedError                  a feed cannot give the batches asked for
-    ├── StoppedError               a signal ended a command early, in order       (exit status 130 or 143)
+    ├── StoppedError               a signal ended a command early, cleanly        (exit status 130 or 143)
     └── TrainingError              a training run cannot go on
         ├── CheckpointError        a checkpoint is absent, or cannot be read or written
-        └── TrainingStoppedError   it was told to stop; a checkpoint is there     (exit status 130 or 143)
+        └── TrainingStoppedError   a signal stopped it after a checkpoint         (exit status 130 or 143)
 
-A user's error (the first three) is told in one line. A data error (`RecordError`) never reaches a user: its reason
-code goes with the record to the `rejected` stage.
+A command prints a user's error (the first three) as one line. A data error (`RecordError`) never reaches a user: its
+reason code goes with the record to the `rejected` stage.
 """
 
 from __future__ import annotations
 
 
 class FeedmillError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is one line that says what happened and how to mend it."""
+    """Base of all errors raised on purpose; `str(error)` is one line that says what is wrong and what to do."""
 
     exit_status = 1
 
@@ -58,7 +58,7 @@ class UnknownFamilyError(UsageError):
 
 
 class BrokerError(FeedmillError):
-    """The broker, or the way to it, is at fault."""
+    """The broker failed, or it cannot be reached."""
 
 
 class BrokerUnavailableError(BrokerError):
@@ -70,7 +70,7 @@ class BrokerArtifactError(BrokerError):
 
 
 class BrokerStartError(BrokerError):
-    """The embedded broker was started and did not become ready."""
+    """The embedded broker did not become ready after its start."""
 
 
 class DeliveryError(BrokerError):
@@ -94,7 +94,7 @@ class RecordError(FeedmillError):
 
 
 class RefineError(FeedmillError):
-    """The refine stage cannot go on and ends its process rather than acknowledge what it did not commit."""
+    """The refine stage cannot go on; its process ends, so that it acknowledges nothing that is not committed."""
 
 
 class CoverageError(FeedmillError):
@@ -106,7 +106,7 @@ class CoverageOwnedError(CoverageError):
 
 
 class AuditError(FeedmillError):
-    """An audit could not read a topic to its end, or found something that does not agree with the ledger."""
+    """An audit could not read a topic to its end, or a topic does not agree with its ledger."""
 
 
 class DrainTimeoutError(FeedmillError):
@@ -126,7 +126,7 @@ class FeedError(FeedmillError):
 
 
 class StoppedError(FeedmillError):
-    """A signal asked a command to stop, and it ended in order; says what was done until then."""
+    """A signal stopped a command cleanly; the message says what was done until then."""
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
@@ -142,7 +142,7 @@ class CheckpointError(TrainingError):
 
 
 class TrainingStoppedError(TrainingError):
-    """A training run was told to stop by a signal."""
+    """A signal stopped a training run."""
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)

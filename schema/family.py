@@ -1,7 +1,7 @@
-"""A family is a declaration: data and pure functions, from which every stage takes what it needs.
+"""The declaration of a family (one kind of example), and the columns that are computed for every family.
 
-What families share (the envelope columns, the example's identity, its route and its split) is computed here, once, so
-that a file written with `--out` and a topic agree.
+A family is data and pure functions. The shared columns (an example's id, its split) and its route are computed here
+only, so that a file written with `--out` and a topic agree.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "test")
 # Out of 1,000 groups: 900 train, 50 val, 50 test.
 _SPLIT_EDGES = (900, 950)
 
-# Columns that every example carries beside its family's own.
+# Columns that every example has in addition to its family's own.
 ENVELOPE: Mapping[str, pl.DataType] = {
     "example_id": pl.UInt64(),
     "split": pl.String(),
@@ -36,7 +36,7 @@ ENVELOPE: Mapping[str, pl.DataType] = {
 
 
 class Example(dy.Schema):
-    """Rules that every family's schema inherits; `record` is the raw record of its group that a row came in."""
+    """Columns and rules that every family's schema inherits; `record` numbers the raw records of a refined group."""
 
     record = dy.UInt32(nullable=False)
     example_id = dy.UInt64(nullable=False)
@@ -49,22 +49,22 @@ class Family:
     """One kind of example.
 
     Attributes:
-        name: as in topic names and on the command line.
-        version: of the column layout; the N of `feedmill.<family>.<stage>.v<N>`.
-        columns: the family's own columns on the wire, by name; `ENVELOPE` columns come on top.
+        name: the name in topic names and on the command line.
+        version: the version of the column layout; the N of `feedmill.<family>.<stage>.v<N>`.
+        columns: the family's own columns in a record, by name; the `ENVELOPE` columns are added.
         rules: the dataframely schema; the names of its rules are the reason codes.
-        decisive: names of rules beside which no other is told, for a row that breaks one is none at all.
-        derive: adds the columns that `rules` compares with and that are not on the wire (recomputed facts).
+        decisive: names of rules that hide all others: a row that breaks one reports no other reason.
+        derive: adds the recomputed columns that `rules` compares with and that a record does not hold.
         axes: coverage axes over a derived, valid frame.
         cell_axes: names of the axes whose full cross product makes the cells.
-        cell_possible: whether a cell ({axis: bin}) can exist at all; an impossible one is never a gap.
-        cell_minimum: rows each possible cell should have at least; fewer is a gap.
-        cell_room: rows that a cell can be asked for at most, whatever the minimum: it may hold few different ones.
+        cell_possible: whether a cell ({axis: bin}) can exist; an impossible cell is never a gap.
+        cell_minimum: the rows that each possible cell should have; fewer is a gap.
+        cell_room: the most rows that can be requested for a cell, because it may have few different examples.
         identity: a Utf8 expression, the canonical content that `example_id` hashes.
-        group: a Utf8 expression; rows of one group are never split between train, val and test.
+        group: a Utf8 expression; rows with the same value are all in one of train, val and test.
         route: a UInt64 expression over a frame with `example_id`; a row belongs in partition `route mod partitions`.
-        text: a Utf8 expression, the prose of a row: what near duplicates are found in, and diversity is measured on;
-            None for a family without prose, whose rows are only ever the same or not.
+        text: a Utf8 expression, a row's prose, used for near duplicates and for diversity; None for a family without
+            prose, whose rows have exact duplicates only.
         flatten: one JSON object of the family's JSON form -> {column: value}; raises nothing, unknown keys are kept.
         nest: a frame of columns -> a frame in the family's JSON form.
     """
@@ -90,24 +90,24 @@ class Family:
 
     @property
     def wire(self) -> dict[str, pl.DataType]:
-        """All columns of a raw or clean record, in order: the family's own, then the envelope's."""
+        """All columns of a raw or clean record, in order: the family's own, then `ENVELOPE`."""
         return {**self.columns, **ENVELOPE}
 
     @property
     def gates(self) -> tuple[Quota, ...]:
-        """The quotas whose excess is rejected, in declared order."""
+        """The `max_share` quotas, which reject rows, in declared order."""
         return tuple(quota for quota in self.quotas if quota.kind == "max_share")
 
     def axis(self, name: str) -> Axis:
         """Return the axis of that name.
 
         Raises:
-            KeyError: the family has none.
+            KeyError: the family has no such axis.
         """
         return {axis.name: axis for axis in self.axes}[name]
 
     def minimum_of(self, cell: Mapping[str, str]) -> int:
-        """Return the rows that this cell should have at least."""
+        """Return the number of rows that `cell` should have."""
         return min(self.cell_minimum, self.cell_room(cell)) if self.cell_possible(cell) else 0
 
     def cells(self) -> Iterator[dict[str, str]]:
@@ -117,19 +117,19 @@ class Family:
 
 
 def instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
-    """Return `dtype` as an instance: Polars lets inner types be named by their class."""
+    """Return `dtype` as an instance, because Polars also accepts a class as an inner type."""
     return dtype if isinstance(dtype, pl.DataType) else dtype()
 
 
 def axis_codes(frame: pl.DataFrame, axes: Iterable[Axis]) -> pl.DataFrame:
-    """Return the bin of each row of a derived frame on each of these axes (Int64, -1 where it is not counted)."""
+    """Return the bin of each row of a derived frame on each of `axes` (Int64; -1 if the row is not counted)."""
     return frame.select(axis.code.cast(pl.Int64).fill_null(-1).alias(axis.name) for axis in axes)
 
 
 def cell_codes(codes: pl.DataFrame, family: Family) -> npt.NDArray[np.int64]:
-    """Return the number of each row's cell, row-major as `Family.cells`, for codes as `axis_codes` gives them.
+    """Return the number of each row's cell, in the order of `Family.cells`, from the result of `axis_codes`.
 
-    A row outside one of the cell axes is in no cell: -1.
+    A row that one of the cell axes does not count has the number -1.
     """
     cell = np.zeros(codes.height, dtype=np.int64)
     for name in family.cell_axes:
@@ -169,5 +169,5 @@ def identify(frame: pl.DataFrame, family: Family) -> pl.DataFrame:
 
 
 def partition_of(family: Family, partitions: int) -> pl.Expr:
-    """Return the partition each row of an identified frame belongs in, as an expression (Int32, null if unknown)."""
+    """Return an expression for the partition of each row of an identified frame (Int32, null if unknown)."""
     return (family.route % partitions).cast(pl.Int32).alias("partition")

@@ -1,6 +1,6 @@
 """The JSON form of examples: one object per line, nested as the family declares, ids as 16 hex digits.
 
-An id is a uint64, and JSON readers lose what is above 2^53: so ids are texts wherever JSON is written.
+An id is a uint64. Many JSON readers lose the low digits of integers above 2^53, so ids are always written as texts.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ ID_COLUMNS = ("example_id", "augmented_from")
 
 
 def json_form(frame: pl.DataFrame, family: Family) -> pl.DataFrame:
-    """Return `frame`, of the family's columns, as a frame with one column per key of the JSON form."""
+    """Return a frame of the family's columns as a frame with one column per key of the JSON form."""
     ids = [hex_digits(frame[name]) for name in ID_COLUMNS if name in frame.columns]
     return family.nest(frame.with_columns(ids))
 
 
 def json_lines(frame: pl.DataFrame, family: Family) -> bytes:
-    """Return `frame`, of the family's columns, as UTF-8 lines of JSON, each ended by a newline."""
+    """Return a frame of the family's columns as UTF-8 lines of JSON, each with a newline at its end."""
     if frame.is_empty():
         return b""
     buffer = BytesIO()
@@ -31,8 +31,8 @@ def json_lines(frame: pl.DataFrame, family: Family) -> bytes:
 
 
 def hex_digits(ids: pl.Series) -> pl.Series:
-    """Return `ids` (UInt64) as texts of 16 hex digits, highest first; null where the id is."""
-    # The bytes of the integers, highest first, written out as hex: no row is touched in Python.
+    """Return `ids` (UInt64) as texts of 16 hex digits, highest first; null for null."""
+    # The integers' bytes, highest first, are written as hex at once, without a Python loop over rows.
     raw = ids.fill_null(0).to_numpy().astype(">u8").tobytes()
     array = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8), len(ids), [None, pa.py_buffer(raw)])
     text = pl.Series(ids.name, pl.from_arrow(array)).bin.encode("hex")

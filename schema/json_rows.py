@@ -1,8 +1,8 @@
-"""Lines of JSON as rows of a family: which are rows, and why the others are none.
+"""Read lines of JSON as rows of a family, and give a reason for each line that cannot be read.
 
-A line is a row where it is an object each of whose values its column can hold as it is: a number is never read from a
-text, nor a text from a number. What is absent is null, what has no column is left out. This is the way back from
-`schema.json_form`, but for ids and splits: they follow from the content, whatever a line says of them.
+A line becomes a row if it is an object and every value has its column's type. A number is never read from a text, nor a
+text from a number. A missing value is null, and a key without a column is ignored. This is the inverse of
+`schema.json_form`, except that a line's ids and splits are ignored: they are computed from the content.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from schema.buffers import lists_of
 from schema.errors import RecordError
 from schema.family import ENVELOPE, Family, instance
 
-# The one column of the envelope that the content does not tell.
+# The only envelope column that cannot be computed from the content.
 _ORIGIN = "augmented_from"
-# What each kind of float column holds as a finite number.
+# Limits within which a value is finite in each kind of float column.
 _FLOAT_LIMITS: Mapping[type[pl.DataType], float] = {pl.Float32: 3.4e38, pl.Float64: 1e300}
 _INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
     pl.Int32: (-(2**31), 2**31 - 1),
@@ -32,16 +32,16 @@ _INT_LIMITS: Mapping[type[pl.DataType], tuple[int, int]] = {
     pl.UInt64: (0, 2**64 - 1),
 }
 
-# Up to here each integer has a float of its own, so that a float says which integer is meant.
+# Up to this number a float identifies exactly one integer.
 _EXACT_FLOAT = 2**53
 
-# Gives a value, not null, as its column holds it; raises RecordError where it cannot.
+# Converts a value that is not null for its column; raises RecordError if the type is wrong.
 _Reader = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class NoRow:
-    """A line that is no row, with the reason code, a sentence for people, and its index among the lines read."""
+    """A line that is not a row, with the reason code, a sentence for people, and its index among the lines read."""
 
     line: bytes
     reason: str
@@ -50,7 +50,7 @@ class NoRow:
 
 
 def lines_of(value: bytes) -> list[bytes]:
-    """Return the lines that are not blank; all of `value` as one where it is one object on several lines."""
+    """Return the lines that are not blank, or all of `value` as one line if it is one JSON object."""
     lines = [line for line in value.splitlines() if line.strip()]
     if len(lines) > 1:
         try:
@@ -62,24 +62,24 @@ def lines_of(value: bytes) -> list[bytes]:
 
 
 def document(line: bytes) -> dict[str, Any]:
-    """Return the object that a line holds.
+    """Return the JSON object in a line.
 
     Raises:
         RecordError: `not_json` or `not_an_object`.
     """
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RecordError("not_json", f"not JSON: {str(error)[:200]}") from error
-    if not isinstance(found, dict):
-        raise RecordError("not_an_object", f"a JSON {type(found).__name__} where an object is needed")
-    return found
+    if not isinstance(value, dict):
+        raise RecordError("not_an_object", f"a JSON {type(value).__name__} where an object is needed")
+    return value
 
 
 def read_lines(lines: Sequence[bytes], family: Family) -> tuple[pl.DataFrame, list[NoRow]]:
-    """Return (rows of the family's wire columns, in order; the lines that are none, in order).
+    """Return (rows of the columns `family.wire`, in order; lines that are not rows, in order).
 
-    Their reasons are `not_json`, `not_an_object` and `wrong_type`.
+    The reasons of these lines are `not_json`, `not_an_object` and `wrong_type`.
     """
     readers = _readers(family)
     rows: list[list[Any]] = []
@@ -98,23 +98,23 @@ def read_lines(lines: Sequence[bytes], family: Family) -> tuple[pl.DataFrame, li
 
 @lru_cache
 def _readers(family: Family) -> dict[str, _Reader]:
-    """Return how to read the values of each column on the wire."""
+    """Return the reader of each column in `family.wire`."""
     own = {name: _reader(name, dtype) for name, dtype in family.columns.items()}
     return {**own, **dict.fromkeys(ENVELOPE, _computed), _ORIGIN: _id}
 
 
 def _series(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    """Return read values as a column; all items of its lists at once, for Polars would make a series of each list."""
+    """Return read values as a column. Items of lists are converted together: Polars would make a series per list."""
     if not isinstance(dtype, pl.List):
         return pl.Series(values, dtype=dtype)
     items = [item for value in values if value is not None for item in value]
     lengths = np.array([0 if value is None else len(value) for value in values], dtype=np.int64)
-    held = pl.Series([value is not None for value in values], dtype=pl.Boolean)
-    return pl.select(pl.when(held).then(lists_of(_series(items, instance(dtype.inner)), lengths))).to_series()
+    is_list = pl.Series([value is not None for value in values], dtype=pl.Boolean)
+    return pl.select(pl.when(is_list).then(lists_of(_series(items, instance(dtype.inner)), lengths))).to_series()
 
 
 def _reader(name: str, dtype: pl.DataType) -> _Reader:
-    """Return how to read values of a column, or of what is in it."""
+    """Return the reader for values of `dtype`, which is the type of column `name` or a type inside it."""
     if isinstance(dtype, pl.List):
         item = _reader(name, instance(dtype.inner))
 
@@ -139,7 +139,7 @@ def _reader(name: str, dtype: pl.DataType) -> _Reader:
         def read_float(value: Any) -> Any:
             if not fits(value):
                 raise _wrong(name, value, dtype)
-            # An integer of any size is a number of JSON, too, and Polars takes integers of 64 bits only.
+            # JSON integers have any size; Polars accepts 64 bits only.
             return float(value)
 
         return read_float
@@ -148,7 +148,7 @@ def _reader(name: str, dtype: pl.DataType) -> _Reader:
 
     def read_value(value: Any) -> Any:
         if is_integer and type(value) is float and value.is_integer() and abs(value) <= _EXACT_FLOAT:
-            # Writers that know one kind of number (JavaScript, pandas beside nulls) write 101 as 101.0.
+            # Writers with one kind of number (JavaScript, pandas with nulls) write 101 as 101.0.
             value = int(value)
         if not fits(value):
             raise _wrong(name, value, dtype)
@@ -158,10 +158,10 @@ def _reader(name: str, dtype: pl.DataType) -> _Reader:
 
 
 def _judge(dtype: pl.DataType) -> Callable[[Any], bool]:
-    """Return what tells whether a value is one that a column of `dtype` can hold; JSON's own types are meant exactly.
+    """Return a function that checks whether a JSON value has exactly the type of a column of `dtype`.
 
     Raises:
-        TypeError: there is no JSON form for such a column.
+        TypeError: a column of `dtype` has no JSON form.
     """
     if isinstance(dtype, pl.String):
         return lambda value: type(value) is str and (value.isascii() or _is_unicode(value))
@@ -177,7 +177,7 @@ def _judge(dtype: pl.DataType) -> Callable[[Any], bool]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether `text` has no lone surrogate, which JSON can escape and UTF-8 cannot hold."""
+    """Return whether `text` has no lone surrogate; JSON can escape one, but UTF-8 cannot encode it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -186,7 +186,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _computed(value: Any) -> None:
-    """Read nothing, whatever a line says."""
+    """Ignore the value in a line."""
 
 
 def _id(value: Any) -> int:
@@ -196,5 +196,5 @@ def _id(value: Any) -> int:
 
 
 def _wrong(name: str, value: Any, dtype: pl.DataType) -> RecordError:
-    told = str(value)[:24] if type(value) in (int, float) else f"a JSON {type(value).__name__}"
-    return RecordError("wrong_type", f"{name} is {told}, which {dtype} does not hold")
+    shown = str(value)[:24] if type(value) in (int, float) else f"a JSON {type(value).__name__}"
+    return RecordError("wrong_type", f"{name} is {shown}, which {dtype} does not hold")

@@ -1,14 +1,14 @@
-"""The ledger: one entry per raw record, and what coverage folds.
+"""The columns of the ledger: one entry per raw record, with the counts that coverage adds up.
 
-A ledger record is a micro-batch of entries. `coverage` counts the clean rows per axis and bin (the cells are the
-pseudo-axis `cell`), `reasons` the broken rules (a row that breaks two rules counts under both).
+A ledger record is a micro-batch of entries. `coverage` counts the clean rows per axis and bin; the cells are the bins
+of the pseudo-axis `cell`. `reasons` counts the broken rules; a row that breaks two rules counts for both.
 
-`source_topic_id` is the id that Kafka gave the raw topic: a raw topic that was deleted and created again has another
-id, and its offsets begin again. It is null in entries of older versions, which speak of the topic that exists.
+`source_topic_id` is the id that Kafka gave the raw topic. A raw topic that was deleted and created again has another
+id, and its offsets start at 0 again. In entries of older versions the id is null and means the topic that exists.
 
-`rows_lost` is null or 0 in an ordinary entry. A greater one marks offsets that retention removed from raw before they
-were refined. Such an entry stands for the `rows_lost` offsets that end with `source_offset`. Each counts as one row in
-and one row lost, with the reason `lost_to_retention`. So for every entry
+`rows_lost` is null or 0 in an ordinary entry. A larger number marks offsets that retention removed from raw before they
+were refined: the `rows_lost` offsets that end with `source_offset`. Each of them counts as one row in and one row lost,
+with the reason `lost_to_retention`. So for every entry
 rows_in = rows_clean + rows_rejected + rows_rerouted + rows_lost.
 """
 
@@ -22,7 +22,7 @@ VERSION = 1
 LOST_TO_RETENTION = "lost_to_retention"
 SKIPPED = "skipped"
 
-# The end of the year 9999, in ms since the epoch: what a date can be written for everywhere.
+# The end of the year 9999, in ms since the epoch: the last date that every library can write.
 LATEST_TIME_MS = 253_402_300_799_999
 
 COLUMNS: dict[str, pl.DataType] = {
@@ -44,8 +44,8 @@ COLUMNS: dict[str, pl.DataType] = {
 
 
 def sound_time_ms(time_ms: int | None) -> int | None:
-    """Return a record's timestamp (ms since the epoch), or None where it is no date between 1970 and 9999.
+    """Return a record's timestamp (ms since the epoch), or None if it is not a date between 1970 and 9999.
 
-    A timestamp is a claim of the sender's: Kafka takes -1 for none, and older brokers take nanoseconds or -2^62.
+    The sender sets the timestamp: Kafka accepts -1 for a missing one, and older brokers accept nanoseconds or -2^62.
     """
     return time_ms if time_ms is not None and 0 <= time_ms <= LATEST_TIME_MS else None

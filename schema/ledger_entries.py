@@ -1,7 +1,7 @@
-"""Ledger records -> their entries, checked: the one way in which a ledger is read.
+"""Decode and check the entries of ledger records; every reader of a ledger uses this module.
 
-Anybody can write to a topic, so that a record in a ledger may be anything. Every reader of ledgers passes over what
-`decode_entries` refuses, and says where it stands.
+Anybody can write to a topic, so a record in a ledger may hold anything. A reader skips a record that `decode_entries`
+refuses, and reports the record's place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from schema.record import LEDGER, ForeignHeaders, Headers, decode
 
 COUNTS = ("rows_in", "rows_clean", "rows_rejected", "rows_rerouted", "rows_augmented", "rows_lost")
 
-# Beyond what any entry of ours says, and far from what sums of them could overflow.
+# Larger than in any entry that Feedmill writes, and small enough that sums do not overflow.
 _LARGEST_COUNT = 2**48
 _LARGEST_OFFSET = 2**62
 _LARGEST_PARTITION = 2**20
@@ -22,16 +22,16 @@ _LONGEST_NAME = 1024
 
 
 def decode_entries(value: bytes | None, headers: Headers, family: str, max_rows: int) -> pl.DataFrame:
-    """Return the entries of one ledger record of `family`, every one of which can be folded.
+    """Return the checked entries of one ledger record of `family`; coverage can fold each of them.
 
-    Anybody can write to a topic, so nothing is taken on trust. A time that is no date between 1970 and 9999 is null.
+    A time that is not a date between 1970 and 9999 becomes null.
 
     Raises:
-        RecordError: the record is not a whole ledger micro-batch of this version; `reason` says in which way.
+        RecordError: the record is not a whole ledger micro-batch of this version; `reason` names the fault.
     """
-    said = ForeignHeaders.parse(headers)
-    if said.ce_type != (family, LEDGER, ledger.VERSION):
-        raise RecordError("not_a_ledger_record", f"ce_type {said.ce_type} is not {family}.{LEDGER}.v{ledger.VERSION}")
+    ce_type = ForeignHeaders.parse(headers).ce_type
+    if ce_type != (family, LEDGER, ledger.VERSION):
+        raise RecordError("not_a_ledger_record", f"ce_type {ce_type} is not {family}.{LEDGER}.v{ledger.VERSION}")
     entries = decode(value or b"", ledger.COLUMNS, max_rows).with_columns(pl.col("rows_lost").fill_null(0))
     missing = [name for name in COUNTS if entries[name].null_count()]
     if missing:

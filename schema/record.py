@@ -1,8 +1,8 @@
-"""The record form: a micro-batch as an Arrow IPC stream with zstd buffer compression, and its headers.
+"""Encode and decode records: a micro-batch is an Arrow IPC stream whose buffers are compressed with zstd.
 
-`encode` and `decode` are inverse; `decode` trusts nothing: any bytes give either a frame of the asked-for columns or a
-`RecordError` with a stable reason code, so that a poisoned record ends in `rejected` and not in a crashed worker.
-Its headers are those of `schema.envelope`, whose names can be imported from here, too.
+`decode` is the inverse of `encode`, and it accepts any bytes. It returns a frame of the columns asked for or raises a
+`RecordError` with a stable reason code. So a malformed record goes to `rejected` and crashes no worker. The names of
+`schema.envelope`, which owns the headers, can be imported from this module too.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ __all__ = [
 RAW, CLEAN, REJECTED, LEDGER, REQUESTS = STAGES = ("raw", "clean", "rejected", "ledger", "requests")
 
 
-# The fastest of zstd's ordinary levels: 12% larger than the default on reduction rows, in two thirds of the time.
+# A fast level of zstd: reduction rows get 12% larger than at the default level, in two thirds of the time.
 _WRITE_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=-1), use_threads=False)
 _READ_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
-# A value in a frame, as a rule.
+# Memory of a typical value in a frame.
 _LEAST_BYTES = 4
-# Ours takes some 2 KB; a foreign one that is larger is read anew for every record.
+# Feedmill's schemas take about 2 KB. A schema above this size is not cached: it is read again for every record.
 _LARGEST_SCHEMA_BYTES = 64 * 1024
 
 
@@ -58,17 +58,17 @@ def encode(frame: pl.DataFrame) -> bytes:
 
 
 def to_table(frame: pl.DataFrame) -> pa.Table:
-    """Return `frame` as the Arrow table that a record holds; doing it once for many records is much cheaper."""
+    """Return `frame` as the Arrow table for `encode_parts`; one conversion for many records is much cheaper."""
     return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def encode_parts(
     table: pa.Table, max_rows: int, max_bytes: int, max_decoded_bytes: int = WRITTEN_LIMIT_BYTES
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield (rows, bytes) of stretches of `table`, in order.
+    """Yield (number of rows, encoded bytes) of consecutive parts of `table`, in order.
 
-    Each has at most `max_rows` rows and `max_bytes` bytes. Decoded it takes at most `max_decoded_bytes` bytes, unless
-    one row alone takes more.
+    A part has at most `max_rows` rows and `max_bytes` bytes. Once decoded it takes at most `max_decoded_bytes` bytes,
+    unless it is a single row.
 
     Raises:
         UsageError: a single row is larger than `max_bytes`.
@@ -76,7 +76,7 @@ def encode_parts(
     is_large = table.num_rows > 1 and table.nbytes > max_decoded_bytes
     for begin in range(0, table.num_rows, max_rows):
         piece = table.slice(begin, max_rows)
-        # What compresses well would otherwise become a small record that no reader may decode.
+        # Rows that compress well would otherwise become a small record that every reader refuses to decode.
         if is_large and piece.num_rows > 1 and piece.nbytes > max_decoded_bytes:
             yield from encode_parts(piece, (piece.num_rows + 1) // 2, max_bytes, max_decoded_bytes)
             continue
@@ -104,7 +104,7 @@ def decode(
     may_be_empty: bool = False,
     max_bytes: int = DECODED_LIMIT_BYTES,
 ) -> pl.DataFrame:
-    """Return the frame of a record, with exactly `columns` in order; absent ones are null, unknown ones dropped.
+    """Return a record as a frame of exactly `columns`, in order; absent columns are null, unknown ones are dropped.
 
     Raises:
         RecordError: as `read_table` and `conform`.
@@ -121,26 +121,26 @@ def read_table(
     max_bytes: int = DECODED_LIMIT_BYTES,
     row_bytes: int = 0,
 ) -> pa.Table:
-    """Return the Arrow table of a record, of its columns that are in `columns`, checked down to offsets and UTF-8.
+    """Return those columns of a record that are in `columns`, as an Arrow table with checked offsets and UTF-8.
 
-    Its rows and bytes are bounded before anything is decompressed, by what the record declares. Arrow allocates what a
-    buffer declares and refuses one that holds more or less. Dictionaries come back as plain columns.
+    The declared rows and bytes are checked before anything is decompressed. Arrow allocates the declared size of a
+    buffer and refuses a buffer that holds more or less. Dictionaries become plain columns.
 
     Args:
         data: the record's bytes.
-        columns: names of the columns to read; others are not even decompressed.
-        max_rows: rows that the record may hold.
-        may_be_empty: whether a record without rows is sound.
-        max_bytes: bytes that all its columns may take once decoded.
-        row_bytes: bytes that each row counts for at least; 0 is four for each column.
+        columns: names of the columns to read; other columns are not decompressed.
+        max_rows: the most rows that the record may hold.
+        may_be_empty: whether a record without rows is valid.
+        max_bytes: the most bytes that its columns may take once decoded.
+        row_bytes: the least bytes that a row counts for; 0 means four per column.
 
     Raises:
         RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch` (unless
-            it may be), `too_many_rows`, `too_many_bytes`, or `wrong_type` (a dictionary inside a list or struct).
+            `may_be_empty`), `too_many_rows`, `too_many_bytes`, or `wrong_type` (a dictionary inside a list or struct).
     """
     if not data:
         raise RecordError("empty_record", "the record has no bytes")
-    # Columns that the record lacks, or of nulls only, take memory all the same once they are read.
+    # A column that is absent or holds only nulls still takes memory once it is read.
     least = row_bytes or (_LEAST_BYTES * len(columns) if isinstance(columns, Mapping) else _LEAST_BYTES)
     check_stream(data, max_rows, max_bytes, least)
     try:
@@ -162,8 +162,8 @@ def read_table(
 
 
 def _reading(data: bytes, columns: Container[str]) -> tuple[pa.ipc.IpcReadOptions, bool]:
-    """Return how to read a record so that other columns are not decompressed, and whether one read is expanding."""
-    # An Arrow stream begins with a mark, the length of its schema, and the schema: the same in all records of a kind.
+    """Return options that read only `columns`, and whether `is_expanding` holds for one of these columns."""
+    # An Arrow stream begins with a mark, the length of its schema, and the schema. All records of a kind share these.
     length = int.from_bytes(data[4:8], "little")
     if length <= _LARGEST_SCHEMA_BYTES and isinstance(columns, Mapping):
         return _reading_for(data[: 8 + length], tuple(columns))
@@ -180,19 +180,19 @@ def _reading_for(data: bytes, columns: Container[str]) -> tuple[pa.ipc.IpcReadOp
 
 
 def arrow_schema(columns: Mapping[str, pl.DataType]) -> pa.Schema:
-    """Return the Arrow schema of a record that `encode` makes of a frame of `columns`."""
+    """Return the Arrow schema of a record that `encode` makes from a frame of `columns`."""
     return pl.DataFrame(schema=dict(columns)).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
 
 
 def conform(table: pa.Table, columns: Mapping[str, pl.DataType], *, strict: bool = True) -> pl.DataFrame:
-    """Return `table` as a frame of exactly `columns`: null where absent.
+    """Return `table` as a frame of exactly `columns`; absent columns are null.
 
-    Integers of another width and strings of another offset width are the same kind.
+    Integers of another width and strings of another offset width are converted.
 
     Args:
-        table: as `read_table` gives it.
+        table: a result of `read_table`.
         columns: the columns wanted, in order.
-        strict: whether a number out of its column's range is an error; else it becomes null.
+        strict: whether a number out of its column's range is an error; if not, it becomes null.
 
     Raises:
         RecordError: `wrong_type`: a type differs in kind, or a number is out of range.

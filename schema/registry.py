@@ -1,4 +1,4 @@
-"""The explicit list of families: adding one is adding a line here (and its modules, which a test asks for)."""
+"""The list of all families. A new family needs a line here and its modules, which a test checks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (reduction.FAMI
 
 
 def family_named(name: str) -> Family:
-    """Return the family of that name.
+    """Return the family named `name`.
 
     Raises:
-        UnknownFamilyError: none is registered under it.
+        UnknownFamilyError: no family of that name is registered.
     """
     try:
         return FAMILIES[name]
@@ -25,10 +25,10 @@ def family_named(name: str) -> Family:
 
 
 def families_under(settings: Settings) -> dict[str, Family]:
-    """Return all families, with the minimum per cell that `settings` asks of them.
+    """Return all families, with the minimum per cell from `settings`.
 
     Raises:
-        ConfigError: the settings name a family that there is not.
+        ConfigError: `settings.cell_minimum` names an unknown family.
     """
     unknown = sorted(settings.cell_minimum.keys() - FAMILIES.keys())
     if unknown:

@@ -1,9 +1,9 @@
-"""What stands on `<namespace>.<family>.requests`: the cells that want rows, and how far coverage has counted.
+"""The records of `<namespace>.<family>.requests`: cells that need rows, and the raw offsets that coverage has counted.
 
-A compacted topic. One key per cell, the cell's label: its value says what is missing, and a tombstone that nothing is.
-In each partition the key `accounted` says up to which offset of each raw partition the requests before it have taken
-rows into account, and how many rows were written to raw anew by then; whoever sends rows waits until theirs are
-accounted for, before it sends more for the same cell.
+The topic is compacted. A request has the cell's label as its key and the missing rows in its value; a tombstone means
+that no rows are missing. In each partition the key `accounted` holds an account: for each raw partition, the offset up
+to which rows are counted in the requests before the account, and the number of rows that refining has written back to
+raw by then. A producer waits until its own rows are counted before it sends more rows for the same cell.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from schema.family import Family, cell_label
 
 ACCOUNTED = "accounted"
 
-# Ours are some hundred bytes; an account has some for each partition.
+# Feedmill's requests take some hundred bytes; an account takes some bytes for each partition.
 _LARGEST_VALUE_BYTES = 64 * 1024
-# A producer makes as many rows as it is asked for.
+# A producer makes as many rows as a request asks for, so a foreign request needs a limit.
 _LARGEST_DEFICIT = 10**9
-# What reading a foreign value may raise.
+# Exceptions of reading another program's value.
 _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A cell ({axis: bin}) with `count` rows, which wants `deficit` more."""
+    """A cell ({axis: bin}) that has `count` rows and needs `deficit` more."""
 
     cell: Mapping[str, str]
     count: int
@@ -36,34 +36,34 @@ class Request:
 
     @property
     def label(self) -> str:
-        """The cell's label, the key it is published under."""
+        """The cell's label, which is the record's key."""
         return cell_label(self.cell)
 
     def encode(self) -> bytes:
-        """Return the value of its record."""
+        """Return the record's value, as JSON."""
         return json.dumps(asdict(self)).encode()
 
 
 @dataclass(frozen=True)
 class Account:
-    """How far coverage has counted.
+    """The raw offsets up to which coverage has counted.
 
     Attributes:
-        raw: {raw partition: the offset below which all records are taken into account}.
-        moved: rows that refining, so far, wrote to raw anew (rerouted or augmented): those of records below `raw` stand
-            there already, and are counted only where they stand now.
+        raw: {raw partition: the offset below which all records are counted}.
+        moved: rows of the records below `raw` that refining has written back to raw so far (rerouted or augmented).
+            These rows are counted at their new offsets only.
     """
 
     raw: Mapping[int, int]
     moved: int = 0
 
     def encode(self) -> bytes:
-        """Return the value of its record."""
+        """Return the record's value, as JSON."""
         offsets = {str(partition): offset for partition, offset in sorted(self.raw.items())}
         return json.dumps({"raw": offsets, "moved": self.moved}).encode()
 
     def reaches(self, other: Account) -> bool:
-        """Whether all that `other` takes into account is in this one too."""
+        """Return whether every offset that `other` counts is counted in this account too."""
         return all(self.raw.get(partition, 0) >= offset for partition, offset in other.raw.items())
 
 
@@ -80,9 +80,9 @@ def decode_account(value: bytes) -> Account:
         RecordError: `malformed_request`.
     """
     try:
-        said = _read(value)
-        offsets = {int(partition): int(offset) for partition, offset in said["raw"].items()}
-        return Account(offsets, int(said.get("moved", 0)))
+        fields = _read(value)
+        offsets = {int(partition): int(offset) for partition, offset in fields["raw"].items()}
+        return Account(offsets, int(fields.get("moved", 0)))
     except _MALFORMED as error:
         raise RecordError("malformed_request", f"not an account of raw offsets: {error}") from error
 
@@ -91,12 +91,12 @@ def decode_request(value: bytes, family: Family) -> Request:
     """Return the request in a record's value.
 
     Raises:
-        RecordError: `malformed_request` where it is none, or names a cell that `family` does not have.
+        RecordError: `malformed_request`: the value is not a request, or names a cell that `family` does not have.
     """
     try:
-        said = _read(value)
-        cell = {name: str(said["cell"][name]) for name in family.cell_axes}
-        request = Request(cell, int(said["count"]), int(said["deficit"]))
+        fields = _read(value)
+        cell = {name: str(fields["cell"][name]) for name in family.cell_axes}
+        request = Request(cell, int(fields["count"]), int(fields["deficit"]))
     except _MALFORMED as error:
         raise RecordError("malformed_request", f"not a request: {error}") from error
     unknown = [name for name, bin_ in cell.items() if bin_ not in family.axis(name).bins]

@@ -1,8 +1,8 @@
 """Settings: one frozen object, validated once, passed explicitly.
 
-Read from the environment (prefix `FEEDMILL_`), then from `feedmill.toml` in the working directory; no other module
-reads either. A name that is no setting is refused in both. Secrets are `SecretStr`, so that neither a repr nor a log
-line shows them; no error repeats their value.
+A setting is read from the environment (prefix `FEEDMILL_`), then from `feedmill.toml` in the working directory. No
+other module reads either. An unknown name is refused in both. Secrets are `SecretStr`, so a repr, a log line or an
+error never shows them.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from schema.errors import ConfigError
 
 MIB = 1024 * 1024
 PREFIX = "FEEDMILL_"
-# A token that is guessed by trying takes too long from here on.
+# Guessing a token of this length takes too long.
 TOKEN_MIN_CHARACTERS = 16
-# A longer one does not fit into a header as servers read it.
+# Servers refuse a header with a longer token.
 TOKEN_MAX_CHARACTERS = 4096
-# What an error shows of a wrong value.
+# Characters of a wrong value that an error shows.
 _VALUE_SHOWN_CHARACTERS = 80
-# Of 1: below it, two names have little in common.
+# Names with a lower ratio of `difflib` (0 to 1) have little in common.
 _LIKENESS_AT_LEAST = 0.5
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, with units in the names."""
+    """All settings, with units in their names."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, toml_file="feedmill.toml", frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    # Where things are
+    # Namespace and folders
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")] = "feedmill"
     data_dir: Path = Path(".feedmill")
-    # Kafka's jars; if not set, .cache/feedmill in the home folder, or cache in data_dir where that cannot be written.
+    # Kafka's jars; default: .cache/feedmill in the home folder, or cache in data_dir if that folder is not writable.
     cache_dir: Path | None = None
 
-    # The broker: none configured means the embedded one
+    # The broker: without bootstrap_servers Feedmill starts the embedded one
     bootstrap_servers: str | None = None
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
@@ -66,23 +66,23 @@ class Settings(BaseSettings):
     client_id: str = "feedmill"
     broker_port: Annotated[int, Field(ge=1, le=65535)] = 9092
     broker_heap_mb: Annotated[int, Field(ge=256)] = 512
-    # A command must say that the broker is down within 10 s, its own start-up included.
+    # A command must report within 10 s that the broker is down, its own start-up included.
     broker_timeout_s: Annotated[float, Field(gt=0)] = 6.0
 
     # Topics
     partitions: Annotated[int, Field(ge=1, le=1024)] = 4
     replication_factor: Annotated[int, Field(ge=1)] = 1
 
-    # Records: a micro-batch, and the limits on what travels
+    # Records: the size of a micro-batch, and limits on records
     rows_per_record: Annotated[int, Field(ge=1)] = 2048
     record_max_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
-    # Raw takes what a foreign producer oversizes, so that it is seen and answered for.
+    # Raw takes larger records, so that those of another producer are rejected with a reason instead of lost.
     raw_record_max_bytes: Annotated[int, Field(ge=1024)] = 8 * MIB
     raw_record_max_rows: Annotated[int, Field(ge=1)] = 100_000
-    # A raw record whose rows would take more memory is refused before it is decoded: a few kB can declare gigabytes.
+    # A raw record whose rows take more memory is refused before it is decoded: a few kB can declare gigabytes.
     record_max_decoded_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
 
-    # Refine: many records to a transaction, for each commit costs a round trip to disk
+    # Refine: a transaction holds many records because each commit costs a round trip to disk
     refine_group_records: Annotated[int, Field(ge=1)] = 60
     refine_group_wait_s: Annotated[float, Field(gt=0)] = 0.2
     # A worker that makes no progress while there is lag ends with an error after this long.
@@ -93,29 +93,29 @@ class Settings(BaseSettings):
     session_timeout_s: Annotated[float, Field(ge=1)] = 6.0
     # Texts whose shingles have this Jaccard similarity (estimated by MinHash) are near duplicates; 1 keeps them all.
     near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    # A share gate holds at any time from the moment a partition has this many clean rows.
+    # Share gates apply once a partition has this many clean rows.
     gate_from_rows: Annotated[int, Field(ge=1)] = 50
-    # Augmented rows made of a clean row, by family, on average: {"reduction": 0.1} makes one of every tenth row.
+    # Augmented rows per clean row on average, by family: {"reduction": 0.1} makes one from every tenth row.
     augment: dict[str, Annotated[float, Field(ge=0, le=16)]] = Field(default_factory=dict)
 
     # Coverage service
     coverage_host: str = "127.0.0.1"
     coverage_port: Annotated[int, Field(ge=0, le=65535)] = 8265
     coverage_url: str | None = None
-    # Beyond the loopback every request must carry it: `Authorization: Bearer TOKEN`.
+    # If coverage_host is not a loopback address, every request needs the header `Authorization: Bearer TOKEN`.
     token: SecretStr | None = None
-    # Rows each possible cell should have, by family, where that is not the family's own minimum.
+    # Rows that each possible cell should have, by family; default: the family's own minimum.
     cell_minimum: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    # A producer that follows gives up where nothing it sent is accounted for during this time.
+    # A producer under --follow gives up if coverage counts none of its rows during this time.
     follow_patience_s: Annotated[float, Field(gt=0)] = 120.0
 
-    # Language models: any OpenAI-compatible endpoint; the default is a local Ollama, which wants no key
+    # Language models: any OpenAI-compatible endpoint; the default is a local Ollama, which needs no key
     llm_base_url: str = "http://127.0.0.1:11434/v1"
     llm_api_key: SecretStr | None = None
     llm_model_simple: str = "llama3.2"
     llm_model_complex: str = "llama3.1"
     llm_model_validation: str | None = None
-    # USD for a million tokens, (prompt, completion), by model; a model without a price costs null, never 0.
+    # USD per million tokens as (prompt, completion), by model; the cost of a model without a price is null, never 0.
     llm_prices: dict[str, tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]] = Field(
         default_factory=dict
     )
@@ -141,9 +141,7 @@ class Settings(BaseSettings):
     @classmethod
     def _holds_no_credentials(cls, address: str | None) -> str | None:
         if address is not None and "@" in address:
-            raise ValueError(
-                "must hold no user name and no password: FEEDMILL_SASL_... and FEEDMILL_TOKEN are for these"
-            )
+            raise ValueError("must hold no user name and no password: use FEEDMILL_SASL_... or FEEDMILL_TOKEN for them")
         return address
 
     @model_validator(mode="after")
@@ -155,9 +153,9 @@ class Settings(BaseSettings):
             needed = (*needed, "ssl_certfile")
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
-            what = "ssl_keyfile" if missing == ["ssl_certfile"] else f"security_protocol {self.security_protocol}"
+            setting = "ssl_keyfile" if missing == ["ssl_certfile"] else f"security_protocol {self.security_protocol}"
             variables = ", ".join(f"{PREFIX}{name.upper()}" for name in missing)
-            raise ValueError(f"{what} needs {', '.join(missing)}: set {variables}")
+            raise ValueError(f"{setting} needs {', '.join(missing)}: set {variables}")
         return self
 
     @field_serializer("llm_base_url")
@@ -165,17 +163,17 @@ class Settings(BaseSettings):
         return without_credentials(url)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Give a repr what may be shown."""
+        """Yield the values that a repr may show."""
         yield from self.shown()
 
     def shown(self) -> Iterator[tuple[str, object]]:
-        """Yield each setting's name and its value as it may be shown; a secret prints as asterisks."""
+        """Yield each setting's name and its value in a form that may be shown; a secret prints as asterisks."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             yield name, without_credentials(value) if name == "llm_base_url" else value
 
     def environment(self, servers: str) -> dict[str, str]:
-        """Return the environment for a child process that is to run under these settings against `servers`."""
+        """Return the environment that gives a child process these settings, with `servers` as its Kafka."""
         own = {
             f"{PREFIX}{name.upper()}": _as_text(value)
             for name in type(self).model_fields
@@ -193,7 +191,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments win over the environment, and the environment over `feedmill.toml`."""
+        """Return the sources by precedence: arguments, then the environment, then `feedmill.toml`."""
         return init_settings, env_settings, _TomlFile(settings_cls)
 
 
@@ -214,7 +212,7 @@ def _as_text(value: object) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """Return `url` as it may be shown: without user name, password and query."""
+    """Return `url` without user name, password and query, so that it may be shown."""
     try:
         parts = urlsplit(url)
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
@@ -224,10 +222,10 @@ def without_credentials(url: str) -> str:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Return the settings in force, `overrides` first.
+    """Return the settings; `overrides` take precedence over the environment and `feedmill.toml`.
 
     Raises:
-        ConfigError: a name is unknown or a value malformed; the line names the setting and its environment variable.
+        ConfigError: a name is unknown or a value malformed; the message names the setting and its environment variable.
     """
     _check_environment_names()
     try:
@@ -236,55 +234,55 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigError(_line(dict(error.errors(include_url=False)[0]), overrides)) from None
     except SettingsError as error:
         name = next((field for field in Settings.model_fields if f'"{field}"' in str(error)), "")
-        raise ConfigError(f"setting {name}: it is not JSON; correct {PREFIX}{name.upper()}") from None
+        raise ConfigError(f"setting {name}: the value is not JSON; correct {PREFIX}{name.upper()}") from None
     except (ValueError, OSError) as error:  # a feedmill.toml that is not TOML, or cannot be read at all
         raise ConfigError(f"feedmill.toml cannot be read ({error}): correct or remove it") from None
 
 
 def _check_environment_names() -> None:
-    """Refuse a variable that looks like a setting and is none, for its setting would silently keep its default.
+    """Refuse a variable with the prefix `FEEDMILL_` that names no setting, because a typo would keep the default.
 
-    Case does not matter in a variable's name, so that one setting may be given twice.
+    Upper and lower case are the same in a variable's name, so two variables can name one setting.
 
     Raises:
-        ConfigError: a variable's name is unknown, or two are of one setting.
+        ConfigError: a variable names no setting, or two variables name the same setting.
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for variable in sorted(os.environ):
         if not variable.upper().startswith(PREFIX):
             continue
         name = variable[len(PREFIX) :].lower()
         if name not in Settings.model_fields:
             raise ConfigError(
-                f"{_short(variable)} in the environment is no setting: {_nearest(name, in_environment=True)}"
+                f"{_short(variable)} in the environment is not a setting: {_nearest(name, in_environment=True)}"
             )
-        if name in found:
-            raise ConfigError(f"{found[name]} and {variable} are one setting: unset one of them")
-        found[name] = variable
+        if name in variables:
+            raise ConfigError(f"{variables[name]} and {variable} name the same setting: unset one of them")
+        variables[name] = variable
 
 
 def _nearest(name: str, *, in_environment: bool) -> str:
-    """Return what to do about an unknown name, the known one that is most alike among it."""
+    """Return advice about an unknown name, with the most similar setting if there is one."""
     near = get_close_matches(name.lower(), Settings.model_fields, 1, _LIKENESS_AT_LEAST)
     shown = [f"{PREFIX}{each.upper()}" if in_environment else each for each in near]
     return f"did you mean {shown[0]}? Correct or remove it" if shown else "remove it; docs/operations.md lists settings"
 
 
 def _line(error: dict[str, Any], overrides: dict[str, object]) -> str:
-    """Return the user's line for the first thing that is wrong; it repeats no secret."""
-    told = str(error["msg"]).removeprefix("Value error, ")
+    """Return the line for the user about one validation error; it shows no secret."""
+    message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
-        return told
+        return message
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         where = "an argument" if name in overrides else "feedmill.toml"
-        return f"{_short(name)} in {where} is no setting: {_nearest(name, in_environment=False)}"
+        return f"{_short(name)} in {where} is not a setting: {_nearest(name, in_environment=False)}"
     field = Settings.model_fields[name]
     path = ".".join(str(part) for part in error["loc"])
     value = error["input"]
     is_open = "SecretStr" not in str(field.annotation) and not name.endswith(("_url", "servers"))
     shown = f" = {_short(str(value))!r}" if is_open and isinstance(value, str | int | float) else ""
-    return f"setting {path}{shown}: {told}; set {PREFIX}{name.upper()} or {name} in feedmill.toml"
+    return f"setting {path}{shown}: {message}; set {PREFIX}{name.upper()} or {name} in feedmill.toml"
 
 
 def _short(text: str) -> str:

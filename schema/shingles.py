@@ -1,8 +1,8 @@
-"""Shingles: the runs of three words that a text is compared by, as hashes.
+"""Shingles: hashes of every three consecutive words of a text, for comparing texts.
 
-A word is a run of letters and digits, read without case (ASCII; other characters stand as they are); punctuation and
-space only separate. A text of fewer than three words is one shingle. Hashes are the same on every platform and in every
-version: rows are routed by them.
+A word is a run of letters and digits. ASCII letters are read in lower case; other characters are not changed.
+Punctuation and spaces separate words. A text of fewer than three words is one shingle. The hashes are the same on every
+platform and in every version, because they decide a row's partition.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SEPARATOR = np.uint8(0)
 
 
 def _letters() -> npt.NDArray[np.uint8]:
-    """Return what each byte is read as: a letter or a digit in lower case, a part of another character, or nothing."""
+    """Return the byte that each byte is read as; 0 for ASCII that is neither a letter nor a digit."""
     text = bytes(byte if byte >= 128 or chr(byte).isalnum() else 0 for byte in range(256))
     return np.frombuffer(text.lower(), dtype=np.uint8)
 
@@ -37,7 +37,7 @@ def shingles(texts: pl.Series) -> tuple[Hashes, Offsets]:
     """Return the shingle hashes of all texts, one after another, in order of appearance, repeats included.
 
     Args:
-        texts: (N,) String; a null has no shingles, an empty text one.
+        texts: (N,) String; a null has no shingles, an empty text has one.
 
     Returns:
         (hashes (S,), offsets (N + 1,)): text i has hashes[offsets[i]:offsets[i + 1]].
@@ -69,31 +69,31 @@ def _shingles(data, bounds, absent):  # type: ignore[no-untyped-def] # pragma: n
 @compiled
 def _smallest(data, bounds, absent):  # type: ignore[no-untyped-def] # pragma: no cover
     rows = bounds.size - 1
-    found = np.zeros(rows, dtype=np.uint64)
+    least = np.zeros(rows, dtype=np.uint64)
     most = np.int64(1)
     for row in range(rows):
         most = max(most, _most_shingles(bounds, row))
-    # One text's hashes, which stay in the fastest memory.
+    # One text's hashes at a time, so that they fit into the processor's cache.
     hashes = np.empty(most, dtype=np.uint64)
     for row in range(rows):
         if not absent[row]:
             count = _shingles_of(data, bounds[row], bounds[row + 1], hashes)
-            found[row] = hashes[:count].min()
-    return found
+            least[row] = hashes[:count].min()
+    return least
 
 
 @compiled
 def _most_shingles(bounds, row):  # type: ignore[no-untyped-def] # pragma: no cover
-    """A text of B bytes has at most (B + 1) // 2 words, and no more shingles than that, but for the empty text."""
+    """Return the most shingles a text can have: B bytes hold at most (B + 1) // 2 words; an empty text is a shingle."""
     return (bounds[row + 1] - bounds[row]) // 2 + 1
 
 
 @compiled
 def _shingles_of(data, begin, end, hashes):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Write the hashes of one text's shingles and return how many there are.
+    """Write the hashes of one text's shingles to `hashes` and return their number.
 
-    A word is hashed by FNV-1a; three of them, each times an odd factor, are summed and finished as in splitmix64, so
-    that the smallest is drawn evenly.
+    A word is hashed by FNV-1a. Three word hashes, each times an odd factor, are summed and mixed as in splitmix64, so
+    that every shingle of a text is the smallest with the same probability.
     """
     first = second = third = np.uint64(0)
     word = _BASIS

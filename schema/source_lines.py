@@ -1,13 +1,11 @@
-"""Where the rows of a raw record came from: two headers that name a file and the numbers of its lines.
+"""The source of a raw record's rows: two headers that name a file and the numbers of its lines.
 
-Takes a file's name and line numbers; gives Kafka headers, and reads them back:
-
-- `feedmill-source-file`: the file's name, 256 characters at most. It is for people: nothing ever opens it as a path.
+- `feedmill-source-file`: the file's name, at most 256 characters. It is for people: no program opens it as a path.
 - `feedmill-lines`: the line numbers of the record's rows, in order, as ranges such as `1-500,502-900`. Lines count from
-  1, and `7x3` is three rows of line 7. In a Parquet or Arrow file a line is a row; a JSON object on several lines has
-  the number of its first line.
+  1, and `7x3` means three rows of line 7. In a Parquet or Arrow file a line is a row. A JSON object on several lines
+  has the number of its first line.
 
-Both are claims by whoever wrote the record. A reader that finds them malformed ignores them.
+Any program can write these headers, so a reader ignores malformed ones.
 """
 
 from __future__ import annotations
@@ -19,9 +17,9 @@ from pathlib import PurePath
 SOURCE_FILE_HEADER = "feedmill-source-file"
 LINES_HEADER = "feedmill-lines"
 
-# Enough for any file system's names; a foreign header of megabytes must not travel on.
+# Enough for the names of any file system; a header of megabytes must not be copied to other topics.
 FILE_NAME_MAX_CHARS = 256
-# Two numbers of 20 digits in each range: 10 KB of headers at most, against the 64 KB that a record has room for.
+# With two numbers of 20 digits in each range the header takes at most 10 KB of the 64 KB for a record's headers.
 RANGES_MAX = 256
 _HEADER_MAX_CHARS = RANGES_MAX * 42
 _LARGEST_LINE = 2**63 - 1
@@ -29,7 +27,7 @@ _RANGE = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19})|x([0-9]{1,19}))?")
 
 
 def source_headers(file: str, lines: LineRanges | Iterable[int]) -> list[tuple[str, bytes]]:
-    """Return the two headers for rows of `file` that came from these lines, in order.
+    """Return the two headers for rows of `file` with these line numbers, in order.
 
     >>> source_headers("/data/a.jsonl", [1, 2, 3, 7])
     [('feedmill-source-file', b'a.jsonl'), ('feedmill-lines', b'1-3,7')]
@@ -46,14 +44,14 @@ def file_name(file: str) -> str:
 
 
 class LineRanges:
-    """The line numbers of rows, none before an earlier one, kept as ranges.
+    """Ascending line numbers of rows, which may repeat, stored as ranges.
 
     >>> str(LineRanges([1, 2, 3, 7, 9, 9, 9, 10]))
     '1-3,7,9x3,10'
     """
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
-        # [first, last, how often]: one of the last two is as if there were no range.
+        # [first, last, times]: several lines once, or one line several times.
         self._ranges: list[list[int]] = []
         for number in numbers:
             self.add(number)
@@ -68,7 +66,7 @@ class LineRanges:
         )
 
     def fits(self, number: int) -> bool:
-        """Return whether `number` can be added with no more than 256 ranges."""
+        """Return whether there are at most 256 ranges after `number` is added."""
         return len(self._ranges) < RANGES_MAX or self._continues(number) or self._repeats(number)
 
     def add(self, number: int) -> None:
@@ -88,14 +86,14 @@ class LineRanges:
 
 
 def line_ranges(numbers: Iterable[int]) -> str:
-    """Return line numbers, none before an earlier one, as the text of ranges."""
+    """Return ascending line numbers, which may repeat, as the text of ranges."""
     return str(LineRanges(numbers))
 
 
 def parse_line_ranges(text: str, rows: int) -> list[int] | None:
-    """Return the line number of each of a record's `rows` rows; None if `text` does not give exactly that many.
+    """Return the line number of each of a record's `rows` rows; None if `text` does not give exactly `rows` numbers.
 
-    Text of over 256 ranges, and counts that differ, are refused before any list is made.
+    Text with more than 256 ranges or with another count is refused before a list is made.
 
     >>> parse_line_ranges("1-3,7x2", 5)
     [1, 2, 3, 7, 7]

@@ -1,7 +1,7 @@
-"""Files that a killed process left half written: found by the process id in their names, and removed.
+"""Remove the unfinished files of killed processes, which are found by the process id in their names.
 
-A file in the making is named `.NAME.PID.ENDING` beside its place. No process can tidy up after `kill -9`, so whoever
-next makes a file of that name does.
+An unfinished file is named `.NAME.PID.ENDING`, in the folder of the finished one. A process cannot clean up after
+`kill -9`, so the next process that makes a file of that name does it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import psutil
 
 
 def in_making(path: Path, ending: str) -> Path:
-    """Return where this process makes the file `path`, and remove what dead processes left of it.
+    """Return the path for this process's unfinished file `path`, and remove those of dead processes.
 
     >>> in_making(Path("rows.jsonl"), "part").name == f".rows.jsonl.{os.getpid()}.part"
     True
     """
     name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{re.escape(ending)}")
     with suppress(OSError):
-        for found in path.parent.iterdir():
-            match = name.fullmatch(found.name)
+        for file in path.parent.iterdir():
+            match = name.fullmatch(file.name)
             if match and not psutil.pid_exists(int(match[1])):
-                found.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")

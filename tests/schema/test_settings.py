@@ -92,7 +92,7 @@ def test_misspelt_variable_is_refused_with_the_nearest_name(
 def test_variable_like_no_setting_is_refused_too(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, HIDDEN)
     line = refused()
-    assert "is no setting: remove it" in line
+    assert "is not a setting: remove it" in line
     assert len(line) < 300
 
 
@@ -103,14 +103,14 @@ def test_case_of_a_variable_does_not_matter_but_two_of_one_setting_are_refused(m
     child = load_settings(namespace="other").environment("host:1")
     assert [name for name in child if name.upper() == "FEEDMILL_NAMESPACE"] == ["FEEDMILL_NAMESPACE"]
     monkeypatch.setenv("FEEDMILL_NAMESPACE", "large")
-    assert "FEEDMILL_NAMESPACE and feedmill_namespace are one setting" in refused()
+    assert "FEEDMILL_NAMESPACE and feedmill_namespace name the same setting" in refused()
 
 
 def test_unknown_name_in_the_file_or_an_argument_is_refused_with_the_nearest(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"partition in an argument .* did you mean partitions"):
         load_settings(partition=3)
     (folder / "feedmill.toml").write_text(f'sasl_pasword = "{HIDDEN}"\n')
-    assert "sasl_pasword in feedmill.toml is no setting: did you mean sasl_password?" in refused()
+    assert "sasl_pasword in feedmill.toml is not a setting: did you mean sasl_password?" in refused()
 
 
 def test_every_variable_that_docs_and_tests_name_is_a_setting() -> None:
@@ -198,7 +198,7 @@ def test_key_without_its_certificate_is_refused() -> None:
 @pytest.mark.parametrize("value", ["{not json", "reduction=0.1"])
 def test_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("FEEDMILL_AUGMENT", value)
-    assert refused() == "setting augment: it is not JSON; correct FEEDMILL_AUGMENT"
+    assert refused() == "setting augment: the value is not JSON; correct FEEDMILL_AUGMENT"
 
 
 def test_entry_of_a_table_is_named_with_the_variable_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
