@@ -1,4 +1,4 @@
-"""The broker: Apache Kafka embedded for those who have none, its topics, and the client factories.
+"""The embedded Apache Kafka for users without their own, its topics, and the factories of Kafka clients.
 
-Security, isolation, idempotence and size limits are set here once; every other package takes a `Connection`.
+Security, isolation, idempotence and size limits are set here only; every other package takes a `Connection`.
 """

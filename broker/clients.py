@@ -1,6 +1,7 @@
-"""Kafka clients, made in one place: security, isolation, idempotence and size limits are set here and nowhere else.
+"""The factories of Kafka clients: security, isolation, idempotence and size limits are set here and nowhere else.
 
-Takes settings; gives a `Connection`, whose factories make `kafka-python` clients and the options for `aiokafka` ones.
+`connect` takes settings and returns a `Connection`. Its methods make `kafka-python` clients and the options of
+`aiokafka` clients.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from broker.security import security_options
 from schema.errors import BrokerUnavailableError, ConfigError
 from schema.settings import Settings
 
-# Room for a record's headers and for the framing of its batch, beside its value.
+# Bytes for a record's headers and the framing of its batch, in addition to its value.
 HEADER_ROOM_BYTES = 64 * 1024
-# Records wait this long for others of their partition: throughput for latency that nobody notices.
+# Records wait this long for others of their partition: the latency is small and the throughput higher.
 LINGER_MS = 5
 BATCH_BYTES = 128 * 1024
 
 PROBE_INTERVAL_S = 0.1
-# A broker that has just answered is up. A client may take longer than `broker_timeout_s` to connect if it is busy.
+# A broker that has just answered is up. If it is busy, a client may take longer than `broker_timeout_s` to connect.
 ANSWERED_TIMEOUT_S = 30.0
-# Asking why a server lets nobody in: little beside `broker_timeout_s`, for both together must stay under 10 s.
+# The time for `check_security`. Together with `broker_timeout_s` it must stay under 10 s.
 SECURITY_CHECK_S = 3.0
 
 Client = TypeVar("Client")
@@ -43,21 +44,21 @@ receiving.install()
 
 
 def raw_limit_bytes(settings: Settings) -> int:
-    """Return the largest record batch that `raw` takes: a foreign record and its headers."""
+    """Return the largest record batch that `raw` accepts: the largest raw record and its headers."""
     return settings.raw_record_max_bytes + HEADER_ROOM_BYTES
 
 
 def rejected_limit_bytes(settings: Settings) -> int:
-    """Return the largest record batch that `rejected` takes: anything from raw, with dead-letter headers added."""
+    """Return the largest record batch that `rejected` accepts: any record of raw, with dead-letter headers added."""
     return raw_limit_bytes(settings) + HEADER_ROOM_BYTES
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A reachable Kafka and how to talk to it; holds no socket of its own.
+    """The address of a Kafka and the settings of its clients; a connection holds no socket of its own.
 
     Attributes:
-        settings: those it was made from.
+        settings: the settings for the clients.
         servers: `host:port,...`.
     """
 
@@ -66,11 +67,11 @@ class Connection:
 
     @property
     def max_request_bytes(self) -> int:
-        """The largest produce request a client may send; a client's own default is 1 MiB."""
+        """The largest produce request that a client may send; the client library's default is 1 MiB."""
         return rejected_limit_bytes(self.settings) + HEADER_ROOM_BYTES
 
     def producer(self, **overrides: Any) -> KafkaProducer:
-        """Return an idempotent producer; its own compression is off, for micro-batches come compressed.
+        """Return an idempotent producer; its own compression is off, because micro-batches are already compressed.
 
         Raises:
             BrokerUnavailableError: nothing answers at the servers within `settings.broker_timeout_s`.
@@ -90,7 +91,7 @@ class Connection:
         )
 
     def consumer(self, **overrides: Any) -> KafkaConsumer:
-        """Return a consumer of committed records for explicit `assign()`: of no group, committing nothing.
+        """Return a consumer of committed records for explicit `assign()`, without a group and without commits.
 
         Raises:
             BrokerUnavailableError: nothing answers at the servers within `settings.broker_timeout_s`.
@@ -101,7 +102,7 @@ class Connection:
                 "group_id": None,
                 "enable_auto_commit": False,
                 "isolation_level": "read_committed",
-                # A position outside the log is an error to be told, never a silent jump.
+                # A position outside the log must raise an error instead of a silent jump.
                 "auto_offset_reset": "none",
                 "max_partition_fetch_bytes": rejected_limit_bytes(self.settings),
                 "allow_auto_create_topics": False,
@@ -110,7 +111,7 @@ class Connection:
         )
 
     def admin(self, **overrides: Any) -> KafkaAdminClient:
-        """Return an admin client; `broker.topics` is its one user.
+        """Return an admin client; use the functions of `broker.topics` instead if they suffice.
 
         Raises:
             BrokerUnavailableError: nothing answers at the servers within `settings.broker_timeout_s`.
@@ -119,18 +120,18 @@ class Connection:
 
     @contextmanager
     def lend_admin(self) -> Iterator[KafkaAdminClient]:
-        """Give an admin client for one question; under `broker.kept_clients` it stays open for the next."""
+        """Yield an admin client for one question; under `broker.kept_clients` it stays open for the next question."""
         with closing(self.admin()) as admin:
             yield admin
 
     @contextmanager
     def lend_consumer(self, **overrides: Any) -> Iterator[KafkaConsumer]:
-        """Give a consumer for one reading; under `broker.kept_clients` it stays open for the next."""
+        """Yield a consumer for one reading; under `broker.kept_clients` it stays open for the next reading."""
         with closing(self.consumer(**overrides)) as consumer:
             yield consumer
 
     def aiokafka_options(self) -> dict[str, Any]:
-        """Return the options that every aiokafka client takes: servers, client id, security."""
+        """Return the options of every aiokafka client: servers, client id, security."""
         bound_aiokafka()
         return {
             "bootstrap_servers": self.servers,
@@ -140,8 +141,8 @@ class Connection:
 
     def _client(self, factory: Callable[..., Client], own: dict[str, Any]) -> Client:
         settings = self.settings
-        # A client that cannot bootstrap leaves a thread and sockets behind: give it a server that is there (from which
-        # it learns of the others), and close what it made.
+        # A client that cannot bootstrap leaves a thread and sockets behind. So give it one reachable server, which
+        # names the others, and close its network clients on an error.
         server, left_s = self._reachable_server()
         options: dict[str, Any] = {
             "bootstrap_servers": [server],
@@ -150,25 +151,25 @@ class Connection:
             **security_options(settings),
             **own,
         }
-        made: list[KafkaNetClient] = []
+        network_clients: list[KafkaNetClient] = []
 
         def remember(**network_options: Any) -> KafkaNetClient:
-            made.append(KafkaNetClient(**network_options))
-            return made[-1]
+            network_clients.append(KafkaNetClient(**network_options))
+            return network_clients[-1]
 
         try:
             return factory(kafka_client=remember, **options)
         except BaseException as error:
-            for client in made:
+            for client in network_clients:
                 client.close()
             if isinstance(error, KafkaError | OSError):
                 raise self._unavailable(error) from error
             raise
 
     def _reachable_server(self) -> tuple[str, float]:
-        """Return the first server that is reachable, and the seconds that a client may take to connect to it."""
+        """Return the first reachable server, and the seconds that a client may take to connect to it."""
         servers = {server: _address(server) for server in self.servers.split(",")}
-        # Behind TLS or SASL only the client itself can ask; here it is enough that something listens.
+        # With TLS or SASL only a real client can ask Kafka, so here it is enough that a server listens.
         is_plain = self.settings.security_protocol == "PLAINTEXT"
         reachable, least_s = (probe.answers, ANSWERED_TIMEOUT_S) if is_plain else (probe.listens, 1.0)
         deadline = time.monotonic() + self.settings.broker_timeout_s
@@ -182,12 +183,13 @@ class Connection:
             time.sleep(PROBE_INTERVAL_S)
 
     def check_security(self) -> None:
-        """Ask the first server that listens whether it lets in a client with these settings.
+        """Ask the first server that listens whether it accepts a client with these settings.
 
-        A client that fails a TLS handshake tries again until its time is over, and leaves sockets behind.
+        This comes before the first client, because a client whose TLS handshake fails tries again until its timeout
+        and leaves sockets behind.
 
         Raises:
-            BrokerUnavailableError: it does not; the line names the setting to change.
+            BrokerUnavailableError: the server refuses such a client; the message names the setting to change.
             ConfigError: this client's certificate, or its key, cannot be loaded.
         """
         deadline = time.monotonic() + SECURITY_CHECK_S
@@ -202,9 +204,9 @@ class Connection:
     def _unavailable(self, error: BaseException | None) -> BrokerUnavailableError:
         cause = f" ({type(error).__name__})" if error else ""
         if error is not None and self.settings.security_protocol.startswith("SASL"):
-            # A broker that refuses credentials closes the connection, which looks like a broker that went away.
+            # A broker that refuses credentials only closes the connection, as if it had ended.
             return BrokerUnavailableError(
-                f"{self.servers} listens but lets no client in{cause}: check the credentials, FEEDMILL_SASL_USERNAME "
+                f"{self.servers} listens but accepts no client{cause}: check the credentials, FEEDMILL_SASL_USERNAME "
                 "and FEEDMILL_SASL_PASSWORD"
             )
         return BrokerUnavailableError(
@@ -214,10 +216,10 @@ class Connection:
 
 
 def connect(settings: Settings, *, start: bool = True, on_progress: OnProgress | None = None) -> Connection:
-    """Return a connection to the configured servers, or else to the embedded broker, started if `start`.
+    """Return a connection to `settings.bootstrap_servers`, or else to the embedded broker, which `start` starts.
 
     Raises:
-        BrokerUnavailableError: nothing answers within `settings.broker_timeout_s`, or it refuses the credentials.
+        BrokerUnavailableError: no Kafka answers within `settings.broker_timeout_s`, or it refuses the credentials.
         ConfigError: the servers are not `host:port,...`.
         BrokerArtifactError, BrokerStartError: the embedded broker cannot be started.
     """
@@ -245,8 +247,8 @@ def _address(server: str) -> tuple[str, int]:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         right = f"[{host}]:{port}" if _is_ipv6(host) else f"[{server.strip('[]')}]:9092"
         raise ConfigError(
-            f"bootstrap server {server!r} does not tell its port: set FEEDMILL_BOOTSTRAP_SERVERS with the IPv6 address "
-            f"in brackets, such as {right}"
+            f"bootstrap server {server!r} has no port: set FEEDMILL_BOOTSTRAP_SERVERS with the IPv6 address in "
+            f"brackets, such as {right}"
         )
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"bootstrap server {server!r} is not host:port: correct FEEDMILL_BOOTSTRAP_SERVERS")

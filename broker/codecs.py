@@ -1,8 +1,8 @@
-"""A bound on what a compressed batch of records becomes: the clients themselves decompress whatever they are sent.
+"""Limit the decompressed size of a batch of records in kafka-python and aiokafka, which have no limit of their own.
 
-A batch of some kilobytes can hold gigabytes. `bound_kafka_python` and `bound_aiokafka` put decoders in place that stop
-at `BATCH_LIMIT_BYTES` with `BatchTooLargeError`. These are private parts of the clients, whose versions are pinned for
-that reason. What the decoders give is the same as before.
+A batch of some kilobytes can hold gigabytes. `bound_kafka_python` and `bound_aiokafka` replace the clients' decoders.
+The new decoders give the same results, but raise `BatchTooLargeError` at `BATCH_LIMIT_BYTES`. The replaced parts are
+private, so the clients' versions are pinned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from kafka.record import default_records as kafka_default
 from kafka.record import legacy_records as kafka_legacy
 
-# A batch of the largest records that raw takes (8 MiB) that compressed to a sixteenth.
+# Sixteen times the largest record of raw (8 MiB).
 BATCH_LIMIT_BYTES = 128 * 1024 * 1024
 
 _XERIAL_MARK = b"\x82SNAPPY\x00"
@@ -34,7 +34,7 @@ class BatchTooLargeError(KafkaError):  # type: ignore[misc]  # untyped base
 
 
 def bound_kafka_python() -> None:
-    """Bound what kafka-python decompresses; its errors then name the batch's offset. Safe to call again."""
+    """Limit what kafka-python decompresses; the error then names the batch's offset. Safe to call again."""
     for module in (kafka_default, kafka_legacy):
         _replace(module)
     batch = kafka_default.DefaultRecordBatch
@@ -44,8 +44,8 @@ def bound_kafka_python() -> None:
 
 
 def bound_aiokafka() -> None:
-    """Bound what aiokafka decompresses. Safe to call again."""
-    # Commands that run no worker do without aiokafka, which takes long to import.
+    """Limit what aiokafka decompresses. Safe to call again."""
+    # Imported here, because aiokafka takes long to import and only workers need it.
     from aiokafka.record import default_records, legacy_records
     from aiokafka.record._crecords import default_records as compiled_default
     from aiokafka.record._crecords import legacy_records as compiled_legacy
@@ -121,7 +121,7 @@ def _snappy(decode: Decoder) -> Decoder:
 
 
 def _snappy_bytes(data: bytes) -> int:
-    """Return the length that snappy blocks declare; the decoder allocates exactly that, and refuses any other."""
+    """Return the length that snappy blocks declare; the decoder allocates this length and refuses any other."""
     if not data.startswith(_XERIAL_MARK):
         return _varint(data, 0)
     total, at = 0, _XERIAL_HEADER_BYTES

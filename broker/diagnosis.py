@@ -1,6 +1,7 @@
-"""Why a broker lets no client in: a TLS port, a login, a certificate, named with the setting that mends it.
+"""Find out why a broker refuses a client (TLS, login, certificate), and name the setting to change.
 
-Takes settings and an address at which something listens; gives one clause, or None where nothing is certain.
+`why_refused` takes settings and an address at which a server listens. It returns one clause, or None if the cause is
+not certain.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from broker import probe
 from broker.security import ssl_context
 from schema.settings import Settings
 
-# All questions together: a command must say that the broker is down within ten seconds.
+# Limit of one question: a command must report within ten seconds that the broker is down.
 _PROBE_TIMEOUT_S = 1.0
 _SASL_HANDSHAKE = 17
 _UNSUPPORTED_MECHANISM = 33
@@ -22,7 +23,7 @@ _NAME_MAX_CHARACTERS = 40
 
 
 def why_refused(settings: Settings, host: str, port: int) -> str | None:
-    """Return why the Kafka at `host:port` lets in no client with these settings, or None if that cannot be told.
+    """Return why the Kafka at `host:port` refuses a client with these settings, or None if the cause is not certain.
 
     Raises:
         ConfigError: the client's own certificate cannot be loaded.
@@ -38,13 +39,13 @@ def why_refused(settings: Settings, host: str, port: int) -> str | None:
     if not probe.speaks_tls(host, port, _PROBE_TIMEOUT_S):
         if probe.answers(host, port, _PROBE_TIMEOUT_S):
             plain = "SASL_PLAINTEXT" if login else "PLAINTEXT"
-            return f"the port speaks no TLS: set FEEDMILL_SECURITY_PROTOCOL={plain}"
+            return f"the port does not speak TLS: set FEEDMILL_SECURITY_PROTOCOL={plain}"
         return None
     return _ask_for_login(settings, host, port, ssl_context(settings))
 
 
 def _ask_for_login(settings: Settings, host: str, port: int, context: ssl.SSLContext | None) -> str | None:
-    """Ask the port for the login that the settings name, over TLS if `context` is given, and judge its answer."""
+    """Ask the port for the login of the settings, over TLS if `context` is given; return why it is refused, or None."""
     mechanism = settings.sasl_mechanism or "PLAIN"
     try:
         with socket.create_connection((host, port), timeout=_PROBE_TIMEOUT_S) as connection:
@@ -63,10 +64,10 @@ def _ask_for_login(settings: Settings, host: str, port: int, context: ssl.SSLCon
 
 def _tls_reason(settings: Settings, host: str, error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        what = error.verify_message.rstrip(".")
-        if "match" in what.lower():
-            return f"the broker's certificate is not for {host} ({what}): correct FEEDMILL_BOOTSTRAP_SERVERS"
-        return f"the broker's certificate is not trusted ({what}): correct FEEDMILL_SSL_CAFILE"
+        fault = error.verify_message.rstrip(".")
+        if "match" in fault.lower():
+            return f"the broker's certificate is not for {host} ({fault}): correct FEEDMILL_BOOTSTRAP_SERVERS"
+        return f"the broker's certificate is not trusted ({fault}): correct FEEDMILL_SSL_CAFILE"
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if settings.ssl_certfile is None and "alert" in reason:
         return (
@@ -89,7 +90,7 @@ def _login_reason(settings: Settings, answer: bytes) -> str | None:
             f"FEEDMILL_SASL_MECHANISM ({_offered(answer)}), FEEDMILL_SASL_USERNAME and FEEDMILL_SASL_PASSWORD"
         )
     if status == _ILLEGAL_SASL_STATE:
-        return f"the port asks for no login: set FEEDMILL_SECURITY_PROTOCOL={'SSL' if tls else 'PLAINTEXT'}"
+        return f"the port accepts no login: set FEEDMILL_SECURITY_PROTOCOL={'SSL' if tls else 'PLAINTEXT'}"
     if status == _UNSUPPORTED_MECHANISM:
         return (
             f"the broker does not offer {settings.sasl_mechanism}: set FEEDMILL_SASL_MECHANISM to one of "
@@ -99,10 +100,10 @@ def _login_reason(settings: Settings, answer: bytes) -> str | None:
 
 
 def _offered(answer: bytes) -> str:
-    """Return the mechanisms that a SaslHandshake answer names: int16 status, int32 count, strings."""
+    """Return the mechanisms in a SaslHandshake answer: int16 status, int32 count, strings."""
     names: list[str] = []
     at = 6
-    # The answer may be of something else than Kafka: its own length bounds the loop, never a number in it.
+    # The answer may not be Kafka's, so its own length limits the loop, not a number in it.
     while at + 2 <= len(answer):
         (size,) = struct.unpack_from(">h", answer, at)
         name = answer[at + 2 : at + 2 + max(size, 0)].decode("ascii", "replace")

@@ -1,14 +1,14 @@
-"""The embedded broker: Apache Kafka as one process on 127.0.0.1, started, found again and stopped.
+"""The embedded broker: start, find and stop Apache Kafka as one process on 127.0.0.1.
 
-Takes settings; gives a `BrokerStatus`. `start` is idempotent and safe to call from several processes at once: it
+The functions take settings and return a `BrokerStatus`. Several processes may call `start` at once, and calling it
+again is safe:
 
-1. takes the folder's lock, so that the second caller finds what the first one started;
-2. returns the running broker if there is one, waiting for it where its starter died half-way (one that answers no
-   more, or not yet, may also be ending: then it goes on);
-3. checks the jars, fetching them the first time;
-4. chooses ports, writes `server.properties`, and formats Kafka's folder the first time;
-5. starts the JVM in a session of its own, and writes its pid and port beside the data;
-6. waits until it answers; where its port was taken in between, goes back to 4.
+1. Take the folder's lock, so that a second caller finds the broker of the first.
+2. If a broker runs, wait until it is ready and return it. If it ends meanwhile, go on.
+3. Check the jars; the first time, fetch them.
+4. Choose ports and write `server.properties`; the first time, format Kafka's folder.
+5. Start the JVM in a session of its own, and write its pid and port to `broker.json`.
+6. Wait until the broker answers. If another process took the port meanwhile, go back to 4.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from broker.probe import answers
 from schema.errors import BrokerStartError
 from schema.settings import Settings
 
-# 5 s on two idle cores; a busy machine, or a recovery of much data after a kill, takes many times that.
+# A start takes 5 s on two idle cores, and much longer on a busy machine or after a kill with much data to recover.
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
-# Whoever holds the lock may be fetching Kafka over a slow line.
+# Another process may hold the lock while it fetches Kafka over a slow line.
 LOCK_TIMEOUT_S = 1200.0
 POLL_INTERVAL_S = 0.05
-# Somebody else may take a free port between our look and Kafka's.
+# Another process may take a free port after it was checked and before Kafka binds it.
 PORT_ATTEMPTS = 3
 LOG_LINES_IN_ERROR = 5
 EVIDENCE_CHARACTERS = 1000
@@ -49,7 +49,7 @@ EVIDENCE_CHARACTERS = 1000
 
 @dataclass(frozen=True)
 class BrokerStatus:
-    """The embedded broker as it is now; what only a running one has is None."""
+    """The state of the embedded broker now; pid, port, servers, uptime and memory are None unless it runs."""
 
     running: bool
     pid: int | None
@@ -63,16 +63,16 @@ class BrokerStatus:
 
 
 class _EndedError(BrokerStartError):
-    """The process ended before it answered."""
+    """Kafka's process ended before it answered."""
 
 
 class _PortTakenError(Exception):
-    """Somebody took the port between our look and Kafka's."""
+    """Another process took the port before Kafka bound it."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """What is written beside the data: enough to find the broker again."""
+    """The content of `broker.json`, which is enough to find the broker again."""
 
     pid: int
     port: int
@@ -94,23 +94,23 @@ class _State:
 def start(
     settings: Settings, *, on_progress: OnProgress | None = None, timeout_s: float = START_TIMEOUT_S
 ) -> BrokerStatus:
-    """Start the embedded broker unless it runs, and return it ready for clients.
+    """Start the embedded broker unless it runs, and return its status once it is ready for clients.
 
     Args:
         settings: `data_dir`, `broker_port` and `broker_heap_mb` are used.
-        on_progress: told in short lines what takes long: the first fetch, the start itself.
-        timeout_s: limit on the start itself, the first fetch of jars not counted.
+        on_progress: called with short lines about slow steps: the first fetch, the start itself.
+        timeout_s: limit on the start itself, without the first fetch of jars.
 
     Raises:
         BrokerArtifactError: a jar cannot be fetched or is not the pinned one.
-        BrokerStartError: it did not come up; carries the last log lines.
+        BrokerStartError: the broker did not start; the message ends with the last log lines.
     """
     layout = KraftLayout.of(settings)
     with _locked(layout):  # 1
         running = _running(layout)
         if running is not None:  # 2
             process, state = running
-            # One that is dying as we look ends while we wait, and is no reason not to start another.
+            # If the running broker ends while we wait, start another one.
             with suppress(_EndedError):
                 _wait_until_ready(layout, process, state, time.monotonic() + timeout_s, _size(layout.log_file))
                 return _status(layout, process, state)
@@ -127,7 +127,7 @@ def start(
 
 
 def stop(settings: Settings, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-    """Stop the embedded broker gracefully, or by force after `timeout_s`; returns whether there was one."""
+    """Stop the embedded broker gracefully, or by force after `timeout_s`; returns whether one was running."""
     layout = KraftLayout.of(settings)
     if not layout.root.is_dir():
         return False
@@ -145,13 +145,13 @@ def status(settings: Settings) -> BrokerStatus:
     state = _State.read(layout)
     process = jvm.find(layout, state.pid) if state else None
     if state is not None and process is not None and answers(HOST, state.port):
-        with suppress(psutil.NoSuchProcess):  # it may end as we look
+        with suppress(psutil.NoSuchProcess):  # the process may end now
             return _status(layout, process, state)
     return BrokerStatus(False, None, None, KAFKA_VERSION, None, layout.data, layout.log_file, None, None)
 
 
 def is_alive(settings: Settings) -> bool:
-    """Return whether the broker that was started last has a living process, be it ready or not."""
+    """Return whether the process of the broker that was started last is alive, ready or not."""
     layout = KraftLayout.of(settings)
     state = _State.read(layout)
     return state is not None and jvm.find(layout, state.pid) is not None
@@ -165,7 +165,7 @@ def started_here(settings: Settings) -> bool:
 
 
 def tail_log(settings: Settings, lines: int = 20) -> list[str]:
-    """Return the last lines of Kafka's log; where there are none, of what the JVM wrote."""
+    """Return the last lines of Kafka's log, or of the JVM's output if the log is empty."""
     layout = KraftLayout.of(settings)
     return _tail(layout.log_file, lines) or _tail(layout.console_file, lines)
 
@@ -173,7 +173,7 @@ def tail_log(settings: Settings, lines: int = 20) -> list[str]:
 def _tail(path: Path, lines: int, after_bytes: int = 0) -> list[str]:
     try:
         with path.open(encoding="utf-8", errors="replace") as log:
-            # The file begins anew when it has grown to its limit.
+            # A log that has reached its size limit starts again as an empty file.
             log.seek(after_bytes if after_bytes <= path.stat().st_size else 0)
             return [line.rstrip("\n") for line in deque(log, maxlen=lines)]
     except OSError:
@@ -185,7 +185,7 @@ def _locked(layout: KraftLayout) -> Iterator[None]:
     try:
         layout.make()
     except OSError as error:
-        raise BrokerStartError(f"{layout.root} cannot be made ({error}): set FEEDMILL_DATA_DIR") from error
+        raise BrokerStartError(f"{layout.root} cannot be created ({error}): set FEEDMILL_DATA_DIR") from error
     lock = FileLock(layout.lock, timeout=LOCK_TIMEOUT_S)
     try:
         lock.acquire()
@@ -202,7 +202,7 @@ def _locked(layout: KraftLayout) -> Iterator[None]:
 
 
 def _running(layout: KraftLayout) -> tuple[psutil.Process, _State] | None:
-    """Return the live broker of this layout. A pid file that names another program, or none, is no broker."""
+    """Return the process and state of this layout's running broker; None if none runs."""
     state = _State.read(layout)
     process = jvm.find(layout, state.pid) if state else None
     if state is not None and process is not None:
@@ -210,7 +210,8 @@ def _running(layout: KraftLayout) -> tuple[psutil.Process, _State] | None:
     process = jvm.search(layout)
     if process is None:
         return None
-    # Its state was lost (the starter died between two steps, or someone deleted the file): the properties tell.
+    # `broker.json` is missing (the starter died between two steps, or it was deleted): read the ports from the
+    # properties.
     port, controller_port = re.findall(r"^listeners=.*:(\d+),.*:(\d+)$", layout.properties.read_text(), re.MULTILINE)[0]
     state = _State(process.pid, int(port), int(controller_port))
     state.write(layout)
@@ -253,7 +254,7 @@ def _start_once(
         _wait_until_ready(layout, process, state, deadline, logged_before)  # 6
         return _status(layout, process, state)
     except BaseException as error:
-        # Not even Ctrl-C leaves half a broker behind.
+        # No error, not even Ctrl-C, leaves a half-started broker behind.
         half_started = jvm.find(layout, pid)
         if half_started is not None:
             jvm.end(half_started, STOP_TIMEOUT_S)
@@ -276,11 +277,11 @@ def _choose_ports(settings: Settings, layout: KraftLayout, *, any_port: bool) ->
 def new_cluster_id() -> str:
     """Return a random cluster id in Kafka's form: 16 bytes in URL-safe base64, never with a leading dash.
 
-    Kafka's own ids have none either, for its storage tool would read such a one as an option.
+    Kafka's storage tool would read an id with a leading dash as an option.
     """
-    while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
+    while (cluster_id := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
         continue
-    return made
+    return cluster_id
 
 
 def _format(layout: KraftLayout, jars: list[Path], deadline: float) -> None:
@@ -300,8 +301,8 @@ def _wait_until_ready(
     while not answers(HOST, state.port):
         if jvm.find(layout, process.pid) is None:
             raise _EndedError(
-                f"Kafka ended while starting ({_evidence(layout, logged_before)}): see {layout.log_file}, mend that, "
-                "and start it again"
+                f"Kafka ended while starting ({_evidence(layout, logged_before)}): see {layout.log_file}, remove the "
+                "cause and start it again"
             )
         if time.monotonic() > deadline:
             raise BrokerStartError(
@@ -313,8 +314,8 @@ def _wait_until_ready(
 
 def _evidence(layout: KraftLayout, logged_before: int) -> str:
     lines = _tail(layout.log_file, 200, logged_before)
-    telling = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line] or lines
-    last = " / ".join((telling or _tail(layout.console_file, 200))[-LOG_LINES_IN_ERROR:])
+    errors = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line] or lines
+    last = " / ".join((errors or _tail(layout.console_file, 200))[-LOG_LINES_IN_ERROR:])
     return last[:EVIDENCE_CHARACTERS] or "it logged nothing"
 
 

@@ -1,6 +1,6 @@
-"""What holds a topic's readers up: transactions that are open, and groups that nobody is a member of.
+"""Find causes that block a topic's readers: open transactions, and consumer groups without members.
 
-For messages to people only: a broker that is too old, or that does not let this user ask, gives an empty answer.
+The answers are for messages to people. They are empty if the broker is too old or does not allow this user to ask.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from broker.topics import undecided
 
 @dataclass(frozen=True)
 class OpenTransaction:
-    """A transaction that keeps the records after `offset` of `partition` from being read.
+    """An open transaction: nobody can read the records from `offset` of `partition` on.
 
     Attributes:
         producer_id: Kafka's number for the producer.
-        transactional_id: the producer's own name, or None if Kafka does not tell it.
+        transactional_id: the producer's own name, or None if Kafka does not report it.
         quiet_s: seconds since the producer's last record there.
     """
 
@@ -54,27 +54,27 @@ def open_transactions(connection: Connection, topic: str) -> list[OpenTransactio
             listed = admin.list_transactions()
     except KafkaError:
         return []
-    names = {each.producer_id: each.transactional_id for found in listed.values() for each in found}
+    names = {each.producer_id: each.transactional_id for listings in listed.values() for each in listings}
     now_ms = time.time() * 1000
     return sorted(
         (
             OpenTransaction(
-                where.partition,
+                topic_partition.partition,
                 producer.current_transaction_start_offset,
                 producer.producer_id,
                 names.get(producer.producer_id),
                 max(0.0, (now_ms - producer.last_timestamp) / 1000),
             )
-            for where, state in states.items()
+            for topic_partition, state in states.items()
             for producer in state.active_producers
             if producer.current_transaction_start_offset >= 0
         ),
-        key=lambda found: (found.partition, found.offset),
+        key=lambda transaction: (transaction.partition, transaction.offset),
     )
 
 
 def member_count(connection: Connection, group: str) -> int | None:
-    """Return how many members a consumer group has now; None if Kafka does not tell."""
+    """Return how many members a consumer group has now; None if Kafka does not report it."""
     try:
         with connection.lend_admin() as admin:
             return len(admin.describe_groups([group])[group]["members"])

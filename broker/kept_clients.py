@@ -1,8 +1,8 @@
-"""Kafka clients that stay open between questions, for whoever asks the same broker again and again.
+"""Keep Kafka clients open between questions, for code that asks the same broker again and again.
 
-Every new client makes five connections or so. A loop that looks at a topic five times a second should make them once:
-inside `with kept_clients(connection) as connection:`, or in a function under `@keeping_clients`, all that takes the
-connection (`broker.topics`, a feed's reader) shares a few open clients, which are closed at the end.
+Every new client makes about five connections. A loop that asks five times a second should make them only once. Inside
+`with kept_clients(connection) as connection:`, or in a function under `@keeping_clients`, all users of the connection
+(`broker.topics`, a feed's reader) share a few open clients, which are closed at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 
 
 class _Idle:
-    """Open clients that nobody uses at the moment, by how they were made; safe for several threads."""
+    """Open clients that are not in use, by a key of their options; safe for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,14 +32,14 @@ class _Idle:
         self._closed = False
 
     def take(self, key: Any) -> Any | None:
-        """Return an open client and forget it here; None where there is none whose broker is still connected."""
+        """Remove and return a client that is still connected; None if there is no such client."""
         while True:
             with self._lock:
                 waiting = self._clients.get(key)
                 client = waiting.pop() if waiting else None
             if client is None or _is_connected(client):
                 return client
-            # A client that lost its broker can take half a minute to try again; a new one tries at once.
+            # A client that lost its broker can take half a minute to try again; a new client tries at once.
             client.close()
 
     def give_back(self, key: Any, client: Any) -> None:
@@ -65,7 +65,7 @@ class _KeptConnection(Connection):
     idle: _Idle = field(default_factory=_Idle, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[type[Connection], tuple[Any, ...]]:
-        # Another process makes clients of its own.
+        # Open clients cannot go to another process, so it gets a plain connection.
         return Connection, (self.settings, self.servers)
 
     @contextmanager
@@ -79,8 +79,9 @@ class _KeptConnection(Connection):
         with self._lent(key, functools.partial(self.consumer, **overrides)) as consumer:
             yield consumer
             consumer.unsubscribe()
-            # What was fetched and not given would hold up these partitions for the next user: the client neither gives
-            # it, for their position is another, nor fetches anew. Its versions are pinned, and this part has no name.
+            # Records that were fetched and not returned would block these partitions for the next user: the client
+            # neither returns them, because the position differs, nor fetches again. `_fetcher` is private, so the
+            # client's version is pinned.
             consumer._fetcher.close()
 
     @contextmanager
@@ -89,7 +90,7 @@ class _KeptConnection(Connection):
         try:
             yield client
         except KafkaError:
-            # Nobody knows what state it is in.
+            # The client's state is unknown.
             client.close()
             raise
         except BaseException:
@@ -103,7 +104,7 @@ class _KeptConnection(Connection):
 
 @contextmanager
 def kept_clients(connection: Connection) -> Iterator[Connection]:
-    """Give a connection like `connection` whose lent clients stay open until the block ends.
+    """Yield a connection like `connection` whose lent clients stay open until the block ends.
 
     Example:
         >>> with kept_clients(connection) as kept:  # doctest: +SKIP
@@ -134,5 +135,5 @@ def keeping_clients(
 
 
 def _is_connected(client: Any) -> bool:
-    """Whether a client of kafka-python has an open connection; its versions are pinned, and this part has no name."""
+    """Return whether a kafka-python client has an open connection; reads private parts of the pinned version."""
     return any(connection.connected for connection in list(client._client._manager._conns.values()))

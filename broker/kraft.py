@@ -1,7 +1,7 @@
 """The embedded broker's files and configuration: one KRaft node, broker and controller in one process.
 
-Takes settings and ports, gives the `server.properties` text. Every property that is not Kafka's default has its
-reason beside it.
+Settings and ports become the text of `server.properties`. Comments give the reasons for values that differ from Kafka's
+defaults.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INT_MAX = 2**31 - 1
 
 @dataclass(frozen=True)
 class KraftLayout:
-    """Where the embedded broker keeps its things, all under one folder; paths are absolute."""
+    """The paths of the embedded broker's files, all in one folder; paths are absolute."""
 
     root: Path
 
@@ -39,12 +39,12 @@ class KraftLayout:
 
     @property
     def log_file(self) -> Path:
-        """What Kafka logs."""
+        """Kafka's log."""
         return self.logs / "server.log"
 
     @property
     def console_file(self) -> Path:
-        """What the JVM itself writes: crashes, memory errors, a configuration that cannot be parsed."""
+        """The JVM's own output: crashes, memory errors, a configuration that cannot be parsed."""
         return self.logs / "console.log"
 
     @property
@@ -54,7 +54,7 @@ class KraftLayout:
 
     @property
     def properties(self) -> Path:
-        """Kafka's configuration; its absolute path in a command line is how a process is known to be ours."""
+        """Kafka's configuration; its absolute path in a command line identifies the broker's process."""
         return self.root / "server.properties"
 
     @property
@@ -64,7 +64,7 @@ class KraftLayout:
 
     @property
     def lock(self) -> Path:
-        """Held while starting or stopping."""
+        """The lock file for starting and stopping."""
         return self.root / ".lock"
 
     @property
@@ -73,16 +73,16 @@ class KraftLayout:
         return (self.data / "meta.properties").is_file()
 
     def make(self) -> None:
-        """Make the folders.
+        """Create the folders.
 
         Raises:
-            OSError: one cannot be made.
+            OSError: a folder cannot be created.
         """
         for folder in (self.data, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
 
     def clear_scratch(self) -> None:
-        """Remove what a killed JVM left in its folder for temporary files."""
+        """Remove the temporary files of a killed JVM."""
         for leftover in self.scratch.iterdir():
             leftover.unlink()
 
@@ -98,7 +98,7 @@ def server_properties(settings: Settings, layout: KraftLayout, port: int, contro
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         # Static voters: the port may differ from start to start.
         "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller_port}",
-        # Relative to the folder that the JVM runs in: Kafka takes a comma in a path for a separator.
+        # Relative to the JVM's working folder, because Kafka reads a comma in a path as a separator.
         "log.dirs": layout.data.name,
         # One node holds one copy.
         "offsets.topic.replication.factor": "1",
@@ -111,19 +111,19 @@ def server_properties(settings: Settings, layout: KraftLayout, port: int, contro
         "transaction.state.log.num.partitions": "4",
         # A misspelt topic is an error, not a new topic.
         "auto.create.topics.enable": "false",
-        # Nothing is lost by growing old: neither records nor the position a refine worker left off at.
+        # Records and the committed positions of refine workers never expire.
         "log.retention.ms": "-1",
         "log.retention.bytes": "-1",
         "offsets.retention.minutes": str(INT_MAX),
         "message.max.bytes": str(settings.raw_record_max_bytes + settings.record_max_bytes),
-        # A killed worker's partitions go to another after the session timeout that settings allow, from 1 s.
+        # A killed worker's partitions go to another worker after `session_timeout_s`, which may be as low as 1 s.
         "group.min.session.timeout.ms": "1000",
         "group.initial.rebalance.delay.ms": "0",
-        # After a kill -9 the node is refused until its own old session runs out (9 s by default, asked every 2 s). Not
-        # lower: a node that a busy machine held up for longer than a session is fenced for a moment.
+        # After a kill -9 the node is refused until its old session ends (9 s by default, with a heartbeat every 2 s). A
+        # value below 4 s would fence the node on a busy machine.
         "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "500",
-        # A transaction whose producer died for good blocks read_committed readers until it is aborted.
+        # The transaction of a dead producer blocks read_committed readers until it is aborted.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
         # 128 MB by default, a quarter of the heap.
         "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),

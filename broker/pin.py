@@ -1,7 +1,7 @@
-"""Pins Kafka's jars anew: `python -m broker.pin` resolves them with jgo and rewrites `kafka-jars.json`.
+"""Pin Kafka's jars again: `python -m broker.pin` resolves them with jgo and rewrites `kafka-jars.json`.
 
-For maintainers, after a change of `KAFKA_VERSION`. Kafka is resolved alone: together with the logging binding in one
-endpoint, the resolver mixes versions of kafka-clients.
+For maintainers, after a change of `KAFKA_VERSION`. Kafka is resolved alone, because the resolver mixes versions of
+kafka-clients if the logging binding is in the same endpoint.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ LOG4J_GROUP = "org.apache.logging.log4j"
 
 
 def pin(manifest: Path = MANIFEST) -> int:
-    """Resolve, download, check and write the manifest; returns the number of jars.
+    """Resolve, download and check the jars, and write the manifest; returns the number of jars.
 
     Raises:
-        BrokerArtifactError: the resolver gave Kafka jars of several versions.
+        BrokerArtifactError: the resolver returned Kafka jars of several versions.
     """
     import jgo
     from jgo.maven import MavenContext
 
     kafka = jgo.resolve(f"{KAFKA_GROUP}:kafka_2.13:{KAFKA_VERSION}")
-    coordinates = [(found.groupId, found.artifactId, found.version) for found in kafka]
+    coordinates = [(jar.groupId, jar.artifactId, jar.version) for jar in kafka]
     check_versions(coordinates)
     log4j_version = next(version for group, artifact, version in coordinates if artifact == "log4j-core")
-    # Kafka logs through slf4j 1.7, whose binding to log4j2 this is.
+    # The binding of slf4j 1.7, through which Kafka logs, to log4j2.
     coordinates.append((LOG4J_GROUP, "log4j-slf4j-impl", log4j_version))
     entries = []
     with tempfile.TemporaryDirectory() as staging:

@@ -1,4 +1,4 @@
-"""Ports: whether one is free, and which one is, as seen at this moment; somebody may take it in the next."""
+"""Check and find free ports; another process may take a port right after the answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 def is_free(host: str, port: int) -> bool:
     """Return whether a server could listen on `host:port` now."""
     with socket.socket() as candidate:
-        # As servers bind: a port in TIME_WAIT after the last one is free.
+        # Servers bind with this option, so a port in TIME_WAIT counts as free.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             candidate.bind((host, port))
@@ -18,7 +18,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str) -> int:
-    """Return a port of `host` that nobody uses."""
+    """Return a free port of `host`."""
     with socket.socket() as candidate:
         candidate.bind((host, 0))
         return int(candidate.getsockname()[1])

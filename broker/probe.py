@@ -1,6 +1,6 @@
-"""What listens at an address: anything at all, a Kafka, a TLS port; asked over a plain socket.
+"""Check over a plain socket whether a server, a Kafka or a TLS port listens at an address.
 
-Cheap enough to poll while a broker starts, and without a client library's retries and log lines.
+This is cheap enough to poll while a broker starts, and has no client library's retries and log lines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 API_VERSIONS = 18
 CORRELATION_ID = 0x46454544
 ANSWER_TIMEOUT_S = 2.0
-# Answers that are asked for here are a few hundred bytes; a foreign server may claim any length.
+# Kafka's answers here are a few hundred bytes; another server may claim any length.
 _ANSWER_MAX_BYTES = 64 * 1024
 # The first byte of a TLS record: an alert, or a part of the handshake. The second is the major version.
 _TLS_RECORDS = (0x15, 0x16)
@@ -21,7 +21,7 @@ _TLS_MAJOR_VERSION = 3
 
 
 def listens(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
-    """Return whether anything accepts connections at `host:port`."""
+    """Return whether a server accepts connections at `host:port`."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s):
             return True
@@ -42,8 +42,8 @@ def answers(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
 def ask(connection: socket.socket, api_key: int, version: int, body: bytes = b"") -> bytes:
     """Send one Kafka request and return the answer's body, which begins after the correlation id.
 
-    The request: int16 api key, int16 version, int32 correlation id, nullable string client id (null), then `body`;
-    framed, as the answer is, by an int32 length.
+    The request is int16 api key, int16 version, int32 correlation id, nullable string client id (null), then `body`.
+    An int32 length precedes the request, and the answer too.
 
     Raises:
         OSError: the connection broke or timed out, or the answer is not Kafka's.
@@ -57,7 +57,7 @@ def ask(connection: socket.socket, api_key: int, version: int, body: bytes = b""
 
 
 def speaks_tls(host: str, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
-    """Return whether the server at `host:port` answers a TLS greeting by a TLS record, be it a refusal."""
+    """Return whether the server at `host:port` answers a TLS greeting with a TLS record, even if it refuses."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     greeting = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host)
     with contextlib.suppress(ssl.SSLWantReadError):

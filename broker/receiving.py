@@ -1,10 +1,10 @@
 """Receive from Kafka in pieces of 64 KiB instead of 4 KiB.
 
-kafka-python asks a socket for 4,096 bytes at a time, so that a fetched megabyte takes 256 system calls, each of which
-gives up the interpreter's lock and takes it again. `install` replaces that one method of its plain transport; TLS has a
-transport of its own, which stays as it is, because a TLS record is at most 16 KiB.
+kafka-python asks a socket for 4,096 bytes at a time, so a fetched megabyte takes 256 system calls. Each call releases
+and takes the interpreter's lock. `install` replaces one method of the plain transport. The TLS transport is not
+changed, because a TLS record is at most 16 KiB.
 
-The method is private to kafka-python, whose version is pinned exactly for such reasons.
+The method is private to kafka-python, so the client's version is pinned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kafka.net.transport import KafkaTCPTransport
 
 _log = logging.getLogger("feedmill.broker")
 
-# Below 128 KiB, from which on malloc asks the system for new memory each time.
+# Below 128 KiB, because malloc asks the system for new memory for each larger piece.
 PIECE_BYTES = 64 * 1024
 
 
@@ -27,7 +27,7 @@ def install() -> None:
 
 
 def _receive(transport: Any) -> tuple[bytes, KafkaConnectionError | None]:
-    """Return what a transport's non-blocking socket holds now, and the error if its connection has ended."""
+    """Return the bytes that a transport's non-blocking socket has now, and the error if its connection has ended."""
     pieces: list[bytes] = []
     error = None
     while True:
@@ -35,7 +35,7 @@ def _receive(transport: Any) -> tuple[bytes, KafkaConnectionError | None]:
             piece = transport._sock.recv(PIECE_BYTES)
         except (BlockingIOError, InterruptedError):
             break
-        # A transport that was closed meanwhile has no socket.
+        # AttributeError: the transport was closed meanwhile and has no socket.
         except (OSError, AttributeError) as cause:
             _log.debug("%s: receiving failed: %s", transport, cause)
             error = KafkaConnectionError(cause)
@@ -44,7 +44,7 @@ def _receive(transport: Any) -> tuple[bytes, KafkaConnectionError | None]:
             error = KafkaConnectionError("socket disconnected")
             break
         pieces.append(piece)
-        # A short piece is all there is; the loop of the client asks again when there is more.
+        # A short piece is the last one for now; the client's loop asks again later.
         if len(piece) < PIECE_BYTES:
             break
     return b"".join(pieces), error

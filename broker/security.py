@@ -1,7 +1,7 @@
-"""Security options of Kafka clients: SASL logins and TLS contexts, made from the settings in this one place.
+"""Security options of Kafka clients: SASL logins and TLS contexts, made from the settings.
 
-Takes settings; gives the options that kafka-python and aiokafka name alike. `streams.faust_credentials` gives the
-same options to Faust.
+The options have the same names in kafka-python and aiokafka. `streams.faust_credentials` gives the same options to
+Faust.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 from schema.errors import ConfigError
 from schema.settings import Settings
 
-# OpenSSL's reason where certificate and key were read, but are no pair.
+# OpenSSL's reason if the certificate and the key were read but do not belong together.
 _OF_ANOTHER_KEY = "KEY_VALUES_MISMATCH"
 
 
 def security_options(settings: Settings) -> dict[str, Any]:
-    """Return `security_protocol`, and with it the SASL login and the TLS context where the protocol needs them.
+    """Return `security_protocol`, with the SASL login and the TLS context that the protocol needs.
 
     Raises:
         ConfigError: a certificate or a key cannot be loaded, or the key's password is missing or wrong.
@@ -40,7 +40,7 @@ def _sasl(settings: Settings) -> dict[str, Any]:
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext:
-    """Return a context that checks the broker's certificate and host name, and shows this client's certificate if set.
+    """Return a context that checks the broker's certificate and host name, and sends this client's certificate if set.
 
     Raises:
         ConfigError: a certificate or a key cannot be loaded, or the key's password is missing or wrong.
@@ -73,7 +73,7 @@ def _load_own_certificate(context: ssl.SSLContext, settings: Settings) -> None:
         context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password)  # type: ignore[arg-type]
     except (OSError, ValueError) as error:  # ValueError: the password is too long
         if asked and getattr(error, "reason", None) != _OF_ANOTHER_KEY:
-            # Not chained: an error about a password is nothing to print with `--debug`.
+            # Not chained, so that `--debug` prints nothing about the password.
             raise ConfigError(
                 f"the private key in {keyfile} cannot be decrypted with the given password: "
                 "correct FEEDMILL_SSL_KEY_PASSWORD"
@@ -85,7 +85,7 @@ def _load_own_certificate(context: ssl.SSLContext, settings: Settings) -> None:
 
 
 def _words(error: Exception) -> str:
-    """Return what OpenSSL or the system says, without the path that the caller names itself."""
+    """Return the reason that OpenSSL or the system gives, without the path that the caller names itself."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,8 +1,8 @@
-"""Topics: their names, sizes and limits, and what stands in them. The one owner of Kafka's admin API.
+"""Topics: create, list and delete them, and read their limits, offsets and committed positions (Kafka's admin API).
 
-Everything read here is the read_committed view: an end is the last stable offset, a record is one that a consumer
-will be given. Transaction markers take up offsets too, so `position < end` alone does not mean that records wait:
-ask `has_records`.
+The functions read the read_committed view, except where they say otherwise: an end is the last stable offset, and a
+record is one that a consumer gets. Transaction markers have offsets too, so `position < end` does not mean that there
+are records to read: ask `has_records`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from schema.errors import BrokerError
 from schema.record import RAW, REJECTED, REQUESTS, STAGES
 from schema.settings import Settings
 
-# The first question about any group makes Kafka create the topic that groups live in.
+# The first question about a group makes Kafka create the topic for groups, which takes time.
 COORDINATOR_TIMEOUT_S = 30.0
 COORDINATOR_RETRY_S = 0.05
-# A poll that finds only markers waits all its time for a record.
+# A poll that gets only markers waits this long for a record.
 POLL_TIMEOUT_MS = 20
-# A fetch that skips markers finds no record and would be held back by the broker for 500 ms.
+# The broker would delay the answer to a fetch of markers only by 500 ms.
 FETCH_WAIT_MS = 10
-# Looking for one record must not fetch megabytes; a larger batch still comes, alone.
+# Checking for one record must not fetch megabytes; Kafka still sends a single larger batch.
 PEEK_BYTES = 64 * 1024
-# One partition's markers; a consumer whose broker has gone away would wait for ever.
+# Limit on one partition's markers: without its broker a consumer would wait for ever.
 PEEK_TIMEOUT_S = 60.0
-# The smallest that Kafka takes: some thousand records.
+# The smallest segment that Kafka accepts: some thousand records.
 REQUESTS_SEGMENT_BYTES = 1024 * 1024
 
 Result = TypeVar("Result")
@@ -48,7 +48,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Extent:
-    """The offsets of one partition: the first one still there, and the last stable one + 1."""
+    """The offset range of one partition: its first offset that still exists, and the last stable offset + 1."""
 
     begin: int
     end: int
@@ -58,7 +58,7 @@ def topic_name(settings: Settings, family: str, stage: str) -> str:
     """Return `<namespace>.<family>.<stage>`.
 
     Raises:
-        ValueError: there is no such stage.
+        ValueError: `stage` is not in `STAGES`.
     """
     if stage not in STAGES:
         raise ValueError(f"no stage {stage!r}: use one of {', '.join(STAGES)}")
@@ -66,23 +66,23 @@ def topic_name(settings: Settings, family: str, stage: str) -> str:
 
 
 def topic_limits(settings: Settings, stage: str) -> dict[str, str]:
-    """Return the configuration that a topic of `stage` is created with."""
+    """Return the configuration for creating a topic of `stage`."""
     limit_bytes = {RAW: raw_limit_bytes(settings), REJECTED: rejected_limit_bytes(settings)}.get(
         stage, settings.record_max_bytes + HEADER_ROOM_BYTES
     )
     limits = {
         "max.message.bytes": str(limit_bytes),
-        # As sent: micro-batches come compressed. Not even raw is "uncompressed": a broker that stores batches plain
-        # decompresses them in its heap, and one of 30 kB that held 300 MB ended a broker of 512 MB.
+        # Batches are stored as sent, because micro-batches are already compressed. "uncompressed" is wrong even for
+        # raw: the broker decompresses in its heap, and a batch of 30 kB with 300 MB ended a broker of 512 MB.
         "compression.type": "producer",
-        # A service for data loses none of it unasked, whatever the cluster's default.
+        # Data is kept until somebody deletes it, whatever the cluster's default.
         "retention.ms": "-1",
         "retention.bytes": "-1",
         "cleanup.policy": "delete",
     }
     if stage == REQUESTS:
-        # Its readers begin at its beginning. Only what is no longer written to is compacted: by default that is 1 GB,
-        # or a week, of some hundred bytes a time.
+        # Readers start at the beginning, so the topic must stay small. Kafka compacts only closed segments, and closes
+        # one after 1 GB or a week by default; a request has some hundred bytes.
         limits |= {
             "cleanup.policy": "compact",
             "segment.bytes": str(REQUESTS_SEGMENT_BYTES),
@@ -92,12 +92,12 @@ def topic_limits(settings: Settings, stage: str) -> dict[str, str]:
 
 
 def ensure_topics(connection: Connection, families: Iterable[str]) -> None:
-    """Create the topics of all stages of `families` that do not exist yet, and return once each has its leaders.
+    """Create the missing topics of `families`, one per stage, and return once all topics have leaders.
 
-    Safe to call from several processes at once. A topic that exists is left as it is.
+    Safe to call from several processes at once. An existing topic is not changed.
 
     Raises:
-        BrokerError: the broker refuses to create one.
+        BrokerError: the broker refuses to create a topic.
     """
     settings = connection.settings
     wanted = {topic_name(settings, family, stage): stage for family in families for stage in STAGES}
@@ -123,10 +123,10 @@ def ensure_topics(connection: Connection, families: Iterable[str]) -> None:
 
 
 def delete_topics(connection: Connection, names: Iterable[str]) -> None:
-    """Delete the topics of these names, with all that is in them.
+    """Delete the topics of these names, with all their records.
 
     Raises:
-        BrokerError: one does not exist, or may not be deleted.
+        BrokerError: a topic does not exist, or this user may not delete it.
     """
     with _admin(connection) as admin:
         admin.delete_topics(list(names))
@@ -142,7 +142,7 @@ def partition_count(connection: Connection, topic: str) -> int:
     """Return the number of partitions of `topic`.
 
     Raises:
-        BrokerError: it does not exist.
+        BrokerError: the topic does not exist.
     """
     with _admin(connection) as admin:
         return len(_partitions(admin, topic))
@@ -158,7 +158,7 @@ def extents(connection: Connection, topic: str) -> dict[int, Extent]:
 
 
 def identified_extents(connection: Connection, topic: str) -> tuple[str, dict[int, Extent]]:
-    """Return the `topic_id` and the `extents` of `topic`, asked together.
+    """Return the `topic_id` and the `extents` of `topic`, read with one client.
 
     Raises:
         BrokerError: the topic does not exist.
@@ -170,12 +170,12 @@ def identified_extents(connection: Connection, topic: str) -> tuple[str, dict[in
         ends = admin.list_partition_offsets(
             dict.fromkeys(partitions, OffsetSpec.LATEST), isolation_level=IsolationLevel.READ_COMMITTED
         )
-    found = {each.partition: Extent(begins[each].offset, ends[each].offset) for each in partitions}
-    return str(described["topic_id"]), found
+    by_number = {each.partition: Extent(begins[each].offset, ends[each].offset) for each in partitions}
+    return str(described["topic_id"]), by_number
 
 
 def write_offsets(connection: Connection, topic: str) -> dict[int, int]:
-    """Return the offset that the next record of each partition of `topic` will get, open transactions regarded.
+    """Return the offset that the next record of each partition of `topic` will get, after open transactions too.
 
     Raises:
         BrokerError: the topic does not exist.
@@ -183,11 +183,11 @@ def write_offsets(connection: Connection, topic: str) -> dict[int, int]:
     with _admin(connection) as admin:
         asked = dict.fromkeys(_partitions(admin, topic), OffsetSpec.LATEST)
         ends = admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED)
-    return {found.partition: ends[found].offset for found in asked}
+    return {each.partition: ends[each].offset for each in asked}
 
 
 def topic_id(connection: Connection, topic: str) -> str:
-    """Return the id that Kafka gave `topic` when it was created: a topic made anew, or elsewhere, has another.
+    """Return the id that Kafka gave `topic` at its creation; a topic that was created again has another id.
 
     Raises:
         BrokerError: the topic does not exist.
@@ -197,9 +197,9 @@ def topic_id(connection: Connection, topic: str) -> str:
 
 
 def undecided(connection: Connection, topic: str) -> dict[int, int]:
-    """Return how many offsets of each partition stand behind an open transaction; partitions with none are absent.
+    """Return how many offsets of each partition are blocked by an open transaction; other partitions are absent.
 
-    A transaction that its producer has committed stays open on a partition until its marker is written there.
+    A committed transaction stays open on a partition until its marker is written there.
 
     Raises:
         BrokerError: the topic does not exist.
@@ -209,19 +209,19 @@ def undecided(connection: Connection, topic: str) -> dict[int, int]:
         stable = admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED)
         ends = admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED)
     return {
-        found.partition: ends[found].offset - stable[found].offset
-        for found in asked
-        if ends[found].offset > stable[found].offset
+        each.partition: ends[each].offset - stable[each].offset
+        for each in asked
+        if ends[each].offset > stable[each].offset
     }
 
 
 def committed_positions(connection: Connection, group: str, topic: str) -> dict[int, int]:
-    """Return the offsets committed for `topic` under `group`, by partition; one without a commit is absent.
+    """Return the offsets that `group` has committed for `topic`, by partition; partitions without one are absent.
 
     Raises:
         BrokerError: the topic does not exist.
     """
-    return {partition: found.offset for partition, found in group_offsets(connection, group, topic).items()}
+    return {partition: committed.offset for partition, committed in group_offsets(connection, group, topic).items()}
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class CommittedOffset:
 
 
 def group_offsets(connection: Connection, group: str, topic: str) -> dict[int, CommittedOffset]:
-    """Return what `group` has committed for `topic`, by partition; one without a commit is absent.
+    """Return the commits of `group` for `topic`, by partition; partitions without one are absent.
 
     Raises:
         BrokerError: the topic does not exist.
@@ -242,8 +242,8 @@ def group_offsets(connection: Connection, group: str, topic: str) -> dict[int, C
         partitions = _partitions(admin, topic)
         offsets = _once_coordinated(lambda: admin.list_group_offsets({group: partitions}))[group]
     return {
-        found.partition: CommittedOffset(committed.offset, committed.metadata or "")
-        for found, committed in offsets.items()
+        each.partition: CommittedOffset(committed.offset, committed.metadata or "")
+        for each, committed in offsets.items()
         if committed.offset >= 0
     }
 
@@ -251,11 +251,11 @@ def group_offsets(connection: Connection, group: str, topic: str) -> dict[int, C
 def has_records(
     connection: Connection, topic: str, positions: Mapping[int, int], held: Mapping[int, Extent] | None = None
 ) -> dict[int, bool]:
-    """Return, for each partition in `positions`, whether a committed record stands at or after that offset.
+    """Return for each partition of `positions` whether there is a committed record at or after its position.
 
-    Transaction markers and aborted records do not count. Reads at most one batch beyond them per partition; asks
-    nobody about partitions whose position is at their end. The topic is read up to `held`, or else to its extents of
-    now. Give `held` to act on the answer "none" up to these ends: a broker that was just started again may name others.
+    Transaction markers and aborted records do not count. At most one batch after them is read per partition, and
+    nothing from partitions whose position is at their end. The topic is read up to the extents `held`, or up to its
+    current ones. Give `held` if the answer False must hold for known ends: a restarted broker may report other ends.
 
     Raises:
         BrokerError: the topic does not exist, or cannot be read.
@@ -268,11 +268,11 @@ def has_records(
         if max(position, extent.begin) < extent.end:
             open_ends[TopicPartition(topic, partition)] = extent.end
             starts[TopicPartition(topic, partition)] = max(position, extent.begin)
-    found = dict.fromkeys(positions, False)
+    has = dict.fromkeys(positions, False)
     if not open_ends:
-        return found
+        return has
     with (
-        _told(connection),
+        _client_errors(connection),
         connection.lend_consumer(
             max_partition_fetch_bytes=PEEK_BYTES, max_poll_records=1, fetch_max_wait_ms=FETCH_WAIT_MS
         ) as consumer,
@@ -283,38 +283,38 @@ def has_records(
         deadline = time.monotonic() + PEEK_TIMEOUT_S
         while open_ends:
             if time.monotonic() > deadline:
-                raise BrokerError(f"{topic} could not be read for {PEEK_TIMEOUT_S:.0f} s: see `feedmill doctor`")
+                raise BrokerError(f"{topic} could not be read for {PEEK_TIMEOUT_S:.0f} s: run `feedmill doctor`")
             for partition in consumer.poll(timeout_ms=POLL_TIMEOUT_MS):
-                found[partition.partition] = True
+                has[partition.partition] = True
             for partition, end in list(open_ends.items()):
-                if found[partition.partition] or consumer.position(partition) >= end:
+                if has[partition.partition] or consumer.position(partition) >= end:
                     del open_ends[partition]
                     consumer.pause(partition)
                     deadline = time.monotonic() + PEEK_TIMEOUT_S
-    return found
+    return has
 
 
 @contextmanager
 def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
-    with _told(connection), connection.lend_admin() as admin:
+    with _client_errors(connection), connection.lend_admin() as admin:
         yield admin
 
 
 @contextmanager
-def _told(connection: Connection) -> Iterator[None]:
-    """Turn what Kafka's clients raise into a `BrokerError`."""
+def _client_errors(connection: Connection) -> Iterator[None]:
+    """Turn exceptions of Kafka's clients into a `BrokerError`."""
     try:
         yield
     except KafkaError as error:
         raise BrokerError(
-            f"Kafka at {connection.servers} could not answer ({type(error).__name__}): see `feedmill doctor`"
+            f"Kafka at {connection.servers} could not answer ({type(error).__name__}): run `feedmill doctor`"
         ) from error
 
 
 def _described(admin: KafkaAdminClient, topic: str) -> dict[str, Any]:
-    described: dict[str, Any] | None = {found["name"]: found for found in admin.describe_topics([topic])}.get(topic)
+    described: dict[str, Any] | None = {each["name"]: each for each in admin.describe_topics([topic])}.get(topic)
     if described is None or described["error_code"] != 0:
-        raise BrokerError(f"topic {topic} does not exist: `feedmill up`, or any producer or worker, creates it")
+        raise BrokerError(f"topic {topic} does not exist: create it with `feedmill up`, or start a producer or worker")
     return described
 
 

@@ -1,7 +1,7 @@
-"""Which batch of records a client could not read: looked up in the error, because no client says it in full.
+"""Find the batch of records that a client could not read, from the error's traceback.
 
-aiokafka and kafka-python check a batch in a function whose local variables hold the batch. These are private parts of
-the clients, whose versions are pinned for that reason.
+The clients' messages do not name the batch in full. But aiokafka and kafka-python check a batch in a function whose
+local variables hold it. These are private parts of the clients, so their versions are pinned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-# What aiokafka and kafka-python call the batch that they check.
+# The names of these local variables in aiokafka and kafka-python.
 _NAMES = ("next_batch", "batch")
 
 
@@ -20,8 +20,8 @@ class UnreadableBatch:
     """A batch that could not be read.
 
     Attributes:
-        partition: the number of its partition; None if the client does not say.
-        offsets: those of the whole batch, some of which may lie before the position that was read from.
+        partition: the number of its partition; None if the client does not report it.
+        offsets: the offset range of the whole batch, which may begin before the position of the reader.
     """
 
     partition: int | None
@@ -29,7 +29,7 @@ class UnreadableBatch:
 
 
 def unreadable_batch(error: BaseException) -> UnreadableBatch | None:
-    """Return the batch whose reading raised `error`; None if the error is of another kind.
+    """Return the batch whose reading raised `error`; None for any other error.
 
     >>> unreadable_batch(OSError("no route")) is None
     True

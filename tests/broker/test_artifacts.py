@@ -40,7 +40,7 @@ def test_every_pinned_kafka_jar_is_of_the_one_version() -> None:
 
 
 def test_mixed_kafka_versions_are_refused() -> None:
-    with pytest.raises(BrokerArtifactError, match=r"kafka-clients is of version 3\.9\.1"):
+    with pytest.raises(BrokerArtifactError, match=r"kafka-clients has version 3\.9\.1"):
         check_versions([("org.apache.kafka", "kafka-clients", "3.9.1")])
 
 

@@ -133,7 +133,7 @@ def test_port_with_a_login_refuses_a_client_of_no_login_and_the_other_way_round(
     assert "FEEDMILL_SASL_USERNAME" in refused(kafka.settings("LOGIN", security_protocol="PLAINTEXT"))
     login = {"sasl_mechanism": "PLAIN", "sasl_username": "miller", "sasl_password": PASSWORD}
     line = refused(kafka.settings("OPEN", security_protocol="SASL_PLAINTEXT", **login))
-    assert "asks for no login: set FEEDMILL_SECURITY_PROTOCOL=PLAINTEXT" in line
+    assert "accepts no login: set FEEDMILL_SECURITY_PROTOCOL=PLAINTEXT" in line
 
 
 def test_encrypted_key_is_never_asked_for_on_the_terminal(kafka: SecuredKafka, tmp_path: Path) -> None:
