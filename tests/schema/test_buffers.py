@@ -1,4 +1,4 @@
-"""Strings and lists as flat buffers: whatever was sliced, filtered or null, each stands where its bounds say."""
+"""Strings and lists as flat buffers: the bounds are right for sliced, filtered, chunked and null values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schema.buffers import lists, lists_of, strings, strings_of
 
 TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=8)
-# What is done to a series before it is read, each leaving another memory layout.
+# Operations on a series before it is read; each gives another memory layout.
 CUTS = st.sampled_from(["whole", "slice", "filter", "chunks", "hide"])
 
 
@@ -43,13 +43,13 @@ def test_a_text_is_the_bytes_between_its_bounds(texts: list[str | None], how: st
 def test_a_list_is_the_items_between_its_bounds(values: list[list[str | None] | None], how: str) -> None:
     series = cut(pl.Series(values, dtype=pl.List(pl.String)), how)
     bounds, items = lists(series)
-    held = items.to_pylist()
-    read = [held[start:end] for start, end in pairwise(bounds)]
+    item_list = items.to_pylist()
+    read = [item_list[start:end] for start, end in pairwise(bounds)]
     assert read == [value or [] for value in series.to_list()]
     assert not bounds.flags.writeable
 
 
-def test_what_lies_under_a_null_is_not_read() -> None:
+def test_bytes_under_a_null_are_not_read() -> None:
     data, bounds = strings(cut(pl.Series(["a text", "one of more than twelve bytes", "b"]), "hide"))
     assert (bounds.tolist(), bytes(data)) == ([0, 6, 6, 7], b"a textb")
     bounds, items = lists(cut(pl.Series([["a"], ["b", "c"], ["d"]]), "hide"))

@@ -1,4 +1,4 @@
-"""What a record declares is read without decoding it, bounds what decoding allocates, and is never taken on trust."""
+"""A record's declared size is read without decoding, limits the memory of decoding, and is checked against the data."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def refused(value: bytes, columns: dict[str, pl.DataType], max_bytes: int = 4 * 
 
 
 @given(st.lists(row, min_size=1, max_size=60), st.sampled_from([None, "zstd", "lz4"]))
-def test_a_stream_declares_at_least_what_decoding_allocates(rows: list[tuple[object, ...]], codec: str | None) -> None:
+def test_a_stream_declares_at_least_the_memory_of_decoding(rows: list[tuple[object, ...]], codec: str | None) -> None:
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     value = stream(to_table(frame), codec)
     declared = declared_size(value)
-    held = sum(batch.get_total_buffer_size() for batch in pa.ipc.open_stream(value))
+    allocated = sum(batch.get_total_buffer_size() for batch in pa.ipc.open_stream(value))
     assert declared.rows == frame.height
-    assert held <= declared.bytes <= 2 * held + 64 * 1024
+    assert allocated <= declared.bytes <= 2 * allocated + 64 * 1024
     assert declared_bytes(value) == declared.bytes
 
 
@@ -83,7 +83,7 @@ WHOLE = encode(reductions.valid(20))
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255), st.integers(0, len(WHOLE)))
-def test_no_damaged_stream_raises_anything_but_a_reason(position: int, change: int, cut: int) -> None:
+def test_a_damaged_stream_raises_only_a_record_error(position: int, change: int, cut: int) -> None:
     damaged = bytearray(WHOLE)
     damaged[position] ^= change
     for value in (bytes(damaged), bytes(damaged)[:cut], bytes(damaged)[cut:]):
@@ -99,18 +99,18 @@ def test_a_small_record_of_many_bytes_is_refused_before_it_is_decoded() -> None:
     assert len(value) < 20_000
     before = pa.total_allocated_bytes()
     assert refused(value, NUMBER) == "too_many_bytes"
-    # Columns that nobody asked for are part of the record, too.
+    # Columns that were not asked for count too.
     assert refused(value, TEXT) == "too_many_bytes"
     assert pa.total_allocated_bytes() - before < MIB
     assert decode(value, NUMBER, 10**6, max_bytes=9 * MIB).height == 1_000_000
 
 
 @pytest.mark.parametrize(("change", "reason"), [(-8, "garbage"), (8, "garbage"), (2**40, "too_many_bytes")])
-def test_a_declared_length_that_lies_is_found_out(change: int, reason: str) -> None:
+def test_a_wrong_declared_length_is_refused(change: int, reason: str) -> None:
     value = stream(pa.table({"number": pa.array([7] * 100_000, pa.int64())}))
-    told = (800_000).to_bytes(8, "little")
-    assert value.count(told) == 1
-    assert refused(value.replace(told, (800_000 + change).to_bytes(8, "little")), NUMBER) == reason
+    length_bytes = (800_000).to_bytes(8, "little")
+    assert value.count(length_bytes) == 1
+    assert refused(value.replace(length_bytes, (800_000 + change).to_bytes(8, "little")), NUMBER) == reason
 
 
 def _nested(child: pa.Array) -> pa.Table:
@@ -142,7 +142,7 @@ def test_forms_that_grow_when_written_out_are_refused(make: Callable[[], pa.Tabl
     assert refused(value, TEXT) == reason
 
 
-def test_dictionaries_and_views_of_a_sound_size_are_read_as_texts() -> None:
+def test_dictionaries_and_views_within_the_limit_are_read_as_texts() -> None:
     texts = ["one", "two", None, "one"]
     for column in (pa.array(texts).dictionary_encode(), pa.array(texts, pa.string_view())):
         assert decode(stream(pa.table({"text": column})), TEXT, 10)["text"].to_list() == texts
@@ -150,14 +150,14 @@ def test_dictionaries_and_views_of_a_sound_size_are_read_as_texts() -> None:
     assert decode(stream(pa.table({"number": numbers})), NUMBER, 10)["number"].to_list() == [5, None, 5]
 
 
-def test_a_record_compressed_in_the_way_of_older_metadata_is_read_or_refused_but_never_uncounted() -> None:
+def test_a_record_with_older_metadata_is_counted_and_read() -> None:
     table = pa.table({"number": pa.array([0] * 100_000, pa.int64())})
     plain = stream(table, None, pa.ipc.MetadataVersion.V4)
     assert declared_size(plain).bytes >= 800_000
     assert decode(plain, NUMBER, 10**6).height == 100_000
 
 
-def test_what_is_written_is_small_enough_to_be_read() -> None:
+def test_written_records_are_small_enough_to_be_read() -> None:
     frame = pl.DataFrame({"text": ["x" * 100_000] * 100})
     parts = list(encode_parts(to_table(frame), 2048, MIB, max_decoded_bytes=MIB))
     assert all(declared_bytes(value) <= MIB + 4096 for _, value in parts)
@@ -181,7 +181,7 @@ except RecordError as error:
 """
 
 
-def test_a_bomb_is_refused_in_a_process_that_could_not_hold_it(tmp_path: Path) -> None:
+def test_a_compression_bomb_is_refused_in_a_process_without_memory_for_it(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb"
     bomb.write_bytes(stream(pa.table({"number": pa.array([0], pa.int64()).take(pa.array([0] * 2**24, pa.int32()))})))
     assert bomb.stat().st_size < 64 * 1024

@@ -1,4 +1,4 @@
-"""Encoding and decoding are inverse, sizes hold, and ids are what xxh3 says they are on any platform."""
+"""Encoding and decoding are inverse, parts keep to the size limits, and ids are xxh3 hashes on every platform."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_decode_is_the_inverse_of_encode(rows: list[tuple[object, ...]]) -> None
 
 
 def _noise(length: int) -> str:
-    """A text of hex digits that hardly compresses."""
+    """Return a text of random hex digits, which hardly compresses."""
     return random.Random(length).randbytes(length // 2 + 1).hex()[:length]
 
 
@@ -56,12 +56,12 @@ def test_parts_keep_every_row_in_order_within_the_limits(lengths: list[int], max
     assert [rows for rows, _ in parts] == [decode(data, {"text": pl.String()}, 1000).height for _, data in parts]
 
 
-def test_a_row_that_fits_no_record_is_told() -> None:
+def test_a_row_that_fits_no_record_is_an_error() -> None:
     with pytest.raises(UsageError, match="one row takes"):
         list(encode_parts(to_table(pl.DataFrame({"text": ["short", _noise(32_000)]})), 10, 2_000))
 
 
-def test_too_many_rows_and_two_columns_of_one_name_are_refused() -> None:
+def test_too_many_rows_are_refused() -> None:
     with pytest.raises(RecordError) as caught:
         decode(encode(reductions.valid(11)), FAMILY.wire, max_rows=10)
     assert caught.value.reason == "too_many_rows"
@@ -75,7 +75,7 @@ def test_a_narrower_integer_is_widened_and_a_text_is_never_a_number() -> None:
     assert caught.value.reason == "wrong_type"
 
 
-def test_headers_say_what_the_envelope_holds() -> None:
+def test_headers_hold_the_values_of_the_envelope() -> None:
     headers = Envelope("reduction", "raw", 3, "run-1", 12, 4, 2048, source="t/0/5").headers()
     texts = {name: value.decode() for name, value in headers}
     assert texts["ce_id"] == "run-1/12/4"
@@ -124,6 +124,6 @@ def test_a_trace_is_never_split_and_splits_have_their_shares() -> None:
     assert 0.04 < shares["val"] < 0.06
 
 
-def test_ids_are_pinned_for_good() -> None:
+def test_ids_never_change() -> None:
     frame = reductions.frame([reductions.row(3)])
     assert frame["example_id"][0] == xxhash.xxh3_64_intdigest(b"\\.\\.\\.(\\.0)(\\.0)") == 0x0FA3D0A054F2035E

@@ -1,4 +1,4 @@
-"""A step at any place of a term's text, compared with the plain reducer and with the producer's traces."""
+"""A step at any span of a term's text, compared with the plain reducer and with the producer's traces."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ CAP = 600
 
 
 def contracted(text: str, span: tuple[int, int], cap: int = CAP) -> tuple[int, str | None]:
-    """The verdict on one step, and the term after it."""
+    """Return the verdict on one step, and the term after it."""
     result = contract(pl.Series([text], dtype=pl.String), np.array([span]), cap)
     return int(result.verdicts[0]), result.terms[0]
 
 
 def redexes(term: plain.Term, place: str = "body", at: int = 0) -> dict[tuple[int, int], plain.Term]:
-    """Every redex of a term by its span, with the term after a step there."""
+    """Return {span of a redex: the term after a step there} for every redex of a term."""
     if term[0] == "var":
         return {}
     opened = at + ((term[0] == "abs" and place != "body") or (term[0] == "app" and place == "argument"))
     if term[0] == "abs":
         return {span: ("abs", body) for span, body in redexes(term[1], "body", opened + 2).items()}
     argument_at = opened + len(plain.show(term[1], "function"))
-    found = {span: ("app", new, term[2]) for span, new in redexes(term[1], "function", opened).items()}
-    found |= {span: ("app", term[1], new) for span, new in redexes(term[2], "argument", argument_at).items()}
+    results = {span: ("app", new, term[2]) for span, new in redexes(term[1], "function", opened).items()}
+    results |= {span: ("app", term[1], new) for span, new in redexes(term[2], "argument", argument_at).items()}
     if term[1][0] == "abs":
         after = plain.step(term)
         assert after is not None
-        found[opened, opened + len(plain.show(term))] = after
-    return found
+        results[opened, opened + len(plain.show(term))] = after
+    return results
 
 
 def expected(after: plain.Term, cap: int) -> tuple[int, str | None]:
@@ -51,16 +51,16 @@ def expected(after: plain.Term, cap: int) -> tuple[int, str | None]:
 @given(TERMS, st.integers(1, 60))
 def test_a_step_at_any_redex_is_that_of_the_plain_reducer(term: plain.Term, cap: int) -> None:
     text = plain.show(term)
-    found = redexes(term)
-    spans = np.array(list(found), dtype=np.int64).reshape(-1, 2)
-    result = contract(pl.Series([text] * len(found), dtype=pl.String), spans, cap)
+    results = redexes(term)
+    spans = np.array(list(results), dtype=np.int64).reshape(-1, 2)
+    result = contract(pl.Series([text] * len(results), dtype=pl.String), spans, cap)
     assert list(zip(result.verdicts.tolist(), result.terms.to_list(), strict=True)) == [
-        expected(after, cap) for after in found.values()
+        expected(after, cap) for after in results.values()
     ]
 
 
 @given(TERMS)
-def test_of_all_spans_of_a_term_only_its_redexes_are_contracted(term: plain.Term) -> None:
+def test_only_spans_of_redexes_are_contracted(term: plain.Term) -> None:
     text = plain.show(term)[:60]
     if not plain.is_canonical(text):
         text = "0(\\.00)"
@@ -71,7 +71,7 @@ def test_of_all_spans_of_a_term_only_its_redexes_are_contracted(term: plain.Term
 
 
 @given(st.text("()\\.01Z", max_size=14), st.integers(-3, 16), st.integers(-3, 16))
-def test_malformed_text_gives_a_verdict_and_no_harm(text: str, start: int, end: int) -> None:
+def test_malformed_text_gives_a_verdict_and_no_exception(text: str, start: int, end: int) -> None:
     verdict, after = contracted(text, (start, end))
     assert (after is None) == (verdict != CONTRACTED)
 
@@ -92,7 +92,7 @@ def test_malformed_text_gives_a_verdict_and_no_harm(text: str, start: int, end: 
         (r"(" + r"\." * 300 + r"0)(\.0)", (0, 608), r"\." * 299 + "0"),
     ],
 )
-def test_parentheses_follow_what_the_contractum_is(text: str, span: tuple[int, int], after: str) -> None:
+def test_parentheses_are_added_and_removed_as_the_result_needs(text: str, span: tuple[int, int], after: str) -> None:
     assert contracted(text, span) == (CONTRACTED, after)
 
 
@@ -108,7 +108,7 @@ def test_parentheses_follow_what_the_contractum_is(text: str, span: tuple[int, i
         (r"(\.0)(\.0)1", (5, 11)),
     ],
 )
-def test_a_span_that_is_no_redex_is_told_apart(text: str, span: tuple[int, int]) -> None:
+def test_a_span_that_is_not_a_redex_is_refused(text: str, span: tuple[int, int]) -> None:
     assert contracted(text, span) == (NOT_A_REDEX, None)
 
 
@@ -118,7 +118,7 @@ def test_index_61_can_be_written_and_62_cannot() -> None:
     assert contracted(r"(\.\.0)Z", (0, 8)) == (CONTRACTED, r"\.0")
 
 
-def test_the_size_cap_is_the_largest_size_there_may_be() -> None:
+def test_the_size_cap_is_the_largest_allowed_size() -> None:
     term, span = r"(\.000)(\.0)", (0, 12)
     after = r"(\.0)(\.0)(\.0)"
     assert contracted(term, span, 8) == (CONTRACTED, after)
@@ -126,14 +126,14 @@ def test_the_size_cap_is_the_largest_size_there_may_be() -> None:
     assert contracted(term, span, 7) == (SIZE_CAPPED, None)
 
 
-def test_a_null_term_and_no_terms_at_all_are_taken() -> None:
+def test_a_null_term_and_an_empty_series_are_accepted() -> None:
     assert contract(pl.Series([None], dtype=pl.String), np.zeros((1, 2), dtype=np.int64), CAP).terms.to_list() == [None]
     assert contract(pl.Series([], dtype=pl.String), np.zeros((0, 2), dtype=np.int64), CAP).terms.len() == 0
     with pytest.raises(ValueError, match="need spans of shape"):
         contract(pl.Series(["0"]), np.zeros((2, 2), dtype=np.int64), CAP)
 
 
-def test_generated_traces_are_walked_step_by_step() -> None:
+def test_each_step_of_generated_traces_gives_the_next_term() -> None:
     rows = pl.concat(generate(ReductionRun(count=30_000, seed=97, all_steps=True, fuel=60)))
     after = pl.col("term").shift(-1)
     follows = (pl.col("trace_id") == pl.col("trace_id").shift(-1)) & (
@@ -146,7 +146,7 @@ def test_generated_traces_are_walked_step_by_step() -> None:
     assert result.terms.equals(pairs["after"])
 
 
-def test_a_trace_ends_where_the_producer_ends_it() -> None:
+def test_traces_end_at_the_size_cap_as_in_the_producer() -> None:
     rows = pl.concat(generate(ReductionRun(count=60_000, seed=98, all_steps=True)))
     last = rows.filter(outcome="size_capped").filter(pl.col("step_k") == pl.col("steps_total") - 1)
     assert last.height > 0

@@ -23,7 +23,7 @@ TERMS = st.recursive(
     lambda inner: st.one_of(
         st.tuples(st.just("abs"), inner),
         st.tuples(st.just("app"), inner, inner),
-        # Redexes, which few random terms have.
+        # Redexes, because few random terms have one.
         st.tuples(st.just("app"), st.tuples(st.just("abs"), inner), inner),
     ),
     max_leaves=25,
@@ -51,21 +51,19 @@ MALFORMED = dict.fromkeys(FACTS, 0) | {"well_formed": False, "found_redex_depth"
 
 
 @given(TERMS)
-def test_reading_what_was_written_gives_the_term_back(term: plain.Term) -> None:
+def test_a_written_term_is_read_back_unchanged(term: plain.Term) -> None:
     assert plain.read(plain.show(term)) == term
 
 
 @given(st.lists(TERMS, min_size=1, max_size=5))
-def test_facts_of_any_term_are_those_of_the_plain_reducer(terms: list[plain.Term]) -> None:
-    found = facts(pl.Series([plain.show(term) for term in terms]))
-    assert found.schema == FACTS
-    assert found.rows(named=True) == [expected(term) for term in terms]
+def test_facts_of_any_term_equal_those_of_the_plain_reducer(terms: list[plain.Term]) -> None:
+    actual = facts(pl.Series([plain.show(term) for term in terms]))
+    assert actual.schema == FACTS
+    assert actual.rows(named=True) == [expected(term) for term in terms]
 
 
 @given(TERMS, st.data())
-def test_a_text_is_well_formed_exactly_when_it_is_its_terms_canonical_text(
-    term: plain.Term, data: st.DataObject
-) -> None:
+def test_a_text_is_well_formed_only_in_canonical_form(term: plain.Term, data: st.DataObject) -> None:
     text = plain.show(term)
     at = data.draw(st.integers(0, len(text)))
     cut = data.draw(st.integers(0, 2))
@@ -74,8 +72,8 @@ def test_a_text_is_well_formed_exactly_when_it_is_its_terms_canonical_text(
         + data.draw(st.sampled_from(["", "(", ")", "\\", ".", "\\.", "0", "(0)", "()", "é"]))
         + text[at + cut :]
     )
-    found = fact(text)
-    assert found == (expected(plain.read(text)) if plain.is_canonical(text) else MALFORMED)
+    actual = fact(text)
+    assert actual == (expected(plain.read(text)) if plain.is_canonical(text) else MALFORMED)
 
 
 @given(st.text("()\\.01zZ", max_size=12))
@@ -84,9 +82,9 @@ def test_any_short_text_is_judged_as_the_plain_parser_judges_it(text: str) -> No
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=30)), max_size=6))
-def test_any_strings_at_all_are_judged_and_not_one_row_is_lost(texts: list[str | None]) -> None:
-    found = facts(pl.Series(texts, dtype=pl.String))
-    assert found["well_formed"].to_list() == [text is not None and plain.is_canonical(text) for text in texts]
+def test_any_strings_are_judged_and_no_row_is_lost(texts: list[str | None]) -> None:
+    actual = facts(pl.Series(texts, dtype=pl.String))
+    assert actual["well_formed"].to_list() == [text is not None and plain.is_canonical(text) for text in texts]
 
 
 MALFORMED_TEXTS = [
@@ -123,15 +121,15 @@ MALFORMED_TEXTS += [
 
 
 @pytest.mark.parametrize("text", [None, *MALFORMED_TEXTS])
-def test_texts_with_another_reading_or_none_are_malformed(text: str | None) -> None:
+def test_texts_outside_the_grammar_are_malformed(text: str | None) -> None:
     assert fact(text) == MALFORMED
 
 
-def test_spans_are_those_of_the_written_examples() -> None:
-    found = facts(pl.Series([r"(\.00)(\.00)", r"\.\.\.\.\.\.(\.0)5", r"0(1((\.0)2)3)", r"(\.M)ab", r"(\.0)12"]))
-    assert found["found_start"].to_list() == [0, 12, 4, 0, 0]
-    assert found["found_end"].to_list() == [12, 18, 10, 6, 6]
-    assert found["found_redex_depth"].to_list() == [0, 6, 3, 1, 1]
+def test_facts_of_examples_are_right() -> None:
+    actual = facts(pl.Series([r"(\.00)(\.00)", r"\.\.\.\.\.\.(\.0)5", r"0(1((\.0)2)3)", r"(\.M)ab", r"(\.0)12"]))
+    assert actual["found_start"].to_list() == [0, 12, 4, 0, 0]
+    assert actual["found_end"].to_list() == [12, 18, 10, 6, 6]
+    assert actual["found_redex_depth"].to_list() == [0, 6, 3, 1, 1]
 
 
 def test_a_slice_of_a_longer_series_is_read_from_its_own_start() -> None:
@@ -146,8 +144,8 @@ def test_an_empty_series_has_no_facts() -> None:
 
 @pytest.mark.parametrize("text", ["(", ")", "\\", "\\.", "0", r"0(\.", "0("])
 def test_megabytes_of_one_pattern_are_judged_without_recursion(text: str) -> None:
-    found = fact(text * (2_000_000 // len(text)))
-    assert found["well_formed"] == (text == "0")
+    actual = fact(text * (2_000_000 // len(text)))
+    assert actual["well_formed"] == (text == "0")
 
 
 def test_terms_nested_a_hundred_thousand_deep_are_read() -> None:
@@ -159,11 +157,11 @@ def test_terms_nested_a_hundred_thousand_deep_are_read() -> None:
         "found_leading": 0,
     }
     text = r"(\." * nested + "0" + ")0" * nested
-    found = fact(text)
-    assert (found["well_formed"], found["found_start"], found["found_end"]) == (True, 0, len(text))
+    actual = fact(text)
+    assert (actual["well_formed"], actual["found_start"], actual["found_end"]) == (True, 0, len(text))
 
 
-def test_processes_that_compile_at_once_agree(tmp_path: Path) -> None:
+def test_processes_that_compile_at_the_same_time_get_the_same_result(tmp_path: Path) -> None:
     code = r"""
 import polars as pl
 from schema.compiled import compiled
@@ -177,7 +175,7 @@ print(facts(pl.Series([r"0((\.0)1)"]))["found_end"][0])
     assert list(tmp_path.rglob("*.nbc"))
 
 
-def test_code_is_compiled_even_where_no_cache_can_be_kept() -> None:
+def test_code_is_compiled_even_if_it_cannot_be_cached() -> None:
     names: dict[str, Any] = {}
-    exec("def double(x): return x * 2", names)  # noqa: S102  a function of no file has no place for a cache
+    exec("def double(x): return x * 2", names)  # noqa: S102  a function without a file cannot be cached
     assert compiled(names["double"])(21) == 42

@@ -1,4 +1,4 @@
-"""A family is complete: every code folder has its module, every declaration is consistent in itself."""
+"""Every family is complete: each code folder has its module, and its declarations are consistent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.key
 
 
 @families
-def test_every_part_of_a_family_is_there(family: Family) -> None:
+def test_a_family_has_all_its_modules_and_its_page(family: Family) -> None:
     for folder in ("schema", "producers", "consumers"):
         module = ROOT / folder / family.name
         assert module.with_suffix(".py").is_file() or (module / "__init__.py").is_file(), (
@@ -40,7 +40,7 @@ def test_the_rules_cover_exactly_the_columns(family: Family) -> None:
 
 
 @families
-def test_axes_cells_and_quotas_name_what_exists(family: Family) -> None:
+def test_axes_cells_and_quotas_use_existing_names(family: Family) -> None:
     names = [axis.name for axis in family.axes]
     assert len(set(names)) == len(names)
     assert set(family.cell_axes) <= set(names)
@@ -53,7 +53,7 @@ def test_axes_cells_and_quotas_name_what_exists(family: Family) -> None:
     assert any(family.cell_possible(cell) for cell in family.cells())
 
 
-def test_an_unknown_family_is_a_users_error_that_names_the_known() -> None:
+def test_the_error_about_an_unknown_family_lists_the_known_ones() -> None:
     with pytest.raises(UnknownFamilyError, match="reduction") as caught:
         family_named("poetry")
     assert caught.value.exit_status == 2

@@ -1,4 +1,4 @@
-"""Requests: what is encoded is decoded, and what nobody should have written is refused."""
+"""Requests and accounts: encoded values decode to the same, and malformed values are refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_account_survives_its_record(offsets: dict[int, int], moved: int) -> 
         json.dumps({"cell": CELLS[0], "count": 1, "deficit": 0}).encode(),
     ],
 )
-def test_what_is_no_request_is_refused(value: bytes) -> None:
+def test_a_malformed_request_is_refused(value: bytes) -> None:
     with pytest.raises(RecordError) as caught:
         decode_request(value, FAMILY)
     assert caught.value.reason == "malformed_request"
@@ -59,7 +59,7 @@ def test_what_is_no_request_is_refused(value: bytes) -> None:
     ],
     ids=["nested", "infinite", "long", "absurd", "endless"],
 )
-def test_values_that_would_break_or_drown_a_producer_are_refused(value: bytes) -> None:
+def test_values_that_would_crash_or_flood_a_producer_are_refused(value: bytes) -> None:
     with pytest.raises(RecordError):
         decode_request(value, FAMILY)
 
@@ -68,12 +68,12 @@ def test_values_that_would_break_or_drown_a_producer_are_refused(value: bytes) -
     "value",
     [b"", b"[]", b"{}", b'{"raw": 3}', b'{"raw": {"a": 1}}', b'{"raw": {"1": Infinity}}', b"[" * 60_000],
 )
-def test_what_is_no_account_is_refused(value: bytes) -> None:
+def test_a_malformed_account_is_refused(value: bytes) -> None:
     with pytest.raises(RecordError):
         decode_account(value)
 
 
-def test_settings_raise_the_minimum_of_a_family_and_of_no_other() -> None:
+def test_settings_change_the_minimum_of_one_family_only() -> None:
     families = families_under(load_settings(cell_minimum={"scenario": 12}))
     assert families["scenario"].cell_minimum == 12
     assert families["reduction"].cell_minimum == FAMILIES["reduction"].cell_minimum
@@ -82,20 +82,24 @@ def test_settings_raise_the_minimum_of_a_family_and_of_no_other() -> None:
 
 
 def test_settings_with_tables_reach_a_child_process_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = load_settings(cell_minimum={"scenario": 3}, augment={"reduction": 0.5}, llm_prices={"m": (0.1, 0.2)})
-    for name, value in said.environment("127.0.0.1:1").items():
+    parent = load_settings(cell_minimum={"scenario": 3}, augment={"reduction": 0.5}, llm_prices={"m": (0.1, 0.2)})
+    for name, value in parent.environment("127.0.0.1:1").items():
         if name.startswith("FEEDMILL_"):
             monkeypatch.setenv(name, value)
-    heard = load_settings()
-    assert (heard.cell_minimum, heard.augment, heard.llm_prices) == (said.cell_minimum, said.augment, said.llm_prices)
+    child = load_settings()
+    assert (child.cell_minimum, child.augment, child.llm_prices) == (
+        parent.cell_minimum,
+        parent.augment,
+        parent.llm_prices,
+    )
 
 
 def test_filling_every_cell_meets_every_minimum_of_a_bin() -> None:
-    """Cells alone are requested, so that no bin may want more than its cells hold once each is filled."""
+    """Only cells are requested, so a bin may not need more rows than its filled cells have."""
     for family in FAMILIES.values():
         for quota in family.quotas:
             if quota.kind == "min_count":
                 assert quota.axis in family.cell_axes
                 for bin_ in quota.bins:
-                    held = [c for c in family.cells() if c[quota.axis] == bin_ and family.cell_possible(c)]
-                    assert len(held) * family.cell_minimum >= quota.target
+                    cells = [c for c in family.cells() if c[quota.axis] == bin_ and family.cell_possible(c)]
+                    assert len(cells) * family.cell_minimum >= quota.target

@@ -1,4 +1,4 @@
-"""Calculation lines: read as the grammar says, and worth what exact fractions make of them."""
+"""Calculation lines are read by the grammar, and their values equal those of exact fractions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLANKS = st.sampled_from(["", " ", "  ", "\t"])
 LABELS = st.sampled_from(["", "support:", "a label (of 10): ", "6.0 + 1: "])
 PLAIN = str.maketrans("\u2212\u2013\u00d7\u00f7", "--*/")
 
-# The grammar once more, as the language of a regular expression.
+# The same grammar as a regular expression.
 NUMBER = r"[+\-\u2212\u2013]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 LINE = re.compile(
     rf"(?:[^=]*:)?[ \t]*{NUMBER}[ \t]*(?:[+\-*/\u2212\u2013\u00d7\u00f7][ \t]*{NUMBER}[ \t]*)*=[ \t]*{NUMBER}[ \t]*"
@@ -41,7 +41,7 @@ def exact(number: str) -> Fraction:
 
 
 def evaluated(numbers: list[str], operators: list[str]) -> Fraction:
-    """The value of an expression, in fractions: products first, each from left to right."""
+    """Return the value of an expression as a fraction: products first, each from left to right."""
     total, product = Fraction(0), exact(numbers[0])
     for operator, number in zip(operators, numbers[1:], strict=True):
         value, plain = exact(number), operator.translate(PLAIN)
@@ -54,7 +54,7 @@ def evaluated(numbers: list[str], operators: list[str]) -> Fraction:
 
 
 @given(st.data(), LABELS, st.lists(NUMBERS, min_size=1, max_size=6), NUMBERS)
-def test_a_line_is_worth_what_fractions_make_of_it(
+def test_a_line_has_the_value_that_fractions_give(
     data: st.DataObject, label: str, numbers: list[str], right: str
 ) -> None:
     operators = [data.draw(OPERATORS) for _ in numbers[1:]]
@@ -62,31 +62,31 @@ def test_a_line_is_worth_what_fractions_make_of_it(
     parts = [numbers[0]]
     for operator, number in zip(operators, numbers[1:], strict=True):
         parts += [data.draw(BLANKS), operator, data.draw(BLANKS), number]
-    found = reading(f"{label}{data.draw(BLANKS)}{''.join(parts)} = {right}{data.draw(BLANKS)}")
+    actual = reading(f"{label}{data.draw(BLANKS)}{''.join(parts)} = {right}{data.draw(BLANKS)}")
     left = evaluated(numbers, operators)
-    assert found["readable"]
-    assert found["start"] == float(exact(numbers[0]))
-    assert found["right"] == float(exact(right))
-    assert found["left"] == pytest.approx(float(left), rel=1e-9, abs=1e-9)
+    assert actual["readable"]
+    assert actual["start"] == float(exact(numbers[0]))
+    assert actual["right"] == float(exact(right))
+    assert actual["left"] == pytest.approx(float(left), rel=1e-9, abs=1e-9)
 
     decimals = len(right.partition(".")[2])
     allowed = min(Fraction(1, 2 * 10**decimals), Fraction(str(POINT_TOLERANCE)))
     apart = abs(left - exact(right)) - allowed
-    # Just at the bound, and where numbers are large, floating point decides.
+    # At the bound itself, and for large numbers, floating point decides.
     if abs(apart) > Fraction(1, 10**5) + abs(left) / 10**9:
-        assert found["holds"] == (apart < 0)
+        assert actual["holds"] == (apart < 0)
 
 
 @given(st.text("0123456789.+-*/=: \tax\u2212\u00d7", max_size=14))
-def test_a_line_is_read_exactly_when_it_is_of_the_grammar(line: str) -> None:
+def test_a_line_is_readable_only_if_it_follows_the_grammar(line: str) -> None:
     assert reading(line)["readable"] == bool(LINE.fullmatch(line))
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=6))
-def test_any_lines_at_all_are_read_and_not_one_is_lost(lines: list[str | None]) -> None:
-    found = readings(pl.Series(lines, dtype=pl.String))
-    assert found.schema == READINGS
-    assert found["readable"].to_list() == [line is not None and bool(LINE.fullmatch(line)) for line in lines]
+def test_any_lines_are_read_and_none_is_lost(lines: list[str | None]) -> None:
+    actual = readings(pl.Series(lines, dtype=pl.String))
+    assert actual.schema == READINGS
+    assert actual["readable"].to_list() == [line is not None and bool(LINE.fullmatch(line)) for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -107,40 +107,38 @@ def test_any_lines_at_all_are_read_and_not_one_is_lost(lines: list[str | None]) 
         ("000000000000001 = 1", True),
     ],
 )
-def test_results_are_right_to_the_last_digit_written(line: str, holds: bool) -> None:
-    found = reading(line)
-    assert (found["readable"], found["holds"]) == (True, holds)
+def test_results_are_right_to_their_last_written_digit(line: str, holds: bool) -> None:
+    actual = reading(line)
+    assert (actual["readable"], actual["holds"]) == (True, holds)
 
 
-def test_a_number_of_more_digits_than_a_double_holds_has_no_reading() -> None:
+def test_a_number_with_more_digits_than_a_double_is_unreadable() -> None:
     assert not reading("1234567890123456 = 1")["readable"]
     assert not reading("0.1234567890123456 = 1")["readable"]
 
 
 @given(st.integers(0, 100), st.lists(st.integers(-30, 30).filter(bool), min_size=1, max_size=6), st.data())
-def test_a_calculation_is_grounded_until_any_of_its_lines_is_missing(
-    base: int, effects: list[int], data: st.DataObject
-) -> None:
+def test_a_calculation_with_a_missing_line_is_not_grounded(base: int, effects: list[int], data: st.DataObject) -> None:
     effective = base + sum(effects)
     lines = steps(base / 10, [effect / 10 for effect in effects])
-    gone = data.draw(st.integers(0, len(lines) - 1))
+    missing = data.draw(st.integers(0, len(lines) - 1))
     rows = valid_rows(2).with_columns(
         capacity_factors=pl.lit([{"name": f"f{n}", "effect": effect / 10} for n, effect in enumerate(effects)]),
         base_capacity=base / 10,
         effective_capacity=effective / 10,
         support_possible=effective / 10 + 2,
-        calculation_steps=pl.Series([lines, lines[:gone] + lines[gone + 1 :]]),
+        calculation_steps=pl.Series([lines, lines[:missing] + lines[missing + 1 :]]),
     )
-    found = facts(rows)
-    assert found.schema == FACTS
-    assert found["calculation_readable"].to_list() == found["calculation_right"].to_list() == [True, True]
-    assert found["effects_sum"].to_list() == pytest.approx([sum(effects) / 10] * 2)
-    whole, cut = found["calculation_grounded"]
+    actual = facts(rows)
+    assert actual.schema == FACTS
+    assert actual["calculation_readable"].to_list() == actual["calculation_right"].to_list() == [True, True]
+    assert actual["effects_sum"].to_list() == pytest.approx([sum(effects) / 10] * 2)
+    whole, cut = actual["calculation_grounded"]
     assert whole
     assert not cut
 
 
-def test_each_effect_stands_for_one_factor_and_the_stretch_for_none() -> None:
+def test_a_term_counts_for_one_factor_or_for_the_headroom() -> None:
     rows = valid_rows(1).with_columns(
         base_capacity=pl.lit(5.0),
         effective_capacity=pl.lit(9.0),
@@ -149,11 +147,11 @@ def test_each_effect_stands_for_one_factor_and_the_stretch_for_none() -> None:
     )
     right = ["5 + 2 = 7", "7 + 2 = 9", "9 + 2 = 11"]
     for lines, grounded in [(right, True), (["5 + 2 + 2 = 9", right[2]], True), (["5 + 4 = 9", "9 + 2 = 11"], False)]:
-        found = facts(rows.with_columns(calculation_steps=pl.Series([lines])))
-        assert found["calculation_grounded"].to_list() == [grounded]
+        actual = facts(rows.with_columns(calculation_steps=pl.Series([lines])))
+        assert actual["calculation_grounded"].to_list() == [grounded]
 
 
-def test_facts_of_a_slice_are_those_of_its_rows() -> None:
+def test_facts_of_a_slice_equal_those_of_its_rows() -> None:
     rows = valid_rows(20)
     missing = rows.with_columns(
         pl.when(pl.int_range(20) % 3 > 0).then(pl.col("capacity_factors")),
@@ -167,11 +165,11 @@ def test_facts_of_a_slice_are_those_of_its_rows() -> None:
     assert facts(rows[:0]).height == 0
 
 
-def test_a_thousand_terms_and_factors_are_read_without_harm() -> None:
+def test_a_thousand_terms_and_factors_are_read() -> None:
     many = [{"name": f"f{n}", "effect": 0.1} for n in range(1000)]
     lines = ["1" + " + 1" * 1000 + " = 1001", *["1 = 1"] * 1000]
-    found = facts(valid_rows(1).with_columns(capacity_factors=pl.lit(many), calculation_steps=pl.Series([lines]))).row(
+    actual = facts(valid_rows(1).with_columns(capacity_factors=pl.lit(many), calculation_steps=pl.Series([lines]))).row(
         0, named=True
     )
-    assert (found["calculation_readable"], found["calculation_right"]) == (True, True)
-    assert not found["calculation_grounded"]
+    assert (actual["calculation_readable"], actual["calculation_right"]) == (True, True)
+    assert not actual["calculation_grounded"]

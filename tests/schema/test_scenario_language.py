@@ -1,4 +1,4 @@
-"""What counts as language: prose of many scripts does, and what is typed, cut or left over by a machine does not."""
+"""Prose of many scripts counts as language; random keys, broken characters and leftovers do not."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_prose_of_any_script_is_language(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", NO_PROSE.values(), ids=NO_PROSE)
-def test_what_is_no_prose_is_told_from_it(text: str) -> None:
+def test_nonsense_is_not_language(text: str) -> None:
     assert not judged(text)
 
 
@@ -67,11 +67,11 @@ def is_letter(character: str) -> bool:
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=60), st.sampled_from(list(PROSE.values()))), max_size=5))
-def test_measures_are_those_of_plain_counting(texts: list[str | None]) -> None:
-    found = measure(pl.Series(texts, dtype=pl.String))
-    assert found.schema == MEASURES
-    for text, row in zip(texts, found.iter_rows(named=True), strict=True):
-        # Letters are classed up to the end of the last plane that has any.
+def test_measures_equal_plain_counts(texts: list[str | None]) -> None:
+    measures = measure(pl.Series(texts, dtype=pl.String))
+    assert measures.schema == MEASURES
+    for text, row in zip(texts, measures.iter_rows(named=True), strict=True):
+        # Code points above the last letter are not classified.
         letters = [c for c in text or "" if is_letter(c) and ord(c) < 0x32400]
         spaced = "".join(c if is_letter(c) and ord(c) < 0x32400 else " " for c in text or "")
         words = [word.lower() if word.isascii() else word for word in spaced.split(" ") if word]
@@ -90,37 +90,37 @@ PIECES += ["as an AI language model", "As an AI model", "lorem", "AI", "to do", 
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join))
-def test_whatever_holds_a_leftover_is_suspected(text: str) -> None:
+def test_every_text_with_a_leftover_has_a_suspect(text: str) -> None:
     texts = pl.Series([text])
     assert measure(texts)["suspects"].item() > 0 or not texts.str.contains(LEFTOVERS).item()
 
 
-def test_measures_of_a_slice_are_those_of_its_texts() -> None:
+def test_measures_of_a_slice_equal_those_of_its_texts() -> None:
     texts = pl.Series([*PROSE.values(), None, *NO_PROSE.values()])
     assert measure(texts[5:20]).equals(measure(texts)[5:20])
     assert measure(texts[:0]).height == 0
 
 
-def said_again(first: str | None, second: str | None) -> bool:
+def repeated(first: str | None, second: str | None) -> bool:
     return bool(repeats(pl.Series([first], dtype=pl.String), pl.Series([second], dtype=pl.String)).item())
 
 
 @given(st.sampled_from(list(PROSE.values())), st.sampled_from(["", " ", "!", " - ", "\n"]))
-def test_a_text_repeats_itself_whatever_its_case_and_punctuation(text: str, mark: str) -> None:
-    assert said_again(text, mark + text.upper().replace(",", " ,") + mark)
+def test_a_text_repeats_itself_in_any_case_and_punctuation(text: str, mark: str) -> None:
+    assert repeated(text, mark + text.upper().replace(",", " ,") + mark)
 
 
 def test_one_word_in_ten_may_differ_and_no_more() -> None:
     ten = "one two three four five six seven eight nine ten"
-    assert said_again(ten, ten.replace("ten", "eleven"))
-    assert said_again(ten, "Ten, nine eight; seven six five four three two one!")
-    assert not said_again(ten, ten.replace("nine ten", "eleven twelve"))
-    assert not said_again(ten, f"{ten} and then some more")
+    assert repeated(ten, ten.replace("ten", "eleven"))
+    assert repeated(ten, "Ten, nine eight; seven six five four three two one!")
+    assert not repeated(ten, ten.replace("nine ten", "eleven twelve"))
+    assert not repeated(ten, f"{ten} and then some more")
 
 
 @pytest.mark.parametrize("second", [None, "", "?!"])
 def test_a_text_without_words_repeats_nothing(second: str | None) -> None:
-    assert not said_again(second, second)
+    assert not repeated(second, second)
 
 
 def test_valid_rows_are_language() -> None:

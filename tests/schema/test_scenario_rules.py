@@ -1,4 +1,4 @@
-"""Each rule rejects what breaks it, by its own name and no other; what is right passes."""
+"""Each rule rejects rows that break it, for this reason alone, and valid rows pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schema.scenario.bands import POINT_TOLERANCE, support_bounds, support_range
 from schema.scenario.rules import ANSWER_FAULTS, Scenario
 from tests import scenarios
 
-# Of level medium and target authentic, with base 6.0, factors -1.5 and 0.5, and effective capacity 5.0.
+# A row of level medium and target authentic, with base 6.0, factors -1.5 and 0.5, and effective capacity 5.0.
 PLAIN: dict[str, Any] = {
     **scenarios.row(8 * (4 * 2 + 2)),
     "capacity_factors": [{"name": "poor sleep", "effect": -1.5}, {"name": "a kind word", "effect": 0.5}],
@@ -30,7 +30,7 @@ PLAIN: dict[str, Any] = {
 
 
 def judged(rows: list[dict[str, Any]]) -> list[set[str]]:
-    """The reasons that each row is rejected for, in the order of the rows."""
+    """Return the reasons for which each row is rejected, in the order of the rows."""
     frame = scenarios.frame(rows).with_columns(record=pl.int_range(len(rows), dtype=pl.UInt32))
     _, failures = FAMILY.rules.filter(FAMILY.derive(frame))
     details = failures.details()
@@ -45,7 +45,7 @@ def reasons(**changes: Any) -> set[str]:
     return judged([{**PLAIN, **changes}])[0]
 
 
-# One row for each rule, which breaks that rule alone.
+# Changes to PLAIN that break one rule each.
 BREAKS: dict[str, list[dict[str, Any]]] = {
     "scenario_unnamed": [{"scenario_id": " "}],
     "character_unnamed": [{"character_name": ""}, {"character_name": "\t "}],
@@ -197,8 +197,8 @@ def test_every_rule_has_a_row_that_breaks_it() -> None:
 
 
 def test_a_row_that_breaks_one_rule_is_rejected_for_that_rule_alone() -> None:
-    found = judged([{**PLAIN, **changes} for _, changes in CASES])
-    assert [(changes, names) for (_, changes), names in zip(CASES, found, strict=True)] == [
+    broken = judged([{**PLAIN, **changes} for _, changes in CASES])
+    assert [(changes, names) for (_, changes), names in zip(CASES, broken, strict=True)] == [
         (changes, {rule}) for rule, changes in CASES
     ]
 
@@ -224,7 +224,7 @@ def test_valid_rows_of_every_cell_pass() -> None:
         {"request": "Можешь завтра забрать детей из школы?", "response": "Завтра могу, но только до пяти часов."},
     ],
 )
-def test_what_is_unusual_and_right_passes(changes: dict[str, Any]) -> None:
+def test_unusual_valid_rows_pass(changes: dict[str, Any]) -> None:
     assert reasons(**changes) == set()
 
 
@@ -234,32 +234,32 @@ NULLABLE |= {"validation_score", "answer_fault", "seed", "chunk"}
 
 @pytest.mark.parametrize("column", [name for name in FAMILY.columns if name not in NULLABLE])
 def test_a_missing_value_is_rejected_and_never_filled_in(column: str) -> None:
-    found = reasons(**{column: None})
-    # Without text there is no identity, and without a scenario no split.
+    broken = reasons(**{column: None})
+    # A row without text has no identity, and a row without a scenario has no split.
     follows = {"example_id|nullability"} if column in ("context", "request", "response") else set()
     follows |= {"split|nullability"} if column == "scenario_id" else set()
-    assert found == {f"{column}|nullability"} | follows
+    assert broken == {f"{column}|nullability"} | follows
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
     "column", ["base_capacity", "effective_capacity", "support_needed", "support_possible", "authenticity_score"]
 )
-def test_a_number_that_is_none_is_rejected(column: str, value: float) -> None:
+def test_nan_and_infinity_are_rejected(column: str, value: float) -> None:
     assert f"{column}|{'nan' if math.isnan(value) else 'inf'}" in reasons(**{column: value})
 
 
-def test_a_factor_with_a_hole_in_it_is_rejected() -> None:
-    hole = [{"name": None, "effect": -1.5}, {"name": "a kind word", "effect": 0.5}]
-    assert "capacity_factors|inner_inner_name_nullability" in reasons(capacity_factors=hole)
-    hole = [{"name": "poor sleep", "effect": None}, {"name": "a kind word", "effect": math.nan}]
+def test_a_missing_value_inside_a_list_is_rejected() -> None:
+    factors = [{"name": None, "effect": -1.5}, {"name": "a kind word", "effect": 0.5}]
+    assert "capacity_factors|inner_inner_name_nullability" in reasons(capacity_factors=factors)
+    factors = [{"name": "poor sleep", "effect": None}, {"name": "a kind word", "effect": math.nan}]
     assert {"capacity_factors|inner_inner_effect_nullability", "capacity_factors|inner_inner_effect_nan"} <= reasons(
-        capacity_factors=hole
+        capacity_factors=factors
     )
     assert "calculation_steps|inner_nullability" in reasons(calculation_steps=[*PLAIN["calculation_steps"], None])
 
 
-def test_an_empty_answer_is_rejected_for_its_fault_beside_what_it_lacks() -> None:
+def test_an_empty_answer_breaks_only_the_rule_of_its_fault_and_nullability() -> None:
     row = {"scenario_id": "r-1", "generator": "llm", "model": "m", "answer_fault": "answer_refused"}
     frame = scenarios.frame([row]).with_columns(record=pl.lit(0, dtype=pl.UInt32))
     _, failures = FAMILY.rules.filter(FAMILY.derive(frame))
@@ -269,32 +269,32 @@ def test_an_empty_answer_is_rejected_for_its_fault_beside_what_it_lacks() -> Non
 
 
 @given(st.sampled_from(target_names()), st.integers(0, 100))
-def test_support_ranges_are_the_bounds_of_each_row(target: str, tenths: int) -> None:
+def test_support_ranges_equal_the_bounds_of_each_row(target: str, tenths: int) -> None:
     ranges = support_ranges(pl.lit(target), pl.lit(tenths / 10))
     assert pl.select(low=ranges[0], high=ranges[1]).row(0) == pytest.approx(support_bounds(target, tenths / 10))
 
 
-def test_an_excess_of_support_is_broken_from_half_a_tenth_on() -> None:
+def test_support_may_exceed_its_bound_by_less_than_half_a_tenth() -> None:
     _, high = support_bounds("authentic", 5.0)
     # Not at the bound itself, where floating point decides.
     excesses = [thousandths / 1000 for thousandths in range(-200, 201) if thousandths != 1000 * POINT_TOLERANCE]
-    found = judged([{**PLAIN, "support_needed": high + excess} for excess in excesses])
-    assert ["support_formula_broken" in names for names in found] == [excess > POINT_TOLERANCE for excess in excesses]
+    broken = judged([{**PLAIN, "support_needed": high + excess} for excess in excesses])
+    assert ["support_formula_broken" in names for names in broken] == [excess > POINT_TOLERANCE for excess in excesses]
 
 
 @settings(max_examples=25)
 @given(st.lists(st.tuples(*[st.text(max_size=40)] * 3, st.lists(st.text(max_size=20), max_size=4)), max_size=20))
-def test_any_texts_and_lines_at_all_are_judged_and_not_one_row_is_lost(rows: list[tuple[Any, ...]]) -> None:
+def test_any_texts_and_lines_are_judged_and_no_row_is_lost(rows: list[tuple[Any, ...]]) -> None:
     changed = [
         {**PLAIN, "context": context, "request": request, "response": response, "calculation_steps": lines}
         for context, request, response, lines in rows
     ]
-    found = judged(changed)
-    assert [("text_missing" in names, "calculation_missing" in names) for names in found] == [
+    broken = judged(changed)
+    assert [("text_missing" in names, "calculation_missing" in names) for names in broken] == [
         (any(not any(map(str.isalpha, text)) for text in texts), not lines) for *texts, lines in rows
     ]
 
 
-def test_the_reason_codes_do_not_shadow_those_of_every_family() -> None:
+def test_the_rules_do_not_override_those_of_the_base_class() -> None:
     shared = set(Example._validation_rules(with_cast=False))
     assert not shared & set(BREAKS)

@@ -1,4 +1,4 @@
-"""Settings: where they come from, in which order, and that secrets stay secret."""
+"""The sources of settings and their order, unknown names, and secrets that stay secret."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from schema.errors import ConfigError
 from schema.settings import Settings, load_settings, without_credentials
 
 ROOT = Path(__file__).parents[2]
-HIDDEN = "tell-nobody-" * 2  # not a secret of anybody's
+HIDDEN = "tell-nobody-" * 2  # not a real secret
 SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-# What an environment variable can hold and a setting takes for text.
+# Texts that an environment variable can hold.
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
@@ -28,9 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_arguments_win_over_the_environment_and_that_over_the_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arguments_come_before_the_environment_and_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "feedmill.toml").write_text('namespace = "from-file"\npartitions = 3\nrows_per_record = 7\n')
     monkeypatch.setenv("FEEDMILL_PARTITIONS", "5")
     monkeypatch.setenv("FEEDMILL_ROWS_PER_RECORD", "9")
@@ -55,7 +53,7 @@ def test_half_a_login_is_refused() -> None:
 
 
 def test_a_secret_is_in_no_text_of_the_settings() -> None:
-    settings = load_settings(sasl_password="tell-nobody")  # noqa: S106 - not one of anybody's
+    settings = load_settings(sasl_password="tell-nobody")  # noqa: S106 - not a real password
     assert "tell-nobody" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
@@ -89,17 +87,17 @@ def test_misspelt_variable_is_refused_with_the_nearest_name(
 
 
 @pytest.mark.parametrize("variable", ["FEEDMILL_", "FEEDMILL_ZZZZ", "FEEDMILL_" + "x" * 10_000])
-def test_variable_like_no_setting_is_refused_too(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_variable_unlike_any_setting_is_refused_too(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, HIDDEN)
     line = refused()
     assert "is not a setting: remove it" in line
     assert len(line) < 300
 
 
-def test_case_of_a_variable_does_not_matter_but_two_of_one_setting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case_of_a_variable_does_not_matter_but_two_for_a_setting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("feedmill_namespace", "small")
     assert load_settings().namespace == "small"
-    # A child gets the setting once, as it is in force here.
+    # A child gets the setting once, with the value used here.
     child = load_settings(namespace="other").environment("host:1")
     assert [name for name in child if name.upper() == "FEEDMILL_NAMESPACE"] == ["FEEDMILL_NAMESPACE"]
     monkeypatch.setenv("FEEDMILL_NAMESPACE", "large")
@@ -113,7 +111,7 @@ def test_unknown_name_in_the_file_or_an_argument_is_refused_with_the_nearest(fol
     assert "sasl_pasword in feedmill.toml is not a setting: did you mean sasl_password?" in refused()
 
 
-def test_every_variable_that_docs_and_tests_name_is_a_setting() -> None:
+def test_every_variable_in_docs_and_tests_is_a_setting() -> None:
     files = [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
@@ -137,7 +135,7 @@ def test_every_variable_that_docs_and_tests_name_is_a_setting() -> None:
 
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("way", ["repr", "argument", "file", "beside another error"])
-def test_no_secret_is_repeated_by_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str) -> None:
+def test_no_error_shows_a_secret(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str) -> None:
     if way == "repr":
         settings = load_settings(**{name: HIDDEN})
         assert getattr(settings, name).get_secret_value() == HIDDEN
@@ -162,7 +160,7 @@ def test_no_secret_is_repeated_by_an_error(folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["bootstrap_servers", "coverage_url", "llm_base_url"])
-def test_no_password_within_an_address_is_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_no_password_in_an_address_is_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"FEEDMILL_{name.upper()}", f"https://me:{HIDDEN}@host:8443/v1?key={HIDDEN}")
     if name != "llm_base_url":
         assert f"FEEDMILL_{name.upper()}" in refused()
@@ -175,7 +173,7 @@ def test_no_password_within_an_address_is_shown(monkeypatch: pytest.MonkeyPatch,
 
 
 @given(words, words, words)
-def test_no_part_of_a_login_is_shown_of_any_address(user: str, password: str, rest: str) -> None:
+def test_no_part_of_a_login_in_an_address_is_shown(user: str, password: str, rest: str) -> None:
     mark = f"<{password}>"
     assert mark not in without_credentials(f"http://{user}:{mark}@host/{rest}")
     assert mark not in without_credentials(f"{user}:{mark}@host")
@@ -184,7 +182,7 @@ def test_no_part_of_a_login_is_shown_of_any_address(user: str, password: str, re
 @pytest.mark.parametrize(
     "token", ["", "short", "x" * 15, "with a space in it", "ümlaut-ümlaut-ümlaut", "x" * 20 + "\n"]
 )
-def test_token_that_is_guessed_or_fits_no_header_is_refused(token: str) -> None:
+def test_token_that_is_too_short_or_fits_no_header_is_refused(token: str) -> None:
     with pytest.raises(ConfigError, match=r"setting token: .* at least 16 characters") as caught:
         load_settings(token=token)
     assert not token or token not in str(caught.value)
@@ -201,7 +199,7 @@ def test_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch, val
     assert refused() == "setting augment: the value is not JSON; correct FEEDMILL_AUGMENT"
 
 
-def test_entry_of_a_table_is_named_with_the_variable_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_entry_of_a_table_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEEDMILL_AUGMENT", '{"reduction": 99}')
     line = refused()
     assert "setting augment.reduction = '99'" in line
@@ -216,7 +214,7 @@ def test_entry_of_a_table_is_named_with_the_variable_that_holds_it(monkeypatch: 
     prices=st.dictionaries(words, st.tuples(st.floats(0, 1e9), st.floats(0, 1e9)), max_size=3),
     patience=st.floats(1e-300, 1e300),
 )
-def test_settings_reach_a_child_whole(
+def test_all_settings_reach_a_child_process(
     password: str,
     key_password: str,
     folder: str,

@@ -1,4 +1,4 @@
-"""Shingles against a plain reading of their definition, one text at a time."""
+"""Shingles compared with a plain implementation of their definition, one text at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schema.routing import smallest_shingle
 from schema.shingles import shingles, smallest
 
-# Bytes, as UTF-8 has them: what is not ASCII stands as it is and belongs to a word.
+# Bytes of UTF-8: those of non-ASCII characters are part of a word, unchanged.
 WORD = re.compile(rb"[a-z0-9\x80-\xff]+")
 MASK = 2**64 - 1
 
@@ -54,13 +54,13 @@ def by_text(series: pl.Series) -> list[list[int]]:
 
 
 @given(texts)
-def test_shingles_are_those_of_the_definition(values: list[str | None]) -> None:
+def test_shingles_follow_the_definition(values: list[str | None]) -> None:
     assert by_text(pl.Series(values, dtype=pl.String)) == [plain(value) for value in values]
 
 
 @given(texts)
-def test_the_smallest_is_the_minimum_and_null_of_nothing(values: list[str | None]) -> None:
-    expected = [min(found) if (found := plain(value)) else None for value in values]
+def test_the_smallest_is_the_minimum_and_null_for_null(values: list[str | None]) -> None:
+    expected = [min(hashes) if (hashes := plain(value)) else None for value in values]
     assert smallest(pl.Series(values, dtype=pl.String)).to_list() == expected
 
 
@@ -73,7 +73,7 @@ def test_a_part_of_a_series_has_the_shingles_of_its_own_texts(
     every = [plain(value) for value in values]
     assert by_text(series.slice(start, length)) == every[start : start + length]
     assert by_text(series.gather_every(step)) == every[::step]
-    assert by_text(series.filter(series.is_not_null())) == [found for found in every if found]
+    assert by_text(series.filter(series.is_not_null())) == [hashes for hashes in every if hashes]
     assert by_text(chunked.slice(start)) == (every + every)[start:]
 
 
@@ -90,8 +90,8 @@ def test_a_short_text_is_one_shingle(text: str, count: int) -> None:
     assert len(by_text(pl.Series([text]))[0]) == count
 
 
-def test_hashes_stay_as_they_are_for_rows_are_routed_by_them() -> None:
+def test_hashes_never_change_because_rows_are_routed_by_them() -> None:
     frame = pl.DataFrame({"text": ["The quick brown fox jumps.", None, ""]})
-    found = frame.select(smallest_shingle(pl.col("text"))).to_series()
-    assert found.dtype == pl.UInt64
-    assert found.to_list() == [4794638821040192022, None, 16294208416658607535]
+    hashes = frame.select(smallest_shingle(pl.col("text"))).to_series()
+    assert hashes.dtype == pl.UInt64
+    assert hashes.to_list() == [4794638821040192022, None, 16294208416658607535]

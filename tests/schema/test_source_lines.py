@@ -1,4 +1,4 @@
-"""The headers that say which lines of which file a record's rows are."""
+"""The headers that name the file and the lines of a record's rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schema.source_lines import FILE_NAME_MAX_CHARS, LineRanges, file_name, pars
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=200).map(sorted))
-def test_line_numbers_come_back_from_their_ranges(numbers: list[int]) -> None:
+def test_line_numbers_are_read_back_from_their_ranges(numbers: list[int]) -> None:
     assert parse_line_ranges(str(LineRanges(numbers)), len(numbers)) == numbers
 
 
@@ -30,9 +30,9 @@ def test_ranges_that_fit_can_be_read_back(steps: list[int]) -> None:
 
 
 @given(st.text(alphabet="0123456789-,x ", max_size=60), st.integers(0, 50))
-def test_any_text_gives_as_many_numbers_as_there_are_rows_or_none(text: str, rows: int) -> None:
-    found = parse_line_ranges(text, rows)
-    assert found is None or (len(found) == rows and found == sorted(found))
+def test_any_text_gives_one_number_per_row_or_no_list(text: str, rows: int) -> None:
+    numbers = parse_line_ranges(text, rows)
+    assert numbers is None or (len(numbers) == rows and numbers == sorted(numbers))
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_malformed_ranges_are_refused(text: str) -> None:
     assert parse_line_ranges(text, 4) is None
 
 
-def test_a_range_that_claims_more_lines_than_the_record_has_rows_makes_no_list() -> None:
+def test_a_range_with_more_lines_than_the_record_has_rows_is_refused() -> None:
     assert parse_line_ranges("1-9223372036854775807", 4) is None
     assert parse_line_ranges("1x9223372036854775807", 4) is None
 
 
 @given(st.text(max_size=600))
-def test_a_file_name_is_short_and_printable_whatever_it_was(file: str) -> None:
+def test_any_file_name_becomes_short_and_printable(file: str) -> None:
     name = file_name(file)
     assert len(name) <= FILE_NAME_MAX_CHARS
     assert "/" not in name

@@ -1,4 +1,4 @@
-"""What killed processes left half written goes; what a living one is making stays."""
+"""Unfinished files of dead processes are removed; those of living processes are kept."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_only_files_of_dead_processes_and_of_that_name_are_removed(tmp_path: Pat
     ]
     for file in (stale, *kept):
         file.touch()
-    made = in_making(place, "part")
-    assert made == tmp_path / f".{place.name}.{os.getpid()}.part"
+    unfinished = in_making(place, "part")
+    assert unfinished == tmp_path / f".{place.name}.{os.getpid()}.part"
     assert not stale.exists()
     assert all(file.exists() for file in kept)
 
 
-def test_a_folder_that_is_not_there_is_for_the_writer_to_tell(tmp_path: Path) -> None:
+def test_a_missing_folder_is_no_error_here(tmp_path: Path) -> None:
     assert in_making(tmp_path / "absent" / "a", "part").parent == tmp_path / "absent"
