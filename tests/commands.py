@@ -1,4 +1,4 @@
-"""`feedmill` commands as child processes, and what is left of them once they are told to stop."""
+"""Run `feedmill` commands as child processes, and check that nothing is left after they are stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMIT_S = 120.0
 
 @dataclass
 class Running:
-    """A `feedmill` command as a child, and what it has printed."""
+    """A `feedmill` command as a child process, with the file of its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -36,7 +36,7 @@ class Running:
             time.sleep(0.05)
 
     def stop(self, number: signal.Signals) -> int:
-        """Send the signal; return the exit status, once nothing that the command started is left."""
+        """Send the signal and return the exit status; fail if a process of the command is left."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(number)
         status = self.process.wait(LIMIT_S)

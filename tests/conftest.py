@@ -1,6 +1,6 @@
-"""Fixtures that every test may use: one real Kafka for the whole session, a namespace and a folder for each test.
+"""Fixtures for all tests: one real Kafka for the whole session, a namespace and a folder for each test.
 
-A broker that cannot start fails the tests that need it; nothing is skipped for want of it.
+If the broker cannot start, the tests that need it fail; no test is skipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from schema.settings import Settings, load_settings
 
 with warnings.catch_warnings():
-    # kafka-python reads its own resources by a way that Python 3.11 deprecates.
+    # kafka-python reads its resources with a function that Python 3.11 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka  # noqa: F401
 
@@ -28,13 +28,13 @@ from broker.kraft import HOST
 from broker.ports import free_port
 from broker.topics import delete_topics, list_topics
 
-# The first call of compiled code takes as long as compiling it; a deadline would make that a failure.
+# The first call of compiled code includes its compilation, which a deadline would count as a failure.
 hypothesis.settings.register_profile("feedmill", deadline=None)
 hypothesis.settings.load_profile("feedmill")
 
 
-# However a test session ends, even by kill -9, its end closes the pipe that this process reads, which then ends the
-# broker.
+# This process reads a pipe from the test session. The end of the session closes the pipe, even after kill -9, and then
+# this process stops the broker.
 KEEPER = """
 import sys
 from pathlib import Path
@@ -50,12 +50,12 @@ finally:
 
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    # Under nohup; commands that are tested would inherit it.
+    # nohup ignores this signal, and the tested commands would inherit that.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name bytes by their argument: compressed ones hold the time, and all processes of a run must give one name."""
+    """Name bytes by their argument: compressed bytes hold the time, but all processes of a run need the same names."""
     return argname if isinstance(val, bytes) else None
 
 
@@ -65,8 +65,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap servers of an embedded Kafka that lives as long as the session."""
-    # Not on 9092, where a user's own broker may be wanted.
+    """The bootstrap servers of an embedded Kafka that runs as long as the session."""
+    # Not on 9092, which a user's own broker may need.
     arguments = [str(tmp_path_factory.mktemp("broker")), str(free_port(HOST))]
     keeper = subprocess.Popen(
         [sys.executable, "-c", KEEPER, *arguments],
@@ -74,7 +74,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[1],
-        # Ctrl-C is for the tests, which still need the broker to tidy up.
+        # Ctrl-C must not reach the broker, because the tests still need it for their cleanup.
         start_new_session=True,
     )
     assert keeper.stdout is not None
@@ -88,15 +88,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def settings(broker: str, tmp_path: Path) -> Iterator[Settings]:
-    """Settings of this test's own: its namespace on the session's broker, its data folder."""
+    """Settings with a namespace on the session's broker and a data folder for this test only."""
     yield load_settings(namespace=f"test-{uuid.uuid4().hex[:12]}", data_dir=tmp_path / "data", bootstrap_servers=broker)
 
 
 @pytest.fixture
 def connection(settings: Settings) -> Iterator[Connection]:
-    """A connection for `settings`; the topics made in its namespace go with the test."""
-    made = connect(settings)
-    yield made
-    names = list_topics(made)
+    """A connection for `settings`; the topics of its namespace are deleted after the test."""
+    test_connection = connect(settings)
+    yield test_connection
+    names = list_topics(test_connection)
     if names:
-        delete_topics(made, names)
+        delete_topics(test_connection, names)

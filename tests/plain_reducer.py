@@ -1,6 +1,6 @@
-"""The lambda-calculus in the plainest Python: recursion on tuples. The oracle that compiled code is compared with.
+"""The lambda-calculus in plain Python, with recursion on tuples, for comparison with compiled code.
 
-It shares no code with the product. A term is ("var", index), ("abs", body) or ("app", function, argument).
+This module shares no code with the product. A term is ("var", index), ("abs", body) or ("app", function, argument).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Term = tuple[Any, ...]
 
 INDICES = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-# A term nests as deep as it has nodes.
+# A term can be nested as deep as its number of nodes.
 sys.setrecursionlimit(20_000)
 
 
@@ -28,10 +28,10 @@ def show(term: Term, place: str = "body") -> str:
 
 
 def read(text: str) -> Term:
-    """Parse, more freely than the form allows: parentheses may be redundant, a last abstraction bare."""
+    """Parse a text, also with redundant parentheses or without those around a last abstraction."""
     term, end = _read_term(text, 0)
     if end != len(text):
-        raise ValueError(f"something is left at {end}")
+        raise ValueError(f"unexpected text at {end}")
     return term
 
 
@@ -52,15 +52,15 @@ def _read_term(text: str, at: int) -> tuple[Term, int]:
             item = ("var", INDICES.index(text[at]))
             at += 1
         else:
-            raise ValueError(f"what is {text[at]!r}")
+            raise ValueError(f"unknown character {text[at]!r}")
         term = item if term is None else ("app", term, item)
     if term is None:
-        raise ValueError(f"nothing at {at}")
+        raise ValueError(f"no term at {at}")
     return term, at
 
 
 def is_canonical(text: str) -> bool:
-    """A text has the canonical form exactly when it is what its term is written as."""
+    """Return whether a text is the text that `show` writes for its term."""
     try:
         return show(read(text)) == text
     except ValueError:
@@ -68,7 +68,7 @@ def is_canonical(text: str) -> bool:
 
 
 def redex_span(term: Term, place: str = "body") -> tuple[int, int] | None:
-    """The leftmost-outermost redex, as character offsets without its own parentheses."""
+    """Return the leftmost-outermost redex as character offsets, without parentheses around it; None without a redex."""
     kind = term[0]
     if kind == "var":
         return None
@@ -93,14 +93,14 @@ def redex_depth(term: Term) -> int | None:
     if term[0] == "app" and term[1][0] == "abs":
         return 0
     for child in term[1:]:
-        found = redex_depth(child)
-        if found is not None:
-            return found + 1
+        inner = redex_depth(child)
+        if inner is not None:
+            return inner + 1
     return None
 
 
 def step(term: Term) -> Term | None:
-    """One normal-order beta step; None from a normal form."""
+    """Return the term after one normal-order beta step; None for a normal form."""
     if term[0] == "var":
         return None
     if term[0] == "abs":
@@ -148,11 +148,11 @@ def largest_index(term: Term) -> int:
 
 
 def terms(nodes: int, bound: int) -> list[Term]:
-    """Every term of that many nodes whose free indices are under `bound`."""
+    """Return every term of `nodes` nodes whose free indices are under `bound`."""
     if nodes == 1:
         return [("var", index) for index in range(bound)]
-    found: list[Term] = [("abs", body) for body in terms(nodes - 1, bound + 1)] if nodes > 1 else []
+    every: list[Term] = [("abs", body) for body in terms(nodes - 1, bound + 1)] if nodes > 1 else []
     for left in range(1, nodes - 1):
         arguments = terms(nodes - 1 - left, bound)
-        found.extend(("app", function, argument) for function in terms(left, bound) for argument in arguments)
-    return found
+        every.extend(("app", function, argument) for function in terms(left, bound) for argument in arguments)
+    return every

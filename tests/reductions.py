@@ -1,4 +1,4 @@
-"""Small, right reduction rows for tests, made by hand rather than by the generator."""
+"""Small valid reduction rows for tests, made without the generator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schema.reduction.text import facts
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
-    """A valid example whose term differs from every other number's: `number` abstractions around a redex."""
+    """Return a valid row with a term of its own for every `number`: abstractions around a redex."""
     term = "\\." * (number % 50) + "(\\." + "0" * (1 + number // 50) + ")(\\.0)"
     start = 2 * (number % 50)
     base = {
@@ -35,18 +35,18 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Rows as a raw frame in wire form, identified; size, depth and redex depth are filled in where absent."""
+    """Return rows as an identified frame of `FAMILY.wire`; a missing size, depth or redex depth is filled in."""
     own = {name: [r.get(name) for r in rows] for name in FAMILY.columns}
-    made = pl.DataFrame(own, schema=FAMILY.columns)
-    found = facts(made["term"])
-    filled = made.with_columns(
-        size=pl.coalesce("size", found["found_size"]),
-        depth=pl.coalesce("depth", found["found_depth"]),
-        redex_depth=pl.coalesce("redex_depth", found["found_redex_depth"]),
+    raw = pl.DataFrame(own, schema=FAMILY.columns)
+    computed = facts(raw["term"])
+    filled = raw.with_columns(
+        size=pl.coalesce("size", computed["found_size"]),
+        depth=pl.coalesce("depth", computed["found_depth"]),
+        redex_depth=pl.coalesce("redex_depth", computed["found_redex_depth"]),
     )
     return identify(filled, FAMILY).select(list(FAMILY.wire))
 
 
 def valid(count: int, first: int = 0) -> pl.DataFrame:
-    """`count` valid rows with distinct terms."""
+    """Return `count` valid rows with distinct terms."""
     return frame([row(number) for number in range(first, first + count)])

@@ -1,4 +1,4 @@
-"""Small, right scenarios for tests, made by hand rather than by a generator."""
+"""Small valid scenarios for tests, made without a generator."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ _MOODS = ["rain", "snow", "fog", "traffic", "music", "silence", "dust", "sunligh
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
-    """A valid scenario of cell `number` mod 128, whose texts differ from every other number's."""
+    """Return a valid scenario of cell `number` mod 128, with texts of its own for every `number`."""
     cell = CELLS[number % len(CELLS)]
     draw = np.random.default_rng(number)
     level = next(band for band in CAPACITY_LEVELS if band.name == cell["capacity_level"])
     target = next(band for band in AUTHENTICITY_TARGETS if band.name == cell["authenticity_target"])
     effective = draw.integers(round(level.low * 10), round(level.high * 10) + 1) / 10
-    base, effects = _reckoned(effective, draw)
+    base, effects = _base_and_effects(effective, draw)
     low, high = support_bounds(target.name, effective)
     score = draw.integers(round(target.low * 100), round(target.high * 100)) / 100
     name, relation = _PEOPLE[draw.integers(len(_PEOPLE))]
@@ -94,28 +94,28 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def steps(base: float, effects: list[float]) -> list[str]:
-    """The lines that reckon a capacity and the support that it allows."""
-    lines, held = [], base
+    """Return the lines that calculate a capacity and the support possible."""
+    lines, capacity = [], base
     for effect in effects:
-        after = round(held + effect, 1)
-        lines.append(f"{held:.1f} {'-' if effect < 0 else '+'} {abs(effect):.1f} = {after:.1f}")
-        held = after
-    return [*lines, f"support possible: {held:.1f} + {SUPPORT_HEADROOM:.1f} = {held + SUPPORT_HEADROOM:.1f}"]
+        after = round(capacity + effect, 1)
+        lines.append(f"{capacity:.1f} {'-' if effect < 0 else '+'} {abs(effect):.1f} = {after:.1f}")
+        capacity = after
+    return [*lines, f"support possible: {capacity:.1f} + {SUPPORT_HEADROOM:.1f} = {capacity + SUPPORT_HEADROOM:.1f}"]
 
 
 def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Rows as a raw frame in wire form, identified."""
+    """Return rows as an identified frame of `FAMILY.wire`."""
     own = {name: [r.get(name) for r in rows] for name in FAMILY.columns}
     return identify(pl.DataFrame(own, schema=FAMILY.columns), FAMILY).select(list(FAMILY.wire))
 
 
 def valid_rows(count: int, first: int = 0) -> pl.DataFrame:
-    """`count` valid rows with distinct texts, over the cells in turn: every 128 of them hold each cell once."""
+    """Return `count` valid rows with distinct texts; every 128 consecutive rows have each cell once."""
     return frame([row(number) for number in range(first, first + count)])
 
 
-def _reckoned(effective: float, draw: np.random.Generator) -> tuple[float, list[float]]:
-    """A base capacity within 0 to 10, and one to three effects, that sum to `effective`."""
+def _base_and_effects(effective: float, draw: np.random.Generator) -> tuple[float, list[float]]:
+    """Return a base capacity of 0 to 10 and one to three effects, whose sum is `effective`."""
     while True:
         signs = draw.choice([-1, 1], size=draw.integers(1, 4))
         effects = [float(effect) for effect in signs * draw.integers(1, 30, size=signs.size) / 10]
@@ -125,5 +125,5 @@ def _reckoned(effective: float, draw: np.random.Generator) -> tuple[float, list[
 
 
 def _letters(number: int) -> str:
-    """A word for a number, of letters alone."""
+    """Return a word of letters only for a number."""
     return "".join(chr(ord("a") + int(digit)) for digit in str(number))

@@ -1,4 +1,4 @@
-"""A real Kafka with one listener for each way of letting clients in, and the certificates and users for them."""
+"""A real Kafka with one listener for each kind of login and TLS, and their certificates and users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from broker.kraft import HOST, server_properties
 from schema.settings import Settings, load_settings
 
 USER = "miller"
-PASSWORD = "grist-of-the-mill"  # noqa: S105 - not one of anybody's
+PASSWORD = "grist-of-the-mill"  # noqa: S105 - not a real password
 KEY_PASSWORD = "sesame, öffne dich"  # noqa: S105
 # Listener name -> security protocol.
 LISTENERS = {
@@ -40,7 +40,7 @@ class SecuredKafka:
     folder: Path
 
     def settings(self, listener: str, **overrides: object) -> Settings:
-        """Settings that the listener lets in, as far as `overrides` do not change that."""
+        """Return settings that the listener accepts, changed by `overrides`."""
         protocol = LISTENERS.get(listener, "PLAINTEXT")
         fitting: dict[str, object] = {"bootstrap_servers": self.servers[listener], "security_protocol": protocol}
         if protocol.startswith("SASL"):
@@ -55,7 +55,7 @@ class SecuredKafka:
 
 @contextmanager
 def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
-    """Run the Kafka while the context lasts."""
+    """Run the Kafka until the context ends."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     trustme.CA().cert_pem.write_to_path(folder / "other-ca.pem")
@@ -85,7 +85,7 @@ def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
     assert plain is not None
     try:
         with closing(connect(load_settings(bootstrap_servers=plain)).admin()) as admin:
-            # One request each: Kafka refuses a user that is named twice.
+            # One request for each mechanism, because Kafka refuses a request that names a user twice.
             for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
                 refused = admin.alter_user_scram_credentials([UserScramCredentialUpsertion(USER, mechanism, PASSWORD)])
                 assert refused == {USER: None}
@@ -119,7 +119,7 @@ def _security_properties(folder: Path) -> dict[str, str]:
 
 
 def _store(certificate: trustme.LeafCert, path: Path) -> None:
-    """Write a PEM key store as Kafka reads it: the key in PKCS 8, then the certificates."""
+    """Write a PEM key store in the form that Kafka reads: the key in PKCS 8, then the certificates."""
     chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
     path.write_bytes(_key(certificate, serialization.NoEncryption()) + chain)
 

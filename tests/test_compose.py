@@ -1,4 +1,4 @@
-"""docker-compose.yml and the Dockerfile, held to what they name: Kafka's version and settings, commands, packages."""
+"""docker-compose.yml and the Dockerfile agree with Kafka's version and settings, the commands and the packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schema.settings import Settings
 ROOT = Path(__file__).parents[1]
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-# Where a container differs from a process on 127.0.0.1: addresses, and where the data are.
+# Properties that differ between a container and a process on 127.0.0.1: addresses, and the place of the data.
 OF_THE_CONTAINER = {
     "listeners",
     "advertised.listeners",
@@ -32,10 +32,10 @@ OF_THE_CONTAINER = {
 
 
 def commands() -> list[list[str]]:
-    """Every `feedmill ...` in the services' commands and health checks, and in the Dockerfile."""
-    found = [part for service in SERVICES.values() for part in (service.get("command"), service["healthcheck"]["test"])]
-    found += [re.findall(r'"([^"]+)"', line) for line in dockerfile_lines("CMD")]
-    words = [[word for word in each if word != "CMD"] for each in found if each]
+    """Return every `feedmill ...` in the services' commands and health checks, and in the Dockerfile."""
+    parts = [part for service in SERVICES.values() for part in (service.get("command"), service["healthcheck"]["test"])]
+    parts += [re.findall(r'"([^"]+)"', line) for line in dockerfile_lines("CMD")]
+    words = [[word for word in each if word != "CMD"] for each in parts if each]
     return [each[1:] for each in words if each[0] == "feedmill"]
 
 
@@ -44,11 +44,11 @@ def dockerfile_lines(instruction: str) -> list[str]:
     return [line.removeprefix(f"{instruction} ") for line in lines if line.startswith(f"{instruction} ")]
 
 
-def test_kafka_is_of_the_embedded_brokers_version() -> None:
+def test_kafka_has_the_version_of_the_embedded_broker() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
 
 
-def test_kafka_is_set_as_the_embedded_broker_is(tmp_path: Path) -> None:
+def test_kafka_has_the_settings_of_the_embedded_broker(tmp_path: Path) -> None:
     composed = {
         name.removeprefix("KAFKA_").lower().replace("_", "."): value
         for name, value in SERVICES["kafka"]["environment"].items()
@@ -75,12 +75,12 @@ def test_command_exists(words: list[str]) -> None:
     assert done.exit_code == 0, done.output
     for option in [word for word in words if word.startswith("--")]:
         assert option in done.output
-    # A group shows its help for a subcommand it does not have as well: the usage line must name all of them.
+    # A command with subcommands shows its own help for an unknown subcommand, so the usage line must name all words.
     assert " ".join(word for word in words if not word.startswith("-")) in done.output.replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_service_has_a_health_check_and_is_started_again(name: str) -> None:
+def test_service_has_a_health_check_and_is_restarted(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
     assert SERVICES[name]["restart"] == "unless-stopped"
 
@@ -91,7 +91,7 @@ def test_ports_are_published_on_this_machine_only(name: str) -> None:
         assert port.startswith("127.0.0.1:")
 
 
-def test_data_live_in_named_volumes() -> None:
+def test_data_are_in_named_volumes() -> None:
     for name in ("kafka", "coverage"):
         volumes = [volume.partition(":")[0] for volume in SERVICES[name]["volumes"]]
         assert volumes
@@ -99,11 +99,11 @@ def test_data_live_in_named_volumes() -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "coverage"])
-def test_settings_of_a_service_are_settings(name: str) -> None:
+def test_the_environment_of_a_service_holds_only_settings(name: str) -> None:
     given = SERVICES[name]["environment"]
     known = {f"FEEDMILL_{field.upper()}" for field in Settings.model_fields}
     assert set(given) <= known
-    # Compose puts in the user's own, and refuses to start without.
+    # Compose inserts the user's own token, and refuses to start without one.
     given = {key: "t" * 16 if value.startswith("${FEEDMILL_TOKEN:?") else value for key, value in given.items()}
     Settings(**{key.removeprefix("FEEDMILL_").lower(): value for key, value in given.items()})
 
@@ -114,14 +114,14 @@ def test_service_beyond_the_loopback_has_a_token(name: str) -> None:
     assert ("FEEDMILL_TOKEN" in given) == ("FEEDMILL_COVERAGE_HOST" in given)
 
 
-def test_services_wait_for_kafka_at_a_listener_it_has() -> None:
+def test_services_wait_for_kafka_and_use_an_existing_listener() -> None:
     listeners = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     for name in ("worker", "coverage"):
         assert f"//{SERVICES[name]['environment']['FEEDMILL_BOOTSTRAP_SERVERS']}" in listeners
         assert SERVICES[name]["depends_on"]["kafka"]["condition"] == "service_healthy"
 
 
-def test_image_holds_every_package_and_file_that_the_build_needs() -> None:
+def test_image_has_every_package_and_file_that_the_build_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     copied = [line.split() for line in dockerfile_lines("COPY")]

@@ -1,4 +1,4 @@
-"""The structure holds: imports go one way, schema stays light, and no two packages share a name with a distribution."""
+"""Rules for the repository: imports go one way, schema imports no service, nothing runs code from its input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("schema", "broker", "producers", "streams", "consumers", "feedmill", "bench")
-# Who may import whom, of our own packages.
+# The packages of this repository that each package may import.
 ALLOWED = {
     "schema": set(),
     "broker": {"schema"},
@@ -30,10 +30,10 @@ FOREIGN_TO_SCHEMA = {"kafka", "aiokafka", "faust", "duckdb", "torch", "transform
 
 
 def parsed(path: Path) -> ast.Module:
-    """The syntax tree of a file.
+    """Return the syntax tree of a file.
 
-    Made in a thread of its own: where an earlier test in this process ran into the recursion limit, Python 3.11
-    refuses to make one on the main thread.
+    It is made in a new thread: Python 3.11 refuses to make one on the main thread if an earlier test of this process
+    has reached the recursion limit.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(ast.parse, path.read_text(encoding="utf-8")).result()
@@ -44,25 +44,25 @@ def sources(package: str) -> Iterator[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of all modules that a file imports, anywhere in it."""
-    found = set()
+    """Return the top-level names of all modules that a file imports, anywhere in it."""
+    modules = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found
+            modules.add(node.module.partition(".")[0])
+    return modules
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_go_one_way(package: str) -> None:
     forbidden = set(PACKAGES) - ALLOWED[package] - {package}
-    wrong = {str(path.relative_to(ROOT)): found for path in sources(package) if (found := imported(path) & forbidden)}
+    wrong = {str(path.relative_to(ROOT)): names for path in sources(package) if (names := imported(path) & forbidden)}
     assert wrong == {}
 
 
 def test_schema_imports_no_service() -> None:
-    wrong = {path.name: found for path in sources("schema") if (found := imported(path) & FOREIGN_TO_SCHEMA)}
+    wrong = {path.name: names for path in sources("schema") if (names := imported(path) & FOREIGN_TO_SCHEMA)}
     assert wrong == {}
 
 
@@ -73,14 +73,14 @@ def test_only_the_settings_read_the_environment() -> None:
         for path in sources(package)
         if any(name in path.read_text(encoding="utf-8") for name in ("os.environ", "getenv"))
     }
-    # jvm.py and pool.py hand an environment on to their children; lifting FEEDMILL_ from it is the settings' alone.
+    # jvm.py and pool.py pass an environment on to their children; only the settings read FEEDMILL_ variables.
     assert {name for name in readers if "FEEDMILL_" in (ROOT / name).read_text(encoding="utf-8")} <= {
         "schema/settings.py"
     }
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_module_says_what_it_is_for(package: str) -> None:
+def test_every_module_has_a_docstring(package: str) -> None:
     silent = [path.name for path in sources(package) if not ast.get_docstring(parsed(path))]
     assert silent == []
 
@@ -91,11 +91,11 @@ def test_no_installed_distribution_takes_the_name_of_a_package() -> None:
 
 
 @pytest.mark.parametrize("name", ["aiokafka", "faust-streaming", "kafka-python"])
-def test_library_whose_private_parts_are_used_is_pinned_and_installed_as_pinned(name: str) -> None:
+def test_library_with_used_private_parts_is_pinned_and_installed_as_pinned(name: str) -> None:
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (pinned,) = [line for line in lines if re.split(r"[\[=<>~! ;]", line)[0] == name]
     exact = re.fullmatch(rf"{name}(?:\[[\w,]+\])?==(\d+(?:\.\d+)*)", pinned)
-    assert exact, f"{pinned}: another version may lack what is used of its private parts"
+    assert exact, f"{pinned}: pin it exactly, because another version may lack the private parts that are used"
     assert version(name) == exact[1]
     for lock in ("requirements.lock", "requirements-bench.lock"):
         assert re.search(
@@ -103,12 +103,12 @@ def test_library_whose_private_parts_are_used_is_pinned_and_installed_as_pinned(
         )
 
 
-def test_core_dependencies_pull_no_torch() -> None:
+def test_core_dependencies_have_no_torch() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not any(name in line for line in project["dependencies"] for name in ("torch", "transformers"))
 
 
-def test_the_front_door_opens_without_the_heavy_libraries() -> None:
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     program = "import sys, feedmill.cli; print(sorted({'torch', 'transformers', 'numba', 'faust'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
@@ -123,7 +123,7 @@ def test_the_lock_names_no_index(lock: str) -> None:
     assert sum("--hash=sha256:" in line for line in lines) >= len(pinned)
 
 
-def test_the_public_names_are_all_there() -> None:
+def test_all_public_names_exist() -> None:
     import feedmill
 
     assert sorted(feedmill.__all__) == sorted(set(feedmill.__all__))
@@ -133,9 +133,9 @@ def test_the_public_names_are_all_there() -> None:
         feedmill.nothing_such  # noqa: B018
 
 
-# Modules that turn bytes or text into objects of any type, or into code.
+# Modules that turn bytes or text into code or into objects of any type.
 READS_CODE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "yaml", "runpy", "code"}
-# Calls that do: by the last part of the name.
+# Calls that do the same, by the last part of their names.
 RUNS_CODE = {
     *("eval_expr", "deserialize", "SQLContext", "sql_expr", "literal_eval", "read_pickle", "unpickle", "import_object"),
     *("broadcast_object_list", "gather_object", "all_gather_object", "scatter_object_list", "send_object_list"),
@@ -143,11 +143,11 @@ RUNS_CODE = {
 }
 BUILTINS_THAT_RUN = {"eval", "exec", "compile", "__import__", "execfile"}
 RUNS_BY_KEYWORD = {"allow_pickle", "trust_remote_code", "shell"}
-# Where a name decides what is imported or looked up, and why that name is never a file's or the network's.
+# Modules that import by a variable name, and where the name comes from (never from a file or the network).
 IMPORTERS = {
-    "feedmill/__init__.py": "names of our own table of public names",
-    "feedmill/bench_commands.py": "one of our own list of benchmarks",
-    "streams/augmentation/__init__.py": "our own table of families",
+    "feedmill/__init__.py": "the table of public names",
+    "feedmill/bench_commands.py": "the list of benchmarks",
+    "streams/augmentation/__init__.py": "the table of families",
 }
 # multiprocessing pickles between a process and its own children, over pipes that no other process can open.
 PIPES = {"producers/pool.py", "consumers/loader.py", "consumers/loader_workers.py"}
@@ -159,7 +159,7 @@ def names_of(node: ast.AST) -> str:
 
 
 def code_readers(path: Path) -> Iterator[str]:
-    """What in a file could run code that its input names."""
+    """Yield the line and the name of each call in a file that could run code named by its input."""
     for node in ast.walk(parsed(path)):
         if not isinstance(node, ast.Call):
             continue
@@ -169,7 +169,7 @@ def code_readers(path: Path) -> Iterator[str]:
         for keyword in node.keywords:
             if keyword.arg in RUNS_BY_KEYWORD and ast.unparse(keyword.value) != "False":
                 yield f"{node.lineno}: {keyword.arg}="
-        # torch.load, numpy.load, and the like: json, tomllib and safetensors read plain data.
+        # torch.load, numpy.load and similar; json, tomllib and safetensors read plain data only.
         if isinstance(node.func, ast.Attribute) and name in ("load", "loads"):
             owner = ast.unparse(node.func.value)
             if owner in ("torch", "np", "numpy", "torch.hub", "pickle", "yaml", "joblib"):
@@ -180,9 +180,9 @@ def test_nothing_in_the_product_reads_code_from_its_input() -> None:
     wrong = {}
     for package in PACKAGES:
         for path in sources(package):
-            found = [*code_readers(path), *sorted(imported(path) & READS_CODE)]
-            if found:
-                wrong[str(path.relative_to(ROOT))] = found
+            readers = [*code_readers(path), *sorted(imported(path) & READS_CODE)]
+            if readers:
+                wrong[str(path.relative_to(ROOT))] = readers
     assert wrong == {}
 
 
@@ -192,14 +192,14 @@ def test_the_search_for_code_readers_finds_them(tmp_path: Path) -> None:
         "eval(x)\nexec(x)\ntorch.load(x)\npl.Expr.deserialize(x)\nnp.load(x, allow_pickle=True)\n"
         "subprocess.run(x, shell=True)\nModel.from_pretrained(x)\ndist.broadcast_object_list(x)\n"
     )
-    assert [found.partition(":")[0] for found in code_readers(bad)] == ["1", "2", "3", "4", "5", "5", "6", "7", "8"]
+    assert [reader.partition(":")[0] for reader in code_readers(bad)] == ["1", "2", "3", "4", "5", "5", "6", "7", "8"]
     bad.write_text("import pickle\nfrom cloudpickle import loads\n")
     assert imported(bad) & READS_CODE == {"pickle", "cloudpickle"}
     bad.write_text("model.eval()\njson.loads(x)\nsubprocess.run(x, shell=False)\n")
     assert list(code_readers(bad)) == []
 
 
-def test_modules_are_imported_by_names_of_our_own_only() -> None:
+def test_modules_are_imported_only_by_names_of_this_repository() -> None:
     users = {
         str(path.relative_to(ROOT))
         for package in PACKAGES
@@ -219,7 +219,7 @@ def test_only_pipes_to_own_children_pickle() -> None:
     assert users == PIPES
 
 
-def test_every_database_is_closed_to_files_and_locked() -> None:
+def test_every_database_is_locked_and_cannot_read_files() -> None:
     texts = {
         str(path.relative_to(ROOT)): text
         for package in PACKAGES

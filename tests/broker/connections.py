@@ -1,4 +1,4 @@
-"""How many connections this process opens: counted where Python connects sockets."""
+"""Count the connections that this process opens, with an audit hook on Python's sockets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Opened:
-    """Connections opened within a `counted()` block, by all threads of the process."""
+    """The number of connections that all threads opened inside a `counted()` block."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -23,7 +23,7 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
             opened.count += 1
 
 
-# An audit hook cannot be taken back, so there is one for all tests.
+# An audit hook cannot be removed, so all tests share one.
 sys.addaudithook(_hook)
 
 

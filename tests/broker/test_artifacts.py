@@ -1,4 +1,4 @@
-"""Kafka's jars: pinned, checked at every start, refused where they differ."""
+"""Kafka's jars are pinned, checked at every start, and refused if they differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schema.settings import load_settings
 
 @pytest.fixture
 def cache(broker: str, tmp_path: Path) -> Path:
-    """A cache of this test's own, whole: links to the user's, which `broker` has filled."""
+    """A complete cache of this test's own: links to the user's cache, which `broker` has filled."""
     own = tmp_path / "cache"
     own.mkdir()
     for jar in pinned_jars():
@@ -26,14 +26,14 @@ def cache(broker: str, tmp_path: Path) -> Path:
 
 
 def forge(path: Path) -> None:
-    """Change one bit of a file, in a copy: the original is the user's."""
+    """Replace a link by a copy with one changed bit; the user's file is not changed."""
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.unlink()
     path.write_bytes(data)
 
 
-def test_every_pinned_kafka_jar_is_of_the_one_version() -> None:
+def test_every_pinned_kafka_jar_has_the_same_version() -> None:
     kafka = [jar for jar in pinned_jars() if jar.group == "org.apache.kafka"]
     assert len(kafka) > 10
     assert {jar.version for jar in kafka} == {KAFKA_VERSION}
@@ -44,7 +44,7 @@ def test_mixed_kafka_versions_are_refused() -> None:
         check_versions([("org.apache.kafka", "kafka-clients", "3.9.1")])
 
 
-def test_whole_cache_needs_neither_jgo_nor_network(cache: Path) -> None:
+def test_complete_cache_needs_neither_jgo_nor_network(cache: Path) -> None:
     program = (
         "import sys, socket; from pathlib import Path; from broker.artifacts import class_path\n"
         "def refuse(*_): raise AssertionError('network')\n"
@@ -66,11 +66,11 @@ def test_jar_with_another_hash_is_refused_and_named(cache: Path) -> None:
 def test_missing_jar_is_fetched_and_checked(cache: Path) -> None:
     missing = cache / "jopt-simple-5.0.4.jar"
     missing.unlink()
-    told: list[str] = []
-    assert missing in class_path(cache, told.append)
+    progress: list[str] = []
+    assert missing in class_path(cache, progress.append)
     assert missing.is_file()
-    assert told
-    assert [found.name for found in cache.iterdir() if found.name.startswith(".fetch-")] == []
+    assert progress
+    assert [file.name for file in cache.iterdir() if file.name.startswith(".fetch-")] == []
 
 
 def test_fetched_jar_that_is_not_the_pinned_one_never_enters_the_cache(cache: Path, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_fetched_jar_that_is_not_the_pinned_one_never_enters_the_cache(cache: Pa
     assert not (cache / "jopt-simple-5.0.4.jar").exists()
 
 
-def test_jar_that_cannot_be_fetched_is_told_in_one_line(cache: Path, tmp_path: Path) -> None:
+def test_jar_that_cannot_be_fetched_is_an_error_of_one_line(cache: Path, tmp_path: Path) -> None:
     manifest = json.loads(artifacts.MANIFEST.read_text())
     manifest["jars"].append({"coordinate": "org.example:absent:1.0", "bytes": 1, "sha256": "0" * 64})
     wrong = tmp_path / "wrong.json"
@@ -94,24 +94,24 @@ def test_jar_that_cannot_be_fetched_is_told_in_one_line(cache: Path, tmp_path: P
         class_path(cache, manifest=wrong)
 
 
-def test_unreadable_manifest_is_told_in_one_line(tmp_path: Path) -> None:
+def test_unreadable_manifest_is_an_error_of_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"jars": [{"coordinate": "a:b"}]}')
     with pytest.raises(BrokerArtifactError, match="reinstall"):
         pinned_jars(broken)
 
 
-def test_the_cache_is_where_it_was_set_to_be(tmp_path: Path) -> None:
+def test_the_cache_is_in_the_folder_of_its_setting(tmp_path: Path) -> None:
     assert jar_cache(load_settings(cache_dir=tmp_path / "c")).parent == tmp_path / "c"
 
 
-def test_without_a_home_that_can_be_written_jars_are_kept_beside_the_data(
+def test_without_a_writable_home_jars_are_stored_beside_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/dev/null")
     assert jar_cache(load_settings(data_dir=tmp_path)).parent == tmp_path / "cache"
 
 
-def test_a_cache_that_cannot_be_made_names_its_setting() -> None:
+def test_the_error_about_an_unwritable_cache_names_its_setting() -> None:
     with pytest.raises(BrokerArtifactError, match="FEEDMILL_CACHE_DIR"):
         class_path(jar_cache(load_settings(cache_dir=Path("/dev/null/cache"))))

@@ -1,4 +1,4 @@
-"""Clients: what they refuse, how soon they give up, and that what is set once holds."""
+"""Clients: the addresses they refuse, how soon they give up, and the limits of their options."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ PASSWORD = "grist"  # noqa: S105
 
 
 def give_up(settings: Settings) -> tuple[str, float]:
-    """Connect in vain; return the error's line and the seconds it took."""
+    """Connect without success; return the error's line and the seconds it took."""
     started = time.monotonic()
     with pytest.raises(BrokerUnavailableError) as caught:
         connect(settings)
     return str(caught.value), time.monotonic() - started
 
 
-def test_no_broker_at_the_address_is_one_clear_line_within_ten_seconds(tmp_path: Path) -> None:
+def test_missing_broker_is_one_clear_line_within_ten_seconds(tmp_path: Path) -> None:
     line, took_s = give_up(load_settings(bootstrap_servers=f"{HOST}:{ports.free_port(HOST)}", data_dir=tmp_path))
     assert "FEEDMILL_BOOTSTRAP_SERVERS" in line
     assert "\n" not in line
     assert took_s < 10
-    assert list(tmp_path.iterdir()) == []  # no embedded one is started in its stead
+    assert list(tmp_path.iterdir()) == []  # no embedded broker is started instead
 
 
-def test_address_that_accepts_and_says_nothing_is_given_up_within_ten_seconds() -> None:
+def test_address_that_accepts_and_never_answers_is_given_up_within_ten_seconds() -> None:
     with socket.socket() as mute:
         mute.bind((HOST, 0))
         mute.listen()
@@ -51,7 +51,7 @@ def test_address_that_accepts_and_says_nothing_is_given_up_within_ten_seconds() 
     assert took_s < 10
 
 
-def test_address_that_resolves_to_nothing_is_given_up_within_ten_seconds() -> None:
+def test_unknown_host_name_is_given_up_within_ten_seconds() -> None:
     line, took_s = give_up(load_settings(bootstrap_servers="no-such-host.invalid:9092", broker_timeout_s=1))
     assert "no-such-host.invalid" in line
     assert took_s < 10
@@ -88,7 +88,7 @@ def test_a_busy_broker_that_has_answered_gets_more_time_than_one_that_is_silent(
             server.shutdown()
 
 
-def test_second_server_is_used_where_the_first_is_down(broker: str) -> None:
+def test_second_server_is_used_if_the_first_is_down(broker: str) -> None:
     connection = connect(load_settings(bootstrap_servers=f"{HOST}:{ports.free_port(HOST)}, {broker}"))
     with closing(connection.admin()) as admin:
         assert admin.describe_cluster()
@@ -102,7 +102,7 @@ def test_failed_connection_leaves_no_thread() -> None:
         settings = load_settings(
             bootstrap_servers=f"{HOST}:{mute.getsockname()[1]}",
             broker_timeout_s=0.5,
-            # Only a listener can be asked for here, so that the client itself is what fails.
+            # With SASL only the listener is checked first, so it is the client that fails.
             security_protocol="SASL_PLAINTEXT",
             sasl_mechanism="PLAIN",
             sasl_username="miller",
@@ -112,7 +112,7 @@ def test_failed_connection_leaves_no_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_certificate_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+def test_missing_certificate_file_is_a_configuration_error(tmp_path: Path) -> None:
     with socket.socket() as listening:
         listening.bind((HOST, 0))
         listening.listen()
@@ -135,13 +135,13 @@ def test_server_without_a_port_is_a_configuration_error() -> None:
         ("2001:db8::1:9093", "[2001:db8::1]:9093"),
     ],
 )
-def test_an_ipv6_address_without_brackets_is_told_its_right_form(server: str, right: str) -> None:
+def test_the_error_about_an_ipv6_address_without_brackets_shows_the_right_form(server: str, right: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(right)):
         connect(load_settings(bootstrap_servers=server))
 
 
-def test_an_ipv6_address_in_brackets_is_connected_to(broker: str) -> None:
-    # Kafka itself listens on IPv4 only: what arrives on the IPv6 loopback is passed on to it.
+def test_an_ipv6_address_in_brackets_works(broker: str) -> None:
+    # Kafka listens on IPv4 only, so a relay copies from the IPv6 loopback to Kafka.
     target = int(broker.rpartition(":")[2])
 
     class Pass(socketserver.BaseRequestHandler):
@@ -169,7 +169,7 @@ def test_an_ipv6_address_in_brackets_is_connected_to(broker: str) -> None:
         server.shutdown()
 
 
-def test_connection_to_the_configured_broker_starts_no_other(connection: Connection, settings: Settings) -> None:
+def test_connection_to_the_configured_broker_starts_no_embedded_one(connection: Connection, settings: Settings) -> None:
     assert connection.servers == settings.bootstrap_servers
     assert not (settings.data_dir / "broker").exists()
 
@@ -190,7 +190,7 @@ def test_misspelt_topic_is_an_error_not_a_new_topic(connection: Connection) -> N
         producer.send(f"{connection.settings.namespace}.reductoin.raw", b"x")
 
 
-def test_raw_takes_a_foreign_record_of_eight_mebibytes_and_gives_it_back(connection: Connection) -> None:
+def test_raw_accepts_and_returns_a_record_of_eight_mebibytes(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     partition = TopicPartition(topic_name(connection.settings, "reduction", "raw"), 0)
     value = b"x" * (8 * MIB)
@@ -202,7 +202,7 @@ def test_raw_takes_a_foreign_record_of_eight_mebibytes_and_gives_it_back(connect
         assert next(iter(consumer)).value == value
 
 
-def test_rejected_takes_the_largest_raw_record_with_dead_letter_headers_added(connection: Connection) -> None:
+def test_rejected_accepts_the_largest_raw_record_with_dead_letter_headers(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     with closing(connection.producer()) as producer:
         producer.send(
@@ -212,13 +212,13 @@ def test_rejected_takes_the_largest_raw_record_with_dead_letter_headers_added(co
         ).get(30)
 
 
-def test_clean_refuses_what_no_micro_batch_may_be(connection: Connection) -> None:
+def test_clean_refuses_a_record_larger_than_a_micro_batch(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     with closing(connection.producer()) as producer, pytest.raises(MessageSizeTooLargeError):
         producer.send(topic_name(connection.settings, "reduction", "clean"), b"x" * (2 * MIB)).get(30)
 
 
-def test_aiokafka_clients_connect_by_the_options(connection: Connection) -> None:
+def test_aiokafka_clients_connect_with_the_options(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     topic = topic_name(connection.settings, "reduction", "raw")
 
@@ -241,9 +241,9 @@ def test_password_reaches_clients_but_no_repr() -> None:
         sasl_username="miller",
         sasl_password=PASSWORD,
     )
-    made = Connection(settings, "kafka.invalid:9093")
-    options = made.aiokafka_options()
+    connection = Connection(settings, "kafka.invalid:9093")
+    options = connection.aiokafka_options()
     assert options["sasl_plain_password"] == PASSWORD
     assert options["sasl_mechanism"] == "SCRAM-SHA-512"
     assert options["ssl_context"].check_hostname
-    assert PASSWORD not in repr(made)
+    assert PASSWORD not in repr(connection)

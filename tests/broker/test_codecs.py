@@ -1,4 +1,4 @@
-"""Compressed batches are read by both clients, and never become more than the limit."""
+"""Both clients read compressed batches, and refuse those above the limit."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ bound_aiokafka()
 @pytest.mark.parametrize("encoders", [kafka.codec, aiokafka.codec])
 @pytest.mark.parametrize("decoders", [default_records, compiled])
 @given(data=st.binary(min_size=1, max_size=3000) | st.integers(1, 200_000).map(lambda size: b"x" * size))
-def test_what_any_client_compressed_comes_back(name: str, encoders: object, decoders: object, data: bytes) -> None:
+def test_decoders_restore_what_any_client_compressed(
+    name: str, encoders: object, decoders: object, data: bytes
+) -> None:
     packed = getattr(encoders, f"{name}_encode")(data)
     assert getattr(decoders, f"{name}_decode")(memoryview(packed) if name == "gzip" else packed) == data
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("decoders", [default_records, compiled])
-def test_a_batch_beyond_the_limit_is_refused(name: str, decoders: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_above_the_limit_is_refused(name: str, decoders: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codecs, "BATCH_LIMIT_BYTES", 100_000)
     decode = getattr(decoders, f"{name}_decode")
     encode = getattr(kafka.codec, f"{name}_encode")
@@ -49,13 +51,13 @@ def test_a_batch_beyond_the_limit_is_refused(name: str, decoders: object, monkey
 
 
 @pytest.mark.parametrize("name", ["gzip", "lz4"])
-def test_a_batch_that_is_cut_off_is_no_batch(name: str) -> None:
+def test_a_batch_that_is_cut_off_is_refused(name: str) -> None:
     packed = getattr(kafka.codec, f"{name}_encode")(bytes(range(256)) * 40)
     with pytest.raises((EOFError, RuntimeError)):
         getattr(default_records, f"{name}_decode")(packed[: len(packed) // 2])
 
 
-def test_a_reader_names_the_batch_that_it_cannot_hold(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_names_the_batch_above_the_limit(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     ensure_topics(connection, ["reduction"])
     topic = topic_name(connection.settings, "reduction", CLEAN)
     with closing(connection.producer(compression_type="zstd")) as producer:
@@ -63,10 +65,10 @@ def test_a_reader_names_the_batch_that_it_cannot_hold(connection: Connection, mo
         producer.send(topic, b"x" * 900_000, partition=0).get(30)
     monkeypatch.setattr(codecs, "BATCH_LIMIT_BYTES", 100_000)
     with TopicReader(connection, topic, ReplayError) as reader:
-        found = reader.records([OffsetBlock(0, 0, 2)])
-        assert next(found)[1].value == b"small"
+        records = reader.records([OffsetBlock(0, 0, 2)])
+        assert next(records)[1].value == b"small"
         with pytest.raises(BrokerError, match=r"clean.*the batch at offset 1: over 100000 bytes"):
-            next(found)
+            next(records)
 
 
 @pytest.mark.parametrize("name", NAMES)

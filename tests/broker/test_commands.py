@@ -1,4 +1,4 @@
-"""The commands `feedmill broker start|stop|status` and `feedmill topics`, as a shell runs them."""
+"""The commands `feedmill broker start|stop|status` and `feedmill topics`, run as in a shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schema.settings import Settings
 
 
 def feedmill(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command under just these settings; return what it printed."""
+    """Run a command with only these settings; return the completed process."""
     return subprocess.run(
         [sys.executable, "-m", "feedmill", *arguments],
         capture_output=True,
@@ -29,12 +29,12 @@ def feedmill(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> Any:
-    """Return the one JSON object on stdout of a command that succeeded."""
+    """Return the JSON object that a successful command printed."""
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_broker_started_by_one_command_is_seen_and_stopped_by_others(broker: str, tmp_path: Path) -> None:
+def test_broker_started_by_one_command_is_found_and_stopped_by_others(broker: str, tmp_path: Path) -> None:
     own = {"FEEDMILL_DATA_DIR": str(tmp_path / "data"), "FEEDMILL_BROKER_PORT": str(ports.free_port(HOST))}
     assert printed(feedmill("broker", "status", "--json", **own))["running"] is False
     started = printed(feedmill("broker", "start", "--json", **own))
@@ -62,7 +62,7 @@ def test_topics_lists_the_namespace_with_its_offsets(connection: Connection) -> 
     assert raw in feedmill("topics", **own, COLUMNS="200").stdout
 
 
-def test_configured_kafka_that_is_down_is_one_line_and_status_one(tmp_path: Path) -> None:
+def test_configured_kafka_that_is_down_gives_one_line_and_status_one(tmp_path: Path) -> None:
     done = feedmill("topics", FEEDMILL_BOOTSTRAP_SERVERS=f"{HOST}:{ports.free_port(HOST)}")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -70,7 +70,7 @@ def test_configured_kafka_that_is_down_is_one_line_and_status_one(tmp_path: Path
     assert "FEEDMILL_BOOTSTRAP_SERVERS" in done.stderr
 
 
-def test_settings_say_where_another_kafka_is_used(settings: Settings) -> None:
+def test_status_names_the_configured_kafka_that_is_used_instead(settings: Settings) -> None:
     assert settings.bootstrap_servers is not None
     done = feedmill(
         "broker",

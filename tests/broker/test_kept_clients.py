@@ -1,4 +1,4 @@
-"""Clients that stay open: one set of connections for any number of questions, and new ones once the broker was away."""
+"""Kept clients: one set of connections for any number of questions, and new clients after lost connections."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_client_that_lost_its_connections_is_replaced(connection: Connection, 
         assert extents(kept, topic)[0].end == 1
 
 
-def test_a_wrong_question_does_not_spoil_a_kept_client(connection: Connection, topic: str) -> None:
+def test_a_kept_client_still_works_after_a_failed_question(connection: Connection, topic: str) -> None:
     with kept_clients(connection) as kept:
         extents(kept, topic)
         with counted() as opened:
@@ -107,5 +107,5 @@ def test_threads_share_kept_clients(connection: Connection, topic: str) -> None:
 def test_another_process_gets_a_connection_without_clients(connection: Connection, topic: str) -> None:
     with kept_clients(connection) as kept:
         extents(kept, topic)
-        assert pickle.loads(pickle.dumps(kept)) == connection  # noqa: S301  # our own bytes
+        assert pickle.loads(pickle.dumps(kept)) == connection  # noqa: S301  # bytes of this test
     delete_topics(connection, [topic])

@@ -7,7 +7,7 @@ import pytest
 from kafka.errors import KafkaConnectionError
 from kafka.net.transport import KafkaTCPTransport
 
-import broker.clients  # noqa: F401  # installs it
+import broker.clients  # noqa: F401  # installs the method
 
 
 class Counting(socket.socket):
@@ -21,8 +21,8 @@ class Counting(socket.socket):
 
 
 def received(near: socket.socket) -> tuple[bytes, Exception | None]:
-    found: tuple[bytes, Exception | None] = KafkaTCPTransport._sock_recv(SimpleNamespace(_sock=near))
-    return found
+    result: tuple[bytes, Exception | None] = KafkaTCPTransport._sock_recv(SimpleNamespace(_sock=near))
+    return result
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def ends() -> object:
 
 
 @pytest.mark.parametrize("size", [1, 4096, 65_536, 65_537, 100_000])
-def test_all_that_has_arrived_is_received_in_a_few_calls(ends: tuple[socket.socket, Counting], size: int) -> None:
+def test_all_arrived_bytes_are_received_in_a_few_calls(ends: tuple[socket.socket, Counting], size: int) -> None:
     far, near = ends
     sent = bytes(number % 251 for number in range(size))
     far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * size)
@@ -44,7 +44,7 @@ def test_all_that_has_arrived_is_received_in_a_few_calls(ends: tuple[socket.sock
     assert near.calls <= 3
 
 
-def test_nothing_to_receive_is_no_error(ends: tuple[socket.socket, Counting]) -> None:
+def test_an_empty_socket_is_no_error(ends: tuple[socket.socket, Counting]) -> None:
     assert received(ends[1]) == (b"", None)
 
 
@@ -58,7 +58,7 @@ def test_the_last_bytes_of_an_ended_connection_come_before_its_error(ends: tuple
     assert isinstance(error, KafkaConnectionError)
 
 
-def test_a_broken_socket_is_an_error_of_the_connection(ends: tuple[socket.socket, Counting]) -> None:
+def test_a_broken_socket_is_a_connection_error(ends: tuple[socket.socket, Counting]) -> None:
     near = ends[1]
     near.close()
     data, error = received(near)

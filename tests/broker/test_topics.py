@@ -1,4 +1,4 @@
-"""Topics on a real Kafka: creation, extents, positions, and records as a read_committed consumer sees them."""
+"""Topics on a real Kafka: creation, extents, positions, and the records that a read_committed consumer gets."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from schema.settings import Settings
 
 @pytest.fixture
 def raw(connection: Connection) -> str:
-    """The name of a raw topic of four empty partitions."""
+    """The name of a raw topic with four empty partitions."""
     ensure_topics(connection, ["reduction"])
     return topic_name(connection.settings, "reduction", "raw")
 
 
 @pytest.fixture
 def transactional(connection: Connection) -> Iterator[KafkaProducer]:
-    """A transactional producer, ready."""
+    """A transactional producer that is ready for use."""
     with closing(connection.producer(transactional_id=connection.settings.namespace)) as producer:
         producer.init_transactions()
         yield producer
@@ -67,7 +67,7 @@ def test_ensuring_topics_twice_changes_nothing(connection: Connection) -> None:
     assert first == sorted(topic_name(connection.settings, "reduction", stage) for stage in STAGES)
 
 
-def test_ensuring_topics_from_several_threads_at_once_makes_them_once(connection: Connection) -> None:
+def test_several_threads_may_ensure_topics_at_the_same_time(connection: Connection) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: ensure_topics(connection, ["reduction"]), range(4)))
     assert len(list_topics(connection)) == 5
@@ -87,15 +87,15 @@ def test_topic_keeps_records_for_ever_and_requests_are_compacted(connection: Con
         described = admin.describe_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name) for name in (raw, requests)], config_filter="all"
         )
-    found = {
+    options = {
         name: {key: entry["value"] for key, entry in configs.items()} for name, configs in described["topic"].items()
     }
-    assert found[raw]["retention.ms"] == found[raw]["retention.bytes"] == "-1"
-    assert found[raw]["cleanup.policy"] == "delete"
-    assert found[requests]["cleanup.policy"] == "compact"
+    assert options[raw]["retention.ms"] == options[raw]["retention.bytes"] == "-1"
+    assert options[raw]["cleanup.policy"] == "delete"
+    assert options[requests]["cleanup.policy"] == "compact"
 
 
-def test_unwelcome_partition_count_is_told_in_one_line(connection: Connection) -> None:
+def test_the_error_about_a_refused_replication_factor_names_its_setting(connection: Connection) -> None:
     demanding = connection.settings.model_copy(update={"replication_factor": 3})
     with pytest.raises(BrokerError, match="FEEDMILL_REPLICATION_FACTOR"):
         ensure_topics(Connection(demanding, connection.servers), ["reduction"])
@@ -106,13 +106,13 @@ def test_unknown_stage_is_refused(connection: Connection) -> None:
         topic_name(connection.settings, "reduction", "cooked")
 
 
-def test_topic_that_does_not_exist_is_told_in_one_line(connection: Connection) -> None:
+def test_a_missing_topic_is_an_error(connection: Connection) -> None:
     for ask in (partition_count, extents):
         with pytest.raises(BrokerError, match="does not exist"):
             ask(connection, f"{connection.settings.namespace}.reduction.raw")
 
 
-def test_partitions_are_as_many_as_the_settings_say(connection: Connection, raw: str) -> None:
+def test_topics_have_the_number_of_partitions_in_the_settings(connection: Connection, raw: str) -> None:
     assert partition_count(connection, raw) == connection.settings.partitions
 
 
@@ -131,7 +131,7 @@ def test_extent_ends_at_the_last_stable_offset(connection: Connection, raw: str,
     assert extents(connection, raw)[0] == Extent(0, 5)
 
 
-def test_position_committed_in_a_transaction_is_seen_once_it_commits(
+def test_position_sent_in_a_transaction_is_visible_after_its_commit(
     connection: Connection, raw: str, transactional: KafkaProducer
 ) -> None:
     group = f"{connection.settings.namespace}-position"
@@ -146,14 +146,14 @@ def test_position_committed_in_a_transaction_is_seen_once_it_commits(
     assert committed_positions(connection, group, raw) == {1: 8}
 
 
-def test_transaction_markers_are_no_records(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
+def test_transaction_markers_do_not_count(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
     committed(transactional, raw, 0)
     assert has_records(connection, raw, {0: 0, 1: 0}) == {0: True, 1: False}
-    # At 1 stands the commit marker: the end is 2, and yet nothing waits.
+    # The commit marker is at offset 1, so the end is 2 although there is no record to read.
     assert has_records(connection, raw, {0: 1}) == {0: False}
 
 
-def test_aborted_records_are_no_records(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
+def test_aborted_records_do_not_count(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
     for _ in range(5):
         aborted(transactional, raw, 0)
     assert extents(connection, raw)[0] == Extent(0, 10)
@@ -163,7 +163,7 @@ def test_aborted_records_are_no_records(connection: Connection, raw: str, transa
     assert has_records(connection, raw, {0: 11}) == {0: False}
 
 
-def test_uncommitted_record_is_no_record_yet(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
+def test_uncommitted_record_does_not_count_yet(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
     transactional.begin_transaction()
     transactional.send(raw, b"x", partition=2).get(30)
     assert has_records(connection, raw, {2: 0}) == {2: False}
@@ -171,13 +171,13 @@ def test_uncommitted_record_is_no_record_yet(connection: Connection, raw: str, t
     assert has_records(connection, raw, {2: 0}) == {2: True}
 
 
-def test_largest_record_is_seen_like_any_other(connection: Connection, raw: str) -> None:
+def test_the_largest_record_counts_like_any_other(connection: Connection, raw: str) -> None:
     with closing(connection.producer()) as producer:
         producer.send(raw, b"x" * connection.settings.raw_record_max_bytes, partition=3).get(30)
     assert has_records(connection, raw, {3: 0}) == {3: True}
 
 
-def test_position_before_what_retention_left_counts_from_there(connection: Connection, raw: str) -> None:
+def test_position_before_the_first_kept_offset_counts_from_that_offset(connection: Connection, raw: str) -> None:
     with closing(connection.producer()) as producer:
         for _ in range(3):
             producer.send(raw, b"x", partition=0).get(30)
@@ -190,15 +190,15 @@ def test_position_before_what_retention_left_counts_from_there(connection: Conne
     assert has_records(connection, raw, {0: 0}) == {0: False}
 
 
-def test_ends_that_the_broker_no_longer_knows_are_an_error_of_the_broker(connection: Connection, raw: str) -> None:
-    """As after its restart: whoever asks again and again goes on with the next question."""
+def test_ends_beyond_the_log_are_an_error_and_the_next_question_works(connection: Connection, raw: str) -> None:
+    """A restarted broker may report smaller ends; a loop that asks again goes on after the error."""
     with kept_clients(connection) as kept:
         with pytest.raises(BrokerError, match="OffsetOutOfRange"):
             has_records(kept, raw, {0: 5}, {0: Extent(0, 10)})
         assert has_records(kept, raw, {0: 0}) == {0: False}
 
 
-def test_a_kept_consumer_looks_again_wherever_it_looked_before(connection: Connection) -> None:
+def test_a_kept_consumer_reads_the_same_positions_again(connection: Connection) -> None:
     ensure_topics(connection, ["reduction"])
     topic = topic_name(connection.settings, "reduction", "raw")
     with closing(connection.producer(transactional_id=f"test-{uuid.uuid4().hex}")) as producer:
@@ -211,14 +211,14 @@ def test_a_kept_consumer_looks_again_wherever_it_looked_before(connection: Conne
     deadline = time.monotonic() + 30
     while undecided(connection, topic):
         assert time.monotonic() < deadline
-    # Each record is followed by the marker that ends its transaction.
+    # Each record is followed by its transaction's marker.
     with kept_clients(connection) as kept:
         for position in (0, 9, 3, 10, 1, 9, 0, 8, 9):
             started = time.monotonic()
-            found = has_records(kept, topic, dict.fromkeys(range(4), position))
-            assert set(found.values()) == {position < 9}
+            has = has_records(kept, topic, dict.fromkeys(range(4), position))
+            assert set(has.values()) == {position < 9}
             assert time.monotonic() - started < 30, "it waited for records that it had fetched before"
 
 
-def test_no_topic_makes_the_broker_decompress_what_others_sent(settings: Settings) -> None:
+def test_no_topic_makes_the_broker_decompress_batches(settings: Settings) -> None:
     assert {topic_limits(settings, stage)["compression.type"] for stage in STAGES} == {"producer"}
