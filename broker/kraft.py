@@ -106,7 +106,7 @@ def server_properties(settings: Settings, layout: KraftLayout, port: int, contro
         "transaction.state.log.min.isr": "1",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
-        # 50 each by default: made at first use, and every one costs files and start-up time.
+        # 50 by default for each; every partition costs files and start-up time.
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.num.partitions": "4",
         # A misspelt topic is an error, not a new topic.

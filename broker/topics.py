@@ -29,7 +29,7 @@ from schema.errors import BrokerError
 from schema.record import RAW, REJECTED, REQUESTS, STAGES
 from schema.settings import Settings
 
-# The first question about a group makes Kafka create the topic for groups, which takes time.
+# The first question about a consumer group makes Kafka create the topic of all groups, which takes time.
 COORDINATOR_TIMEOUT_S = 30.0
 COORDINATOR_RETRY_S = 0.05
 # A poll that gets only markers waits this long for a record.

@@ -81,7 +81,7 @@ class Quota:
 
     def _spread(self, counts: Sequence[int]) -> float:
         hit = [index for index, count in enumerate(counts) if count]
-        # Rounded, for the difference of two edges is no exact decimal.
+        # Rounded, because floating point makes the difference of two edges inexact.
         return max(0.0, round(self.edges[hit[-1]] - self.edges[hit[0] + 1], 9)) if hit else 0.0
 
 

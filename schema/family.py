@@ -24,7 +24,7 @@ from schema.axes import Axis, Quota
 CELL_AXIS = "cell"
 CELL_SEPARATOR = "|"
 SPLITS = ("train", "val", "test")
-# Out of 1,000 groups: 900 train, 50 val, 50 test.
+# Of 1,000 buckets 900 are train, 50 val and 50 test.
 _SPLIT_EDGES = (900, 950)
 
 # Columns that every example has in addition to its family's own.

@@ -72,7 +72,7 @@ def document(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RecordError("not_json", f"not JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
-        raise RecordError("not_an_object", f"a JSON {type(value).__name__} where an object is needed")
+        raise RecordError("not_an_object", f"a JSON {type(value).__name__} instead of an object")
     return value
 
 

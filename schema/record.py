@@ -153,7 +153,7 @@ def read_table(
             batches.append(batch)
         table = pa.Table.from_batches(batches, reader.schema)
         if table.num_rows > max_rows:
-            raise RecordError("garbage", f"{table.num_rows} rows, which is not what the record declares")
+            raise RecordError("garbage", f"{table.num_rows} rows, more than the record declares")
     except (pa.ArrowException, ValueError, OSError, EOFError, MemoryError) as error:
         raise RecordError("garbage", f"not a whole Arrow IPC stream: {str(error)[:200]}") from error
     if table.num_rows == 0 and not may_be_empty:
@@ -222,5 +222,5 @@ def conform(table: pa.Table, columns: Mapping[str, pl.DataType], *, strict: bool
         raise RecordError("wrong_type", f"a value is out of range: {str(error)[:200]}") from error
 
 
-def _same_kind(found: pl.DataType, wanted: pl.DataType) -> bool:
-    return (found.is_integer() and wanted.is_integer()) or (found.is_float() and wanted.is_float())
+def _same_kind(actual: pl.DataType, wanted: pl.DataType) -> bool:
+    return (actual.is_integer() and wanted.is_integer()) or (actual.is_float() and wanted.is_float())

@@ -20,7 +20,7 @@ ACCOUNTED = "accounted"
 
 # Feedmill's requests take some hundred bytes; an account takes some bytes for each partition.
 _LARGEST_VALUE_BYTES = 64 * 1024
-# A producer makes as many rows as a request asks for, so a foreign request needs a limit.
+# A producer makes as many rows as a request asks for, so another program's request needs a limit.
 _LARGEST_DEFICIT = 10**9
 # Exceptions of reading another program's value.
 _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)

@@ -64,29 +64,29 @@ def facts(terms: pl.Series) -> pl.DataFrame:
     characters, and 9 bytes of memory per character of the longest term.
     """
     data, offsets = strings(terms)
-    found = np.zeros((6, len(terms)), dtype=np.int32)
+    results = np.zeros((6, len(terms)), dtype=np.int32)
     well_formed = np.zeros(len(terms), dtype=np.bool_)
-    _read_terms(data, offsets, _ENDS_NO_ITEM, found, well_formed)
+    _read_terms(data, offsets, _ENDS_NO_ITEM, results, well_formed)
     if terms.null_count():
         well_formed &= terms.is_not_null().to_numpy()
-    redex_depth = pl.Series("found_redex_depth", found[REDEX_DEPTH])
+    redex_depth = pl.Series("found_redex_depth", results[REDEX_DEPTH])
     return pl.DataFrame(
         {
             "well_formed": well_formed,
-            "found_start": found[START],
-            "found_end": found[END],
-            "found_redex_depth": redex_depth.set(pl.Series(found[END] == 0), None),
-            "found_size": found[SIZE],
-            "found_depth": found[DEPTH],
-            "found_leading": found[LEADING],
+            "found_start": results[START],
+            "found_end": results[END],
+            "found_redex_depth": redex_depth.set(pl.Series(results[END] == 0), None),
+            "found_size": results[SIZE],
+            "found_depth": results[DEPTH],
+            "found_leading": results[LEADING],
         },
         schema=FACTS,
     )
 
 
 @compiled
-def _read_terms(data: Array, offsets: Array, ends_no_item: Array, found: Array, well_formed: Array) -> None:
-    """Fill `found` (6, rows) and `well_formed` (rows) from the terms data[offsets[i]:offsets[i + 1]]."""
+def _read_terms(data: Array, offsets: Array, ends_no_item: Array, results: Array, well_formed: Array) -> None:
+    """Fill `results` (6, rows) and `well_formed` (rows) from the terms data[offsets[i]:offsets[i + 1]]."""
     rows = offsets.size - 1
     longest = 0
     for row in range(rows):
@@ -102,12 +102,14 @@ def _read_terms(data: Array, offsets: Array, ends_no_item: Array, found: Array, 
         for i in range(length):
             text[i] = data[start + i]
         text[length : length + np.uint64(3)] = _END
-        well_formed[row] = _read_term(text, length, ends_no_item, frames, found[:, row])
+        well_formed[row] = _read_term(text, length, ends_no_item, frames, results[:, row])
 
 
 @compiled
-def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, found: Array) -> bool:
-    """Return whether text[:length] is well-formed, and then write its facts to `found` (6,); sentinels follow the text.
+def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, results: Array) -> bool:
+    """Return whether text[:length] is well-formed, and then write its facts to `results` (6,).
+
+    Three sentinels follow the text.
 
     A frame is an open parenthesis or the root. `lambdas` is the number of abstractions on the path from the root.
     `height` is `lambdas` plus the height of the frame's spine so far in edges, or -1 before the head. Both are packed
@@ -118,7 +120,7 @@ def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, fou
     level, lambdas, height = 0, 0, -1
     indices, abstractions = 0, 0
     redex_start, redex_end, redex_depth = np.uint64(0), np.uint64(0), 0
-    # The level of the frame whose spine holds the redex; -1 before the redex is found.
+    # The level of the frame whose spine holds the redex; -1 before the redex is reached.
     redex_level = -1
     malformed = np.uint8(0)
     while True:
@@ -182,13 +184,13 @@ def _read_term(text: Array, length: int, ends_no_item: Array, frames: Array, fou
     if malformed or level > 0 or position != length:
         return False
     if redex_end > 0:
-        found[START] = redex_start
-        found[END] = redex_end
-        found[REDEX_DEPTH] = redex_depth
-    found[SIZE] = 2 * indices - 1 + abstractions
-    found[DEPTH] = height
+        results[START] = redex_start
+        results[END] = redex_end
+        results[REDEX_DEPTH] = redex_depth
+    results[SIZE] = 2 * indices - 1 + abstractions
+    results[DEPTH] = height
     leading = np.uint64(0)
     while text[leading + leading] == _LAMBDA:
         leading += _ONE
-    found[LEADING] = leading
+    results[LEADING] = leading
     return True
