@@ -1,8 +1,8 @@
 """Keep Kafka clients open between questions, for code that asks the same broker again and again.
 
-Every new client makes about five connections. A loop that asks five times a second should make them only once. Inside
-`with kept_clients(connection) as connection:`, or in a function under `@keeping_clients`, all users of the connection
-(`broker.topics`, a feed's reader) share a few open clients, which are closed at the end.
+Every new client makes about five connections. A loop that asks five times a second should make them only once. Use
+`with kept_clients(connection) as connection:`, or a function under `@keeping_clients`. Inside, all users of the
+connection (`broker.topics`, a feed's reader) share a few open clients, which are closed at the end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Topics: create, list and delete them, and read their limits, offsets and committed positions (Kafka's admin API).
 
-The functions read the read_committed view, except where they say otherwise: an end is the last stable offset, and a
-record is one that a consumer gets. Transaction markers have offsets too, so `position < end` does not mean that there
+The functions read the read_committed view unless their docstrings say otherwise. An end is the last stable offset, and
+a record is one that a consumer gets. Transaction markers have offsets too, so `position < end` does not mean that there
 are records to read: ask `has_records`.
 """
 

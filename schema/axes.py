@@ -1,8 +1,8 @@
 """Coverage axes and quotas, as declarations.
 
 An axis sorts the rows of a frame into bins. Its expression `code` gives each row the index of a bin in `bins`, or null
-if the axis does not count the row. All bins and cells are known before the first example: the bins of an axis cover its
-whole range, and the cells of a family are the full cross product of its cell axes.
+if the axis does not count the row. The bins of an axis cover its whole range, and the cells of a family are the full
+cross product of its cell axes. So all bins and cells are known before the first example.
 """
 
 from __future__ import annotations

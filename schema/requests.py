@@ -1,9 +1,9 @@
 """The records of `<namespace>.<family>.requests`: cells that need rows, and the raw offsets that coverage has counted.
 
 The topic is compacted. A request has the cell's label as its key and the missing rows in its value; a tombstone means
-that no rows are missing. In each partition the key `accounted` holds an account: for each raw partition, the offset up
-to which rows are counted in the requests before the account, and the number of rows that refining has written back to
-raw by then. A producer waits until its own rows are counted before it sends more rows for the same cell.
+that no rows are missing. In each partition the key `accounted` holds an account: up to which offset of each raw
+partition the requests before it count rows. It also has the number of rows that refining had written back to raw by
+then. A producer waits until its own rows are counted before it sends more rows for the same cell.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def _most_shingles(bounds, row):  # type: ignore[no-untyped-def] # pragma: no co
 def _shingles_of(data, begin, end, hashes):  # type: ignore[no-untyped-def] # pragma: no cover
     """Write the hashes of one text's shingles to `hashes` and return their number.
 
-    A word is hashed by FNV-1a. Three word hashes, each times an odd factor, are summed and mixed as in splitmix64, so
-    that every shingle of a text is the smallest with the same probability.
+    A word is hashed by FNV-1a. Three word hashes, each times an odd factor, are summed and mixed as in splitmix64. So
+    every shingle of a text is the smallest with the same probability.
     """
     first = second = third = np.uint64(0)
     word = _BASIS

@@ -32,7 +32,7 @@ FOREIGN_TO_SCHEMA = {"kafka", "aiokafka", "faust", "duckdb", "torch", "transform
 def parsed(path: Path) -> ast.Module:
     """Return the syntax tree of a file.
 
-    It is made in a new thread: Python 3.11 refuses to make one on the main thread if an earlier test of this process
+    It is made in a new thread. Python 3.11 refuses to make one on the main thread after an earlier test of this process
     has reached the recursion limit.
     """
     with ThreadPoolExecutor(1) as thread:

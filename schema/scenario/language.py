@@ -41,8 +41,8 @@ MEASURES: dict[str, pl.DataType] = {
     "suspects": pl.Int64(),  # parts of possible leftovers: brackets, "%", words in capitals, "lorem"
 }
 
-# Values of English prose: letters are 0.96 of the visible characters, a word has 4.3 letters, the commonest word is
-# 0.07 of all words, 0.03 of the letters are doubled, 0.99 of the words have a vowel.
+# Values of English prose: letters are 0.96 of the visible characters, and a word has 4.3 letters. The commonest word is
+# 0.07 of all words, 0.03 of the letters are doubled, and 0.99 of the words have a vowel.
 _LEAST_LETTERS = 0.6
 _MEAN_WORD = (1.5, 16.0)
 # The commonest word may occur three times more than its share: "No, no, no, please, I cannot."
