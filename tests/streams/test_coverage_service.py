@@ -273,7 +273,7 @@ def test_a_service_of_another_namespace_and_a_silent_one_are_distinguished(
     for update, line in (
         ({"namespace": "other", "coverage_url": url}, "serves namespace"),
         ({"coverage_url": "http://127.0.0.1:1"}, "does not answer"),
-        ({"coverage_url": "ftp://127.0.0.1"}, "no http"),
+        ({"coverage_url": "ftp://127.0.0.1"}, "is not an http"),
     ):
         other = Connection(connection.settings.model_copy(update=update), connection.servers)
         with pytest.raises(CoverageError, match=line), open_coverage(other):
