@@ -43,7 +43,7 @@ def draw(family: Family, compared: Mapping[str, Any], path: Path) -> None:
 
     Raises:
         UsageError: the file cannot be written.
-        OSError: no space is left; what was there before is whole.
+        OSError: no space is left; an earlier file at `path` is kept whole.
     """
     picture = BytesIO()
     # Without a timestamp and random ids, the same figures give the same file.

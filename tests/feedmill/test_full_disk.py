@@ -1,4 +1,4 @@
-"""A full disk is one line and leaves nothing half written; a limit on file sizes acts as a full disk does."""
+"""A full disk is a one-line error and leaves no half-written file; a limit on file sizes acts as a full disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize("command", ["produce", "replay.jsonl", "replay.parquet", "replay.arrow"])
-def test_a_full_disk_is_one_line_and_leaves_nothing(connection: Connection, tmp_path: Path, command: str) -> None:
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_file(
+    connection: Connection, tmp_path: Path, command: str
+) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     if command == "produce":
@@ -54,32 +56,32 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(connection: Connection, tmp_
 
 @pytest.fixture
 def command(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command here, with room for files of so many bytes; its (status, stdout, stderr)."""
+    """Return a function that runs a command, with files of `room` bytes at most: (status, stdout, stderr)."""
     for name in ("namespace", "data_dir", "bootstrap_servers"):
         monkeypatch.setenv(f"FEEDMILL_{name.upper()}", str(getattr(settings, name)))
 
-    def ran(*arguments: str, room: int = 2**40) -> tuple[int, str, str]:
+    def call(*arguments: str, room: int = 2**40) -> tuple[int, str, str]:
         with room_for(room):
             status = run(list(arguments))
         return (status, *capsys.readouterr())
 
-    return ran
+    return call
 
 
-def test_a_picture_that_finds_the_disk_full_leaves_the_one_before(command: Command, tmp_path: Path) -> None:
+def test_a_plot_on_a_full_disk_keeps_the_earlier_picture(command: Command, tmp_path: Path) -> None:
     rows, picture = tmp_path / "a.jsonl", tmp_path / "out" / "p.png"
     rows.write_text(reductions.valid(20).write_ndjson())
     picture.parent.mkdir()
-    picture.write_bytes(b"the one before")
+    picture.write_bytes(b"the earlier picture")
     arguments = ("compare", str(rows), str(rows), "--family", "reduction", "--json", "--plot", str(picture))
     status, _, err = command(*arguments, room=ROOM_BYTES)
     assert (status, err.count("\n")) == (1, 1)
     assert "no space is left (File too large)" in err
     assert list(picture.parent.iterdir()) == [picture]
-    assert picture.read_bytes() == b"the one before"
+    assert picture.read_bytes() == b"the earlier picture"
 
 
-def test_coverage_is_usable_once_a_full_disk_has_room(connection: Connection, command: Command) -> None:
+def test_coverage_works_again_when_a_full_disk_has_room(connection: Connection, command: Command) -> None:
     LedgerWriter(connection).write_last([entry(0, rows_in=7, rows_clean=7)])
     for room in (ROOM_BYTES, 20_000):
         status, _, err = command("coverage", "rebuild", room=room)
