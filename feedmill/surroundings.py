@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # The disk, a quota or a limit on file sizes is used up.
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def prepare() -> None:
@@ -64,13 +64,13 @@ def broken_output() -> OSError | None:
 
 def is_full(error: OSError) -> bool:
     """Return whether a write failed because no space was left."""
-    return error.errno in _NO_ROOM
+    return error.errno in _NO_SPACE
 
 
 def full_line(error: OSError) -> str:
     """Return the error line for a full disk."""
     where = f" at {error.filename}" if error.filename else ""
     return (
-        f"no room is left{where} ({error.strerror}): free some, or move FEEDMILL_DATA_DIR, TMPDIR or the command's "
+        f"no space is left{where} ({error.strerror}): free some, or move FEEDMILL_DATA_DIR, TMPDIR or the command's "
         "output file to a larger disk"
     )
