@@ -159,7 +159,7 @@ def _what_is_left(
     if opened:
         others = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
         return f"{line}; readers wait for {opened[0]}{others}: end that producer, or wait until Kafka aborts it"
-    if still_s >= min(_STILL_S, timeout_s):
+    if still_s >= min(_STILL_S, timeout_s / 2):
         members = member_count(connection, worker_group(connection.settings))
         if members == 0:
             return f"{line}; no worker runs: start `feedmill worker`"

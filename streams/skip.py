@@ -3,9 +3,10 @@
 Takes a connection, a family and a partition. Moves the position in one transaction with the ledger entries and a dead
 letter. It uses the partition's transactional id, so the worker that owns the partition is fenced and opens it again.
 
-1. Fence the owner of the partition.
-2. Read the position and the end of the topic.
-3. Find the offset to move to: the end of the unreadable batch, or the offset that the user gives.
+1. Read the position and the end of the topic.
+2. Find the offset to move to: the end of the unreadable batch, or the offset that the user gives. If there is nothing to
+   skip, the owner of the partition is left alone.
+3. Fence the owner, and check that it has not moved the position since step 1.
 4. Send one ledger entry for each skipped offset, a dead letter that names the offsets, and the new position; commit.
    Offsets that retention removed before the position are counted as lost.
 """
@@ -74,19 +75,21 @@ def skip(connection: Connection, family: Family, partition: int, to: int | None 
 
 
 async def _skip(connection: Connection, family: Family, raw: TopicPartition, end: int, to: int | None) -> SkipReport:
-    # 1. From here on no other transaction can move the position.
     producer = PartitionProducer(connection, family, raw.partition)
-    await producer.start()
     try:
-        # 2.
+        # 1.
         positions = await asyncio.to_thread(positions_now, connection, family, [raw.partition])
         begin = await asyncio.to_thread(lambda: extents(connection, raw.topic)[raw.partition].begin)
         position = max(positions[raw.partition], begin)
         error = None
-        # 3.
+        # 2.
         if to is None:
             to, error = await _end_of_unreadable(connection, raw, position, end)
         _check(raw, position, begin, end, to)
+        # 3. From here on no other transaction can move the position.
+        await producer.start()
+        if await asyncio.to_thread(positions_now, connection, family, [raw.partition]) != positions:
+            raise UsageError(f"{raw.topic}/{raw.partition}: a worker moved the position meanwhile: skip again if need be")
         # 4.
         own_id = await asyncio.to_thread(topic_id, connection, raw.topic)
         offsets = range(position, to)

@@ -42,7 +42,12 @@ from schema.registry import family_named
 STAGES = (CLEAN, REJECTED, LEDGER)
 
 # Columns that the refine stage adds to rejected rows: the broken rules, and the row's offset in raw.
-_REJECTED_COLUMNS = {"reasons": pl.List(pl.String()), "source_offset": pl.Int64()}
+_REJECTED_COLUMNS = {
+    "reasons": pl.List(pl.String()),
+    "source_offset": pl.Int64(),
+    "source_file": pl.String(),
+    "source_line": pl.Int64(),
+}
 _DEAD_LETTER = "__connect.errors."
 
 

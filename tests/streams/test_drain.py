@@ -140,7 +140,7 @@ def test_an_open_transaction_on_raw_is_waited_for(connection: Connection, refine
 
 
 def test_a_timeout_while_refining_moves_advises_more_time(connection: Connection, refiner: Refiner) -> None:
-    for _ in range(20):
+    for _ in range(200):
         refiner.write_raw(b"0")
 
     def moves(_: DrainProgress) -> None:
@@ -150,7 +150,7 @@ def test_a_timeout_while_refining_moves_advises_more_time(connection: Connection
             pass
 
     with pytest.raises(DrainTimeoutError, match="refining moves: give it more time with --timeout"):
-        drain(connection, NAME, timeout_s=1, on_progress=moves)
+        drain(connection, NAME, timeout_s=8, on_progress=moves)
 
 
 def test_drained_includes_rerouted_and_augmented_records(connection: Connection, refiner: Refiner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import closing
 from typing import Any
@@ -12,12 +13,13 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from kafka import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import committed_positions, ensure_topics, topic_name
+from broker.topics import committed_positions, ensure_topics, topic_id, topic_name
 from schema import ledger
 from schema.errors import RefineError, UsageError
 from schema.record import RAW
 from schema.reduction import FAMILY
 from streams.positions import position_group
+from streams.refine.transactions import PartitionProducer
 from streams.skip import skip
 from tests.integration import workers
 from tests.streams.partitions import PARTITION, rows_of, send_raw
@@ -75,6 +77,21 @@ def test_a_record_that_can_be_read_is_passed_over_only_on_request(ready: Connect
     assert (report.begin, report.end, report.skipped) == (0, 2, 2)
     assert position_of(ready) == 2
     assert sorted(workers.entries(ready)["source_offset"].to_list()) == [0, 1]
+
+
+def test_a_refused_skip_leaves_the_owner_of_the_partition_alone(ready: Connection) -> None:
+    topic = topic_name(ready.settings, FAMILY.name, RAW)
+
+    async def work() -> None:
+        owner = PartitionProducer(ready, FAMILY, PARTITION)
+        await owner.start()
+        with pytest.raises(UsageError, match="can be read"):
+            await asyncio.to_thread(skip, ready, FAMILY, PARTITION)
+        await owner.send([], 1, topic_id(ready, topic))
+        await owner.stop()
+
+    asyncio.run(work())
+    assert position_of(ready) == 1
 
 
 def test_offsets_that_retention_removed_before_a_skip_are_counted_as_lost(ready: Connection) -> None:
