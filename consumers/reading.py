@@ -132,7 +132,6 @@ class TopicReader:
             lanes.setdefault(block.partition, _Lane()).ahead.append((number, block))
         # Only partitions with blocks are assigned, because the client needs a position for each assigned one.
         self._consumer.assign([TopicPartition(self._topic, partition) for partition in lanes])
-        self._consumer.assign([TopicPartition(self._topic, partition) for partition in lanes])
         for partition, lane in lanes.items():
             lane.enter_next()
             self._seek(partition, lane.block.begin)
