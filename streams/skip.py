@@ -89,7 +89,9 @@ async def _skip(connection: Connection, family: Family, raw: TopicPartition, end
         # 3. From here on no other transaction can move the position.
         await producer.start()
         if await asyncio.to_thread(positions_now, connection, family, [raw.partition]) != positions:
-            raise UsageError(f"{raw.topic}/{raw.partition}: a worker moved the position meanwhile: skip again if need be")
+            raise UsageError(
+                f"{raw.topic}/{raw.partition}: a worker moved the position meanwhile: try again"
+            )
         # 4.
         own_id = await asyncio.to_thread(topic_id, connection, raw.topic)
         offsets = range(position, to)
