@@ -4,8 +4,8 @@ Takes a connection, a family and a partition. Moves the position in one transact
 letter. It uses the partition's transactional id, so the worker that owns the partition is fenced and opens it again.
 
 1. Read the position and the end of the topic.
-2. Find the offset to move to: the end of the unreadable batch, or the offset that the user gives. If there is nothing to
-   skip, the owner of the partition is left alone.
+2. Find the offset to move to: the end of the unreadable batch, or the offset that the user gives. If there is nothing
+   to skip, the owner of the partition is left alone.
 3. Fence the owner, and check that it has not moved the position since step 1.
 4. Send one ledger entry for each skipped offset, a dead letter that names the offsets, and the new position; commit.
    Offsets that retention removed before the position are counted as lost.
@@ -89,9 +89,7 @@ async def _skip(connection: Connection, family: Family, raw: TopicPartition, end
         # 3. From here on no other transaction can move the position.
         await producer.start()
         if await asyncio.to_thread(positions_now, connection, family, [raw.partition]) != positions:
-            raise UsageError(
-                f"{raw.topic}/{raw.partition}: a worker moved the position meanwhile: try again"
-            )
+            raise UsageError(f"{raw.topic}/{raw.partition}: a worker moved the position meanwhile: try again")
         # 4.
         own_id = await asyncio.to_thread(topic_id, connection, raw.topic)
         offsets = range(position, to)
