@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ class Board:
     """
 
     def __init__(self, out: Path, step: int) -> None:
+        self._hook = threading.excepthook
+        threading.excepthook = self._ended
         # torch declares no types for its writer's methods.
         self._writer: Any = SummaryWriter(str(out / FOLDER), purge_step=step + 1)
 
@@ -62,11 +65,19 @@ class Board:
 
     def close(self) -> None:
         """Close the files."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
     def flush(self) -> None:
         """Write all pending data to disk."""
         self._writer.flush()
+
+    def _ended(self, ended: threading.ExceptHookArgs) -> None:
+        """Print no traceback of TensorBoard's own thread: the next call of its writer raises the same error."""
+        if not type(ended.thread).__module__.startswith("tensorboard."):
+            self._hook(ended)
 
     def _scalars(self, place: str, values: dict[str, float | None], step: int) -> None:
         for name, value in values.items():

@@ -30,7 +30,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -193,8 +193,9 @@ class RunRecorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
-        self._board.close()
+        # The log closes even if TensorBoard's files cannot be written any more.
+        with closing(self._log):
+            self._board.close()
 
     def stepped(self, step: Step) -> None:
         """Record a step, and judge or save when it is time."""
