@@ -80,7 +80,7 @@ def _http_client(url: str) -> httpx2.AsyncClient:
     except ImportError:
         raise ConfigError(
             "the environment names a SOCKS proxy (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY), which needs one more package: "
-            "pip install socksio, or unset the variable"
+            "pip install feedmill[llm], or unset the variable"
         ) from None
     except (ValueError, httpx2.InvalidURL) as error:
         raise ConfigError(

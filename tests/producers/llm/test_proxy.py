@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 
 import pytest
 
@@ -37,7 +39,6 @@ def test_a_model_on_the_ipv6_loopback_needs_no_proxy(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("proxy", "message"),
     [
-        ("socks5://127.0.0.1:9", "pip install socksio"),
         ("gopher://x", "ALL_PROXY"),
         ("http://127.0.0.1:bad", "ALL_PROXY"),
     ],
@@ -47,3 +48,41 @@ def test_an_unusable_proxy_is_reported_in_one_line(proxy: str, message: str, mon
     with pytest.raises(ConfigError, match=message) as caught:
         ModelClient(load_settings(llm_base_url="https://api.example.com/v1"), RetryPolicy(), 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_socks_proxy_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"pip install feedmill\[llm\]"):
+        ModelClient(load_settings(llm_base_url="https://api.example.com/v1"), RetryPolicy(), 1)
+
+
+def test_a_model_is_asked_through_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy itself answers for the host, which no name server knows."""
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, methods = await reader.readexactly(2)
+        await reader.readexactly(methods)
+        writer.write(b"\x05\x00")
+        *_, kind, length = await reader.readexactly(5)
+        assert kind == 3
+        asked.append(await reader.readexactly(length))
+        await reader.readexactly(2)
+        writer.write(b"\x05\x00\x00\x01" + bytes(6))
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps({"choices": [{"message": {"content": "by proxy"}, "finish_reason": "stop"}]}).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    async def answer() -> str:
+        async with await asyncio.start_server(proxy, "127.0.0.1") as server:
+            monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            settings = load_settings(llm_base_url="http://model.invalid/v1", llm_timeout_s=5)
+            async with ModelClient(settings, RetryPolicy(tries=1), 1) as client:
+                return (await client.ask("any", [{"role": "user", "content": "?"}], {"type": "object"})).text
+
+    assert asyncio.run(answer()) == "by proxy"
+    assert asked == [b"model.invalid"]
