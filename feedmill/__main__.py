@@ -1,5 +1,5 @@
 """`python -m feedmill` is the `feedmill` command."""
 
-from feedmill.cli import main
+from feedmill.entry_point import main
 
 main()

@@ -155,6 +155,19 @@ def test_up_restarts_its_killed_broker_and_stops_only_its_own(tmp_path: Path) ->
         embedded.stop(settings)
 
 
+@pytest.mark.parametrize("module", ["typer._click", "polars.exceptions", "feedmill.doctor"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python then prints the name of each module when it is imported.
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    settings = load_settings(data_dir=tmp_path / "data", bootstrap_servers=f"{HOST}:{ports.free_port(HOST)}")
+    with command(settings, tmp_path / "log", "topics") as running:
+        running.wait_until(lambda: f" {module}\n" in running.said())
+        assert running.stop(signal.SIGINT) == 130, running.said()
+    assert running.said().count("feedmill: stopped\n") == 1
+
+
 def test_interrupt_within_the_process_is_status_130(called: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feedmill.watch._look", lambda *_: signal.raise_signal(signal.SIGINT))
     status, _, err = called("watch", "--once")
