@@ -54,13 +54,13 @@ def gaps_command(family: FamilyName, as_json: AsJson = False) -> None:
     from feedmill.coverage_tables import gap_lines
     from streams.coverage.client import open_coverage
 
-    family_named(family)
+    declared = family_named(family)
     with open_coverage(connect(load_settings())) as coverage:
         missing = coverage.gaps(family)
     if as_json:
         print(json.dumps({"family": family, "gaps_to_fill": missing}))
     else:
-        Console().print(gap_lines(missing))
+        Console().print(gap_lines(declared, missing))
 
 
 @app.command("rebuild")

@@ -22,7 +22,7 @@ def report_tables(family: Family, report: Mapping[str, Any]) -> Group:
     parts: list[RenderableType] = [accounting_line(report), coverage_line(report)]
     parts += [Text(line, style="bold red") for line in ledger_lines(report)]
     parts += [marginal_bars(axis, bins) for axis, bins in report["axes"].items()]
-    parts += [heatmap(family, report["cells"]), reasons_table(report), quotas_table(report), gaps_table(report)]
+    parts += [heatmap(family, report["cells"]), reasons_table(report), quotas_table(report), gaps_table(family, report)]
     return Group(*(item for part in parts for item in (part, "")))
 
 
@@ -85,12 +85,12 @@ def quotas_table(report: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def gaps_table(report: Mapping[str, Any]) -> RenderableType:
+def gaps_table(family: Family, report: Mapping[str, Any]) -> RenderableType:
     """Return the largest gaps of a report."""
-    return gap_lines(report["gaps_to_fill"], _GAPS_SHOWN)
+    return gap_lines(family, report["gaps_to_fill"], _GAPS_SHOWN)
 
 
-def gap_lines(gaps: Sequence[Mapping[str, Any]], shown: int | None = None) -> RenderableType:
+def gap_lines(family: Family, gaps: Sequence[Mapping[str, Any]], shown: int | None = None) -> RenderableType:
     """Return the gaps as a table, largest first: the first `shown`, or all."""
     if not gaps:
         return Text("Gaps to fill: none", style="green")
@@ -101,5 +101,5 @@ def gap_lines(gaps: Sequence[Mapping[str, Any]], shown: int | None = None) -> Re
         where = ", ".join(f"{axis} {name}" for axis, name in gap.items() if axis not in ("count", "deficit"))
         table.add_row(Text(where), f"{gap['count']:,}", f"{gap['deficit']:,}")
     if shown is not None and len(gaps) > shown:
-        table.add_row(Text(f"and {len(gaps) - shown:,} more: feedmill coverage gaps", style="dim"))
+        table.add_row(Text(f"and {len(gaps) - shown:,} more: feedmill coverage gaps {family.name}", style="dim"))
     return table

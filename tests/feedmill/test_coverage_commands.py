@@ -68,6 +68,7 @@ def test_a_report_is_one_json_object_with_the_promised_keys(connection: Connecti
     assert (status, json.loads(out)) == (0, {"family": NAME, "gaps_to_fill": report["gaps_to_fill"]})
     status, out, _ = command("coverage", "report", NAME)
     assert status == 0
+    assert f"more: feedmill coverage gaps {NAME}" in out
     assert f"{report['rows_in']:,} rows in = {report['rows_clean']:,} clean" in out
     assert max(len(line) for line in out.splitlines()) <= 80
     status, out, _ = command("coverage", "gaps", NAME)
