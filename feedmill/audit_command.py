@@ -44,10 +44,10 @@ def audit_command(
 
     declared = family_named(family)
     connection = connect(load_settings())
-    with progress(f"auditing {family}", 100, quiet=as_json) as advance:
+    with progress(f"auditing {family}", 100, "percent of the offsets", quiet=as_json) as advance:
 
         def show(done: int, total: int, stage: str) -> None:
-            advance(100 * done / max(total, 1), f"% of the offsets, {stage}")
+            advance(100 * done / max(total, 1), stage)
 
         report = audit(connection, declared, show)
     if as_json:

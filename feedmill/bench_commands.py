@@ -78,7 +78,7 @@ def _storm(minutes: float, seed: int, as_json: bool) -> None:
     from feedmill.progress import progress
     from feedmill.storm_tables import storm_tables, why
 
-    with progress("storm", minutes * 60, quiet=as_json) as advance:
+    with progress("storm", minutes * 60, "s", quiet=as_json) as advance:
         figures = run(minutes, seed, advance)
     if as_json:
         print(json.dumps(figures))

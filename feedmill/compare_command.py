@@ -48,13 +48,13 @@ def compare_command(
 
     sources = [source_named(text, connection) for text in (a, b)]
     declared = common_family(sources, family)
-    with progress(f"comparing {declared.name} rows", 2, quiet=as_json) as advance:
+    with progress(f"comparing {declared.name} rows", 2, "sides", quiet=as_json) as advance:
         compared = compare(
             declared,
             *sources,
             near=settings.near_duplicate_threshold,
             limit=rows,
-            on_progress=lambda sides, seen: advance(sides, f"sides, {seen:,} rows"),
+            on_progress=lambda sides, seen: advance(sides, f"{seen:,} rows"),
         )
     if plot is not None:
         from feedmill.compare_plots import draw

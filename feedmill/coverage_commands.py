@@ -94,9 +94,11 @@ def drain_command(
         def show(now: DrainProgress) -> None:
             if not shown:
                 # The first measurement is the total; rows rerouted later only move the bar back.
-                shown.append((now.offsets_left, stack.enter_context(progress(f"draining {family}", now.offsets_left))))
+                shown.append(
+                    (now.offsets_left, stack.enter_context(progress(f"draining {family}", now.offsets_left, "offsets")))
+                )
             total, advance = shown[0]
-            note = f"{sum(now.raw.values()):,} offsets left in raw, {sum(now.ledger.values()):,} in the ledger"
+            note = f"{sum(now.raw.values()):,} left in raw, {sum(now.ledger.values()):,} in the ledger"
             advance(max(0, total - now.offsets_left), note)
 
         drain(connection, family, timeout, show, accept_lost=accept_lost)

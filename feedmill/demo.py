@@ -136,11 +136,11 @@ def _close_gaps(connection: Connection, console: Console) -> Pace:
     plan = Following(f"demo-gaps-{drawn:x}", drawn, connection.settings.rows_per_record)
     began = time.monotonic()
     most = [1]
-    with progress("close gaps", 1.0) as advance:
+    with progress("close gaps", 100, "percent") as advance:
 
         def show(now: FollowProgress) -> None:
             most[0] = max(most[0], now.open_cells)
-            advance(1 - now.open_cells / most[0], f"{now.open_cells} cells open")
+            advance(100 - 100 * now.open_cells / most[0], f"{now.open_cells} cells open")
 
         done = follow(connection, family, maker(connection, family, fill, plan), plan.batch_rows, show)
     console.print(f"gaps: {done.rows_sent:,} terms made for the cells that random generation left empty")
@@ -165,13 +165,13 @@ def _drain(connection: Connection, services: list[Service], family: str) -> None
     from streams.drain import DrainProgress, drain
 
     most = [1]
-    with progress("refine", 1.0) as advance:
+    with progress("refine", 100, "percent") as advance:
 
         def show(left: DrainProgress) -> None:
             for service in services:
                 service.check()
             most[0] = max(most[0], left.offsets_left)
-            advance(1 - left.offsets_left / most[0], f"{left.offsets_left:,} offsets left")
+            advance(100 - 100 * left.offsets_left / most[0], f"{left.offsets_left:,} offsets left")
 
         drain(connection, family, _DRAIN_TIMEOUT_S, show)
 
@@ -196,10 +196,10 @@ def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
     out = connection.settings.data_dir / "demo" / "reductions.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with progress("replay", 1.0) as advance:
+    with progress("replay", 100, "percent") as advance:
 
         def show(done: ReplayProgress) -> None:
-            advance(done.offsets_done / max(done.offsets_total, 1), f"{done.rows:,} rows")
+            advance(100 * done.offsets_done / max(done.offsets_total, 1), f"{done.rows:,} rows")
 
         report = replay(connection, FAMILY, out, on_progress=show)
     return report, Pace("replay to Parquet", report.rows, "examples/s", time.monotonic() - began)

@@ -81,7 +81,9 @@ def follow_requests(connection: Connection, family: Family, make: Make, plan: Fo
         def show(now: FollowProgress) -> None:
             if not shown and now.rows_missing:
                 title = f"filling {family.name}"
-                shown.append((now.rows_missing, stack.enter_context(progress(title, now.rows_missing, quiet=as_json))))
+                shown.append(
+                    (now.rows_missing, stack.enter_context(progress(title, now.rows_missing, "rows", quiet=as_json)))
+                )
             if shown:
                 total, advance = shown[0]
                 advance(max(0, total - now.rows_missing), f"{now.open_cells} cells open, {now.rows_sent:,} rows sent")

@@ -11,7 +11,6 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -29,8 +28,8 @@ class OnAdvance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: float, *, quiet: bool = False) -> Iterator[OnAdvance]:
-    """Show progress on `title` towards `total` while the context lasts, unless `quiet`."""
+def progress(title: str, total: float, unit: str = "", *, quiet: bool = False) -> Iterator[OnAdvance]:
+    """Show progress on `title` towards `total` (in `unit`) while the context lasts, unless `quiet`."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, note="": None
@@ -39,24 +38,28 @@ def progress(title: str, total: float, *, quiet: bool = False) -> Iterator[OnAdv
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=console) as shown:
-            task = shown.add_task(title, total=total, note="")
-            yield lambda done, note="": shown.update(task, completed=int(done), note=note)
+            task = shown.add_task(title, total=total, count=_count(0, total, unit))
+            yield lambda done, note="": shown.update(task, completed=done, count=_count(done, total, unit, note))
     else:
-        yield _plain(title, total)
+        yield _plain(title, total, unit)
 
 
-def _plain(title: str, total: float) -> OnAdvance:
+def _count(done: float, total: float, unit: str, note: str = "") -> str:
+    count = f"{done:,.0f} of {total:,.0f} {unit}".rstrip()
+    return f"{count}, {note}" if note else count
+
+
+def _plain(title: str, total: float, unit: str) -> OnAdvance:
     last = [time.monotonic()]
 
     def advance(done: float, note: str = "") -> None:
         now = time.monotonic()
         if done >= total or now - last[0] >= _PLAIN_LINE_INTERVAL_S:
             last[0] = now
-            print(f"{title}: {done:,.0f} of {total:,.0f} {note}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{title}: {_count(done, total, unit, note)}", file=sys.stderr, flush=True)
 
     return advance

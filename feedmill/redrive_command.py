@@ -91,10 +91,10 @@ def redrive_command(
     connection = connect(load_settings())
     ensure_topics(connection, [declared.name])
     began = time.monotonic()
-    with progress(f"reading {declared.name}", 100, quiet=as_json) as advance:
+    with progress(f"reading {declared.name}", 100, "percent of the offsets", quiet=as_json) as advance:
 
         def show(done: int, total: int) -> None:
-            advance(100 * done / max(total, 1), "% of the offsets")
+            advance(100 * done / max(total, 1))
 
         report, others = redrive(connection, declared, reason, run, limit, show)
     if as_json:

@@ -85,10 +85,10 @@ def _replay(
     stage = CLEAN if stage is None else stage
     first, last = (parse_bound(bound) for bound in bounds)
     connection = connect(load_settings())
-    with progress(f"replaying {family}.{stage}", 100, quiet=quiet) as advance:
+    with progress(f"replaying {family}.{stage}", 100, "percent of the offsets", quiet=quiet) as advance:
 
         def show(done: ReplayProgress) -> None:
-            advance(100 * done.offsets_done / max(done.offsets_total, 1), f"% of the offsets, {done.rows:,} rows")
+            advance(100 * done.offsets_done / max(done.offsets_total, 1), f"{done.rows:,} rows")
 
         report = replay(connection, family, out, stage=stage, start=first, end=last, where=where, on_progress=show)
     notes = []
@@ -108,9 +108,9 @@ def _replay_run(path: Path, family: str | None, out: Path, quiet: bool) -> RunRe
 
     manifest = read_manifest(path)
     connection = connect(load_settings())
-    with progress(f"replaying the run of {path.name}", 100, quiet=quiet) as advance:
+    with progress(f"replaying the run of {path.name}", 100, "percent of the passes", quiet=quiet) as advance:
 
         def show(done: RunProgress) -> None:
-            advance(100 * done.passes_done / max(done.passes_total, 1), f"% of the passes, {done.rows:,} rows")
+            advance(100 * done.passes_done / max(done.passes_total, 1), f"{done.rows:,} rows")
 
         return replay_run(connection, manifest, out, family=family, on_progress=show)

@@ -179,7 +179,7 @@ def show_steps(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
     def show(step: Step) -> None:
         done = step.elapsed_s if budget.steps is None else step.number
         note = f"loss {step.loss:.3f}, {step.tokens_per_s:,.0f} tokens/s"
-        advance(done, note if budget.steps is not None else f"s, step {step.number:,}, {note}")
+        advance(done, note if budget.steps is not None else f"step {step.number:,}, {note}")
 
     return show
 
@@ -277,8 +277,9 @@ def _train(
     from consumers.training.stopping import stop_on_signals
 
     total = options.budget.steps or options.budget.seconds or 0.0
+    unit = "s" if options.budget.steps is None else "steps"
     *before, last = stages
-    with stop_on_signals(stop), progress("training", total, quiet=quiet) as advance:
+    with stop_on_signals(stop), progress("training", total, unit, quiet=quiet) as advance:
         return train(last.feed, options, show_steps(advance, options.budget), before=before, ranks=ranks, stop=stop)
 
 
