@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from schema.errors import FeedmillError
+from schema.errors import ConfigError, FeedmillError
 from schema.record import CLEAN, LEDGER, RAW, REJECTED
-from schema.registry import FAMILIES
+from schema.registry import FAMILIES, families_under
 from schema.settings import Settings, load_settings
 
 _CORE = ("feedmill", "faust-streaming", "kafka-python", "aiokafka", "polars", "duckdb", "numba")
@@ -219,5 +219,12 @@ def _coverage(settings: Settings) -> Iterator[Finding]:
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
+    from streams.augmentation import check_augment
+
+    for name, check in (("cell_minimum", families_under), ("augment", check_augment)):
+        try:
+            check(settings)
+        except ConfigError as error:
+            yield Finding(name, "wrong", str(error))
     # A secret is a SecretStr, which prints as asterisks.
     yield Finding("settings", "ok", "\n".join(f"{name} = {value}" for name, value in settings.shown()))

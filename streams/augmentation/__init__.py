@@ -16,7 +16,7 @@ from typing import cast
 import polars as pl
 
 from schema.errors import ConfigError
-from schema.registry import FAMILIES
+from schema.registry import check_family_names
 from schema.settings import Settings
 
 Augment = Callable[[pl.DataFrame], pl.DataFrame]
@@ -42,9 +42,7 @@ def check_augment(settings: Settings) -> None:
     Raises:
         ConfigError: a family does not exist, or has no augmentation.
     """
+    check_family_names("augment", settings.augment)
     for name, copies in settings.augment.items():
-        if name not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES))
-            raise ConfigError(f"setting augment names {name!r}, which is no family: use {known} (FEEDMILL_AUGMENT)")
         if copies:
             augment_of(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,19 @@ def test_doctor_finds_more_partitions_in_raw_than_in_clean(called: Command, conn
     for stage in ("clean", "rejected", "ledger"):
         topic = topic_name(connection.settings, "reduction", stage)
         assert f"--topic {topic} --partitions 6" in " ".join(out.replace("│", " ").split())
+
+
+def test_doctor_finds_unknown_families_in_settings(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("FEEDMILL_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("FEEDMILL_CELL_MINIMUM", '{"redction": 2}')
+    monkeypatch.setenv("FEEDMILL_AUGMENT", '{"scenrio": 1}')
+    assert run(["doctor"]) == 1
+    out = capfd.readouterr().out
+    for setting, name, near in (("cell_minimum", "redction", "reduction"), ("augment", "scenrio", "scenario")):
+        assert f"setting {setting} names '{name}', which is no family: did you mean {near}?" in out
 
 
 def test_doctor_shows_faults_and_no_secret(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
