@@ -36,6 +36,14 @@ TOKEN_MIN_CHARACTERS = 16
 TOKEN_MAX_CHARACTERS = 4096
 # Characters of a wrong value that an error shows.
 _VALUE_SHOWN_CHARACTERS = 80
+# What a setting written as JSON looks like, for the error about another form.
+_EXAMPLES = {
+    "augment": """, e.g. '{"reduction": 0.5}'""",
+    "cell_minimum": """, e.g. '{"reduction": 2}'""",
+    "llm_prices": """, e.g. '{"llama3.1": [0.1, 0.2]}'""",
+}
+# The only setting with a pattern is the namespace.
+_NAMESPACE_RULE = "must be 1 to 100 lower-case letters, digits, _ and -, and begin with a letter or digit"
 # Names with a lower ratio of `difflib` (0 to 1) have little in common.
 _LIKENESS_AT_LEAST = 0.5
 
@@ -234,7 +242,8 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigError(_line(dict(error.errors(include_url=False)[0]), overrides)) from None
     except SettingsError as error:
         name = next((field for field in Settings.model_fields if f'"{field}"' in str(error)), "")
-        raise ConfigError(f"setting {name}: the value is not JSON; correct {PREFIX}{name.upper()}") from None
+        example = _EXAMPLES.get(name, "")
+        raise ConfigError(f"setting {name}: the value is not JSON; correct {PREFIX}{name.upper()}{example}") from None
     except (ValueError, OSError) as error:  # a feedmill.toml that is not TOML, or cannot be read at all
         raise ConfigError(f"feedmill.toml cannot be read ({error}): correct or remove it") from None
 
@@ -271,6 +280,8 @@ def _nearest(name: str, *, in_environment: bool) -> str:
 def _line(error: dict[str, Any], overrides: dict[str, object]) -> str:
     """Return the line for the user about one validation error; it shows no secret."""
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        message = _NAMESPACE_RULE
     if not error["loc"]:
         return message
     name = str(error["loc"][0])

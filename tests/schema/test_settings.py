@@ -196,7 +196,15 @@ def test_key_without_its_certificate_is_refused() -> None:
 @pytest.mark.parametrize("value", ["{not json", "reduction=0.1"])
 def test_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("FEEDMILL_AUGMENT", value)
-    assert refused() == "setting augment: the value is not JSON; correct FEEDMILL_AUGMENT"
+    line = "setting augment: the value is not JSON; correct FEEDMILL_AUGMENT, e.g. "
+    assert refused() == line + """'{"reduction": 0.5}'"""
+
+
+def test_invalid_namespace_is_refused_with_the_rule_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEEDMILL_NAMESPACE", "My.Space")
+    line = refused()
+    assert "setting namespace = 'My.Space': must be 1 to 100 lower-case letters, digits, _ and -" in line
+    assert "^" not in line
 
 
 def test_wrong_entry_of_a_table_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
