@@ -178,14 +178,17 @@ def _content(
     """Yield the rows of a file of the given kind.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, has a row that is too long, or is cut off.
         ReadingStopped: the reading was stopped.
     """
     match kind:
         case Kind.EMPTY:
             return
         case Kind.JSON:
-            yield from read_text(cast(BinaryIO, arriving), limit_bytes)
+            try:
+                yield from read_text(cast(BinaryIO, arriving), limit_bytes)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
         case Kind.ARROW_STREAM:
             yield from read_tables(io.BufferedReader(arriving), kind, family, name)
         case _:

@@ -57,6 +57,13 @@ def test_all_lines_before_a_too_long_one_are_sent(connection: Connection) -> Non
     assert sorted(sent) == sorted(lines)
 
 
+def test_array_without_an_end_is_reported_with_the_name_of_its_file(connection: Connection, tmp_path: Path) -> None:
+    path = tmp_path / "truncated.json"
+    path.write_bytes(b'[{"a": 1}, {"a": 2}')
+    with pytest.raises(UsageError, match=r"truncated\.json: the JSON array does not end"):
+        ingest(connection, FAMILY, str(path))
+
+
 def test_a_line_of_exactly_the_limit_passes(connection: Connection) -> None:
     limit = connection.settings.raw_record_max_bytes
     assert ingest_stream(connection, FAMILY, io.BytesIO(b'"' + b"x" * (limit - 2) + b'"\n')).rows == 1
