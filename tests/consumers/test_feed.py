@@ -522,7 +522,7 @@ def test_a_topic_created_again_is_an_error_at_the_next_pass(connection: Connecti
     assert len(ids(feed)) == COUNT
     # As many records as before, so that every offset exists.
     make_again(connection, reductions.valid(COUNT, first=COUNT))
-    with pytest.raises(FeedError, match=r"clean was deleted and created again .*\(its id was \S+, and is now \S+\)"):
+    with pytest.raises(FeedError, match=r"clean was deleted and created again .*\(its id was \S+ and is now \S+\)"):
         next(iter(feed))
 
 

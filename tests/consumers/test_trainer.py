@@ -374,14 +374,14 @@ def test_a_resume_with_another_feed_names_both_values(clean: Connection, tmp_pat
     for other, line in (
         (
             Feed(clean, "reduction", batch_size=16, shuffle_seed=1, options=FeedOptions(bucket=True)),
-            "batch_size 32, and 16",
+            "batch_size 32, but 16",
         ),
         (
             Feed(clean, "reduction", batch_size=32, shuffle_seed=2, options=FeedOptions(bucket=True)),
-            "shuffle_seed 1, and 2",
+            "shuffle_seed 1, but 2",
         ),
-        (Feed(clean, "reduction", split="test", batch_size=32, shuffle_seed=1), "split train, and test"),
-        (feed(clean, max_tokens=99), "max_tokens 2050, and 99"),
+        (Feed(clean, "reduction", split="test", batch_size=32, shuffle_seed=1), "split train, but test"),
+        (feed(clean, max_tokens=99), "max_tokens 2050, but 99"),
     ):
         with pytest.raises(UsageError, match=line):
             train(other, options(out, 4, saving=resumed(out)))
