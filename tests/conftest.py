@@ -1,17 +1,21 @@
 """Fixtures for all tests: one real Kafka for the whole session, a namespace and a folder for each test.
 
-If the broker cannot start, the tests that need it fail; no test is skipped.
+If the broker cannot start, the tests that need it fail; no test is skipped. Only `--fast` leaves tests out: those that
+need the broker, and those that import torch.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import hypothesis
 import pytest
@@ -27,6 +31,10 @@ from broker.clients import Connection, connect
 from broker.kraft import HOST
 from broker.ports import free_port
 from broker.topics import delete_topics, list_topics
+
+# One thread for torch, here and in child processes: small models gain nothing from a second one, and on a machine where
+# all cores are busy they wait for it. Torch reads this when it is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # The first call of compiled code includes its compilation, which a deadline would count as a failure.
 hypothesis.settings.register_profile("feedmill", deadline=None)
@@ -61,6 +69,33 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-rows", type=int, default=120_000, help="Rows under which workers are killed.")
+    parser.addoption("--fast", action="store_true", help="Leave out tests that need the broker or torch.")
+
+
+class SlowImports:
+    """An import hook for `--fast`: a test module that imports torch is skipped with that reason, not imported."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Skip the importing test if `name` is torch or imports it; leave any other import to Python."""
+        if name in ("torch", "transformers"):
+            pytest.skip("it imports torch: `make test` runs it", allow_module_level=True)
+        return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        sys.meta_path.insert(0, SlowImports())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests that need the broker, if `--fast` is given."""
+    if not config.getoption("--fast"):
+        return
+    slow = [item for item in items if "broker" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in set(slow)]
 
 
 @pytest.fixture(scope="session")

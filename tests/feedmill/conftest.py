@@ -1,11 +1,10 @@
-"""Fixtures of the command-line tests: calling a command under a test's own settings, and one torch thread."""
+"""Fixtures of the command-line tests: calling a command under a test's own settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import torch
 
 from broker.clients import Connection
 from feedmill.cli import run
@@ -27,12 +26,3 @@ def called(connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytes
         return status, captured.out, captured.err
 
     return call
-
-
-@pytest.fixture(scope="module")
-def one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread: small models gain nothing from a second, and wait for it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

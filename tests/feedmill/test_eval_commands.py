@@ -35,9 +35,6 @@ def saved(folder: Path) -> Path:
     return folder
 
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-
 @pytest.fixture
 def checkpoint(connection: Connection, tmp_path: Path) -> Path:
     """The folder of a checkpoint that was trained on `training_set`."""

@@ -20,9 +20,6 @@ from tests.feedmill.conftest import Command
 SHORT = ("--batch-size", "8", "--max-tokens", "60")
 
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-
 @pytest.fixture
 def trained(connection: Connection, called: Command) -> Command:
     write(connection, reductions.valid(200))

@@ -16,7 +16,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import torch
 
 from broker.clients import Connection
 from consumers.training.loss_log import read_losses
@@ -41,12 +40,10 @@ def clean(connection: Connection) -> Connection:
 
 
 @pytest.fixture
-def here(clean: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    """Train to the end in this process, on one thread as in others; the JSON object that the command prints."""
+def here(clean: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    """Train to the end in this process; the JSON object that the command prints."""
     for name, value in clean.settings.environment(clean.servers).items():
         monkeypatch.setenv(name, value)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
 
     def train(out: Path, *more: str) -> dict[str, Any]:
         capfd.readouterr()
@@ -54,8 +51,7 @@ def here(clean: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         summary: dict[str, Any] = json.loads(capfd.readouterr().out)
         return summary
 
-    yield train
-    torch.set_num_threads(threads)
+    return train
 
 
 def arguments(out: Path, *more: str) -> list[str]:
