@@ -3,7 +3,7 @@
 The text is untrusted: it comes from a user, a feed's state or a run's manifest. It passes three checks:
 
 1. The syntax tree is that of one lone condition, and each of its nodes, functions and types is in a list below.
-   The listed functions depend on the row alone, and their result is about as small as their arguments.
+   The listed functions depend on the row alone. `consumers.filter_growth` bounds the size of the results.
 2. DuckDB accepts it over the columns, and its type is BOOLEAN.
 3. It runs in a database of its own without files, network or extensions, with bounded memory and a locked
    configuration. Times without a zone are UTC, whatever the machine's zone.
@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from consumers.filter_growth import MOST_GROWTH, growth
 from schema.errors import FeedmillError
 
 # A condition that a person wrote is far shorter; parsing takes many times the text's length in memory.
@@ -33,6 +34,8 @@ _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     # One thread keeps rows in their order.
     "threads": "1",
     "memory_limit": _MEMORY_LIMIT,
+    # Python reads the syntax tree by recursion, a few calls for each level of the expression.
+    "max_expression_depth": "100",
     "temp_directory": "",
 }
 # The time zone comes first because the last setting locks all of them.
@@ -178,7 +181,16 @@ class RowFilter:
                     raise self._refusal(f"there is no column {'.'.join(node['column_names'])}")
                 case kind if kind not in _NODES:
                     raise self._refusal(f"it contains a {str(kind).lower()}, which is not allowed")
+        self._check_growth(condition)
         return frozenset(named)
+
+    def _check_growth(self, condition: Any) -> None:
+        try:
+            times = growth(condition)
+        except ValueError as error:
+            raise self._refusal(str(error)) from None
+        if times > MOST_GROWTH:
+            raise self._refusal(f"its results can grow to {times:,} times the size of a row (limit {MOST_GROWTH})")
 
     def _check_type(self) -> None:
         self._database.register("rows", pl.DataFrame(schema=dict(self._columns)).to_arrow())
