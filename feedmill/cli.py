@@ -102,6 +102,7 @@ def run(arguments: list[str]) -> int:
         # Without a message, Typer has shown the help.
         return _report(f"{message}: see `{path} --help`", error.exit_code) if message else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
+        signals.end_by_interrupt()
         return _report("stopped", signals.interrupted_status())
     except FeedmillError as error:
         if "--debug" in arguments:

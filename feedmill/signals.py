@@ -21,14 +21,26 @@ _LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
 
 
 class _Received:
-    """The SIGTERM or SIGHUP that this process received, if any."""
+    """The SIGTERM or SIGHUP that this process received, if any, and whether an interrupt has ended the command."""
 
     number: int | None = None
+    ended: bool = False
 
 
 def install() -> None:
-    """Let SIGTERM and SIGHUP interrupt this process as Ctrl-C does, unless it was started to ignore them."""
+    """Let SIGTERM and SIGHUP interrupt this process as Ctrl-C does, unless it was started to ignore them.
+
+    After an interrupt, errors in destructors are not printed: the interrupt may have come while an object was made, and
+    its destructor then fails (an asyncio event loop prints a traceback).
+    """
     process = os.getpid()
+    report_unraisable = sys.unraisablehook
+
+    def unraisable(error: sys.UnraisableHookArgs) -> None:
+        if not _Received.ended:
+            report_unraisable(error)
+
+    sys.unraisablehook = unraisable
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:
@@ -53,6 +65,11 @@ def _interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+def end_by_interrupt() -> None:
+    """Note that an interrupt ended the command."""
+    _Received.ended = True
+
+
 def received_stop() -> bool:
     """Return whether this process received SIGTERM or SIGHUP."""
     return _Received.number is not None
@@ -71,6 +88,7 @@ def service(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             command(*arguments, **options)
         except KeyboardInterrupt:
+            end_by_interrupt()
             print("feedmill: stopped in order", file=sys.stderr, flush=True)
 
     return until_stopped

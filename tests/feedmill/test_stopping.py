@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -96,6 +98,31 @@ def test_stopped_service_ends_with_status_0(
     with command(settings, tmp_path / "log", *arguments) as running:
         running.wait_until(lambda: ready in running.said())
         assert running.stop(number) == 0, running.said()
+
+
+@pytest.mark.parametrize("is_service", [True, False])
+def test_an_object_interrupted_in_the_making_prints_no_traceback(is_service: bool) -> None:
+    program = """
+import asyncio, os, signal
+from feedmill import cli, signals
+
+class Interrupted(asyncio.SelectorEventLoop):
+    def _make_self_pipe(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def command():
+    Interrupted()
+
+signals.install()
+cli.app = lambda **options: (signals.service(command) if IS_SERVICE else command)()
+print(cli.run([]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program.replace("IS_SERVICE", str(is_service))], capture_output=True, text=True
+    )
+    assert (ended.stdout, ended.stderr) == (
+        ("0\n", "feedmill: stopped in order\n") if is_service else ("143\n", "feedmill: stopped\n")
+    )
 
 
 def test_sigterm_reaches_a_background_job_that_ignores_ctrl_c(settings: Settings, tmp_path: Path) -> None:
