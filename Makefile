@@ -8,7 +8,7 @@ BENCH_BIN := .venv-bench/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: install bench-install demo test lint bench lock clean
+.PHONY: install bench-install demo test test-fast lint bench lock clean
 
 install: .venv/.installed
 
@@ -30,6 +30,10 @@ demo: install
 # Tests wait for Kafka more than they compute: two processes, each with a broker of its own.
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# For the edit-and-test loop: no Kafka, no torch, no test marked slow. Under a minute once numba's cache is filled.
+test-fast: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --fast
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Fixtures for all tests: one real Kafka for the whole session, a namespace and a folder for each test.
 
 If the broker cannot start, the tests that need it fail; no test is skipped. Only `--fast` leaves tests out: those that
-need the broker, and those that import torch.
+need the broker, those that import torch, and those marked `slow`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-rows", type=int, default=120_000, help="Rows under which workers are killed.")
-    parser.addoption("--fast", action="store_true", help="Leave out tests that need the broker or torch.")
+    parser.addoption("--fast", action="store_true", help="Leave out tests that need Kafka or torch, and slow ones.")
 
 
 class SlowImports:
@@ -90,12 +90,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests that need the broker, if `--fast` is given."""
-    if not config.getoption("--fast"):
-        return
-    slow = [item for item in items if "broker" in getattr(item, "fixturenames", ())]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in set(slow)]
+    """Deselect the tests that need the broker or are marked `slow`, if `--fast` is given."""
+    if config.getoption("--fast"):
+        slow = {
+            item for item in items if "broker" in getattr(item, "fixturenames", ()) or item.get_closest_marker("slow")
+        }
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(scope="session")

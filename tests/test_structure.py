@@ -110,6 +110,7 @@ def test_core_dependencies_have_no_torch() -> None:
     assert not any(name in line for line in project["dependencies"] for name in ("torch", "transformers"))
 
 
+@pytest.mark.slow
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     program = "import sys, feedmill.cli; print(sorted({'torch', 'transformers', 'numba', 'faust'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
@@ -178,6 +179,7 @@ def code_readers(path: Path) -> Iterator[str]:
                 yield f"{node.lineno}: {owner}.{name}()"
 
 
+@pytest.mark.slow
 def test_nothing_in_the_product_reads_code_from_its_input() -> None:
     wrong = {}
     for package in PACKAGES:
@@ -211,6 +213,7 @@ def test_modules_are_imported_only_by_names_of_this_repository() -> None:
     assert users == set(IMPORTERS)
 
 
+@pytest.mark.slow
 def test_only_pipes_to_own_children_pickle() -> None:
     users = {
         str(path.relative_to(ROOT))

@@ -34,6 +34,7 @@ def test_every_round_has_each_kind_of_poison_once() -> None:
     assert {"garbage", "bomb_of_rows", "kafka_snappy", "kafka_lz4", "kafka_zstd", "headers_4"} <= set(rounds[0])
 
 
+@pytest.mark.slow
 def test_the_audit_is_exact_after_a_short_storm(capsys: pytest.CaptureFixture[str]) -> None:
     status = run(["bench", "storm", "--minutes", MINUTES, "--seed", "4", "--json"])
     captured = capsys.readouterr()

@@ -35,6 +35,7 @@ def give_up(settings: Settings) -> tuple[str, float]:
     return str(caught.value), time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_missing_broker_is_one_clear_line_within_ten_seconds(tmp_path: Path) -> None:
     line, took_s = give_up(load_settings(bootstrap_servers=f"{HOST}:{ports.free_port(HOST)}", data_dir=tmp_path))
     assert "FEEDMILL_BOOTSTRAP_SERVERS" in line
@@ -43,6 +44,7 @@ def test_missing_broker_is_one_clear_line_within_ten_seconds(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []  # no embedded broker is started instead
 
 
+@pytest.mark.slow
 def test_address_that_accepts_and_never_answers_is_given_up_within_ten_seconds() -> None:
     with socket.socket() as mute:
         mute.bind((HOST, 0))
@@ -94,6 +96,7 @@ def test_second_server_is_used_if_the_first_is_down(broker: str) -> None:
         assert admin.describe_cluster()
 
 
+@pytest.mark.slow
 def test_failed_connection_leaves_no_thread() -> None:
     before = threading.active_count()
     with socket.socket() as mute:
@@ -112,6 +115,7 @@ def test_failed_connection_leaves_no_thread() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_missing_certificate_file_is_a_configuration_error(tmp_path: Path) -> None:
     with socket.socket() as listening:
         listening.bind((HOST, 0))

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from broker import ports
 from broker.clients import Connection
 from broker.kraft import HOST
 from broker.topics import ensure_topics
 from schema.settings import Settings
+
+pytestmark = pytest.mark.slow
 
 
 def feedmill(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

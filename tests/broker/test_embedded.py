@@ -24,6 +24,8 @@ from broker.topics import ensure_topics, extents, topic_name
 from schema.errors import BrokerStartError, BrokerUnavailableError
 from schema.settings import Settings, load_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:

@@ -44,6 +44,7 @@ def steps(out: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in newest_first(out)]
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_complete_checkpoints(tmp_path: Path) -> None:
     moments = 0
     while True:

@@ -132,6 +132,7 @@ def test_a_value_that_makes_the_condition_fail_is_an_error() -> None:
         kept("term::INTEGER = 1")
 
 
+@pytest.mark.slow
 def test_times_are_utc_in_every_zone_of_the_machine() -> None:
     program = """
 import datetime as d, polars as pl

@@ -50,6 +50,7 @@ def test_a_malformed_setting_names_its_variable(
     assert "FEEDMILL_PARTITIONS" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["topics"], ["produce", "reduction", "--count", "10"], ["coverage", "report", "reduction"], ["watch", "--once"]],
@@ -119,6 +120,7 @@ def test_doctor_finds_unknown_families_in_settings(
         assert f"setting {setting} names '{name}', which is no family: did you mean {near}?" in out
 
 
+@pytest.mark.slow
 def test_doctor_shows_faults_and_no_secret(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     secret = "hunter2-and-more"  # noqa: S105 - not a real one
     for name, value in {

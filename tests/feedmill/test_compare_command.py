@@ -107,6 +107,7 @@ def test_json_is_one_object_with_both_sides_and_their_differences(alone: Command
         assert [line["a"], line["b"]] == values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "mark"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_a_plot_is_a_file_of_its_ending(
     alone: Command, files: tuple[str, str], tmp_path: Path, ending: str, mark: bytes
@@ -133,6 +134,7 @@ def test_a_wrong_plot_option_is_an_error_before_anything_is_read(
     assert "pip install feedmill[plot]" in err
 
 
+@pytest.mark.slow
 def test_a_plot_that_cannot_be_written_is_a_one_line_error(alone: Command, files: tuple[str, str]) -> None:
     status, _, err = alone("compare", *files, "--json", "--plot", "/nowhere/at/all.png")
     assert (status, err.count("\n")) == (2, 1)

@@ -17,6 +17,8 @@ import pytest
 from broker.clients import Connection
 from tests.feedmill.conftest import Command
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_demo_shows_every_stage(called: Command, connection: Connection) -> None:
     status, out, err = called("demo", "--count", "6000", "--steps", "3", "--seed", "21")

@@ -19,6 +19,8 @@ from tests.consumers.records import write
 from tests.rooms import room_for
 from tests.streams.ledgers import LedgerWriter, entry
 
+pytestmark = pytest.mark.slow
+
 ROOM_BYTES = 8_000
 
 Command = Callable[..., tuple[int, str, str]]

@@ -11,6 +11,8 @@ import pytest
 from tests import reductions
 from tests.feedmill.test_surroundings import ROOT, check, hostile
 
+pytestmark = pytest.mark.slow
+
 
 def feedmill(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(

@@ -25,6 +25,8 @@ from tests.consumers.records import envelope, transaction
 from tests.feedmill.conftest import Command
 from tests.reductions import valid
 
+pytestmark = pytest.mark.slow
+
 
 def raw_offsets(connection: Connection) -> int:
     return sum(each.end for each in extents(connection, topic_name(connection.settings, "reduction", RAW)).values())

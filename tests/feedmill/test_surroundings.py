@@ -16,6 +16,8 @@ import typer
 
 from feedmill.cli import app
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 # Reads lines of stdin, stdout, log file and command line; runs each command in a fork and prints its status.

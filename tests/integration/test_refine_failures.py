@@ -151,6 +151,7 @@ def own_broker(tmp_path: Path) -> Iterator[Settings]:
     embedded.stop(settings)
 
 
+@pytest.mark.slow
 def test_the_watchdog_survives_an_outage_of_the_broker(own_broker: Settings, tmp_path: Path) -> None:
     status = embedded.status(own_broker)
     assert status.servers is not None
@@ -260,6 +261,7 @@ def test_a_position_passes_the_markers_that_end_a_topic(ready: Connection, tmp_p
     assert workers.entries(ready)["source_offset"].max() == 0
 
 
+@pytest.mark.slow
 def test_an_unreadable_batch_holds_only_its_partition_and_can_be_skipped(own_broker: Settings, tmp_path: Path) -> None:
     """Bytes of a batch are changed on the broker's disk, as a failing disk would."""
     servers = embedded.status(own_broker).servers

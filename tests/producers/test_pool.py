@@ -101,6 +101,7 @@ with Pool(time.sleep, 2) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_parent_that_is_stopped_leaves_no_process(how: signal.Signals) -> None:
     command = [sys.executable, "-c", WAITING]

@@ -67,6 +67,7 @@ def check_trace(trace: list[dict[str, object]], run: ReductionRun, cut: bool) ->
         assert plain.step(after) is not None
 
 
+@pytest.mark.slow
 def test_the_plain_reducer_agrees_on_every_one_of_20000_examples(rows: pl.DataFrame) -> None:
     assert rows.height == RUN.count
     traces = rows.partition_by("trace_id", maintain_order=True)
@@ -176,6 +177,7 @@ def test_a_run_has_exactly_count_rows_and_longer_runs_begin_with_them(count: int
         assert pl.concat(frames).head(shared).equals(rows.head(shared))
 
 
+@pytest.mark.slow
 def test_files_are_the_same_for_one_worker_and_for_two(tmp_path: Path, rows: pl.DataFrame) -> None:
     reports = []
     done: list[int] = []

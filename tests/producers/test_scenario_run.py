@@ -80,6 +80,7 @@ def test_a_run_has_exactly_count_rows_and_longer_runs_begin_with_them(count: int
         assert pl.concat(frames).equals(long.head(count))
 
 
+@pytest.mark.slow
 def test_files_are_the_same_for_one_worker_and_for_two(tmp_path: Path, long: pl.DataFrame) -> None:
     done: list[int] = []
     for workers in (1, 2):

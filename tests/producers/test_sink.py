@@ -92,6 +92,7 @@ def test_encoding_a_frame_twice_gives_the_same_records() -> None:
     assert encode_block(frame, FAMILY, LAYOUT) == encode_block(frame.clone(), FAMILY, LAYOUT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [4_000, 40_000])
 def test_records_stay_under_the_limit_of_bytes(limit: int) -> None:
     frame = next(generate(replace(RUN, count=3000)))

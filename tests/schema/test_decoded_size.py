@@ -181,6 +181,7 @@ except RecordError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_compression_bomb_is_refused_in_a_process_without_memory_for_it(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb"
     bomb.write_bytes(stream(pa.table({"number": pa.array([0], pa.int64()).take(pa.array([0] * 2**24, pa.int32()))})))

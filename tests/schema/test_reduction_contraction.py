@@ -48,6 +48,7 @@ def expected(after: plain.Term, cap: int) -> tuple[int, str | None]:
     return CONTRACTED, plain.show(after)
 
 
+@pytest.mark.slow
 @given(TERMS, st.integers(1, 60))
 def test_a_step_at_any_redex_is_that_of_the_plain_reducer(term: plain.Term, cap: int) -> None:
     text = plain.show(term)

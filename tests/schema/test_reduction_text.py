@@ -161,6 +161,7 @@ def test_terms_nested_a_hundred_thousand_deep_are_read() -> None:
     assert (actual["well_formed"], actual["found_start"], actual["found_end"]) == (True, 0, len(text))
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_the_same_time_get_the_same_result(tmp_path: Path) -> None:
     code = r"""
 import polars as pl

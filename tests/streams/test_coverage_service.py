@@ -312,6 +312,7 @@ def test_a_ledger_that_cannot_be_folded_is_reported_and_stops_no_other(
     assert f'feedmill_foreign_ledger_records_total{{family="{NAME}"}} 1.0' in metrics
 
 
+@pytest.mark.slow
 def test_folding_goes_on_after_the_broker_was_killed_and_restarted(tmp_path: Path) -> None:
     own = load_settings(data_dir=tmp_path, bootstrap_servers=None, namespace="outage", broker_port=free_port())
     connection = connect(own)

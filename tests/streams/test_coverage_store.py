@@ -56,6 +56,7 @@ def expected(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return {**plain, "minutes": {int(at.timestamp() * 1000): rows for at, rows in plain["minutes"].items()}}
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32), sizes=st.lists(st.integers(1, 7), min_size=1, max_size=6))
 def test_totals_are_the_fold_of_the_entries_in_any_batching_and_order(seed: int, sizes: list[int]) -> None:
@@ -131,6 +132,7 @@ def test_minutes_older_than_a_day_are_deleted_in_any_order(store: CoverageStore)
     assert store.counts(NAME).totals["rows_in"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kill_after_commit", "folded_in"), [(False, 20), (True, 21)])
 def test_a_killed_process_leaves_counts_and_position_of_the_same_fold(
     tmp_path: Path, kill_after_commit: bool, folded_in: int

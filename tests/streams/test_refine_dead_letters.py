@@ -115,6 +115,7 @@ def test_a_forged_round_is_bounded() -> None:
 line = st.sampled_from([b"no json", b"[]", b'{"term": 5}', json.dumps({"term": "0"}).encode()])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(line, min_size=1, max_size=30).map(b"\n".join) | st.just(b"\xff\n\xfe"), min_size=1, max_size=6)
 )

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LIMIT_MIB = 1536
 
 _JUDGE = """
