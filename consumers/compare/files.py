@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,11 @@ from schema.family import Family
 from schema.json_rows import document
 from schema.record import conform
 from schema.registry import FAMILIES
+
+# A raw record has at most 8 MiB, and JSON's escapes can make its text six times as long.
+LINE_MAX_BYTES = 48 * 1024 * 1024
+# The lines of one call to the parser end after the line that reaches this size.
+_LINES_BYTES = 16 * 1024 * 1024
 
 
 class FileSource:
@@ -48,7 +53,7 @@ class FileSource:
             if self._ending != ".jsonl":
                 return families_with(self._schema().names)
             with self._path.open("rb") as stream:
-                line = next((line for line in stream if line.strip()), b"")
+                line = next(self._lines(stream), b"")
         try:
             first = document(line)
         except RecordError as error:
@@ -64,12 +69,41 @@ class FileSource:
         with self._readable():
             if self._ending == ".jsonl":
                 with self._path.open("rb") as stream:
-                    lines = (line for line in stream if line.strip())
-                    while some := list(islice(lines, ROWS_AT_ONCE)):
-                        yield rows_of_lines(some, family)
+                    for lines in self._parts(stream):
+                        yield rows_of_lines(lines, family)
             else:
                 for batch in self._batches([name for name in self._schema().names if name in family.wire]):
                     yield Rows(conform(pa.Table.from_batches([batch]), family.wire))
+
+    def _parts(self, stream: BinaryIO) -> Iterator[list[bytes]]:
+        """Yield the lines in parts of limited rows and bytes."""
+        part: list[bytes] = []
+        size = 0
+        for line in self._lines(stream):
+            part.append(line)
+            size += len(line)
+            if len(part) == ROWS_AT_ONCE or size >= _LINES_BYTES:
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
+
+    def _lines(self, stream: BinaryIO) -> Iterator[bytes]:
+        """Yield the lines that are not blank.
+
+        Raises:
+            UsageError: a line has over `LINE_MAX_BYTES` bytes.
+        """
+        number = 0
+        while line := stream.readline(LINE_MAX_BYTES + 1):
+            number += 1
+            if len(line) > LINE_MAX_BYTES:
+                raise UsageError(
+                    f"{self._path} line {number} has over {LINE_MAX_BYTES:,} bytes, more than any example: "
+                    "give a file of JSON lines"
+                )
+            if line.strip():
+                yield line
 
     def _schema(self) -> pa.Schema:
         if self._ending == ".parquet":

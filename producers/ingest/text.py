@@ -45,19 +45,32 @@ def read_text(stream: BinaryIO, limit_bytes: int) -> Iterator[list[Row]]:
         ReadingStopped: the reading was stopped.
         Exception: any error of reading `stream`.
     """
-    first = b""
-    while True:
-        more = some(stream)
-        first += more
-        # Removed from the joined text, because the byte order mark may arrive in pieces.
-        text = first.removeprefix(codecs.BOM_UTF8).lstrip()
-        if not more or b"\n" in text or len(text) > limit_bytes:
-            break
-    chunks = chain([first.removeprefix(codecs.BOM_UTF8)], iter(lambda: some(stream), b""))
+    text, line = _begin(stream, limit_bytes)
+    chunks = chain([text], iter(lambda: some(stream), b""))
     if _are_lines(text.partition(b"\n")[0]):
-        yield from read_lines(chunks, limit_bytes)
+        yield from read_lines(chunks, limit_bytes, line)
     else:
-        yield from read_values(chunks, limit_bytes)
+        yield from read_values(chunks, limit_bytes, line)
+
+
+def _begin(stream: BinaryIO, limit_bytes: int) -> tuple[bytes, int]:
+    """Read the first line that is not blank; return the text read, from this line on, and the line's number.
+
+    Blank text before it is dropped as it arrives, because compressed blank text can be very long.
+    """
+    text = some(stream)
+    # The byte order mark may arrive in pieces.
+    while len(text) < len(codecs.BOM_UTF8) and codecs.BOM_UTF8.startswith(text) and (more := some(stream)):
+        text += more
+    text = text.removeprefix(codecs.BOM_UTF8)
+    line = 1
+    while True:
+        begun = text.lstrip()
+        line += text.count(b"\n", 0, len(text) - len(begun))
+        text = begun
+        if b"\n" in text or len(text) > limit_bytes or not (more := some(stream)):
+            return text, line
+        text += more
 
 
 def _are_lines(line: bytes) -> bool:
@@ -72,13 +85,13 @@ def _are_lines(line: bytes) -> bool:
     return True
 
 
-def read_lines(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]:
-    """Yield the non-blank lines, stripped, of a text that arrives in pieces; line numbers count from 1.
+def read_lines(chunks: Iterable[bytes], limit_bytes: int, first_line: int = 1) -> Iterator[list[Row]]:
+    """Yield the non-blank lines, stripped, of a text that arrives in pieces and begins at line `first_line`.
 
     Raises:
         UsageError: a line has over `limit_bytes` bytes; the lines before it were yielded.
     """
-    number = 1
+    number = first_line
     pieces: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -108,13 +121,15 @@ def read_lines(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]
         yield [(number, text)]
 
 
-def read_values(chunks: Iterable[bytes], limit_bytes: int) -> Iterator[list[Row]]:
+def read_values(chunks: Iterable[bytes], limit_bytes: int, first_line: int = 1) -> Iterator[list[Row]]:
     """Yield the JSON values of a text that arrives in pieces, each as one line; an outer array is split into its items.
+
+    Line numbers count from `first_line`.
 
     Raises:
         UsageError: a value has over `limit_bytes` bytes, or an array does not end; the rows before it were yielded.
     """
-    values = _Values(limit_bytes)
+    values = _Values(limit_bytes, first_line)
     for chunk in chunks:
         rows: list[Row] = []
         try:
@@ -142,13 +157,13 @@ class _Values:
         line: the current line number.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, first_line: int) -> None:
         self.in_array = False
-        self.line = 1
+        self.line = first_line
         self._limit_bytes = limit_bytes
         self._text = b""  # from the beginning of the current value
         self._looked_at = 0  # bytes of `_text`
-        self._begin_line = 1
+        self._begin_line = first_line
         self._is_bare = False  # a number, a word, or not JSON
         self._open = bytearray()  # open brackets of the current value
         self._in_string = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from contextlib import closing
 from functools import partial
@@ -270,6 +271,20 @@ def test_a_file_that_cannot_be_compared_is_refused_in_one_line(
     with pytest.raises(UsageError, match=line) as caught:
         common_family([source_named(str(path), no_broker)], None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", [b"", b'{"term": "x"}\n'])
+def test_a_line_without_end_is_refused_before_it_is_read_whole(tmp_path: Path, first: bytes) -> None:
+    path = tmp_path / "sparse.jsonl"
+    path.write_bytes(first)
+    # Zeros that take no room on the disk.
+    os.truncate(path, 50 * 1024**3)
+    with pytest.raises(UsageError, match=r"line [12] has over 50,331,648 bytes"):
+        for part in FileSource(path).rows(FAMILIES["reduction"]):
+            assert len(part) == 1
+    if not first:
+        with pytest.raises(UsageError, match=r"line 1 has over 50,331,648 bytes"):
+            FileSource(path).families()
 
 
 def test_a_name_that_is_neither_file_nor_topic_is_refused_without_a_broker() -> None:

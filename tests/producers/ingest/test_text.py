@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -109,6 +110,33 @@ def test_a_line_end_inside_a_string_ends_the_broken_value() -> None:
 def test_the_layout_of_json_is_detected_by_its_first_line(text: bytes) -> None:
     numbered = [row for rows in read_text(io.BytesIO(text), LIMIT) for row in rows]
     assert [json.loads(line) for _, line in numbered] == [{"a": 1}, {"a": 2}]
+
+
+class BlankThenText(io.RawIOBase):
+    """A stream of `blank` equal pieces and then a text."""
+
+    def __init__(self, piece: bytes, blank: int, text: bytes) -> None:
+        self._pieces = [text, *[piece] * blank]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._pieces.pop() if self._pieces else b""
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@pytest.mark.parametrize("text", [b'{"a": 1}\n{"a": 2}\n', b'[{"a": 1},\n{"a": 2}]'])
+@pytest.mark.parametrize("piece", [b" " * 65536, b"\n" * 65536])
+def test_blank_text_before_the_first_row_takes_no_memory(piece: bytes, text: bytes) -> None:
+    tracemalloc.start()
+    numbered = [row for rows in read_text(BlankThenText(piece, 300, text), LIMIT) for row in rows]  # type: ignore[arg-type]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    before = 300 * piece.count(b"\n")
+    assert [(number - before, json.loads(line)) for number, line in numbered] == [(1, {"a": 1}), (2, {"a": 2})]
+    assert most < 20 * len(piece)
 
 
 @pytest.mark.parametrize("read", [read_lines, read_values])
