@@ -2,7 +2,7 @@
 
 Answers are matched by their ids. The labels follow from an answer's own numbers, and missing parts are never filled in.
 An answer is accepted for the cell that its numbers show, if that cell was asked for and has no other accepted answer,
-and if the answer passes the family's rules.
+and if the answer passes the family's rules, which are those of the refine stage.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from producers.scenario.llm.rows import Row, broken_rules, to_frame
+from schema.family import identify
 from schema.scenario import FAMILY
-from schema.scenario.bands import SUPPORT_HEADROOM
+from schema.scenario.bands import SUPPORT_HEADROOM, level_of, target_of
 
 Cell = Mapping[str, str]
+# {column: value} of a row; columns that the answer does not give are absent.
+Row = dict[str, Any]
 
 # Values of `answer_fault`: why an id has no row from the model.
 MISSING, MALFORMED, DUPLICATED = "answer_missing", "answer_malformed", "answer_duplicated"
@@ -247,3 +250,26 @@ def judge(answers: Read, asked: Mapping[str, Cell], common: Row, texts: set[int]
             if place != name and name not in judged.accepted:
                 judged.faults[name] = WRONG_CELL
     return judged
+
+
+def to_frame(rows: Iterable[Row]) -> pl.DataFrame:
+    """Return rows as an identified wire frame; level and target follow from the numbers, and are null outside bands."""
+    values = list(rows)
+    frame = pl.DataFrame({name: [row.get(name) for row in values] for name in FAMILY.columns}, schema=FAMILY.columns)
+    frame = frame.with_columns(
+        capacity_level=level_of(pl.col("effective_capacity")),
+        authenticity_target=target_of(pl.col("authenticity_score")),
+    )
+    return identify(frame, FAMILY).select(list(FAMILY.wire))
+
+
+def broken_rules(frame: pl.DataFrame) -> list[list[str]]:
+    """Return, for each row of a wire frame, the names of the family's rules that it breaks, as in the refine stage."""
+    numbered = frame.with_columns(record=pl.int_range(pl.len(), dtype=pl.UInt32))
+    _, failures = FAMILY.rules.filter(FAMILY.derive(numbered))
+    details = failures.details()
+    verdicts = [name for name, dtype in details.schema.items() if isinstance(dtype, pl.Enum) and name not in numbered]
+    broken: list[list[str]] = [[] for _ in range(frame.height)]
+    for number, *values in details.select("record", *verdicts).iter_rows():
+        broken[number] = [name for name, value in zip(verdicts, values, strict=True) if value == "invalid"]
+    return broken

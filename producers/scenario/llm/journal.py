@@ -1,27 +1,26 @@
-"""The journal of a run on the raw topic, and the run's state as a fold of its entries.
+"""The journal of a run on the raw topic: writes one record for each call, and reads the entries back.
 
-Every call is one record of zero or more rows. Its header `feedmill-call` holds the ids asked for, the verdict on each,
-and the tokens. The first record of a run is its plan. The state is the same fold whether entries were just sent or are
-read back, so a killed run resumes in the same state.
+A record holds the call's rows, if any. Its header `feedmill-call` holds the ids asked for, the verdict on each, and the
+tokens. The first record of a run is its plan.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import TracebackType
 from typing import Any
 
 from kafka import TopicPartition
 
 from broker.clients import Connection
 from broker.topics import extents, topic_name
-from producers.scenario.llm.meter import Meter, Usage
-from producers.scenario.llm.routing import WRITING_ROLES
-from producers.scenario.llm.rows import Row
+from producers.scenario.llm.answers import Row, to_frame
+from producers.sink import RecordSender, raw_layout
 from schema.errors import UsageError
-from schema.record import RAW
+from schema.family import partition_of
+from schema.record import RAW, Envelope, encode
 from schema.scenario import FAMILY
 
 CALL_HEADER = "feedmill-call"
@@ -79,6 +78,40 @@ class Entry:
         return CALL_HEADER, json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")).encode()
 
 
+class JournalWriter:
+    """Sends the journal entries of a run to `scenario.raw`; a context, like `RecordSender`."""
+
+    def __init__(self, connection: Connection, run: str) -> None:
+        self._run = run
+        self._partitions = raw_layout(connection, FAMILY).partitions
+        self._sender = RecordSender(connection, FAMILY, run)
+
+    def __enter__(self) -> JournalWriter:
+        self._sender.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._sender.__exit__(kind, error, traceback)
+
+    def send(self, entry: Entry, rows: Sequence[Row]) -> None:
+        """Send an entry with its rows as one record, and wait until it is acknowledged.
+
+        All rows go to the first row's partition, because a single record is written completely or not at all. The
+        refine stage moves the other rows to their own partitions.
+
+        Raises:
+            DeliveryError: the broker did not accept the record.
+        """
+        frame = to_frame(rows)
+        envelope = Envelope(FAMILY.name, RAW, FAMILY.version, self._run, entry.call, 0, frame.height)
+        home = frame.select(partition_of(FAMILY, self._partitions).fill_null(0)).to_series()
+        partition = int(home[0]) if frame.height else 0
+        self._sender.send(encode(frame), [*envelope.headers(), entry.header()], partition, frame.height)
+        self._sender.flush()
+
+
 def read(connection: Connection, run: str) -> list[Entry]:
     """Return the journal of `run` from the raw topic, by call number; empty for a new run.
 
@@ -114,70 +147,3 @@ def _entry(value: bytes, where: str, run: str) -> Entry:
         return Entry(**json.loads(value))
     except (ValueError, TypeError):
         raise UsageError(f"the journal entry of run {run} at {where} cannot be read: give another --run") from None
-
-
-class Standing:
-    """The state of a run: its open, waiting, accepted and rejected ids, and its calls and costs.
-
-    Attributes:
-        cells: {id: {axis: bin}}, in the order of the plan.
-        asks: {id: how often it was asked for}.
-        waiting: {id: its written row, which waits for validation}.
-        accepted: ids whose row is on the topic.
-        rejected: {id given up: the reason}.
-        faults: {id: the fault of its last answer}, for ids whose last answer was refused.
-        texts: example ids of accepted and waiting rows.
-    """
-
-    def __init__(self, cells: Mapping[str, Mapping[str, str]]) -> None:
-        self.cells = dict(cells)
-        self.asks: Counter[str] = Counter()
-        self.waiting: dict[str, Row] = {}
-        self.accepted: set[str] = set()
-        self.rejected: dict[str, str] = {}
-        self.faults: dict[str, str] = {}
-        self.texts: set[int] = set()
-        self.meter = Meter()
-        self.next_call = 1
-        self.retries = 0
-        self.asked_again = 0
-        self.unanswered = 0
-        self.unvalidated = 0
-
-    def apply(self, entry: Entry) -> None:
-        """Count one entry of the journal."""
-        self.next_call = max(self.next_call, entry.call + 1)
-        self.retries += max(0, entry.tries - 1)
-        self.unvalidated += entry.unvalidated
-        if entry.role in WRITING_ROLES:
-            self.asked_again += entry.attempt > 1
-            if entry.counts:
-                self.asks.update(entry.asked)
-        self.texts.update(entry.texts)
-        for name, verdict in entry.verdicts.items():
-            if verdict == ACCEPTED:
-                self.accepted.add(name)
-                self.waiting.pop(name, None)
-            elif verdict == WRITTEN:
-                self.waiting[name] = entry.answers[name]
-            else:
-                if entry.answered and verdict != CONTEXT_TRUNCATED:
-                    self.faults[name] = verdict
-                if name in entry.rejected:
-                    self.rejected[name] = verdict
-        if entry.model is None:
-            return
-        if entry.answered:
-            usage = Usage(entry.prompt_tokens, entry.completion_tokens)
-            self.meter.add(entry.role, entry.model, usage, entry.cost_usd)
-        else:
-            self.unanswered += 1
-
-    @property
-    def open(self) -> list[str]:
-        """The ids that have no row and are not given up, in the order of the plan."""
-        return [name for name in self.cells if not self.is_settled(name)]
-
-    def is_settled(self, name: str) -> bool:
-        """Whether id `name` is accepted, given up, or waits for validation."""
-        return name in self.accepted or name in self.rejected or name in self.waiting

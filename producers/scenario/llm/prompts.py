@@ -1,7 +1,8 @@
-"""Prompts for a model: shared rules, one line for each scenario, and the JSON schema of the answer.
+"""Prompts: which model writes which type, the shared rules, a line per scenario, and the JSON schema of the answer.
 
 By `estimated_tokens`, which errs on the high side, the rules take under 300 tokens, and with five lines about 500.
-Every answer must repeat the id of its line.
+Every answer must repeat the id of its line. Some servers silently cut off a prompt that exceeds their context;
+`ContextWatch` detects that.
 """
 
 from __future__ import annotations
@@ -10,11 +11,26 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, SUPPORT_HEADROOM, support_bounds
+from producers.scenario.llm.answers import Cell, Row
+from schema.errors import ConfigError
+from schema.scenario.bands import (
+    AUTHENTICITY_TARGETS,
+    CAPACITY_LEVELS,
+    COMPLEXITY_TYPES,
+    SUPPORT_HEADROOM,
+    support_bounds,
+)
 from schema.scenario.columns import AGE_BANDS
+from schema.settings import Settings
 
 Message = dict[str, str]
-Cell = Mapping[str, str]
+
+SIMPLE, COMPLEX, VALIDATION = ("simple", "complex", "validation")
+WRITING_ROLES = (SIMPLE, COMPLEX)
+
+# In these types characters say what they mean. The other types have a hidden meaning, which small models seldom write
+# well.
+_SIMPLE_TYPES = frozenset({"baseline", "misjudgment_over", "misjudgment_under", "emergency_override"})
 
 # Scenarios per call, for the target of 20 calls per 100 examples.
 SCENARIOS_PER_CALL = 5
@@ -57,11 +73,55 @@ _VALIDATION_RULES = (
     "what the character can give. Answer with a score for every id."
 )
 
+# {column of a row: its name in the prompt of a validation model}.
+_SHOWN = {
+    "context": "context",
+    "request": "request",
+    "response": "response",
+    "effective_capacity": "capacity",
+    "support_needed": "support_needed",
+    "authenticity_score": "authenticity",
+    "complexity_type": "type",
+}
+
 # A capacity at which no bound of the support needed is clipped, so a bound minus this value is the bound's offset.
 _MIDDLE = 5.0
 
+# Prose has 3 to 5 characters per token in any common vocabulary, so above this ratio a part is missing.
+_MOST_CHARACTERS_PER_TOKEN = 8.0
+# Similar prompts have at most this many times the characters per token of the densest one.
+_MOST_TIMES_DENSEST = 1.5
 # English prose has about 4.2 characters per token; ids, numbers and names have fewer.
 _CHARACTERS_PER_TOKEN = 3.5
+
+
+def role_of(complexity_type: str) -> str:
+    """Return the role that writes a complexity type.
+
+    Raises:
+        KeyError: the type does not exist.
+    """
+    if complexity_type not in COMPLEXITY_TYPES:
+        raise KeyError(complexity_type)
+    return SIMPLE if complexity_type in _SIMPLE_TYPES else COMPLEX
+
+
+def models(settings: Settings) -> dict[str, str]:
+    """Return the model of each role; the validation role is absent if no model is set for it.
+
+    Raises:
+        ConfigError: a budget in USD is set, but a model has no price.
+    """
+    chosen = {SIMPLE: settings.llm_model_simple, COMPLEX: settings.llm_model_complex}
+    if settings.llm_model_validation is not None:
+        chosen[VALIDATION] = settings.llm_model_validation
+    unpriced = sorted(set(chosen.values()) - set(settings.llm_prices))
+    if settings.llm_budget_usd is not None and unpriced:
+        raise ConfigError(
+            f"a budget in USD needs the price of {', '.join(unpriced)}: set FEEDMILL_LLM_PRICES, or a budget in "
+            "tokens with FEEDMILL_LLM_BUDGET_TOKENS instead"
+        )
+    return chosen
 
 
 def estimated_tokens(text: str) -> int:
@@ -124,8 +184,9 @@ def writing_schema(asked: Mapping[str, Cell]) -> dict[str, Any]:
     return _closed({"scenarios": {"type": "array", "items": scenario}})
 
 
-def validating(scenes: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return the messages that ask for scores of scenes; each scene is a dict of JSON values with an `id`."""
+def validating(rows: Mapping[str, Row]) -> list[Message]:
+    """Return the messages that ask for the scores of written rows, {id: row}."""
+    scenes = [{"id": name, **{shown: row[column] for column, shown in _SHOWN.items()}} for name, row in rows.items()]
     lines = "\n".join(json.dumps(scene, ensure_ascii=False) for scene in scenes)
     return [{"role": "system", "content": _VALIDATION_RULES}, {"role": "user", "content": lines}]
 
@@ -143,3 +204,28 @@ def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+class ContextWatch:
+    """Detects truncated prompts: compares, by model, the prompt tokens that servers report with the characters sent."""
+
+    def __init__(self) -> None:
+        self._densest: dict[str, float] = {}
+
+    def is_truncated(
+        self, model: str, messages: Sequence[Mapping[str, str]], prompt_tokens: int | None, *, alike: bool
+    ) -> bool:
+        """Whether the reported prompt tokens are too few; False if they are unknown.
+
+        Prompts that are `alike`, all our own English, are also compared with each other; others may be in any language.
+        """
+        if not prompt_tokens:
+            return False
+        ratio = sum(len(message["content"]) for message in messages) / prompt_tokens
+        if not alike:
+            return ratio > _MOST_CHARACTERS_PER_TOKEN
+        densest = min(ratio, self._densest.get(model, ratio))
+        if ratio > min(_MOST_CHARACTERS_PER_TOKEN, _MOST_TIMES_DENSEST * densest):
+            return True
+        self._densest[model] = densest
+        return False

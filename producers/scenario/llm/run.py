@@ -18,10 +18,10 @@ import numpy.typing as npt
 from broker.clients import Connection
 from producers.scenario.llm import journal
 from producers.scenario.llm.client import RetryPolicy
-from producers.scenario.llm.conversation import Conversation
-from producers.scenario.llm.journal import PLAN, Entry, Standing
-from producers.scenario.llm.routing import WRITING_ROLES, models
-from producers.scenario.llm.sending import CallSender
+from producers.scenario.llm.journal import PLAN, Entry, JournalWriter
+from producers.scenario.llm.prompts import WRITING_ROLES, models
+from producers.scenario.llm.scheduler import Scheduler
+from producers.scenario.llm.state import RunState
 from producers.seeds import check_seed
 from schema.errors import UsageError
 from schema.scenario import FAMILY
@@ -142,58 +142,55 @@ def produce(
     """
     started = time.monotonic()
     chosen = models(connection.settings)
-    with CallSender(connection, run.run) as sender:
+    with JournalWriter(connection, run.run) as writer:
         entries = [] if is_new else journal.read(connection, run.run)
-        standing = _standing(run, entries, sender)
-        resumed = standing.meter.total.calls
-        conversation = Conversation(
-            connection.settings, chosen, run.run, run.seed, standing, sender, policy or RetryPolicy()
-        )
-        stopped = asyncio.run(conversation.hold(on_progress))
-    return _report(run, standing, resumed, stopped, time.monotonic() - started)
+        plan = _plan(run, entries, writer)
+        grid = list(FAMILY.cells())
+        cells = {f"{run.run}-{number}": grid[index] for number, index in enumerate(plan["cells"])}
+        state = RunState(cells, chosen, entries)
+        resumed = state.meter.total.calls
+        scheduler = Scheduler(connection.settings, run.run, run.seed, state, writer, policy or RetryPolicy())
+        stopped = asyncio.run(scheduler.ask_all(on_progress))
+    return _report(run, state, resumed, stopped, time.monotonic() - started)
 
 
-def _standing(run: LlmRun, entries: Sequence[Entry], sender: CallSender) -> Standing:
-    """Return the run's state by its journal; a new journal begins with the plan."""
+def _plan(run: LlmRun, entries: Sequence[Entry], writer: JournalWriter) -> Mapping[str, Any]:
+    """Return the plan that the journal begins with; a new journal gets one."""
     plans = [entry.plan for entry in entries if entry.role == PLAN and entry.plan is not None]
-    if plans:
-        plan = dict(plans[0])
-        asked = {"count": run.count, "seed": run.seed, "given": run.cells is not None}
-        if run.cells is not None:
-            asked["cells"] = run.plan()["cells"]
-        if any(plan[name] != value for name, value in asked.items()):
-            raise UsageError(
-                f"run {run.run} was started for {plan['count']:,} scenarios with seed {plan['seed']}: give these again "
-                "to resume it, or give another --run"
-            )
-    else:
+    if not plans:
         plan = run.plan()
-        sender.send(Entry(call=0, role=PLAN, plan=plan), [])
-    grid = list(FAMILY.cells())
-    standing = Standing({f"{run.run}-{number}": grid[index] for number, index in enumerate(plan["cells"])})
-    for entry in entries:
-        standing.apply(entry)
-    return standing
+        writer.send(Entry(call=0, role=PLAN, plan=plan), [])
+        return plan
+    plan = dict(plans[0])
+    asked = {"count": run.count, "seed": run.seed, "given": run.cells is not None}
+    if run.cells is not None:
+        asked["cells"] = run.plan()["cells"]
+    if any(plan[name] != value for name, value in asked.items()):
+        raise UsageError(
+            f"run {run.run} was started for {plan['count']:,} scenarios with seed {plan['seed']}: give these again "
+            "to resume it, or give another --run"
+        )
+    return plan
 
 
-def _report(run: LlmRun, standing: Standing, resumed: int, stopped: str | None, elapsed_s: float) -> LlmReport:
-    meter = standing.meter
-    calls, accepted = meter.calls(*WRITING_ROLES), len(standing.accepted)
-    reasons = sorted(standing.rejected.values())
+def _report(run: LlmRun, state: RunState, resumed: int, stopped: str | None, elapsed_s: float) -> LlmReport:
+    meter = state.meter
+    calls, accepted = meter.calls(*WRITING_ROLES), len(state.accepted)
+    reasons = sorted(state.rejected.values())
     return LlmReport(
         run=run.run,
         seed=run.seed,
-        requested=len(standing.cells),
+        requested=len(state.cells),
         accepted=accepted,
         rejected={reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
-        open=len(standing.open),
+        open=len(state.open),
         calls=calls,
         calls_per_100=round(100 * calls / accepted, 2) if accepted else None,
         calls_resumed=resumed,
-        calls_unanswered=standing.unanswered,
-        asked_again=standing.asked_again,
-        retries=standing.retries,
-        unvalidated=standing.unvalidated,
+        calls_unanswered=state.unanswered,
+        asked_again=state.asked_again,
+        retries=state.retries,
+        unvalidated=state.unvalidated,
         tokens=meter.total.tokens,
         cost_usd=meter.total.cost_usd,
         models={model: totals.as_dict() for model, totals in sorted(meter.by_model.items())},

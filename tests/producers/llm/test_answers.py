@@ -17,12 +17,13 @@ from producers.scenario.llm.answers import (
     REFUSED,
     WRONG_CELL,
     JudgedAnswer,
+    broken_rules,
     judge,
     objects_in,
     read,
     scores_in,
+    to_frame,
 )
-from producers.scenario.llm.rows import broken_rules, to_frame
 from schema.scenario import FAMILY
 from schema.scenario.rules import ANSWER_FAULTS
 from tests.producers.llm.server import GRID, ModelServer, well

@@ -7,10 +7,21 @@ import re
 
 import pytest
 
-from producers.scenario.llm.prompts import RULES, SCENARIOS_PER_CALL, estimated_tokens, writing, writing_schema
-from producers.scenario.llm.routing import WRITING_ROLES, role_of
+from producers.scenario.llm.prompts import (
+    RULES,
+    SCENARIOS_PER_CALL,
+    WRITING_ROLES,
+    ContextWatch,
+    estimated_tokens,
+    models,
+    role_of,
+    writing,
+    writing_schema,
+)
+from schema.errors import ConfigError
 from schema.scenario import FAMILY
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, support_bounds
+from schema.settings import load_settings
 
 CELLS = list(FAMILY.cells())
 
@@ -71,3 +82,26 @@ def test_every_type_has_a_role() -> None:
     assert {role_of(name) for name in COMPLEXITY_TYPES} == set(WRITING_ROLES)
     with pytest.raises(KeyError):
         role_of("something_else")
+
+
+def test_a_budget_in_money_needs_every_price() -> None:
+    prices = {"s": (1.0, 1.0), "c": (1.0, 1.0)}
+    named = {"llm_model_simple": "s", "llm_model_complex": "c", "llm_budget_usd": 1.0, "llm_prices": prices}
+    assert models(load_settings(**named)) == {"simple": "s", "complex": "c"}
+    with pytest.raises(ConfigError, match="price of v: set FEEDMILL_LLM_PRICES"):
+        models(load_settings(**named, llm_model_validation="v"))
+
+
+def test_a_prompt_with_too_few_reported_tokens_counts_as_truncated() -> None:
+    watch = ContextWatch()
+    prompt = [{"role": "system", "content": "x" * 800}, {"role": "user", "content": "y" * 800}]
+    assert not watch.is_truncated("m", prompt, None, alike=True)
+    assert watch.is_truncated("m", prompt, 199, alike=True)
+    assert not watch.is_truncated("m", prompt, 200, alike=True)
+    # A denser prompt of the same model lowers the limit for similar prompts, but not for other models or prompts.
+    assert not watch.is_truncated("m", prompt, 400, alike=True)
+    assert watch.is_truncated("m", prompt, 260, alike=True)
+    assert not watch.is_truncated("another", prompt, 260, alike=True)
+    assert not watch.is_truncated("m", prompt, 260, alike=False)
+    assert not watch.is_truncated("m", prompt, 1600, alike=False)
+    assert not watch.is_truncated("m", prompt, 300, alike=True)

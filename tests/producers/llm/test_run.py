@@ -18,13 +18,13 @@ from broker.clients import Connection
 from consumers.compare.sources import source_named
 from feedmill.llm_runs import llm_sender, produce_llm
 from producers.scenario.llm import journal
-from producers.scenario.llm.agenda import Agenda
+from producers.scenario.llm.answers import broken_rules
 from producers.scenario.llm.client import RetryPolicy
-from producers.scenario.llm.conversation import MOST_ASKS
-from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN, Entry, Standing
-from producers.scenario.llm.routing import WRITING_ROLES
-from producers.scenario.llm.rows import broken_rules
+from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN, Entry
+from producers.scenario.llm.prompts import WRITING_ROLES
 from producers.scenario.llm.run import LlmReport, LlmRun, produce
+from producers.scenario.llm.scheduler import MOST_ASKS
+from producers.scenario.llm.state import RunState
 from schema.errors import ConfigError, ProducerError, UsageError
 from schema.scenario import FAMILY
 from schema.settings import Settings
@@ -91,16 +91,13 @@ def totals(report: LlmReport) -> dict[str, tuple[int, int, int]]:
 def check_resumable_everywhere(entries: list[Entry], cells: dict[str, dict[str, str]]) -> None:
     """Check that a run resumed after any of its records asks for exactly the open ids, each once."""
     for length in range(len(entries) + 1):
-        standing = Standing(cells)
-        for entry in entries[:length]:
-            standing.apply(entry)
-        agenda = Agenda({"simple": "s", "complex": "c"}, standing)
+        state = RunState(cells, {"simple": "s", "complex": "c"}, entries[:length])
         asked: list[str] = []
-        while question := agenda.next(idle=True):
+        while question := state.next_question(idle=True):
             asked += question.asked
-        assert sorted(asked) == sorted(set(cells) - standing.accepted - set(standing.rejected))
-        assert not agenda.has_questions
-        assert max(standing.asks.values(), default=0) <= MOST_ASKS
+        assert sorted(asked) == sorted(set(cells) - state.accepted - set(state.rejected))
+        assert not state.has_questions
+        assert max(state.asks.values(), default=0) <= MOST_ASKS
 
 
 def test_all_scenarios_of_a_misbehaving_server_are_accounted_for(connection: Connection, tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
-"""Proxies of the environment are not used for this machine, and an unusable proxy is reported in one line."""
+"""The client of an endpoint: proxies, Retry-After, and settings that cannot be used are reported in one line."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
-from producers.scenario.llm.client import ModelClient, Reply, RetryPolicy
+from producers.scenario.llm.client import ModelClient, Reply, RetryPolicy, retry_after_s
 from schema.errors import ConfigError
 from schema.settings import load_settings
 from tests.producers.llm.server import serving, well
+
+NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1"])
@@ -86,3 +90,47 @@ def test_a_model_is_asked_through_a_socks_proxy(monkeypatch: pytest.MonkeyPatch)
 
     assert asyncio.run(answer()) == "by proxy"
     assert asked == [b"model.invalid"]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-4", 0.0),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
+        ("Tue, 01 Jan 2030 12:00:07 -0000", 7.0),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_in_both_its_forms(value: str | None, seconds: float | None) -> None:
+    assert retry_after_s(value, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"llm_base_url": "::::"},
+        {"llm_base_url": "http://[::1"},
+        {"llm_base_url": "ftp://host/v1"},
+        {"llm_base_url": "localhost:11434/v1"},
+        {"llm_base_url": "http://127.0.0.1:99999/v1"},
+        {"llm_base_url": ""},
+        {"llm_api_key": "not ascii: \xe9\xe8"},
+        {"llm_api_key": "two\nlines"},
+    ],
+)
+def test_an_invalid_url_or_key_is_refused_at_once(settings: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="FEEDMILL_LLM_") as caught:
+        ModelClient(load_settings(**settings), RetryPolicy(), 1)
+    assert settings.get("llm_api_key", "-" * 9) not in str(caught.value)
+
+
+def test_credentials_in_the_url_are_not_shown() -> None:
+    settings = load_settings(llm_base_url="https://me:hidden@host:8443/v1?key=hidden")
+    assert ModelClient(settings, RetryPolicy(), 1).url == "https://host:8443/v1"

@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from producers.scenario.llm import answers
-from producers.scenario.llm.agenda import Agenda, Question
+from producers.scenario.llm.answers import Row
 from producers.scenario.llm.client import EndpointError, ModelClient, Reply, RetryPolicy, UnansweredError
-from producers.scenario.llm.context import ContextWatch
-from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, RELEASE, WRITTEN, Entry, Standing
+from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, RELEASE, WRITTEN, Entry, JournalWriter
 from producers.scenario.llm.meter import Usage
-from producers.scenario.llm.routing import VALIDATION
-from producers.scenario.llm.rows import Row
-from producers.scenario.llm.sending import CallSender
+from producers.scenario.llm.prompts import VALIDATION, ContextWatch
+from producers.scenario.llm.state import Question, RunState
 from schema.settings import Settings
 
 # Once in a batch and twice alone.
@@ -37,26 +35,24 @@ class Answered:
     outcome: Reply | UnansweredError | EndpointError
 
 
-class Conversation:
+class Scheduler:
     """Asks for the open scenarios of a run and settles the answers."""
 
     def __init__(
         self,
         settings: Settings,
-        models: Mapping[str, str],
         run: str,
         seed: int,
-        standing: Standing,
-        sender: CallSender,
+        state: RunState,
+        writer: JournalWriter,
         policy: RetryPolicy,
     ) -> None:
         self._settings = settings
         self._run = run
         self._seed = seed
-        self._standing = standing
-        self._sender = sender
+        self._state = state
+        self._writer = writer
         self._policy = policy
-        self._agenda = Agenda(models, standing)
         self._watch = ContextWatch()
         # Unanswered calls since the last answered one.
         self._silent: list[tuple[Question, UnansweredError]] = []
@@ -64,7 +60,7 @@ class Conversation:
         self._spent: str | None = None
         self._error: EndpointError | None = None
 
-    async def hold(self, on_progress: Callable[[int, str], None] | None = None) -> str | None:
+    async def ask_all(self, on_progress: Callable[[int, str], None] | None = None) -> str | None:
         """Ask until no scenario is open or a budget is spent; return the budget's error line, or None.
 
         Raises:
@@ -91,26 +87,25 @@ class Conversation:
                     task.cancel()
         if self._error is not None:
             raise self._error
-        if self._agenda.unscored:
+        if self._state.unscored:
             await self._release()
         return self._spent
 
     def _progress(self) -> tuple[int, str]:
-        standing = self._standing
-        total = standing.meter.total
+        total = self._state.meter.total
         cost = "" if total.cost_usd is None else f", {total.cost_usd:.4f} USD"
         return (
-            len(standing.accepted) + len(standing.rejected),
-            f"{total.calls:,} calls, {total.tokens:,} tokens{cost}, {len(standing.rejected):,} rejected",
+            len(self._state.accepted) + len(self._state.rejected),
+            f"{total.calls:,} calls, {total.tokens:,} tokens{cost}, {len(self._state.rejected):,} rejected",
         )
 
     def _next(self, idle: bool) -> Question | None:
         """Return the next question, or None if there is none now or none may be asked; `idle`: no call is running."""
-        if self._error is None and self._agenda.has_questions:
-            self._spent = self._standing.meter.spent(self._settings)
+        if self._error is None and self._state.has_questions:
+            self._spent = self._state.meter.spent(self._settings)
         if self._error is not None or self._spent is not None:
             return None
-        return self._agenda.next(idle)
+        return self._state.next_question(idle)
 
     async def _settle(self, answered: Answered, url: str) -> None:
         question, outcome = answered.question, answered.outcome
@@ -140,7 +135,7 @@ class Conversation:
 
     @property
     def _again(self) -> str:
-        return f"--run {self._run} --seed {self._seed} --count {len(self._standing.cells)} to resume"
+        return f"--run {self._run} --seed {self._seed} --count {len(self._state.cells)} to resume"
 
     def _unreachable(self, url: str) -> EndpointError:
         _, latest = self._silent[-1]
@@ -175,22 +170,20 @@ class Conversation:
                     f"model {question.model} read only a part of a prompt for one scenario: raise the context length "
                     f"of its server (Ollama: num_ctx), then run again with {self._again}"
                 )
-            self._agenda.singles.extend(question.asked)
             return
-        standing = self._standing
-        cells = {name: standing.cells[name] for name in question.asked}
+        cells = {name: self._state.cells[name] for name in question.asked}
         read = answers.read(
             reply.text, question.asked, cut_off=reply.finish_reason == CUT_OFF_REASON, refused=reply.refused
         )
         # In a thread, because the first judgement compiles the rules and must not delay the timeouts of other calls.
-        judged = await asyncio.to_thread(answers.judge, read, cells, self._common(question), standing.texts)
+        judged = await asyncio.to_thread(answers.judge, read, cells, self._common(question), self._state.texts)
         await self._send_written(question, judged, entry)
 
     async def _send_written(self, question: Question, judged: answers.JudgedAnswer, entry: Entry) -> None:
         """Send the result of a writing call: its accepted rows, and one faulty row for each id given up."""
         usage = Usage(entry.prompt_tokens, entry.completion_tokens)
         shares = dict(zip(question.asked, usage.shares(len(question.asked)), strict=True))
-        rejected = [name for name in judged.faults if self._standing.asks[name] + 1 >= MOST_ASKS]
+        rejected = [name for name in judged.faults if self._state.asks[name] + 1 >= MOST_ASKS]
         faulty = {
             name: judged.refused.get(
                 name, {**self._common(question), "scenario_id": name, "answer_fault": judged.faults[name]}
@@ -200,14 +193,12 @@ class Conversation:
         accepted, faulty = (
             {name: self._priced(row, shares[name]) for name, row in rows.items()} for rows in (judged.accepted, faulty)
         )
-        waits = self._agenda.validates
+        waits = self._state.validates
         verdicts = {**dict.fromkeys(accepted, WRITTEN if waits else ACCEPTED), **judged.faults}
         entry = replace(
             entry, verdicts=verdicts, rejected=rejected, texts=sorted(judged.texts), answers=accepted if waits else {}
         )
         await self._send(entry, [*(() if waits else accepted.values()), *faulty.values()])
-        self._agenda.unscored.extend(entry.answers)
-        self._agenda.singles.extend(name for name in judged.faults if name not in rejected)
 
     async def _settle_scores(self, question: Question, reply: Reply) -> None:
         # Scores from a truncated prompt are invalid.
@@ -218,28 +209,28 @@ class Conversation:
         rows = [
             {**row, "validation_model": question.model, "validation_score": scores[name]} if name in scores else row
             for name in question.asked
-            for row in [self._standing.waiting[name]]
+            for row in [self._state.waiting[name]]
         ]
         verdicts = dict.fromkeys(question.asked, ACCEPTED)
         await self._send(replace(entry, verdicts=verdicts, unvalidated=len(rows) - len(scores)), rows)
 
     async def _release(self) -> None:
         """Send the rows that wait for validation but can no longer be validated."""
-        waiting = {name: self._standing.waiting[name] for name in self._agenda.unscored}
-        self._agenda.unscored.clear()
+        waiting = {name: self._state.waiting[name] for name in self._state.unscored}
+        self._state.unscored.clear()
         entry = Entry(
-            call=self._agenda.number(),
+            call=self._state.number(),
             role=RELEASE,
             asked=list(waiting),
             verdicts=dict.fromkeys(waiting, ACCEPTED),
-            unvalidated=len(waiting) if self._agenda.validates else 0,
+            unvalidated=len(waiting) if self._state.validates else 0,
         )
         await self._send(entry, list(waiting.values()))
 
     async def _send(self, entry: Entry, rows: Sequence[Row]) -> None:
         # An entry counts only after it is acknowledged.
-        await asyncio.to_thread(self._sender.send, entry, rows)
-        self._standing.apply(entry)
+        await asyncio.to_thread(self._writer.send, entry, rows)
+        self._state.apply(entry)
 
     def _entry(self, question: Question, outcome: Reply | UnansweredError) -> Entry:
         """Return the journal fields that are known before the answer is judged."""
@@ -251,7 +242,7 @@ class Conversation:
             asked=list(question.asked),
             answered=isinstance(outcome, Reply),
             tries=outcome.tries,
-            attempt=1 + max(self._standing.asks[name] for name in question.asked),
+            attempt=1 + max(self._state.asks[name] for name in question.asked),
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cost_usd=usage.cost_usd(self._settings.llm_prices, question.model),
