@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.compare.measures import distinct_ngrams, diversity, nearest
-from producers.scenario.composer import factors, replies, reply_frames, scenes, situations, tasks
+from producers.scenario.composer import complexity_phrases, factors, replies, reply_frames, scenes, tasks
 from producers.scenario.composer.composing import compose
 from producers.scenario.composer.engine import PhraseGrammar, PhraseSlot
 from producers.scenario.composer.grammar import grammar
@@ -109,7 +109,7 @@ def test_the_phrases_determine_the_type_and_the_target(rows: pl.DataFrame) -> No
         target = [band.name for band in AUTHENTICITY_TARGETS].index(row["authenticity_target"])
         kinds = [
             number
-            for number, cues in enumerate(situations.CUES)
+            for number, cues in enumerate(complexity_phrases.CUES)
             if any(cue.replace("{name}", row["character_name"]) in row["context"] for cue in cues)
         ]
         assert kinds == [kind]
@@ -124,7 +124,7 @@ def test_the_phrases_determine_the_type_and_the_target(rows: pl.DataFrame) -> No
 
 def test_every_bin_has_phrases_that_no_other_bin_has() -> None:
     levels, targets, types = len(CAPACITY_LEVELS), len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
-    by_type = [situations.CUES, situations.OPENINGS, situations.PRESSURES, replies.MOVES]
+    by_type = [complexity_phrases.CUES, complexity_phrases.OPENINGS, complexity_phrases.PRESSURES, replies.MOVES]
     assert [len(pools) for pools in by_type] == [types] * 4
     assert [
         len(pools)
@@ -237,4 +237,4 @@ def test_an_invalid_grammar_is_refused(slots: dict[str, PhraseSlot], message: st
 
 def test_a_grammar_is_compiled_once() -> None:
     assert grammar() is grammar()
-    assert grammar().sizes("cue").tolist() == [len(pool) for pool in situations.CUES]
+    assert grammar().sizes("cue").tolist() == [len(pool) for pool in complexity_phrases.CUES]

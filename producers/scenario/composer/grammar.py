@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from producers.scenario.composer import factors, replies, reply_frames, requests, scenes, situations, tasks
+from producers.scenario.composer import complexity_phrases, factors, replies, reply_frames, requests, scenes, tasks
 from producers.scenario.composer.engine import PhraseGrammar, PhraseSlot
 from producers.scenario.draws import Draws
 from producers.scenario.numbers import MAX_FACTORS_COMPOSED, Numbers
@@ -91,15 +91,15 @@ def grammar() -> PhraseGrammar:
                 ]
             ),
             "factors": PhraseSlot((factors.DRAINED, factors.GIVEN, factors.BOTH)),
-            "cue": PhraseSlot(situations.CUES),
-            "opening": PhraseSlot(situations.OPENINGS),
+            "cue": PhraseSlot(complexity_phrases.CUES),
+            "opening": PhraseSlot(complexity_phrases.OPENINGS),
             "task": PhraseSlot([[asked for asked, _ in pool] for pool in flat_tasks]),
             "doing": PhraseSlot([[done for _, done in pool] for pool in flat_tasks], draw="task"),
             "wanted_day": PhraseSlot((scenes.DAYS,)),
             "deadline": PhraseSlot(_flat(requests.DEADLINES)),
             "ask": PhraseSlot(requests.ASKS),
             "reason": PhraseSlot(requests.REASONS),
-            "pressure": PhraseSlot(situations.PRESSURES),
+            "pressure": PhraseSlot(complexity_phrases.PRESSURES),
             "beginning": PhraseSlot(reply_frames.BEGINNINGS),
             "move": PhraseSlot(_flat(replies.MOVES)),
             "stand": PhraseSlot(_flat(reply_frames.STANDS)),
