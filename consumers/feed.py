@@ -29,7 +29,6 @@ from broker.kept_clients import kept_clients
 from consumers.batches import Batch, Stamp
 from consumers.feed_options import FeedOptions, check_options
 from consumers.follow import next_pass
-from consumers.forms import form_of
 from consumers.loader_workers import Failure, LoaderWorkers, end_with_trainer
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor
@@ -37,6 +36,7 @@ from consumers.sequence.predicates import Predicate
 from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
 from consumers.sequence.windows import Window, windows
+from consumers.tensor_form import form_of
 from schema.errors import FeedError, FeedmillError, UsageError
 from schema.registry import family_named
 from schema.settings import Settings

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from schema.parts import load_part
+from schema.registry import family_named
 
 if TYPE_CHECKING:
     from consumers.batches import Batch, Stamp
@@ -42,3 +45,12 @@ class TensorForm:
     tokens: pl.Expr
     encode: Callable[[pl.DataFrame, tuple[str, ...]], Encoded]
     max_tokens: int
+
+
+def form_of(family: str) -> TensorForm:
+    """Return the tensor form that the family of that name declares.
+
+    Raises:
+        UnknownFamilyError: no family of that name is registered.
+    """
+    return cast(TensorForm, load_part(family_named(family), "tensor_form"))

@@ -14,18 +14,18 @@ from typing import Annotated
 
 import typer
 
-from feedmill import broker_commands, coverage_commands, produce_commands, service_commands, signals
+from feedmill import broker_commands, coverage_commands, service_commands, signals
 from feedmill.audit_command import audit_command
 from feedmill.bench_commands import bench_command
 from feedmill.compare_command import compare_command
 from feedmill.demo import demo_command
 from feedmill.doctor import doctor_command
-from feedmill.eval_commands import eval_reduction_command
+from feedmill.family_commands import FamilyCommands
+from feedmill.ingest_command import ingest_command
 from feedmill.redrive_command import redrive_command
 from feedmill.replay_commands import replay_command
 from feedmill.skip_command import skip_command
 from feedmill.surroundings import broken_output, full_line, is_full, prepare
-from feedmill.train_commands import train_reduction_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
 
@@ -39,20 +39,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-train = typer.Typer(help="Train a model from a clean topic.", no_args_is_help=True)
-train.callback()(lambda: None)
-train.command("reduction")(train_reduction_command)
-evaluation = typer.Typer(help="Evaluate a model on examples that it has never seen.", no_args_is_help=True)
-evaluation.callback()(lambda: None)
-evaluation.command("reduction")(eval_reduction_command)
+
+
+def _family_commands(help_text: str) -> typer.Typer:
+    """Return a group of commands that families declare; it finds them by the name under which it is added."""
+    return typer.Typer(help=help_text, no_args_is_help=True, cls=FamilyCommands)
+
 
 app.command("up")(service_commands.up_command)
 app.command("demo")(demo_command)
 app.command("doctor")(doctor_command)
 app.command("topics")(broker_commands.topics_command)
 app.add_typer(broker_commands.app, name="broker")
-app.add_typer(produce_commands.app, name="produce")
-app.command("ingest")(produce_commands.ingest_command)
+app.add_typer(_family_commands("Generate examples into a raw topic, or into a file with --out."), name="produce")
+app.command("ingest")(ingest_command)
 app.command("worker")(service_commands.worker_command)
 app.add_typer(coverage_commands.app, name="coverage")
 app.command("audit")(audit_command)
@@ -62,8 +62,8 @@ app.command("redrive")(redrive_command)
 app.command("skip")(skip_command)
 app.command("compare")(compare_command)
 app.command("watch")(watch_command)
-app.add_typer(train, name="train")
-app.add_typer(evaluation, name="eval")
+app.add_typer(_family_commands("Train a model from a clean topic."), name="train")
+app.add_typer(_family_commands("Evaluate a model on examples that it has never seen."), name="eval")
 app.command("bench")(bench_command)
 
 

@@ -36,7 +36,7 @@ class Backend(StrEnum):
     llm = "llm"
 
 
-def scenario_command(
+def produce_scenario_command(
     count: Annotated[int | None, typer.Option(min=1, help="Exact number of examples to generate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Random and printed if not given.")] = None,
     backend: Annotated[

@@ -1,7 +1,7 @@
 """The declaration of a family (one kind of example), and the columns that are computed for every family.
 
-A family is data and pure functions. The shared columns (an example's id, its split) and its route are computed here
-only, so that a file written with `--out` and a topic agree.
+A family is data, pure functions, and the names of its parts in the other packages. The shared columns (an example's id,
+its split) and its route are computed here only, so that a file written with `--out` and a topic agree.
 """
 
 from __future__ import annotations
@@ -44,6 +44,27 @@ class Example(dy.Schema):
     augmented_from = dy.UInt64(nullable=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Where the parts of a family are, each as "module:object"; `schema.parts.load_part` imports one on first use.
+
+    Attributes:
+        producer: the class of its producer runs, a `producers.run.ProducerRun`.
+        tensor_form: its `consumers.tensor_form.TensorForm`; the module must not import torch.
+        commands: its commands by what a user types after `feedmill`, e.g. {"produce reduction": ...}.
+        samples: for tests: `count` -> that many different valid rows, identified, in wire columns.
+        filling: (cells, seed, number of the first row) -> one identified row for each cell; for `produce --follow`.
+        augmentation: clean rows -> new rows, as `streams.augmentation` describes.
+    """
+
+    producer: str
+    tensor_form: str
+    commands: Mapping[str, str]
+    samples: str
+    filling: str | None = None
+    augmentation: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Family:
     """One kind of example.
@@ -67,6 +88,7 @@ class Family:
             prose, whose rows have exact duplicates only.
         flatten: one JSON object of the family's JSON form -> {column: value}; raises nothing, unknown keys are kept.
         nest: a frame of columns -> a frame in the family's JSON form.
+        parts: where the family's producer, tensor form, commands and other parts are.
     """
 
     name: str
@@ -87,6 +109,7 @@ class Family:
     decisive: tuple[str, ...] = ()
     flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
+    parts: Parts
 
     @property
     def wire(self) -> dict[str, pl.DataType]:

@@ -1,4 +1,4 @@
-"""The list of all families. A new family needs a line here and its modules, which a test checks."""
+"""The list of all families. A new family needs a line here; its declaration names its parts, and a test checks them."""
 
 from __future__ import annotations
 

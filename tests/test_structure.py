@@ -150,7 +150,7 @@ RUNS_BY_KEYWORD = {"allow_pickle", "trust_remote_code", "shell"}
 IMPORTERS = {
     "feedmill/__init__.py": "the table of public names",
     "feedmill/bench_commands.py": "the list of benchmarks",
-    "streams/augmentation/__init__.py": "the table of families",
+    "schema/parts.py": "the declarations of families",
 }
 # multiprocessing pickles between a process and its own children, over pipes that no other process can open.
 PIPES = {"producers/pool.py", "consumers/loader.py", "consumers/loader_workers.py"}

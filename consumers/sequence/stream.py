@@ -17,12 +17,12 @@ import polars as pl
 
 from broker.clients import Connection
 from consumers.decoding import decode_records
-from consumers.forms import form_of
 from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Place
 from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
 from consumers.sequence.spec import FeedSpec
+from consumers.tensor_form import form_of
 from schema.errors import FeedError
 from schema.record import CLEAN
 from schema.registry import family_named

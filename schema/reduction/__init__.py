@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from schema.family import Family
+from schema.family import Family, Parts
 from schema.reduction.columns import COLUMNS, flatten, nest
 from schema.reduction.coverage import AXES, CELL_AXES, QUOTAS, cell_possible, cell_room
 from schema.reduction.rules import Reduction, derive
@@ -28,4 +28,16 @@ FAMILY = Family(
     group=pl.col("trace_id"),
     flatten=flatten,
     nest=nest,
+    parts=Parts(
+        producer="producers.reduction.run:ReductionRun",
+        filling="producers.reduction.filling:fill",
+        augmentation="streams.augmentation.reduction:augment",
+        tensor_form="consumers.reduction.form:FORM",
+        commands={
+            "produce reduction": "feedmill.reduction_commands:produce_reduction_command",
+            "train reduction": "feedmill.train_commands:train_reduction_command",
+            "eval reduction": "feedmill.eval_commands:eval_reduction_command",
+        },
+        samples="tests.reductions:valid",
+    ),
 )

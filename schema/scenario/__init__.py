@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from schema.family import Family
+from schema.family import Family, Parts
 from schema.routing import smallest_shingle
 from schema.scenario.columns import COLUMNS, flatten, nest
 from schema.scenario.coverage import AXES, CELL_AXES, QUOTAS
@@ -34,4 +34,12 @@ FAMILY = Family(
     text=TEXT,
     flatten=flatten,
     nest=nest,
+    parts=Parts(
+        producer="producers.scenario.run:ScenarioRun",
+        filling="producers.scenario.filling:fill",
+        augmentation="streams.augmentation.scenario:augment",
+        tensor_form="consumers.scenario.form:FORM",
+        commands={"produce scenario": "feedmill.scenario_commands:produce_scenario_command"},
+        samples="tests.scenarios:valid_rows",
+    ),
 )

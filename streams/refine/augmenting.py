@@ -66,7 +66,7 @@ def copies_of(ids: NDArray[np.uint64], mean: float) -> NDArray[np.int64]:
 
 
 def _made_of(rows: pl.DataFrame, family: Family) -> pl.DataFrame:
-    augment = augment_of(family.name)
+    augment = augment_of(family)
     columns = {**family.wire, "record": pl.UInt32()}
     try:
         copies = augment(rows).select(pl.col(name).cast(dtype) for name, dtype in columns.items())

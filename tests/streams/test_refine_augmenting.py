@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import streams.augmentation
 from broker.clients import Connection
 from schema.errors import ConfigError, RefineError
 from schema.family import partition_of
 from schema.record import encode, encode_parts, to_table
 from schema.reduction import FAMILY
+from schema.registry import FAMILIES
 from schema.scenario import FAMILY as SCENARIO
 from schema.settings import load_settings
 from streams.augmentation import augment_of, check_augment
@@ -39,10 +38,7 @@ def clean(count: int, partitions: int = 1) -> pl.DataFrame:
 
 
 def in_its_place(monkeypatch: pytest.MonkeyPatch, augment: object) -> None:
-    module = ModuleType("stand_in")
-    module.augment = augment  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(streams.augmentation._MODULES, FAMILY.name, module.__name__)
+    monkeypatch.setattr("streams.augmentation.reduction.augment", augment)
 
 
 def wrapped(rows: pl.DataFrame) -> pl.DataFrame:
@@ -159,12 +155,13 @@ def test_a_setting_for_a_family_without_augmentation_is_refused(monkeypatch: pyt
     check_augment(load_settings(augment={"reduction": 0.5, "scenario": 1}))
     with pytest.raises(ConfigError, match="'poetry', which is no family: use reduction, scenario"):
         check_augment(load_settings(augment={"poetry": 1}))
-    monkeypatch.delitem(streams.augmentation._MODULES, "reduction")
+    without = replace(FAMILY, parts=replace(FAMILY.parts, augmentation=None))
+    monkeypatch.setitem(FAMILIES, "reduction", without)
     with pytest.raises(ConfigError, match="reduction has no augmentation"):
         check_augment(load_settings(augment={"reduction": 0.5}))
     check_augment(load_settings(augment={"reduction": 0}))
     with pytest.raises(ConfigError, match="reduction has no augmentation"):
-        augment_of("reduction")
+        augment_of(without)
 
 
 def test_a_worker_does_not_start_with_such_a_setting() -> None:

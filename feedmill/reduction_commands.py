@@ -1,4 +1,4 @@
-"""The commands that fill raw topics: `feedmill produce FAMILY` and `feedmill ingest`."""
+"""The command `feedmill produce reduction`: generates lambda-terms and their redexes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,11 @@ import typer
 
 from feedmill.following import check_follow_options
 from feedmill.progress import progress
-from feedmill.scenario_commands import scenario_command
 from schema.registry import family_named
 from schema.settings import load_settings
 
-app = typer.Typer(help="Generate examples into a raw topic, or into a file with --out.", no_args_is_help=True)
 
-
-@app.callback()
-def _produce() -> None:
-    """Generate examples into a raw topic, or into a file with --out."""
-
-
-@app.command("reduction")
-def reduction_command(
+def produce_reduction_command(
     count: Annotated[int | None, typer.Option(min=1, help="Exact number of examples to generate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Random and printed if not given.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes; one per core if not given.")] = None,
@@ -71,9 +62,6 @@ def reduction_command(
     print(f"{count:,} reductions of run {parameters.run} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
 
 
-app.command("scenario")(scenario_command)
-
-
 def _follow_reductions(seed: int, run: str) -> None:
     from broker.clients import connect
     from feedmill.following import Following, follow_requests, maker
@@ -83,23 +71,3 @@ def _follow_reductions(seed: int, run: str) -> None:
     connection, family = connect(load_settings()), family_named("reduction")
     plan = Following(run or f"reduction-fill-{seed:x}", seed, connection.settings.rows_per_record)
     follow_requests(connection, family, maker(connection, family, fill, plan), plan, as_json=False)
-
-
-def ingest_command(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="e.g. reduction")],
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A file, or - for standard input.")],
-) -> None:
-    """Send rows of JSON (lines, arrays, objects), Parquet or Arrow to raw; the refine workers judge each row.
-
-    JSON and Arrow streams may be compressed with gzip, bzip2, xz, zstd or lz4. A pipe may stay open: rows are sent
-    within half a second, and Ctrl-C sends the rows read so far.
-    """
-    from broker.clients import connect
-    from broker.topics import ensure_topics
-    from producers.ingest import ingest
-
-    declared = family_named(family)
-    connection = connect(load_settings())
-    ensure_topics(connection, [declared.name])
-    report = ingest(connection, declared, file)
-    print(f"{report.rows:,} rows -> {connection.settings.namespace}.{declared.name}.raw", file=sys.stderr)
