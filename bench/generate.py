@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 from bench.plain_traces import plain_rows
-from producers.reduction.run import ReductionRun, encoded
+from producers.reduction.run import ReductionRun
+from producers.run import encoded
 from producers.sink import RecordLayout
 
 _SEED = 7

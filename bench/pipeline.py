@@ -12,8 +12,8 @@ from typing import Any
 
 from bench.environment import ProcessUsage, fresh_environment
 from feedmill.services import running
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import produce
+from producers.reduction.run import ReductionRun
+from producers.run import produce
 from streams.coverage.client import open_coverage
 from streams.drain import drain
 

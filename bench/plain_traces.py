@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from producers.reduction.recipe import SHAPES, TRACES_PER_CHUNK, ReductionRun
+from producers.reduction.recipe import SHAPES, TRACES_PER_CHUNK
+from producers.reduction.run import ReductionRun
 from producers.reduction.sampling import ABSTRACTION, APPLICATION, FIRST_INDEX, sample_chunks
 from schema.reduction.text import INDICES
 

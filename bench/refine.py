@@ -17,8 +17,8 @@ from bench.environment import ProcessUsage, fresh_environment, on_cores
 from broker.clients import Connection
 from broker.topics import committed_positions, extents, has_records, topic_name
 from feedmill.services import ServiceError, start
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import produce
+from producers.reduction.run import ReductionRun
+from producers.run import produce
 from schema import ledger
 from schema.record import LEDGER, RAW, decode
 from streams.positions import position_group

@@ -18,7 +18,8 @@ from typing import Any
 from bench.environment import fresh_environment, on_cores
 from bench.refine import refine_raw
 from broker.clients import connect
-from producers.scenario.run import ScenarioRun, encoded, generate, produce
+from producers.run import encoded, generate, produce
+from producers.scenario.run import ScenarioRun
 from producers.sink import RecordLayout
 from schema.settings import load_settings
 

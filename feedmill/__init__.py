@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from consumers.feed import Curriculum, Feed, FeedOptions, Source
     from consumers.replay.run import replay_run
     from consumers.replay.topic_range import replay
-    from producers.reduction.run import ReductionRun, produce
+    from producers.reduction.run import ReductionRun
+    from producers.run import produce
     from schema.errors import FeedmillError
     from schema.settings import Settings, load_settings
 
@@ -33,7 +34,7 @@ _MODULES = {
     "Source": "consumers.feed",
     "connect": "broker.clients",
     "load_settings": "schema.settings",
-    "produce": "producers.reduction.run",
+    "produce": "producers.run",
     "replay": "consumers.replay.topic_range",
     "replay_run": "consumers.replay.run",
 }

@@ -98,8 +98,8 @@ def _fill(
     connection: Connection, services: list[Service], count: int, seed: int | None, console: Console
 ) -> list[Pace]:
     """Generate `count` examples into raw, and wait until all are refined and folded into coverage."""
-    from producers.reduction.recipe import ReductionRun
-    from producers.reduction.run import produce
+    from producers.reduction.run import ReductionRun
+    from producers.run import produce
     from producers.seeds import fresh_seed
 
     run = ReductionRun(count=count, seed=fresh_seed() if seed is None else seed, workers=os.cpu_count() or 1)
@@ -149,7 +149,8 @@ def _close_gaps(connection: Connection, console: Console) -> Pace:
 
 def _scenarios(connection: Connection, services: list[Service], seed: int | None, console: Console) -> Pace:
     """Compose scenarios for all cells, in their target shares, and wait until they are refined and folded."""
-    from producers.scenario.run import ScenarioRun, produce
+    from producers.run import produce
+    from producers.scenario.run import ScenarioRun
     from producers.seeds import fresh_seed
 
     run = ScenarioRun(count=_SCENARIOS, seed=fresh_seed() if seed is None else seed)

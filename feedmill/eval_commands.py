@@ -55,7 +55,7 @@ def eval_reduction_command(
     from consumers.reduction.whole_trace import TraceLimits
     from consumers.training.checkpoints import find_checkpoint
     from feedmill.fresh_terms import draw
-    from producers.reduction.recipe import ReductionRun
+    from producers.reduction.run import ReductionRun
 
     began = time.monotonic()
     folder = find_checkpoint(checkpoint)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import polars as pl
 
 from consumers.reduction.metrics import SIZE_BANDS
-from producers.reduction.run import ReductionRun, generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from schema.errors import UsageError
 
 # Traces in each size band, at least, as a fraction of the number of initial terms.

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from consumers.compare.measures import SAMPLE_ROWS, distinct_ngrams, diversity
-from producers.scenario.run import ScenarioRun, generate, rows_by_cell
+from producers.run import generate
+from producers.scenario.run import ScenarioRun, rows_by_cell
 from schema.scenario import FAMILY, TEXT
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, TYPE_SHARE
 

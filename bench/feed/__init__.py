@@ -30,8 +30,8 @@ from bench.feed.process import BenchmarkError, Measured
 from bench.feed.tensors import COLUMNS, tally_of_rows
 from broker.clients import Connection
 from broker.topics import topic_name
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from producers.sink import RecordLayout, encode_block
 from schema.record import CLEAN, Envelope
 from schema.reduction import FAMILY

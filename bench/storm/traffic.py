@@ -12,8 +12,8 @@ from kafka import KafkaProducer
 from bench.storm.poison import Poison, poisons
 from broker.clients import Connection
 from broker.topics import topic_name
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from schema.record import JSON, RAW
 from schema.reduction import FAMILY
 

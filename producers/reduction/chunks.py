@@ -7,13 +7,13 @@ rows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from producers.reduction.recipe import CYCLES, RECIPE, SHAPES, TRACES_PER_CHUNK, ReductionRun
+from producers.reduction.recipe import CYCLES, RECIPE, SHAPES, TRACES_PER_CHUNK
 from producers.reduction.reducing import OUTCOME, REDEX, STEP, STEPS_TOTAL, TRACE, reduce_terms
 from producers.reduction.rendering import DEPTH, GLYPHS, REDEX_DEPTH, SPAN_END, SPAN_START, render_terms
 from producers.reduction.sampling import sample_chunks
@@ -21,6 +21,9 @@ from schema.buffers import strings_of
 from schema.family import identify
 from schema.reduction import FAMILY
 from schema.reduction.columns import COLUMNS, OUTCOMES
+
+if TYPE_CHECKING:
+    from producers.reduction.run import ReductionRun
 
 Array = npt.NDArray[Any]
 

@@ -10,7 +10,8 @@ import pytest
 from consumers.reduction.evaluation import evaluate
 from consumers.reduction.predictions import Predictions
 from consumers.reduction.whole_trace import TraceLimits, normal_order
-from producers.reduction.run import ReductionRun, generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 
 LIMITS = TraceLimits(fuel=30, size_cap=600)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from consumers.reduction.diagnosis import FAILURES, diagnosis, judge, trace_summary, worst
 from consumers.reduction.predictions import Predict, Predictions, remembered
 from consumers.reduction.whole_trace import TraceLimits, normal_order, whole_traces
-from producers.reduction.run import ReductionRun, generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from schema.reduction.text import facts
 from tests import plain_reducer as plain
 from tests.schema.test_reduction_contraction import redexes

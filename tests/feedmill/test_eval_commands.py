@@ -15,7 +15,8 @@ from consumers.feed import Feed
 from consumers.reduction.checkpoint import TRAINER, save_model, write_json
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
 from feedmill.cli import run
-from producers.reduction.run import ReductionRun, generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from tests.consumers.records import topic, write
 from tests.feedmill.conftest import Command
 

@@ -8,7 +8,8 @@ import pytest
 
 from feedmill import fresh_terms
 from feedmill.fresh_terms import FreshTerms, draw
-from producers.reduction.run import ReductionRun, generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from schema.errors import UsageError
 
 NOTHING = np.empty(0, dtype=np.uint64)

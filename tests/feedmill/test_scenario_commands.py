@@ -12,7 +12,8 @@ from broker.clients import Connection
 from broker.topics import ensure_topics, extents, topic_name
 from feedmill import scenario_commands
 from feedmill.cli import run
-from producers.scenario.run import ScenarioRun, generate
+from producers.run import generate
+from producers.scenario.run import ScenarioRun
 from schema import ledger
 from schema.family import CELL_AXIS, cell_label
 from schema.record import LEDGER, RAW, Envelope, encode

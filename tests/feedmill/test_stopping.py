@@ -15,8 +15,8 @@ from broker import embedded, ports
 from broker.clients import Connection, connect
 from broker.kraft import HOST
 from broker.topics import ensure_topics, extents, topic_name
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import produce
+from producers.reduction.run import ReductionRun
+from producers.run import produce
 from schema.record import CLEAN, RAW, encode
 from schema.settings import Settings, load_settings
 from streams.drain import drain

@@ -21,8 +21,8 @@ from broker.holdups import member_count
 from broker.kraft import HOST
 from broker.ports import free_port
 from broker.topics import committed_positions, delete_topics, ensure_topics, extents, topic_name
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import produce
+from producers.reduction.run import ReductionRun
+from producers.run import produce
 from schema import ledger
 from schema.errors import AuditError, DrainTimeoutError, RowsLostError
 from schema.record import RAW, REJECTED

@@ -14,8 +14,8 @@ from kafka import KafkaProducer
 
 from broker.clients import Connection
 from broker.topics import committed_positions, ensure_topics, topic_name
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import generate, produce
+from producers.reduction.run import ReductionRun
+from producers.run import generate, produce
 from schema.record import RAW, Envelope, encode
 from schema.reduction import FAMILY
 from streams.positions import position_group

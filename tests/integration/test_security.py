@@ -19,8 +19,8 @@ from broker.clients import Connection, connect
 from broker.topics import delete_topics, list_topics
 from consumers.feed import Feed
 from feedmill.services import start
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import produce
+from producers.reduction.run import ReductionRun
+from producers.run import produce
 from schema.errors import BrokerUnavailableError, ConfigError
 from schema.settings import Settings
 from streams.coverage.client import open_coverage

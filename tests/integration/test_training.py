@@ -20,8 +20,8 @@ import pytest
 from broker.clients import Connection
 from consumers.training.loss_log import read_losses
 from feedmill.cli import run
-from producers.reduction.recipe import ReductionRun
-from producers.reduction.run import generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from tests.consumers.records import write
 
 _LIMIT_S = 240.0

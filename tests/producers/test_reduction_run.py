@@ -12,7 +12,8 @@ import pytest
 
 from producers.reduction.chunks import make_chunks
 from producers.reduction.recipe import CYCLES, DEFAULT_SIZE_CAP, SHAPES, TRACES_PER_CHUNK
-from producers.reduction.run import ReductionRun, generate, write_jsonl
+from producers.reduction.run import ReductionRun
+from producers.run import generate, write_jsonl
 from producers.seeds import fresh_seed
 from schema.errors import UsageError
 from schema.family import identify

@@ -16,9 +16,10 @@ from kafka import TopicPartition
 
 from broker.clients import Connection
 from broker.topics import topic_name
+from producers.run import generate, produce, write_jsonl
 from producers.scenario.filling import fill
 from producers.scenario.narrow import LEVELS, SCORES, TARGET, TYPE
-from producers.scenario.run import ScenarioRun, generate, produce, rows_by_cell, write_jsonl
+from producers.scenario.run import ScenarioRun, rows_by_cell
 from schema.errors import UsageError
 from schema.family import identify, partition_of
 from schema.record import RAW, decode

@@ -12,7 +12,8 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from broker.clients import Connection
 from broker.topics import topic_name
-from producers.reduction.run import ReductionRun, generate, produce
+from producers.reduction.run import ReductionRun
+from producers.run import generate, produce
 from producers.sink import EncodedRecord, RecordLayout, RecordSender, encode_block, gathered, raw_layout, send_frames
 from schema.errors import DeliveryError, UsageError
 from schema.family import partition_of

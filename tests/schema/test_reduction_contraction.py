@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.reduction.run import ReductionRun, generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from schema.reduction.contraction import CONTRACTED, NOT_A_REDEX, SIZE_CAPPED, UNRENDERABLE, contract
 from schema.reduction.text import facts
 from tests import plain_reducer as plain

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.reduction.run import ReductionRun, generate
+from producers.reduction.run import ReductionRun
+from producers.run import generate
 from schema.family import identify
 from schema.reduction import FAMILY
 from streams.augmentation.reduction import EMBEDDED, LONGEST, MOST_ABSTRACTIONS, WRAPPED, augment

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.scenario.run import ScenarioRun, generate
+from producers.run import generate
+from producers.scenario.run import ScenarioRun
 from schema.family import identify
 from schema.scenario import FAMILY
 from schema.scenario.bands import MAX_FACTORS_ALLOWED
