@@ -88,6 +88,8 @@ class Family:
             prose, whose rows have exact duplicates only.
         flatten: one JSON object of the family's JSON form -> {column: value}; raises nothing, unknown keys are kept.
         nest: a frame of columns -> a frame in the family's JSON form.
+        cell_view: name of a view in the coverage store with one line per cell, or None. Its columns are the cell axes,
+            `generated_count`, `first_generated` and `last_generated`.
         parts: where the family's producer, tensor form, commands and other parts are.
     """
 
@@ -109,6 +111,7 @@ class Family:
     decisive: tuple[str, ...] = ()
     flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
+    cell_view: str | None = None
     parts: Parts
 
     @property

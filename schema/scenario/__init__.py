@@ -27,6 +27,7 @@ FAMILY = Family(
     derive=derive,
     axes=AXES,
     cell_axes=CELL_AXES,
+    cell_view="parameter_coverage",
     quotas=QUOTAS,
     identity=TEXT,
     group=pl.col("scenario_id"),

@@ -24,7 +24,7 @@ from schema.family import CELL_AXIS, Family, cell_label
 from schema.ledger_entries import COUNTS
 from streams.coverage.entries import Sums
 from streams.coverage.owner import process_name
-from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES
+from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES, cell_view
 
 STORE_FILE = "coverage.duckdb"
 REBUILD_HINT = "run `feedmill coverage rebuild` to fold the ledger again"
@@ -293,6 +293,9 @@ class CoverageStore:
         }
         with self._registered(frames), self._transaction() as cursor:
             cursor.execute(SEED)
+            for family in families.values():
+                if family.cell_view is not None:
+                    cursor.execute(cell_view(family))
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._cursors:

@@ -6,6 +6,8 @@ So folding is an UPDATE and needs no key. Offsets are Kafka's; times are those o
 
 from __future__ import annotations
 
+from schema.family import CELL_AXIS, CELL_SEPARATOR, Family
+
 # Raise it when a table changes; an older store must be folded again.
 STORE_VERSION = 4
 
@@ -47,11 +49,6 @@ CREATE TABLE coverage (
 
 CREATE TABLE minutes (
     family VARCHAR NOT NULL, "minute" TIMESTAMPTZ NOT NULL, rows_in BIGINT NOT NULL, rows_clean BIGINT NOT NULL);
-
-CREATE VIEW parameter_coverage AS
-SELECT split_part(bin, '|', 1) AS capacity_level, split_part(bin, '|', 2) AS authenticity_target,
-    split_part(bin, '|', 3) AS complexity_type, "rows" AS generated_count, first_generated, last_generated
-FROM coverage WHERE family = 'scenario' AND axis = 'cell';
 """
 
 # The relations `seed_*` and `sum_*` are frames, registered only for the transaction that reads them.
@@ -110,3 +107,13 @@ SELECT s.family, s."minute", s.rows_in, s.rows_clean FROM sum_minutes s ANTI JOI
 DELETE FROM minutes t USING (SELECT family, max("minute") AS newest FROM minutes GROUP BY family) n
 WHERE t.family = n.family AND t."minute" < n.newest - to_minutes(?);
 """
+
+
+def cell_view(family: Family) -> str:
+    """Return the SQL that makes the view a family declares as `cell_view`: one line per cell, its bins by axis."""
+    bins = (f"split_part(bin, '{CELL_SEPARATOR}', {nth}) AS \"{axis}\"" for nth, axis in enumerate(family.cell_axes, 1))
+    return (
+        f'CREATE OR REPLACE VIEW "{family.cell_view}" AS '  # noqa: S608 - names of the declaration, never input
+        f'SELECT {", ".join(bins)}, "rows" AS generated_count, first_generated, last_generated '
+        f"FROM coverage WHERE family = '{family.name}' AND axis = '{CELL_AXIS}'"
+    )
