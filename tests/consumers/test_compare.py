@@ -29,14 +29,15 @@ from consumers.replay.formats import open_writer
 from schema.errors import UnknownFamilyError, UsageError
 from schema.family import Family
 from schema.json_form import json_lines
+from schema.parts import load_part
 from schema.reduction import FAMILY as REDUCTION
 from schema.registry import FAMILIES
 from schema.scenario import FAMILY as SCENARIO
-from tests import reductions, scenarios
+from tests import scenarios
 
 NEAR = 0.8
 CELLS = list(SCENARIO.cells())
-SAMPLES = {"reduction": reductions.valid(60), "scenario": scenarios.valid_rows(60)}
+SAMPLES: dict[str, pl.DataFrame] = {name: load_part(family, "samples")(60) for name, family in FAMILIES.items()}
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 
 

@@ -1,4 +1,4 @@
-"""The command `feedmill produce addition` of the template family. Step 3 of the recipe."""
+"""The command `feedmill produce addition` of the template family. Part `commands`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small family for tests, as a template for new ones: additions of two numbers below 300. Step 1 of the recipe."""
+"""A small family for tests, as a template for new ones: additions of two numbers below 300. See CONTRIBUTING."""
 
 from __future__ import annotations
 

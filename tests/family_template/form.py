@@ -1,4 +1,4 @@
-"""The template family's tensor form: one token per character of the text. Step 4 of the recipe; no torch here."""
+"""The template family's tensor form: one token per character of the text. Part `tensor_form`; no torch here."""
 
 from __future__ import annotations
 

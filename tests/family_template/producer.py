@@ -1,4 +1,4 @@
-"""The template family's producer run, its filling and its sample rows. Steps 3, 5 and 6 of the recipe."""
+"""The template family's producer run, its filling and its sample rows. Parts `producer`, `filling`, `samples`."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from schema.family import Family
 from schema.json_form import json_lines
 from schema.json_rows import lines_of, read_lines
+from schema.parts import load_part
 from schema.registry import FAMILIES
-from tests import reductions, scenarios
 
-SAMPLES = {"reduction": reductions.valid(20), "scenario": scenarios.valid_rows(20)}
+SAMPLES: dict[str, pl.DataFrame] = {name: load_part(family, "samples")(20) for name, family in FAMILIES.items()}
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 # Values that another program may put anywhere.
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e9, 1e9) | st.text(max_size=4)
