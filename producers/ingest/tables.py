@@ -13,6 +13,7 @@ from decimal import Decimal
 from io import BytesIO
 from typing import Any, BinaryIO
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +27,8 @@ from schema.json_form import ID_COLUMNS, hex_digits
 
 # Rows of a Parquet batch, or of a slice of an Arrow batch: a few MB as JSON.
 _ROWS_AT_ONCE = 2048
+# The texts of a slice together, unless one row has more. A dictionary of one long text can repeat it in every row.
+_TEXT_BYTES_AT_ONCE = 16 * 1024 * 1024
 
 
 def read_tables(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iterator[list[Row]]:
@@ -37,8 +40,8 @@ def read_tables(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iter
     done = 0
     try:
         for batch in _batches(stream, kind, family, name):
-            for begin in range(0, batch.num_rows, _ROWS_AT_ONCE):
-                lines = json_rows(batch.slice(begin, _ROWS_AT_ONCE))
+            for part in _slices(batch):
+                lines = json_rows(part)
                 yield list(enumerate(lines, done + 1))
                 done += len(lines)
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
@@ -50,8 +53,11 @@ def read_tables(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iter
 
 def _batches(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iterator[pa.RecordBatch]:
     if kind is Kind.PARQUET:
-        file = pq.ParquetFile(stream, pre_buffer=False)
-        columns = _columns(file.schema_arrow, family, name)
+        schema = pq.read_schema(stream)
+        columns = _columns(schema, family, name)
+        # Texts stay in their dictionary until a slice of them is read.
+        texts = [column for column in columns if pa.types.is_string(schema.field(column).type)]
+        file = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts)
         yield from file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False)
         return
     if kind is Kind.ARROW_STREAM:
@@ -65,6 +71,30 @@ def _batches(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iterato
         # A foreign batch may hold invalid offsets, so they are checked before use.
         batch.validate()
         yield batch.select(columns)
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in slices of at most `_ROWS_AT_ONCE` rows and `_TEXT_BYTES_AT_ONCE` bytes of text."""
+    sizes = np.zeros(batch.num_rows, dtype=np.int64)
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+        elif _is_text(column.type):
+            lengths = pc.binary_length(column)
+        else:
+            continue
+        sizes += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    ends, begin = np.cumsum(sizes), 0
+    while begin < batch.num_rows:
+        before = int(ends[begin - 1]) if begin else 0
+        fitting = int(np.searchsorted(ends, before + _TEXT_BYTES_AT_ONCE, side="right")) - begin
+        rows = min(max(1, fitting), _ROWS_AT_ONCE)
+        yield batch.slice(begin, rows)
+        begin += rows
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _columns(schema: pa.Schema, family: Family, name: str) -> list[str]:

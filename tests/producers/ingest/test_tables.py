@@ -133,3 +133,15 @@ def test_offsets_outside_the_batch_are_an_error() -> None:
     term = pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"abcd"))
     with pytest.raises(pa.ArrowInvalid):
         json_rows(pa.record_batch({"term": term}))
+
+
+@pytest.mark.parametrize("kind", [Kind.PARQUET, Kind.ARROW_FILE, Kind.ARROW_STREAM])
+def test_a_long_text_that_a_dictionary_repeats_is_read_in_small_parts(kind: Kind) -> None:
+    rows = 3000
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 100_000]))
+    table = pa.table({"term": repeated, "step_k": pa.array(range(rows))})
+    parts = [
+        (len(part), sum(len(line) for _, line in part)) for part in read_tables(written(table, kind), kind, FAMILY, "x")
+    ]
+    assert sum(count for count, _ in parts) == rows
+    assert max(size for _, size in parts) < 17 * 1024 * 1024
