@@ -29,14 +29,14 @@ FAMILY = FAMILIES["reduction"]
 FORMS = [Kind.PARQUET, Kind.ARROW_FILE, Kind.ARROW_STREAM]
 
 
-def written(table: pa.Table, kind: Kind) -> io.BytesIO:
+def written(table: pa.Table, kind: Kind, rows_at_once: int = 70) -> io.BytesIO:
     stream = io.BytesIO()
     if kind is Kind.PARQUET:
-        pq.write_table(table, stream, row_group_size=70)
+        pq.write_table(table, stream, row_group_size=rows_at_once)
     else:
         opened = pa.ipc.new_file if kind is Kind.ARROW_FILE else pa.ipc.new_stream
         with opened(stream, table.schema) as writer:
-            writer.write_table(table, max_chunksize=50)
+            writer.write_table(table, max_chunksize=rows_at_once)
     stream.seek(0)
     return stream
 
@@ -135,13 +135,10 @@ def test_offsets_outside_the_batch_are_an_error() -> None:
         json_rows(pa.record_batch({"term": term}))
 
 
-@pytest.mark.parametrize("kind", [Kind.PARQUET, Kind.ARROW_FILE, Kind.ARROW_STREAM])
+@pytest.mark.parametrize("kind", FORMS)
 def test_a_long_text_that_a_dictionary_repeats_is_read_in_small_parts(kind: Kind) -> None:
-    rows = 3000
-    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 100_000]))
-    table = pa.table({"term": repeated, "step_k": pa.array(range(rows))})
-    parts = [
-        (len(part), sum(len(line) for _, line in part)) for part in read_tables(written(table, kind), kind, FAMILY, "x")
-    ]
-    assert sum(count for count, _ in parts) == rows
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 100_000]))
+    file = written(pa.table({"term": repeated, "step_k": pa.array(range(3000))}), kind, rows_at_once=3000)
+    parts = [(len(part), sum(len(line) for _, line in part)) for part in read_tables(file, kind, FAMILY, "x")]
+    assert sum(count for count, _ in parts) == 3000
     assert max(size for _, size in parts) < 17 * 1024 * 1024
