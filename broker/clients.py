@@ -244,6 +244,11 @@ def _is_ipv6(host: str) -> bool:
 
 def _address(server: str) -> tuple[str, int]:
     host, _, port = server.rpartition(":")
+    if "/" in server:
+        raise ConfigError(
+            f"bootstrap server {server!r} is a URL, not host:port: leave out what stands before and after them in "
+            "FEEDMILL_BOOTSTRAP_SERVERS"
+        )
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         right = f"[{host}]:{port}" if _is_ipv6(host) else f"[{server.strip('[]')}]:9092"
         raise ConfigError(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 # The disk, a quota or a limit on file sizes is used up.
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_LEAST_COLUMNS = 10
 
 
 def prepare() -> None:
@@ -23,7 +24,8 @@ def prepare() -> None:
     1. A closed stdin, stdout or stderr is replaced by the null device. Otherwise the next file opened would get its
        number, and receive the prints meant for it. `sys.stdin` stays None, so that readers can report it.
     2. Characters that a terminal's encoding lacks are written as escapes.
-    3. Warnings that the environment turned into errors are warnings again, because libraries raise some.
+    3. A terminal width below 10 in the environment is ignored, because the tables would be empty.
+    4. Warnings that the environment turned into errors are warnings again, because libraries raise some.
     """
     for number in range(3):  # 1
         try:
@@ -37,7 +39,10 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):  # 2
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if any(action == "error" for action, *_ in warnings.filters) and sys.warnoptions:  # 3
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) < _LEAST_COLUMNS:  # 3
+        del os.environ["COLUMNS"]
+    if any(action == "error" for action, *_ in warnings.filters) and sys.warnoptions:  # 4
         sys.warnoptions.clear()
         os.environ.pop("PYTHONWARNINGS", None)
         warnings.resetwarnings()

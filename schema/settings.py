@@ -44,6 +44,11 @@ _EXAMPLES = {
 }
 # The only setting with a pattern is the namespace.
 _NAMESPACE_RULE = "must be 1 to 100 lower-case letters, digits, _ and -, and begin with a letter or digit"
+_FILE = "feedmill.toml"
+# Longer waits than a day are mistakes, and the clients' timers overflow far above it.
+_DAY_S = 86_400
+# Kafka counts bytes and rows as 32-bit integers.
+_INT32_MAX = 2**31 - 1
 # Names with a lower ratio of `difflib` (0 to 1) have little in common.
 _LIKENESS_AT_LEAST = 0.5
 
@@ -52,7 +57,12 @@ class Settings(BaseSettings):
     """All settings, with units in their names."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, toml_file="feedmill.toml", frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix=PREFIX,
+        toml_file=_FILE,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     # Namespace and folders
@@ -73,32 +83,32 @@ class Settings(BaseSettings):
     ssl_key_password: SecretStr | None = None
     client_id: str = "feedmill"
     broker_port: Annotated[int, Field(ge=1, le=65535)] = 9092
-    broker_heap_mb: Annotated[int, Field(ge=256)] = 512
+    broker_heap_mb: Annotated[int, Field(ge=256, le=_INT32_MAX)] = 512
     # A command must report within 10 s that the broker is down, its own start-up included.
-    broker_timeout_s: Annotated[float, Field(gt=0)] = 6.0
+    broker_timeout_s: Annotated[float, Field(gt=0, le=_DAY_S)] = 6.0
 
     # Topics
     partitions: Annotated[int, Field(ge=1, le=1024)] = 4
-    replication_factor: Annotated[int, Field(ge=1)] = 1
+    replication_factor: Annotated[int, Field(ge=1, le=32_767)] = 1
 
     # Records: the size of a micro-batch, and limits on records
-    rows_per_record: Annotated[int, Field(ge=1)] = 2048
-    record_max_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
+    rows_per_record: Annotated[int, Field(ge=1, le=_INT32_MAX)] = 2048
+    record_max_bytes: Annotated[int, Field(ge=1024, le=_INT32_MAX)] = 1_000_000
     # Raw takes larger records, so that those of another producer are rejected with a reason instead of lost.
-    raw_record_max_bytes: Annotated[int, Field(ge=1024)] = 8 * MIB
-    raw_record_max_rows: Annotated[int, Field(ge=1)] = 100_000
+    raw_record_max_bytes: Annotated[int, Field(ge=1024, le=_INT32_MAX)] = 8 * MIB
+    raw_record_max_rows: Annotated[int, Field(ge=1, le=_INT32_MAX)] = 100_000
     # A raw record whose rows take more memory is refused before it is decoded: a few kB can declare gigabytes.
-    record_max_decoded_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
+    record_max_decoded_bytes: Annotated[int, Field(ge=MIB, le=_INT32_MAX)] = 64 * MIB
 
     # Refine: a transaction holds many records because each commit costs a round trip to disk
-    refine_group_records: Annotated[int, Field(ge=1)] = 60
-    refine_group_wait_s: Annotated[float, Field(gt=0)] = 0.2
+    refine_group_records: Annotated[int, Field(ge=1, le=_INT32_MAX)] = 60
+    refine_group_wait_s: Annotated[float, Field(gt=0, le=_DAY_S)] = 0.2
     # A worker that makes no progress while there is lag ends with an error after this long.
-    refine_stall_s: Annotated[float, Field(gt=0)] = 60.0
+    refine_stall_s: Annotated[float, Field(gt=0, le=_DAY_S)] = 60.0
     # Rows of clean whose ids are remembered per partition; None remembers all.
     dedup_window_rows: Annotated[int, Field(ge=1)] | None = None
     # A killed worker's partitions wait this long for another.
-    session_timeout_s: Annotated[float, Field(ge=1)] = 6.0
+    session_timeout_s: Annotated[float, Field(ge=1, le=_DAY_S)] = 6.0
     # Texts whose shingles have this Jaccard similarity (estimated by MinHash) are near duplicates; 1 keeps them all.
     near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     # Share gates apply once a partition has this many clean rows.
@@ -115,7 +125,7 @@ class Settings(BaseSettings):
     # Rows that each possible cell should have, by family; default: the family's own minimum.
     cell_minimum: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     # A producer under --follow gives up if coverage counts none of its rows during this time.
-    follow_patience_s: Annotated[float, Field(gt=0)] = 120.0
+    follow_patience_s: Annotated[float, Field(gt=0, le=_DAY_S)] = 120.0
 
     # Language models: any OpenAI-compatible endpoint; the default is a local Ollama, which needs no key
     llm_base_url: str = "http://127.0.0.1:11434/v1"
@@ -130,7 +140,7 @@ class Settings(BaseSettings):
     llm_budget_usd: Annotated[float, Field(gt=0)] | None = None
     llm_budget_tokens: Annotated[int, Field(ge=1)] | None = None
     llm_concurrency: Annotated[int, Field(ge=1, le=256)] = 4
-    llm_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    llm_timeout_s: Annotated[float, Field(gt=0, le=_DAY_S)] = 120.0
 
     @field_validator("token")
     @classmethod
@@ -236,6 +246,8 @@ def load_settings(**overrides: object) -> Settings:
         ConfigError: a name is unknown or a value malformed; the message names the setting and its environment variable.
     """
     _check_environment_names()
+    if os.path.lexists(_FILE) and not Path(_FILE).is_file():
+        raise ConfigError(f"{_FILE} is not a file that can be read (a folder or a broken link): correct or remove it")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:

@@ -251,3 +251,9 @@ def test_password_reaches_clients_but_no_repr() -> None:
     assert options["sasl_mechanism"] == "SCRAM-SHA-512"
     assert options["ssl_context"].check_hostname
     assert PASSWORD not in repr(connection)
+
+
+@pytest.mark.parametrize("servers", ["http://127.0.0.1:9092", "kafka://host:9092/", "host:9092/topic"])
+def test_a_url_in_place_of_a_server_is_named_as_such(servers: str) -> None:
+    with pytest.raises(ConfigError, match="is a URL, not host:port"):
+        connect(load_settings(bootstrap_servers=servers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,14 @@ def test_a_reader_that_leaves_early_ends_a_command_quietly(command: str, tmp_pat
     check((process.wait(), "", err), (0, 1))
     assert "BrokenPipe" not in err
     assert "Exception ignored" not in err
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_terminal_without_width_still_gets_the_table(columns: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "feedmill", "doctor"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": columns, "FEEDMILL_BOOTSTRAP_SERVERS": "127.0.0.1:1"},
+    )
+    assert "Python" in process.stdout
