@@ -127,13 +127,12 @@ def _rows_in(connection: Connection) -> int:
 
 def _close_gaps(connection: Connection, console: Console) -> Pace:
     """Make terms for the cells that random generation left empty, until coverage requests no more."""
-    from feedmill.following import Following, maker
-    from producers.follow import FollowProgress, follow
+    from producers.follow import FollowProgress, follow, maker
     from producers.reduction.filling import fill
     from producers.seeds import fresh_seed
 
     family, drawn = family_named(FAMILY), fresh_seed()
-    plan = Following(f"demo-gaps-{drawn:x}", drawn, connection.settings.rows_per_record)
+    make = maker(connection, family, fill, f"demo-gaps-{drawn:x}", drawn)
     began = time.monotonic()
     most = [1]
     with progress("close gaps", 100, "percent") as advance:
@@ -142,7 +141,7 @@ def _close_gaps(connection: Connection, console: Console) -> Pace:
             most[0] = max(most[0], now.open_cells)
             advance(100 - 100 * now.open_cells / most[0], f"{now.open_cells} cells open")
 
-        done = follow(connection, family, maker(connection, family, fill, plan), plan.batch_rows, show)
+        done = follow(connection, family, make, connection.settings.rows_per_record, show)
     console.print(f"gaps: {done.rows_sent:,} terms made for the cells that random generation left empty")
     return Pace("close gaps (requested, made, counted)", done.rows_sent, "examples/s", time.monotonic() - began)
 

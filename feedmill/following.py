@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,14 +13,9 @@ from feedmill.progress import OnAdvance, progress
 from schema.errors import UsageError
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from broker.clients import Connection
-    from producers.follow import Cell, FollowProgress, Make, Send
+    from producers.follow import FollowProgress, Make
     from schema.family import Family
-
-    # Makes one row for each cell, from a seed and the number of the first row.
-    Fill = Callable[[Sequence[Mapping[str, str]], int, int], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -43,27 +37,6 @@ def check_follow_options(count: int | None, out: object, follows: bool) -> None:
         raise UsageError("--follow fills the gaps that coverage requests, in the topic: leave out --count and --out")
     if not follows and count is None:
         raise UsageError("the number of examples is missing: give --count, or fill coverage gaps with --follow")
-
-
-def maker(connection: Connection, family: Family, fill: Fill, plan: Following) -> Make:
-    """Return a function that makes one row for each cell, in this process, ready to be sent."""
-    from producers.sink import RecordSender, encode_block, raw_layout
-
-    @contextmanager
-    def make(cells: Sequence[Cell], first: int) -> Iterator[Send]:
-        layout = raw_layout(connection, family)
-        records = encode_block(fill(cells, plan.seed, first), family, layout, first)
-        with RecordSender(connection, family, plan.run) as sender:
-            sender.get_ready()
-
-            def send() -> None:
-                for record in records:
-                    sender.send_record(record)
-                sender.flush()
-
-            yield send
-
-    return make
 
 
 def follow_requests(connection: Connection, family: Family, make: Make, plan: Following, *, as_json: bool) -> None:

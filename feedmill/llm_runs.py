@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib.util import find_spec
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,20 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from feedmill.progress import progress
-from schema.errors import ConfigError, ProducerError
 
 if TYPE_CHECKING:
     from broker.clients import Connection
     from producers.scenario.llm.run import LlmReport, LlmRun
-    from schema.settings import Settings
 
 UNKNOWN = "unknown"
-
-
-def require_openai() -> None:
-    """Raise ConfigError, naming the extra to install, if the openai package is missing."""
-    if find_spec("openai") is None:
-        raise ConfigError("--backend llm needs openai: install the extra with `pip install feedmill[llm]`")
 
 
 def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, quiet: bool = False) -> LlmReport:
@@ -37,10 +27,8 @@ def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, q
     the budget ended the run early, a line on stderr says how to continue it.
 
     Raises:
-        ConfigError: openai is not installed, or the settings contradict each other.
-        UsageError, ProducerError, BrokerError: as `producers.scenario.llm.run.produce`.
+        FeedmillError: as `producers.scenario.llm.run.produce`.
     """
-    require_openai()
     from producers.scenario.llm.run import produce
 
     with progress("asking", run.count, quiet=quiet) as advance:
@@ -54,45 +42,6 @@ def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, q
     elif not quiet:
         Console().print(report_tables(report))
     return report
-
-
-def llm_sender(connection: Connection, run: str, seed: int) -> Callable[[Sequence[Mapping[str, str]], int], None]:
-    """Return a function that asks models for one scenario for each cell, for a producer that follows requests.
-
-    Each batch is its own run, named after the number of its first row. The budgets apply to all batches together.
-
-    The returned function raises ProducerError if a budget is spent, and the errors of
-    `producers.scenario.llm.run.produce`.
-    """
-    require_openai()
-    from producers.scenario.llm.run import LlmRun, produce
-
-    current = [connection]
-
-    def send(cells: Sequence[Mapping[str, str]], first: int) -> None:
-        batch = LlmRun(cells=cells, seed=seed, run=f"{run}-{first}")
-        report = produce(current[0], batch, is_new=True)
-        if report.stopped is not None and any(totals["calls_without_usage"] for totals in report.models.values()):
-            raise ProducerError(report.stopped)
-        if report.stopped is not None:
-            raise ProducerError(
-                f"the budget of run {run} is spent: raise FEEDMILL_LLM_BUDGET_TOKENS or FEEDMILL_LLM_BUDGET_USD, then "
-                "follow again"
-            )
-        current[0] = replace(current[0], settings=_less(current[0].settings, report))
-
-    return send
-
-
-def _less(settings: Settings, report: LlmReport) -> Settings:
-    """Return `settings` with the budgets that are left after `report`."""
-    # An overspent budget becomes negative; no call starts under a budget of 0 or less.
-    budgets: dict[str, Any] = {}
-    if settings.llm_budget_tokens is not None:
-        budgets["llm_budget_tokens"] = settings.llm_budget_tokens - report.tokens
-    if settings.llm_budget_usd is not None and report.cost_usd is not None:
-        budgets["llm_budget_usd"] = settings.llm_budget_usd - report.cost_usd
-    return settings.model_copy(update=budgets)
 
 
 def report_tables(report: LlmReport) -> RenderableType:

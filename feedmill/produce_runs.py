@@ -80,9 +80,10 @@ def fill_requests(family: Family, seed: int, run: str, *, as_json: bool = False)
         ConfigError: the family declares no filling.
         ProducerError: as `producers.follow.follow`.
     """
-    from feedmill.following import Following, follow_requests, maker
+    from feedmill.following import Following, follow_requests
+    from producers.follow import maker
 
     fill = load_part(family, "filling")
     connection = connected(family)
     plan = Following(run or f"{family.name}-fill-{seed:x}", seed, connection.settings.rows_per_record)
-    follow_requests(connection, family, maker(connection, family, fill, plan), plan, as_json=as_json)
+    follow_requests(connection, family, maker(connection, family, fill, plan.run, seed), plan, as_json=as_json)

@@ -20,14 +20,17 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+
+import polars as pl
 
 from broker.clients import Connection
 from broker.kept_clients import keeping_clients
 from broker.topics import ensure_topics, has_records, topic_name, undecided, write_offsets
 from producers.requests import CellAssignment, RequestBoard
+from producers.sink import RecordSender, encode_block, raw_layout
 from schema.errors import ProducerError
 from schema.family import Family
 from schema.record import RAW
@@ -46,6 +49,8 @@ Cell = Mapping[str, str]
 Send = Callable[[], None]
 # Makes one row for each cell, numbered from the second argument on; the context's value sends the rows.
 Make = Callable[[Sequence[Cell], int], AbstractContextManager[Send]]
+# Makes one identified row for each cell, from a seed and the number of the first row.
+Fill = Callable[[Sequence[Cell], int, int], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,26 @@ class FollowProgress:
     rounds: int
     open_cells: int
     rows_missing: int
+
+
+def maker(connection: Connection, family: Family, fill: Fill, run: str, seed: int) -> Make:
+    """Return a function that makes the rows of a batch with `fill` in this process, and sends them as part of `run`."""
+
+    @contextmanager
+    def make(cells: Sequence[Cell], first: int) -> Iterator[Send]:
+        layout = raw_layout(connection, family)
+        records = encode_block(fill(cells, seed, first), family, layout, first)
+        with RecordSender(connection, family, run) as sender:
+            sender.get_ready()
+
+            def send() -> None:
+                for record in records:
+                    sender.send_record(record)
+                sender.flush()
+
+            yield send
+
+    return make
 
 
 @keeping_clients

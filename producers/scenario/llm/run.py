@@ -10,7 +10,8 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy.typing as npt
@@ -23,8 +24,9 @@ from producers.scenario.llm.prompts import WRITING_ROLES, models
 from producers.scenario.llm.scheduler import Scheduler
 from producers.scenario.llm.state import RunState
 from producers.seeds import check_seed
-from schema.errors import UsageError
+from schema.errors import ConfigError, ProducerError, UsageError
 from schema.scenario import FAMILY
+from schema.settings import Settings
 
 Cell = Mapping[str, str]
 # Called with the number of settled scenarios, and a note on calls and costs.
@@ -135,11 +137,12 @@ def produce(
 
     Raises:
         UsageError: a run of this name exists with other parameters.
-        ConfigError: the settings contradict each other.
+        ConfigError: openai is not installed, or the settings contradict each other.
         ProducerError: the endpoint refuses, does not answer, or truncates prompts; the run can be resumed.
         BrokerError: the broker cannot be reached.
         DeliveryError: the broker did not accept a record.
     """
+    _require_openai()
     started = time.monotonic()
     chosen = models(connection.settings)
     with JournalWriter(connection, run.run) as writer:
@@ -152,6 +155,51 @@ def produce(
         scheduler = Scheduler(connection.settings, run.run, run.seed, state, writer, policy or RetryPolicy())
         stopped = asyncio.run(scheduler.ask_all(on_progress))
     return _report(run, state, resumed, stopped, time.monotonic() - started)
+
+
+def batch_sender(connection: Connection, run: str, seed: int) -> Callable[[Sequence[Cell], int], None]:
+    """Return a function that asks models for one scenario for each cell, for a producer that follows requests.
+
+    Each batch is its own run, named after the number of its first row. The budgets apply to all batches together.
+
+    Raises:
+        ConfigError: openai is not installed.
+
+    The returned function raises ProducerError if a budget is spent, and the errors of `produce`.
+    """
+    _require_openai()
+    current = [connection]
+
+    def send(cells: Sequence[Cell], first: int) -> None:
+        batch = LlmRun(cells=cells, seed=seed, run=f"{run}-{first}")
+        report = produce(current[0], batch, is_new=True)
+        if report.stopped is not None and any(totals["calls_without_usage"] for totals in report.models.values()):
+            raise ProducerError(report.stopped)
+        if report.stopped is not None:
+            raise ProducerError(
+                f"the budget of run {run} is spent: raise FEEDMILL_LLM_BUDGET_TOKENS or FEEDMILL_LLM_BUDGET_USD, then "
+                "follow again"
+            )
+        current[0] = replace(current[0], settings=_less(current[0].settings, report))
+
+    return send
+
+
+def _less(settings: Settings, report: LlmReport) -> Settings:
+    """Return `settings` with the budgets that are left after `report`."""
+    # An overspent budget becomes negative; no call starts under a budget of 0 or less.
+    budgets: dict[str, Any] = {}
+    if settings.llm_budget_tokens is not None:
+        budgets["llm_budget_tokens"] = settings.llm_budget_tokens - report.tokens
+    if settings.llm_budget_usd is not None and report.cost_usd is not None:
+        budgets["llm_budget_usd"] = settings.llm_budget_usd - report.cost_usd
+    return settings.model_copy(update=budgets)
+
+
+def _require_openai() -> None:
+    """Raise ConfigError, naming the extra to install, if the openai package is missing."""
+    if find_spec("openai") is None:
+        raise ConfigError("--backend llm needs openai: install the extra with `pip install feedmill[llm]`")
 
 
 def _plan(run: LlmRun, entries: Sequence[Entry], writer: JournalWriter) -> Mapping[str, Any]:

@@ -7,11 +7,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from feedmill import llm_runs
+from broker.clients import Connection
 from feedmill.llm_runs import report_tables
+from producers.scenario.llm import run as llm_run
 from producers.scenario.llm.meter import Meter, Usage
-from producers.scenario.llm.run import LlmReport
+from producers.scenario.llm.run import LlmReport, LlmRun
 from schema.errors import ConfigError
+from schema.settings import load_settings
 
 
 def test_the_tables_fit_a_terminal_and_name_what_is_unknown() -> None:
@@ -51,6 +53,9 @@ def test_the_tables_fit_a_terminal_and_name_what_is_unknown() -> None:
 
 
 def test_a_missing_client_package_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llm_runs, "find_spec", lambda name: None)
+    monkeypatch.setattr(llm_run, "find_spec", lambda name: None)
+    unreachable = Connection(load_settings(), "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"pip install feedmill\[llm\]"):
-        llm_runs.require_openai()
+        llm_run.produce(unreachable, LlmRun(count=1))
+    with pytest.raises(ConfigError, match=r"pip install feedmill\[llm\]"):
+        llm_run.batch_sender(unreachable, "r", 1)

@@ -16,13 +16,13 @@ import pytest
 
 from broker.clients import Connection
 from consumers.compare.sources import source_named
-from feedmill.llm_runs import llm_sender, produce_llm
+from feedmill.llm_runs import produce_llm
 from producers.scenario.llm import journal
 from producers.scenario.llm.answers import broken_rules
 from producers.scenario.llm.client import RetryPolicy
 from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN, Entry
 from producers.scenario.llm.prompts import WRITING_ROLES
-from producers.scenario.llm.run import LlmReport, LlmRun, produce
+from producers.scenario.llm.run import LlmReport, LlmRun, batch_sender, produce
 from producers.scenario.llm.scheduler import MOST_ASKS
 from producers.scenario.llm.state import RunState
 from schema.errors import ConfigError, ProducerError, UsageError
@@ -337,7 +337,7 @@ def test_batches_of_cells_share_one_budget(connection: Connection) -> None:
     cells = list(FAMILY.cells())[5:12]
     with serving(lambda call: endpoint.well) as server:
         first = produce(against(connection, server.url), LlmRun(cells=cells, run="alone"), is_new=True)
-        send = llm_sender(against(connection, server.url, llm_budget_tokens=first.tokens * 3 // 2), "filling", 1)
+        send = batch_sender(against(connection, server.url, llm_budget_tokens=first.tokens * 3 // 2), "filling", 1)
         send(cells, 0)
         with pytest.raises(ProducerError, match="FEEDMILL_LLM_BUDGET_TOKENS"):
             for number in (7, 14):
