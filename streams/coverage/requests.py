@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from broker.clients import Connection
@@ -61,7 +61,7 @@ class RequestPublisher:
         # The ledger positions at which each family was last published.
         self._published: dict[str, Mapping[int, int]] = {}
         self._checked_at = 0.0
-        self._producer = connection.producer()
+        self._producer = _producer(connection)
         self.behind = True
         self._is_alone = True
 
@@ -98,7 +98,7 @@ class RequestPublisher:
         for name, pages in list(self._pages.items()):
             if partition_count(self._connection, self._topics[name]) != len(pages):
                 # A running producer notices new partitions of a topic only after some minutes.
-                old, self._producer = self._producer, self._connection.producer()
+                old, self._producer = self._producer, _producer(self._connection)
                 old.close(timeout=_FLUSH_S)
                 del self._pages[name]
 
@@ -142,6 +142,11 @@ class RequestPublisher:
             request = Request(cell, count, deficit)
             wanted[numbers[request.label] % partitions][request.label] = request.encode()
         return wanted
+
+
+def _producer(connection: Connection) -> KafkaProducer:
+    # By default `send` waits a minute for a broker that is down, and the fold waits with it.
+    return connection.producer(max_block_ms=int(_FLUSH_S * 1000))
 
 
 @lru_cache
