@@ -128,6 +128,8 @@ def _unforeseen(error: Exception) -> int:
     if signals.received_stop():
         # A library may raise its own error in place of the interrupt.
         return _report(f"stopped ({type(error).__name__})", signals.interrupted_status())
+    if isinstance(error, MemoryError):
+        return _report("out of memory: give the command more (see `ulimit -v`), or end other programs", 1)
     if isinstance(error, OSError) and is_full(error):
         return _report(full_line(error), 1)
     line = str(error).partition("\n")[0]

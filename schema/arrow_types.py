@@ -65,6 +65,8 @@ def _view_bytes(chunk: pa.Array, field: pa.Field) -> int:
     """Return the bytes of all texts in a column that holds string views, at any depth."""
     try:
         return _text_bytes(pl.Series(pl.from_arrow(chunk)))
+    except MemoryError:
+        raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, ValueError) as error:
         message = f"column {field.name} cannot be read: {str(error)[:200]}"
         raise RecordError("wrong_type", message) from error

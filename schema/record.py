@@ -137,6 +137,7 @@ def read_table(
     Raises:
         RecordError: `empty_record`, `garbage` (not Arrow, truncated, or inconsistent inside), `empty_batch` (unless
             `may_be_empty`), `too_many_rows`, `too_many_bytes`, or `wrong_type` (a dictionary inside a list or struct).
+        MemoryError: the process has too little memory for a record within the limits.
     """
     if not data:
         raise RecordError("empty_record", "the record has no bytes")
@@ -154,7 +155,10 @@ def read_table(
         table = pa.Table.from_batches(batches, reader.schema)
         if table.num_rows > max_rows:
             raise RecordError("garbage", f"{table.num_rows} rows, more than the record declares")
-    except (pa.ArrowException, ValueError, OSError, EOFError, MemoryError) as error:
+    except MemoryError:
+        # The declared size is within the limits, so the process is short of memory and the record is not at fault.
+        raise
+    except (pa.ArrowException, ValueError, OSError, EOFError) as error:
         raise RecordError("garbage", f"not a whole Arrow IPC stream: {str(error)[:200]}") from error
     if table.num_rows == 0 and not may_be_empty:
         raise RecordError("empty_batch", "the batch has no rows")
@@ -202,6 +206,8 @@ def conform(table: pa.Table, columns: Mapping[str, pl.DataType], *, strict: bool
         raise RecordError("wrong_type", "two columns have one name")
     try:
         frame = pl.DataFrame(pl.from_arrow(table.select([name for name in columns if name in names])))
+    except MemoryError:
+        raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, ValueError) as error:
         raise RecordError("wrong_type", f"a column cannot be read: {str(error)[:200]}") from error
     if dict(frame.schema) == dict(columns):

@@ -259,6 +259,8 @@ class RefineWorker:
 
 
 def _line_of(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory: give the worker more, or set FEEDMILL_REFINE_GROUP_RECORDS lower"
     return str(error) if isinstance(error, RefineError) else f"{type(error).__name__}: {error}"
 
 

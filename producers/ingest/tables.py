@@ -44,6 +44,8 @@ def read_tables(stream: BinaryIO, kind: Kind, family: Family, name: str) -> Iter
                 lines = json_rows(part)
                 yield list(enumerate(lines, done + 1))
                 done += len(lines)
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise UsageError(

@@ -70,6 +70,8 @@ def _made_of(rows: pl.DataFrame, family: Family) -> pl.DataFrame:
     columns = {**family.wire, "record": pl.UInt32()}
     try:
         copies = augment(rows).select(pl.col(name).cast(dtype) for name, dtype in columns.items())
+    except MemoryError:
+        raise
     except Exception as error:
         line = str(error).partition("\n")[0]
         raise RefineError(_failed(family, f"{type(error).__name__}: {line}")) from error

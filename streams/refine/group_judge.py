@@ -116,11 +116,17 @@ class Judge:
         return JudgedGroup(records, state, outgoing, records[-1].offset + 1, GroupProgress(len(records), *sums))
 
     def faults_of(self, records: Sequence[RawRecord]) -> dict[int, RecordFault]:
-        """Return the faults, by offset, of records that fail even when judged alone with an empty state."""
+        """Return the faults, by offset, of records that fail even when judged alone with an empty state.
+
+        Raises:
+            MemoryError: the process has too little memory even for one record, which is no fault of the record.
+        """
         faults = {}
         for record in records:
             try:
                 self.judge_group([record], State.empty(self.family, self.settings))
+            except MemoryError:
+                raise
             except Exception as error:
                 faults[record.offset] = fault_of(error)
         return faults

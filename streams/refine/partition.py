@@ -321,6 +321,8 @@ class PartitionRefiner:
         known = faults.get(record.offset)
         try:
             judged = await asyncio.to_thread(judge.judge_group, [record], state, faults)
+        except MemoryError:
+            raise
         except Exception as error:
             if known is not None and known.is_bare:
                 raise

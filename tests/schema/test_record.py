@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 import xxhash
 from hypothesis import given
@@ -127,3 +128,13 @@ def test_a_trace_is_never_split_and_splits_have_their_shares() -> None:
 def test_ids_never_change() -> None:
     frame = reductions.frame([reductions.row(3)])
     assert frame["example_id"][0] == xxhash.xxh3_64_intdigest(b"\\.\\.\\.(\\.0)(\\.0)") == 0x0FA3D0A054F2035E
+
+
+def test_a_process_short_of_memory_does_not_blame_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: Any, **__: Any) -> Any:
+        raise pa.ArrowMemoryError("malloc of size 370944 failed")
+
+    data = encode(pl.DataFrame({"a": [1]}))
+    monkeypatch.setattr(pa.ipc, "open_stream", short)
+    with pytest.raises(MemoryError):
+        decode(data, {"a": pl.Int64()}, max_rows=10)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
@@ -155,6 +156,35 @@ def test_a_record_that_breaks_judging_becomes_a_dead_letter_and_the_others_go_on
     (letter,) = refined_but_the_fourth(ready, records)
     assert letter.value == records[3].value
     assert b"ZeroDivisionError: poison" in letter.headers["__connect.errors.exception.message"]
+
+
+@pytest.mark.parametrize("enough_for", [1, 0])
+def test_a_group_too_large_for_the_memory_is_judged_record_by_record_and_no_record_is_blamed(
+    ready: Connection, monkeypatch: pytest.MonkeyPatch, enough_for: int
+) -> None:
+    records = raw_records(ready)
+    read_group = group_judge.read_group
+
+    def limited(group: Sequence[RawRecord], *others: Any) -> Any:
+        if len(group) > enough_for:
+            raise pa.ArrowMemoryError("malloc of size 370944 failed")
+        return read_group(group, *others)
+
+    monkeypatch.setattr(group_judge, "read_group", limited)
+    owner = Owner(ready)
+
+    async def work() -> None:
+        refiner = await owner.open()
+        await refiner.refine(records)
+        await refiner.close()
+
+    run(work)
+    assert [type(refiner.error) for refiner in owner.deaths] == ([] if enough_for else [pa.ArrowMemoryError])
+    assert refused_rows(ready) == {}
+    if enough_for:
+        assert workers.check_accounts(ready)["rows_clean"] == RECORDS * ROWS
+    else:
+        assert workers.clean(ready).is_empty()
 
 
 @pytest.mark.parametrize("error", [MessageSizeTooLargeError, TypeError])
