@@ -222,6 +222,11 @@ def connect(settings: Settings, *, start: bool = True, on_progress: OnProgress |
         BrokerUnavailableError: no Kafka answers within `settings.broker_timeout_s`, or it refuses the credentials.
         ConfigError: the servers are not `host:port,...`.
         BrokerArtifactError, BrokerStartError: the embedded broker cannot be started.
+
+    Example::
+
+        connection = connect(load_settings())
+        connection.settings.llm_concurrency  # 4
     """
     if settings.bootstrap_servers is not None:
         connection = Connection(settings, ",".join(part.strip() for part in settings.bootstrap_servers.split(",")))

@@ -71,6 +71,14 @@ class Feed(IterableDataset[Batch]):
         BrokerError: there is no clean topic yet.
         FeedError: a source's start or stop is outside the topic's offsets. Iterating raises it if retention removes
             records before they are read, or if a record cannot be decoded.
+
+    Example::
+
+        feed = Feed(connection, "reduction", split="train", batch_size=32, shuffle_seed=0)
+        batch = next(iter(feed))
+        batch.tokens.shape == batch.attention_mask.shape  # True
+        tuple(batch.span.shape)  # (32, 2)
+        state = feed.state_dict()  # of JSON values; `load_state_dict` continues with the next batch
     """
 
     def __init__(

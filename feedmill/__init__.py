@@ -2,9 +2,10 @@
 
 ::
 
-    from feedmill import Feed, connect, load_settings, replay
+    from feedmill import Feed, connect, load_settings, produce, replay
 
-Each name is imported on first use, so that `import feedmill` loads neither torch nor Kafka.
+docs/python-api.md has an example of each name. A name is imported on first use, so that `import feedmill` loads neither
+torch nor Kafka.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from broker.clients import Connection, connect
     from consumers.feed import Curriculum, Feed, FeedOptions, Source
+    from consumers.ledger import read_ledger
     from consumers.replay.run import replay_run
     from consumers.replay.topic_range import replay
+    from feedmill.python_api import coverage_report, produce
     from producers.reduction.run import ReductionRun
-    from producers.run import produce
     from schema.errors import FeedmillError
     from schema.settings import Settings, load_settings
+    from streams.drain import drain
 
 _MODULES = {
     "Connection": "broker.clients",
@@ -33,8 +36,11 @@ _MODULES = {
     "Settings": "schema.settings",
     "Source": "consumers.feed",
     "connect": "broker.clients",
+    "coverage_report": "feedmill.python_api",
+    "drain": "streams.drain",
     "load_settings": "schema.settings",
-    "produce": "producers.run",
+    "produce": "feedmill.python_api",
+    "read_ledger": "consumers.ledger",
     "replay": "consumers.replay.topic_range",
     "replay_run": "consumers.replay.run",
 }
@@ -49,8 +55,11 @@ __all__ = [
     "Settings",
     "Source",
     "connect",
+    "coverage_report",
+    "drain",
     "load_settings",
     "produce",
+    "read_ledger",
     "replay",
     "replay_run",
 ]

@@ -244,6 +244,11 @@ def load_settings(**overrides: object) -> Settings:
 
     Raises:
         ConfigError: a name is unknown or a value malformed; the message names the setting and its environment variable.
+
+    Example::
+
+        settings = load_settings(partitions=2)
+        settings.partitions  # 2
     """
     _check_environment_names()
     if os.path.lexists(_FILE) and not Path(_FILE).is_file():

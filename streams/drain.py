@@ -77,6 +77,10 @@ def drain(
             `accept_lost` is True.
         DrainTimeoutError: work was left after `timeout_s`; the message names the work and the likely cause.
         CoverageError: the ledger cannot be folded.
+
+    Example::
+
+        drain(connection, "reduction", timeout_s=120)
     """
     family_named(family)
     ensure_topics(connection, [family])

@@ -118,6 +118,11 @@ def replay_run(
         ReplayError: the manifest is invalid or that of a feed in `follow` mode, a topic no longer holds the run's
             offsets, or the file cannot be written.
         BrokerError: a topic is gone, or the broker cannot be read.
+
+    Example::
+
+        seen = replay_run(connection, feed.manifest(), Path("seen.parquet"))
+        seen.rows  # 32
     """
     ending(out)
     if out.is_dir():

@@ -117,6 +117,12 @@ def replay(
         BrokerError: the topic does not exist, or the broker cannot be read.
         ReplayError: retention removed the offsets, the filter is refused, a record cannot be read, or the file
             cannot be written.
+
+    Example::
+
+        written = replay(connection, "reduction", Path("small.parquet"), where="size < 100")
+        pl.read_parquet("small.parquet").height == written.rows  # True
+        written.stage  # 'clean'
     """
     declared = family_named(family)
     if stage not in STAGES:
