@@ -19,7 +19,7 @@ from faust.types import TP, EventT
 from broker.clients import Connection
 from broker.kept_clients import keeping_clients
 from broker.topics import ensure_topics, topic_name
-from schema.errors import RefineError
+from schema.errors import ConfigError, RefineError
 from schema.family import Family
 from schema.record import RAW
 from schema.settings import Settings
@@ -69,7 +69,7 @@ def run_worker(connection: Connection, families: Iterable[Family], on_progress: 
     Faust's threads and tasks may keep running after a failure: report the error, then end the process by `os._exit`.
 
     Raises:
-        ConfigError: `augment` names a family that has no augmentation.
+        ConfigError: `augment` names a family that has no augmentation, or the data folder cannot be written.
         RefineError: a partition died, Faust crashed, or no position moved while records were waiting.
     """
     check_augment(connection.settings)
@@ -162,15 +162,21 @@ class RefineWorker:
         await asyncio.wait({asyncio.create_task(app.stop())}, timeout=_STOP_WITHIN_S)
 
     def _app(self) -> faust.App:
-        # Faust creates its own folder, but not the parent folders.
-        self._settings.data_dir.mkdir(parents=True, exist_ok=True)
+        folder = self._settings.data_dir / "faust"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder {folder} cannot be made ({error.strerror}): set FEEDMILL_DATA_DIR to a folder that can be "
+                "written"
+            ) from error
         app = faust.App(
             worker_group(self._settings),
             broker=broker_url(self._connection.servers),
             broker_credentials=faust_credentials(self._settings),
             broker_client_id=self._settings.client_id,
             store="memory://",
-            datadir=self._settings.data_dir / "faust",
+            datadir=folder,
             web_enabled=False,
             topic_allow_declare=False,
             topic_disable_leader=True,

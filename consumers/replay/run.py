@@ -32,6 +32,7 @@ from consumers.sequence.predicates import Predicate
 from consumers.sequence.spec import FeedSpec, FeedState, Passes, read_state
 from consumers.sequence.windows import windows
 from schema.errors import FeedError, ReplayError, UsageError
+from schema.json_file import read_json_file
 from schema.json_form import json_lines
 from schema.registry import family_named
 
@@ -81,11 +82,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ReplayError: the file holds no manifest.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): name the manifest of a run") from error
     except ValueError as error:
-        raise ReplayError(f"{path} is not JSON ({error}): give the value of `Feed.manifest()`") from error
+        raise ReplayError(f"{path} cannot be read as JSON ({error}): give the value of `Feed.manifest()`") from error
     if isinstance(content, dict) and isinstance(content.get("run"), dict):
         content = content["run"]
     if not isinstance(content, dict):

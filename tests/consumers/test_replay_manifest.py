@@ -245,7 +245,7 @@ def test_a_feed_that_follows_cannot_be_replayed(connection: Connection, rows: pl
     ("text", "error", "line"),
     [
         (None, UsageError, "cannot be read"),
-        ("not json", ReplayError, "is not JSON"),
+        ("not json", ReplayError, "cannot be read as JSON"),
         ("[1]", ReplayError, "is not the manifest of a run"),
         ('{"version": 1}', ReplayError, "is not the manifest of a run"),
         ('{"version": 999}', ReplayError, "has version 999"),

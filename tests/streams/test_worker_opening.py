@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -10,8 +11,10 @@ from faust.types import TP
 
 from broker.clients import Connection
 from broker.topics import ensure_topics, topic_name
+from schema.errors import ConfigError
 from schema.record import RAW
 from schema.reduction import FAMILY
+from schema.settings import load_settings
 from streams.refine.partition import Phase
 from streams.worker import RefineWorker, WorkerTotals
 
@@ -47,3 +50,10 @@ def test_an_opening_that_faust_cancels_goes_on(connection: Connection, monkeypat
         await owned.close()
 
     asyncio.run(all_of_it())
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    connection = Connection(load_settings(data_dir=tmp_path / "file" / "data"), "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"data/faust cannot be made .* FEEDMILL_DATA_DIR"):
+        RefineWorker(connection, [FAMILY], lambda totals: None)._app()
