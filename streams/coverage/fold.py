@@ -4,6 +4,9 @@ Reads every partition of every family's ledger from the position in the store, r
 group. The records of a poll are folded in one DuckDB transaction for each family, together with the position. The
 stored position is the consumer's own, so it also moves past transaction markers.
 
+The topic's id is read after every poll and before the fold. If it is still the id that the store was folded from, the
+records are those of that topic. Otherwise the topic was created again, and its offsets mean other records.
+
 Families do not stop one another. If a family cannot be folded, `troubles` gives the reason, its position stays, and it
 is tried again from time to time. A record that is no ledger record is skipped and counted.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +25,7 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import ensure_topics, extents, topic_id, topic_name
+from broker.topics import ensure_topics, extents, identified_extents, topic_id, topic_name
 from schema.errors import BrokerError, BrokerUnavailableError, CoverageError, RecordError
 from schema.family import Family
 from schema.ledger_entries import decode_entries
@@ -69,7 +72,8 @@ class LedgerFold:
         self.reachable = True
         self.troubles: Mapping[str, str] = {}
         self._retry_at = 0.0
-        self._bound: set[str] = set()
+        # By family: the id of the ledger topic that the store is folded from.
+        self._bound: dict[str, str] = {}
         self._positions: dict[TopicPartition, int] = {}
         try:
             self._assign()
@@ -120,11 +124,15 @@ class LedgerFold:
                         )
                 folded += len(records)
         ends = {partition: self._consumer.position(partition) for partition in starts}
-        causes: dict[str, str] = {}
-        for family in self.families:
+        changed = {self._topics[at.topic] for at, end in ends.items() if end != starts[at]}
+        try:
+            causes = self._created_again(changed)
+        except BrokerError:
+            # The topic cannot be asked now, so its records are read again later.
+            self._read_on()
+            return 0
+        for family in changed - causes.keys():
             moved = {at: end for at, end in ends.items() if self._topics[at.topic] == family and end != starts[at]}
-            if not moved:
-                continue
             advances = [FoldAdvance(family, at.partition, starts[at], end) for at, end in moved.items()]
             frames = entries.get(family)
             added = {family: pl.concat(frames)} if frames else {}
@@ -137,6 +145,30 @@ class LedgerFold:
         if causes:
             self._suspend(causes)
         return folded
+
+    def _created_again(self, families: Iterable[str]) -> dict[str, str]:
+        """Return {family: cause} for those families whose ledger is another topic than the one that is folded.
+
+        Raises:
+            BrokerError: a topic does not exist, or the broker does not answer.
+        """
+        causes = {}
+        for family in families:
+            try:
+                self._bind(family, topic_id(self._connection, topic_name(self._connection.settings, family, LEDGER)))
+            except CoverageError as error:
+                causes[family] = str(error)
+        return causes
+
+    def _bind(self, family: str, found: str) -> None:
+        """Check that the ledger topic's id is the one that the store was folded from.
+
+        Raises:
+            CoverageError: it is another, or the store failed.
+        """
+        if self._bound.get(family) != found:
+            self._store.bind(family, topic_name(self._connection.settings, family, LEDGER), found)
+            self._bound[family] = found
 
     def _suspend(self, causes: Mapping[str, str]) -> None:
         """Stop reading the ledgers of the families in `causes` ({family: why}) until they are tried again.
@@ -252,10 +284,8 @@ class LedgerFold:
             CoverageError: the store was folded from another topic, or the topic no longer has the next record to fold.
             BrokerError: the topic does not exist, or the broker does not answer.
         """
-        if family not in self._bound:
-            self._store.bind(family, topic, topic_id(self._connection, topic))
-            self._bound.add(family)
-        bounds = extents(self._connection, topic)
+        found, bounds = identified_extents(self._connection, topic)
+        self._bind(family, found)
         self._store.begin({(family, partition): extent.begin for partition, extent in bounds.items()})
         stored = self._store.positions()
         starts = {TopicPartition(topic, partition): stored[family, partition] for partition in bounds}

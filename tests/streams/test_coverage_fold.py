@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -207,6 +208,28 @@ def test_a_ledger_that_was_created_again_is_refused_until_rebuilt(connection: Co
         report(connection)
     rebuild(connection)
     assert report(connection)["rows_in"] == 9
+
+
+def test_a_ledger_that_is_created_again_while_coverage_runs_is_not_folded_on(
+    connection: Connection, ledger: LedgerWriter
+) -> None:
+    ledger.write([entry(rows_in=2, rows_clean=2)])
+    with folding(connection) as (store, fold):
+        fold.to_end()
+        delete_topics(connection, [ledger.topic])
+        recreated = LedgerWriter(connection)
+        # More records than were folded, so that the old offset exists in the new topic.
+        for _ in range(6):
+            recreated.write([entry(rows_in=9, rows_clean=9)])
+        recreated.close()
+        deadline = time.monotonic() + 60
+        while FAMILY.name not in fold.troubles:
+            assert time.monotonic() < deadline
+            # The check of partitions, every few seconds, must not be what finds it.
+            fold._checked_at = time.monotonic()
+            fold.step(wait_s=0.2)
+        assert "is another" in fold.troubles[FAMILY.name]
+        assert store.counts(FAMILY.name).totals["rows_in"] == 2
 
 
 def test_a_ledger_whose_unfolded_records_were_removed_is_refused(connection: Connection, ledger: LedgerWriter) -> None:
