@@ -4,7 +4,7 @@ The cache is beside the source file, or else in the user's cache folder. If neit
 again. Two rules follow from numba's cache:
 
 - A compiled function calls only compiled functions of its own file, because the cache notices changes in that file
-  only. Python passes flat arrays between files.
+  only. Python passes flat arrays between files. `schema.splitmix` is the exception, because its results never change.
 - Every argument keeps one type (dtype, contiguity, writability). Processes that fill the cache at the same time then
   write the same bytes.
 """

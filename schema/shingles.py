@@ -13,6 +13,7 @@ import polars as pl
 
 from schema.buffers import strings
 from schema.compiled import compiled
+from schema.splitmix import GOLDEN, mix_word
 
 WORDS = 3
 
@@ -92,7 +93,7 @@ def _most_shingles(bounds, row):  # type: ignore[no-untyped-def] # pragma: no co
 def _shingles_of(data, begin, end, hashes):  # type: ignore[no-untyped-def] # pragma: no cover
     """Write the hashes of one text's shingles to `hashes` and return their number.
 
-    A word is hashed by FNV-1a. Three word hashes, each times an odd factor, are summed and mixed as in splitmix64. So
+    A word is hashed by FNV-1a. Three word hashes, each times an odd factor, are summed and mixed as in SplitMix64. So
     every shingle of a text is the smallest with the same probability.
     """
     first = second = third = np.uint64(0)
@@ -120,7 +121,4 @@ def _shingles_of(data, begin, end, hashes):  # type: ignore[no-untyped-def] # pr
 @compiled
 def _mixed(first, second, third):  # type: ignore[no-untyped-def] # pragma: no cover
     value = first * np.uint64(0xD6E8FEB86659FD93) + second * np.uint64(0xA0761D6478BD642F)
-    value += third * np.uint64(0xE7037ED1A0B428DB) + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    return mix_word(value + third * np.uint64(0xE7037ED1A0B428DB) + GOLDEN)

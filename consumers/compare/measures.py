@@ -11,6 +11,7 @@ import polars as pl
 
 from schema.compiled import compiled
 from schema.shingles import WORDS, Hashes, Offsets, shingles
+from schema.splitmix import GOLDEN, mix, nth
 
 # Rows that are compared with each other. Every pair is compared, so the time grows with the square of this.
 SAMPLE_ROWS = 2_000
@@ -66,7 +67,7 @@ def ngrams(hashes: Hashes, offsets: Offsets, n: int) -> Hashes:
     count = max(len(hashes) - further, 0)
     grams = hashes[:count].copy()
     for step in range(1, further + 1):
-        grams = mixed(grams) ^ hashes[step : step + count]
+        grams = mix(grams * GOLDEN) ^ hashes[step : step + count]
     # Leave out runs that begin in one row and end in the next.
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     return np.compress(row[:count] == row[further : further + count], grams)
@@ -101,15 +102,7 @@ def place_keys(first: int, count: int) -> npt.NDArray[np.uint64]:
 
     A key depends on the row's place alone, so that a set's sample can be taken from the samples of its parts.
     """
-    return mixed(np.arange(first + 1, first + count + 1, dtype=np.uint64))
-
-
-def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return the finaliser of splitmix64 ("Fast splittable pseudorandom number generators", Steele et al., 2014)."""
-    values = values * np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(values ^ (values >> np.uint64(31)))
+    return nth(np.zeros(1, dtype=np.uint64), np.arange(first + 1, first + count + 1))
 
 
 @compiled

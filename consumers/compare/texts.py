@@ -14,6 +14,7 @@ from schema.buffers import strings
 from schema.compiled import compiled
 from schema.family import Family
 from schema.shingles import Hashes, Offsets, shingles
+from schema.splitmix import GOLDEN, mix_word
 
 NGRAM_WORDS = 4
 RUN_BYTES = 8
@@ -149,11 +150,8 @@ def _store(slots, values, begin, level, stored, capacity):  # type: ignore[no-un
     """Store the sampled values of values[begin:] until there are too many; return (where it stopped, stored values)."""
     mask = np.uint64((1 << level) - 1)
     for place in range(begin, values.size):
-        # Mixed as in `measures.mixed`, because characters are not evenly distributed. Without the 1, a 0 would stay 0.
-        value = (values[place] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        value = value ^ (value >> np.uint64(31))
+        # Mixed because characters are not evenly distributed. Without the 1, a 0 would stay 0.
+        value = mix_word((values[place] + np.uint64(1)) * GOLDEN)
         if value & mask == 0:
             stored += _place(slots, value)
             if stored > capacity:

@@ -1,7 +1,7 @@
 """Which rows of a window make which batch: pure functions of the rows' lengths and a seed.
 
 A window is the rows that are in memory at once; shuffling and bucketing happen inside it. The permutation is
-made with splitmix64, not with a library's generator, so that a seed gives the same batches with every version of numpy.
+made with SplitMix64, not with a library's generator, so that a seed gives the same batches with every version of numpy.
 """
 
 from __future__ import annotations
@@ -13,28 +13,21 @@ import numpy.typing as npt
 
 from consumers.tensor_form import Indices
 from schema.compiled import compiled
+from schema.splitmix import GOLDEN, mix_word, nth
 
 Keys = npt.NDArray[np.uint64]
 Seeds = tuple[int, ...]
-
-
-def splitmix64(values: Keys) -> Keys:
-    """Return the splitmix64 finalizer of each value, modulo 2^64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    mixed = values + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def permutation(count: int, *seeds: int) -> Indices:
     """Return a permutation of range(count), below 2^32, the same for the same seeds on every platform.
 
     Fisher and Yates's shuffle (Knuth, The Art of Computer Programming, 3.4.2, algorithm P). A draw is the upper half of
-    a splitmix64 number, scaled to its range (Lemire, arXiv:1805.10941, without the rejection).
+    a SplitMix64 number, scaled to its range (Lemire, arXiv:1805.10941, without the rejection).
     """
     state = np.zeros(1, dtype=np.uint64)
     for seed in seeds:
-        state = splitmix64(state ^ np.array([seed % 2**64], dtype=np.uint64))
+        state = nth(state ^ np.uint64(seed % 2**64), 1)
     order = np.arange(count, dtype=np.int64)
     _shuffle(order, state)
     return order
@@ -47,11 +40,8 @@ def _shuffle(order: Indices, state: Keys) -> None:
     half = np.uint64(32)
     counter = state[0]
     for last in range(len(order) - 1, 0, -1):
-        counter += np.uint64(0x9E3779B97F4A7C15)
-        mixed = (counter ^ (counter >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-        picked = np.int64(((mixed >> half) * np.uint64(last + 1)) >> half)
+        counter += GOLDEN
+        picked = np.int64(((mix_word(counter) >> half) * np.uint64(last + 1)) >> half)
         order[last], order[picked] = order[picked], order[last]
 
 

@@ -15,16 +15,12 @@ import numpy.typing as npt
 
 from producers.reduction.counting import EVERY, Counts, SizeGrammar, count_terms
 from schema.compiled import compiled
+from schema.splitmix import GOLDEN, mix_word
 
 Array = npt.NDArray[Any]
 
 APPLICATION, ABSTRACTION, FIRST_INDEX = 0, 1, 2
 
-# SplitMix64 (Steele, Lea, Flood 2014): the increment and the two multipliers of its finalizer.
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _UNIT = 2.0**-53
 # Separates the streams of cells from those of traces of the same seed.
 _CELLS = np.uint64(0xD1B54A32D192ED03)
@@ -71,17 +67,10 @@ def sample_cells(cells: Cells, chosen: Array, seed: int, first: int) -> tuple[Ar
 
 
 @compiled
-def _mix(word: Any) -> Any:
-    word = (word ^ (word >> _SHIFT_30)) * _MIX_1
-    word = (word ^ (word >> _SHIFT_27)) * _MIX_2
-    return word ^ (word >> _SHIFT_31)
-
-
-@compiled
 def _uniform(state: Array) -> float:
     """Return the next number of the stream in [0, 1), a multiple of 2^-53."""
-    state[0] += _GOLDEN
-    return float(_mix(state[0]) >> _SHIFT_11) * _UNIT
+    state[0] += GOLDEN
+    return float(mix_word(state[0]) >> np.uint64(11)) * _UNIT
 
 
 @compiled
@@ -106,7 +95,7 @@ def _sample_chunks(
     for row in range(chunks * traces):
         chunk = first_chunk + row // traces
         cycle = chunk % shapes.shape[0]
-        state[0] = _mix(_mix(_mix(np.uint64(seed) + _GOLDEN) + np.uint64(chunk)) + np.uint64(row % traces))
+        state[0] = mix_word(mix_word(mix_word(np.uint64(seed) + GOLDEN) + np.uint64(chunk)) + np.uint64(row % traces))
         low, high = shapes[cycle, 1], shapes[cycle, 2]
         frames[0, 0] = low + int(_uniform(state) * (high - low + 1))
         frames[0, 1], frames[0, 2] = shapes[cycle, 0], 0
@@ -135,7 +124,7 @@ def _sample_cells(
     frames = np.empty((largest + 1, 5), dtype=np.int64)
     state = np.empty(1, dtype=np.uint64)
     for row in range(chosen.size):
-        state[0] = _mix(_mix(np.uint64(seed) + _CELLS) + np.uint64(first + row))
+        state[0] = mix_word(mix_word(np.uint64(seed) + _CELLS) + np.uint64(first + row))
         low, high = bounds[chosen[row]], bounds[chosen[row] + 1] - 1
         wanted = _uniform(state) * upto[high]
         while low < high:

@@ -11,24 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from schema.splitmix import nth
+
 Array = npt.NDArray[Any]
 
-# SplitMix64 (Steele, Lea, Flood 2014): the increment and the two multipliers of its finaliser.
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
-
-
-def _mixed(words: Array) -> Array:
-    words = (words ^ (words >> _SHIFT_30)) * _MIX_1
-    words = (words ^ (words >> _SHIFT_27)) * _MIX_2
-    mixed: Array = words ^ (words >> _SHIFT_31)
-    return mixed
-
-
-def _salt(name: str) -> Array:
-    return np.array([zlib.crc32(name.encode()) + 1], dtype=np.uint64) * _GOLDEN
+_HALF = np.uint64(32)
 
 
 class Draws:
@@ -36,16 +23,20 @@ class Draws:
 
     def __init__(self, seed: int, first: int, rows: int, series: str = "") -> None:
         self.rows = rows
-        key = _mixed(np.array([seed], dtype=np.uint64) + _salt(series))
-        self._states = _mixed(key + np.arange(first, first + rows, dtype=np.uint64) * _GOLDEN)
+        key = nth(np.array([seed], dtype=np.uint64), _number_of(series))
+        self._states = nth(key, np.arange(first, first + rows, dtype=np.uint64))
 
     def below(self, field: str, bound: int | Array) -> Array:
         """Return whole numbers in [0, bound), (rows,) int64; `bound` is 1 to 2^32 - 1, a scalar or one per row."""
-        high = _mixed(self._states + _salt(field)) >> _SHIFT_32
-        drawn: Array = ((high * np.asarray(bound, dtype=np.uint64)) >> _SHIFT_32).astype(np.int64)
+        high = nth(self._states, _number_of(field)) >> _HALF
+        drawn: Array = ((high * np.asarray(bound, dtype=np.uint64)) >> _HALF).astype(np.int64)
         return drawn
 
     def between(self, field: str, low: int | Array, high: int | Array) -> Array:
         """Return whole numbers in [low, high], (rows,) int64."""
         drawn: Array = low + self.below(field, np.asarray(high) - low + 1)
         return drawn
+
+
+def _number_of(name: str) -> int:
+    return zlib.crc32(name.encode()) + 1

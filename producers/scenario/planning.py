@@ -32,6 +32,7 @@ from schema.compiled import compiled
 from schema.family import CELL_SEPARATOR
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, TYPE_SHARE
 from schema.scenario.coverage import AXES, CELL_AXES
+from schema.splitmix import GOLDEN, mix_word
 
 Array = npt.NDArray[Any]
 
@@ -164,8 +165,5 @@ def _kind(  # pragma: no cover
 
 @compiled
 def _draw(seed: np.uint64, step: int, choice: int) -> np.uint64:  # pragma: no cover
-    """Return a pseudo-random number that depends only on the arguments (the finaliser of SplitMix64)."""
-    word = seed + np.uint64(step) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(choice) * np.uint64(0xD1B54A32D192ED03)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
+    """Return a pseudo-random number that depends only on the arguments."""
+    return mix_word(seed + np.uint64(step) * GOLDEN + np.uint64(choice) * np.uint64(0xD1B54A32D192ED03))  # type: ignore[no-any-return]

@@ -17,6 +17,7 @@ import polars as pl
 
 from schema.buffers import strings
 from schema.compiled import compiled
+from schema.splitmix import GOLDEN
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +85,6 @@ _ASCII = 0x80
 ) = range(len(MEASURES))
 # Few bins, because all are cleared for each text. Words that share a bin by chance do not matter at these limits.
 _WORD_BINS = 256
-_PRIME = np.uint64(0x9E3779B97F4A7C15)
 _LOREM = np.uint64(reduce(lambda hashed, letter: hashed * 33 + letter, b"lorem", 0))
 
 
@@ -217,7 +217,7 @@ def _measure(data: Array, bounds: Array, classes: Array, counts: Array) -> None:
                 voweled += (some & _VOWEL) != 0
             cased += length if every & _CASED else 0
             suspects += (length > 1 and (every & _CAPITAL) != 0) or hashed == _LOREM
-            place = (hashed * _PRIME) >> np.uint64(56)
+            place = (hashed * GOLDEN) >> np.uint64(56)
             word_bins[place] += 1
             commonest = max(commonest, word_bins[place])
         counts[_VISIBLE, row] = visible + letters
@@ -279,7 +279,7 @@ def _words(data: Array, at: int, end: int, classes: Array, hashes: Array) -> int
             at += width
             if not kind & _LETTER:
                 break
-            hashed = (hashed ^ np.uint64(code)) * _PRIME
+            hashed = (hashed ^ np.uint64(code)) * GOLDEN
             inside = True
         if inside:
             hashes[count] = hashed

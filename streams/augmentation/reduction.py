@@ -29,6 +29,7 @@ import numpy.typing as npt
 import polars as pl
 
 from schema.reduction import FAMILY
+from schema.splitmix import mix, nth
 
 Array = npt.NDArray[Any]
 
@@ -44,8 +45,6 @@ LONGEST = 2048
 _HEADS = tuple((abstractions, index) for abstractions in (1, 2, 3) for index in range(abstractions))
 _BESIDE = ("", "0", r"(\.0)", r"(\.\.1)", "(00)", r"(\.10)0", r"(\.0)(\.\.0)", r"(\.0(\.1))")
 
-# SplitMix64 (Steele, Lea, Flood 2014): the increment and the two multipliers of its finalizer.
-_GOLDEN, _MIX_1, _MIX_2 = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 # Bits for one choice: four choices and the number of levels share one word of 64 bits.
 _CHOICE_BITS = 14
 
@@ -149,8 +148,8 @@ def _choose(ids: Array, copies: Array, around: Surroundings) -> tuple[Array, Arr
     A row with fewer levels has the empty piece in the remaining places; a wrapping is one level.
     """
     ids, copies = ids.astype(np.uint64), copies.astype(np.uint64)
-    row = _mix(ids)
-    word = _mix(row + _GOLDEN * (copies + np.uint64(1)))
+    row = mix(ids)
+    word = nth(row, copies + np.uint64(1))
     wrapped = ((row >> np.uint64(63)) + copies) % np.uint64(2) == 1
     abstractions = (row + copies // np.uint64(2)) % np.uint64(MOST_ABSTRACTIONS)
     levels = np.where(wrapped, 0, word % np.uint64(MOST_LEVELS)).astype(np.int64) + 1
@@ -162,10 +161,3 @@ def _choose(ids: Array, copies: Array, around: Surroundings) -> tuple[Array, Arr
     pieces[np.arange(MOST_LEVELS)[:, None] >= levels] = around.edges.size - 1
     pieces[0, wrapped] = around.levels + abstractions[wrapped].astype(np.int64)
     return wrapped, levels, pieces
-
-
-def _mix(words: Array) -> Array:
-    words = (words ^ (words >> np.uint64(30))) * _MIX_1
-    words = (words ^ (words >> np.uint64(27))) * _MIX_2
-    words ^= words >> np.uint64(31)
-    return words

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schema.compiled import compiled
+from schema.splitmix import GOLDEN
 
 # Verdicts; the refusal of gate g is FIRST_GATE + g.
 ADMITTED, DUPLICATE, NEAR_DUPLICATE, FIRST_GATE = range(4)
@@ -124,7 +125,7 @@ def _band_keys(slots, row, banding, keys):  # type: ignore[no-untyped-def] # pra
         key = np.uint64(0xCBF29CE484222325) + np.uint64(band)
         for slot in range(band * banding.width, (band + 1) * banding.width):
             key = (key ^ np.uint64(slots[row, slot])) * np.uint64(0x100000001B3)
-        keys[band] = (key ^ (key >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+        keys[band] = (key ^ (key >> np.uint64(32))) * GOLDEN
 
 
 @compiled

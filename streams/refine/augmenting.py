@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from schema.errors import RefineError
 from schema.family import Family, identify, partition_of
+from schema.splitmix import mix
 from streams.augmentation import augment_of
 from streams.refine.row_size import row_bytes
 
@@ -57,11 +58,8 @@ def augmented(
 
 def copies_of(ids: NDArray[np.uint64], mean: float) -> NDArray[np.int64]:
     """Return how many copies to make for each id: `mean` rounded down or up, and `mean` on average."""
-    # The id's own bits also decide the row's route, so they are mixed first (the finaliser of splitmix64).
-    mixed = ids ^ (ids >> np.uint64(30))
-    mixed = mixed * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    drawn = (mixed >> np.uint64(11)).astype(np.float64) / 2**53
+    # The id's own bits also decide the row's route, so they are mixed first.
+    drawn = (mix(ids) >> np.uint64(11)).astype(np.float64) / 2**53
     return np.where(drawn < mean % 1, int(mean) + 1, int(mean))
 
 

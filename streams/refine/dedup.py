@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schema.compiled import compiled
+from schema.splitmix import GOLDEN
 
 # 0 marks a free slot; an id of 0 is kept in a flag of its own.
 _FREE = np.uint64(0)
@@ -23,7 +24,7 @@ _MAX_LOAD = 0.6
 def _slot_of(slots, key):  # type: ignore[no-untyped-def] # pragma: no cover
     """The slot that holds `key`, or the free one where it belongs (Fibonacci hashing, linear probing)."""
     mask = np.uint64(slots.size - 1)
-    slot = (key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
+    slot = (key * GOLDEN) >> np.uint64(20) & mask
     while slots[slot] != _FREE and slots[slot] != key:
         slot = (slot + np.uint64(1)) & mask
     return slot
