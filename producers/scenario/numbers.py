@@ -15,12 +15,14 @@ import polars as pl
 
 from producers.scenario.draws import Draws
 from schema.buffers import lists_of
-from schema.scenario.bands import (
-    AUTHENTICITY_TARGETS,
-    CAPACITY_LEVELS,
-    COMPLEXITY_TYPES,
-    SUPPORT_HEADROOM,
-    support_bounds,
+from schema.scenario.bands import AUTHENTICITY_TARGETS, COMPLEXITY_TYPES
+from schema.scenario.decimals import (
+    HEADROOM_TENTHS,
+    LEVEL_TENTHS,
+    SCALE_TENTHS,
+    SCORE_HUNDREDTHS,
+    SUPPORT_TENTHS,
+    calculation_lines,
 )
 
 Array = npt.NDArray[Any]
@@ -28,32 +30,7 @@ Array = npt.NDArray[Any]
 _TARGETS, _TYPES = len(AUTHENTICITY_TARGETS), len(COMPLEXITY_TYPES)
 MAX_FACTORS_COMPOSED = 4
 _LEAST_EFFECT, _MOST_EFFECT = 2, 25
-_LEAST_CAPACITY, _MOST_CAPACITY = 5, 100
-_HEADROOM_TENTHS = round(SUPPORT_HEADROOM * 10)
-
-
-def _tenths(points: float) -> int:
-    return round(points * 10)
-
-
-_LEVEL_LOW = np.array([_tenths(band.low) for band in CAPACITY_LEVELS])
-_LEVEL_HIGH = np.array([_tenths(band.high) for band in CAPACITY_LEVELS])
-_SCORE_LOW = np.array([round(band.low * 100) for band in AUTHENTICITY_TARGETS])
-# The upper bound belongs to the next target, except for the last target.
-_SCORE_HIGH = np.array([round(band.high * 100) - 1 for band in AUTHENTICITY_TARGETS])
-_SCORE_HIGH[-1] += 1
-# [target][capacity in tenths]: the least and the most support needed, in tenths.
-_SUPPORT = np.array(
-    [
-        [
-            [_tenths(bound) for bound in support_bounds(band.name, capacity / 10)]
-            for capacity in range(_MOST_CAPACITY + 1)
-        ]
-        for band in AUTHENTICITY_TARGETS
-    ]
-)
-# The text of every number that a calculation line can hold.
-_WRITTEN = pl.Series([f"{tenths / 10:.1f}" for tenths in range(_MOST_CAPACITY + _HEADROOM_TENTHS + 1)])
+_LEAST_CAPACITY = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +59,13 @@ class Numbers:
     @property
     def possible(self) -> Array:
         """The support that can be given, (N,) tenths: effective capacity plus headroom."""
-        return self.effective + _HEADROOM_TENTHS
+        return self.effective + HEADROOM_TENTHS
 
 
 def numbers_of(cells: Array, draws: Draws) -> Numbers:
     """Draw numbers within the bins of each row's cell; `cells` are indices, (N,), row-major over `FAMILY.cells()`."""
     level, target, kind = cells // (_TARGETS * _TYPES), cells // _TYPES % _TARGETS, cells % _TYPES
-    effective = draws.between("effective", _LEVEL_LOW[level], _LEVEL_HIGH[level])
+    effective = draws.between("effective", *LEVEL_TENTHS[level].T)
     wanted = draws.between("factors", 1, MAX_FACTORS_COMPOSED)
     # The lower the capacity level, the more factors are negative.
     giving = np.zeros_like(wanted)
@@ -97,7 +74,7 @@ def numbers_of(cells: Array, draws: Draws) -> Numbers:
     room = effective - _LEAST_CAPACITY
     gifts = np.minimum(giving, room // _LEAST_EFFECT)
     given = _effects("gift", gifts, room, draws)
-    room = _MOST_CAPACITY - effective + given.sum(1)
+    room = SCALE_TENTHS - effective + given.sum(1)
     drains = np.maximum(np.minimum(wanted - giving, room // _LEAST_EFFECT), gifts == 0)
     taken = _effects("drain", drains, room, draws)
     effects = np.zeros((len(level), MAX_FACTORS_COMPOSED), dtype=np.int64)
@@ -105,7 +82,6 @@ def numbers_of(cells: Array, draws: Draws) -> Numbers:
         later = np.clip(place - drains, 0, MAX_FACTORS_COMPOSED - 1)
         given_here = np.where(place < drains + gifts, given[np.arange(len(level)), later], 0)
         effects[:, place] = np.where(place < drains, -taken[:, place], given_here)
-    bounds = _SUPPORT[target, effective]
     return Numbers(
         level=level,
         target=target,
@@ -115,8 +91,8 @@ def numbers_of(cells: Array, draws: Draws) -> Numbers:
         effects=effects,
         drains=drains,
         gifts=gifts,
-        needed=draws.between("needed", bounds[:, 0], bounds[:, 1]),
-        score=draws.between("score", _SCORE_LOW[target], _SCORE_HIGH[target]),
+        needed=draws.between("needed", *SUPPORT_TENTHS[target, effective].T),
+        score=draws.between("score", *SCORE_HUNDREDTHS[target].T),
     )
 
 
@@ -147,19 +123,6 @@ def factor_list(names: pl.Series, numbers: Numbers) -> pl.Series:
 
 
 def calculation(numbers: Numbers) -> pl.Series:
-    """Return `calculation_steps`: one line for each factor ("6.0 - 1.5 = 4.5"), then the line of the headroom."""
-    rows = len(numbers.base)
-    effects = np.column_stack([numbers.effects, np.full(rows, _HEADROOM_TENTHS)])
-    after = numbers.base[:, None] + np.cumsum(effects, axis=1)
-    before = after - effects
-    used = effects != 0
-    lines = pl.select(
-        pl.concat_str(
-            _WRITTEN.gather(before[used]),
-            pl.Series([" + ", " - "]).gather((effects[used] < 0).astype(np.uint32)),
-            _WRITTEN.gather(np.abs(effects[used])),
-            pl.lit(" = "),
-            _WRITTEN.gather(after[used]),
-        )
-    ).to_series()
-    return lists_of(lines, numbers.drains + numbers.gifts + 1)
+    """Return `calculation_steps` (`schema.scenario.decimals.calculation_lines`)."""
+    effects = numbers.effects[numbers.effects != 0]
+    return calculation_lines(numbers.base, effects, numbers.drains + numbers.gifts)

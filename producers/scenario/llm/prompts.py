@@ -21,6 +21,7 @@ from schema.scenario.bands import (
     support_bounds,
 )
 from schema.scenario.columns import AGE_BANDS
+from schema.scenario.decimals import SCORE_HUNDREDTHS
 from schema.settings import Settings
 
 Message = dict[str, str]
@@ -144,14 +145,13 @@ def writing(asked: Mapping[str, Cell], faults: Mapping[str, str]) -> list[Messag
 def _line(name: str, cell: Cell) -> str:
     level = next(band for band in CAPACITY_LEVELS if band.name == cell["capacity_level"])
     target = next(band for band in AUTHENTICITY_TARGETS if band.name == cell["authenticity_target"])
-    # The upper bound belongs to the next target, except for the last target.
-    high = target.high if target is AUTHENTICITY_TARGETS[-1] else target.high - 0.01
+    lowest, highest = SCORE_HUNDREDTHS[AUTHENTICITY_TARGETS.index(target)] / 100
     least, most = (bound - _MIDDLE for bound in support_bounds(target.name, _MIDDLE))
     floor = ", at least 1.0" if target.name == "excellent" else ""
     kind = cell["complexity_type"]
     return (
         f"{name}: C {level.low}-{level.high}; support_needed C{least:+.1f} to C{most:+.1f}{floor}; "
-        f"score {target.low:.2f}-{high:.2f} ({_READINGS[target.name]}); type {kind} ({_MANNERS[kind]})"
+        f"score {lowest:.2f}-{highest:.2f} ({_READINGS[target.name]}); type {kind} ({_MANNERS[kind]})"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,14 @@ import polars as pl
 import pyarrow as pa
 
 from schema.buffers import lists, lists_of
-from schema.scenario.bands import (
-    AUTHENTICITY_TARGETS,
-    CAPACITY_LEVELS,
-    LARGEST_CAPACITY,
-    MAX_FACTORS_ALLOWED,
-    SUM_TOLERANCE,
-    SUPPORT_HEADROOM,
-    level_names,
-    support_bounds,
-    target_names,
+from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, SUM_TOLERANCE, level_names, target_names
+from schema.scenario.decimals import (
+    HEADROOM_TENTHS,
+    LEVEL_TENTHS,
+    SCALE_TENTHS,
+    SCORE_HUNDREDTHS,
+    SUPPORT_TENTHS,
+    calculation_lines,
 )
 from streams.augmentation.scenario import draws
 
@@ -54,11 +51,11 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
     target = rows["authenticity_target"].replace_strict(
         target_names(), range(len(AUTHENTICITY_TARGETS)), return_dtype=pl.Int64
     )
-    low, high = _LEVEL_TENTHS[level].T
+    low, high = LEVEL_TENTHS[level].T
     reached = np.clip(effective + draws.offset(rows, draws.CAPACITY, CAPACITY_STEPS), low, high)
     place = np.arange(len(owner)) - np.repeat(bounds[:-1] - bounds[0], counts)
     step = draws.offset(rows, draws.EFFECT + place, EFFECT_STEPS, owner)
-    shifted = np.clip(old_effects + step, -_SCALE_TENTHS, _SCALE_TENTHS)
+    shifted = np.clip(old_effects + step, -SCALE_TENTHS, SCALE_TENTHS)
     new_effects = np.where(np.sign(shifted) == np.sign(old_effects), shifted, np.sign(old_effects))
     # If the moved effects need a base outside the scale, the old effects are kept. If the base is still outside, the
     # whole row is kept.
@@ -66,11 +63,11 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
     new_effects = np.where(keeps_effects[owner], old_effects, new_effects)
     started = reached - np.bincount(owner, new_effects, rows.height).astype(np.int64)
     movable &= _is_base(started)
-    support_low, support_high = _SUPPORT_TENTHS[target, reached].T
+    support_low, support_high = SUPPORT_TENTHS[target, reached].T
     support = np.clip(
         needed + reached - effective + draws.offset(rows, draws.SUPPORT, SUPPORT_STEPS), support_low, support_high
     )
-    score_low, score_high = _SCORE_HUNDREDTHS[target].T
+    score_low, score_high = SCORE_HUNDREDTHS[target].T
     hundredths = np.rint(rows["authenticity_score"].to_numpy() * 100).astype(np.int64)
     score = np.clip(hundredths + draws.offset(rows, draws.SCORE, SCORE_STEPS), score_low, score_high)
 
@@ -82,66 +79,15 @@ def moved(rows: pl.DataFrame) -> pl.DataFrame:
         "base_capacity": pl.Series(started / 10),
         "effective_capacity": pl.Series(reached / 10),
         "support_needed": pl.Series(support / 10),
-        "support_possible": pl.Series((reached + _HEADROOM_TENTHS) / 10),
+        "support_possible": pl.Series((reached + HEADROOM_TENTHS) / 10),
         "authenticity_score": pl.Series(score / 100),
         "capacity_factors": lists_of(items, counts),
-        "calculation_steps": _calculation(started, new_effects, counts),
+        "calculation_steps": calculation_lines(started, new_effects, counts),
     }
     return rows.with_columns(
         series.cast(rows.schema[name]).zip_with(moves, rows[name]).alias(name) for name, series in columns.items()
     )
 
 
-def _calculation(base: Array, effects: Array, counts: Array) -> pl.Series:
-    """Return the lines of each row from numbers in tenths: one for each factor ("6.0 - 1.5 = 4.5"), one for support."""
-    ends = np.cumsum(counts)
-    every = np.insert(effects, ends, _HEADROOM_TENTHS)
-    running = np.cumsum(every)
-    lengths = counts + 1
-    before_row = np.repeat(np.concatenate([[0], running[np.cumsum(lengths)[:-1] - 1]]) if len(base) else [], lengths)
-    after = np.repeat(base, lengths) + running - before_row.astype(np.int64)
-    lines = pl.select(
-        pl.concat_str(
-            _written(after - every),
-            pl.Series([" + ", " - "]).gather((every < 0).astype(np.int64)),
-            _written(np.abs(every)),
-            pl.lit(" = "),
-            _written(after),
-        )
-    ).to_series()
-    return lists_of(lines, lengths)
-
-
-def _written(tenths: Array) -> pl.Series:
-    """Return numbers in tenths as text with one decimal."""
-    return _numerals().gather(tenths + _WRITABLE)
-
-
-@cache
-def _numerals() -> pl.Series:
-    return pl.Series([f"{tenths / 10:.1f}" for tenths in range(-_WRITABLE, _WRITABLE + 1)])
-
-
 def _is_base(tenths: Array) -> Array:
-    return (tenths >= 0) & (tenths <= _SCALE_TENTHS)
-
-
-def _in_steps(low: float, high: float, steps: int) -> tuple[int, int]:
-    """Return the smallest and the largest multiple of 1/steps from `low` to `high`, as multiples."""
-    return int(np.ceil(low * steps - SUM_TOLERANCE)), int(np.floor(high * steps + SUM_TOLERANCE))
-
-
-_SCALE_TENTHS, _HEADROOM_TENTHS = round(LARGEST_CAPACITY * 10), round(SUPPORT_HEADROOM * 10)
-# The base, all factors' effects, and the headroom.
-_WRITABLE = _SCALE_TENTHS + MAX_FACTORS_ALLOWED * _SCALE_TENTHS + _HEADROOM_TENTHS
-_LEVEL_TENTHS = np.array([_in_steps(band.low, band.high, 10) for band in CAPACITY_LEVELS])
-# The upper bound belongs to the next target, except for the last target.
-_SCORE_HUNDREDTHS = np.array([_in_steps(band.low, band.high, 100) for band in AUTHENTICITY_TARGETS])
-_SCORE_HUNDREDTHS[:-1, 1] -= 1
-# (target, effective capacity in tenths) -> the least and the most support needed.
-_SUPPORT_TENTHS = np.array(
-    [
-        [_in_steps(*support_bounds(name, tenths / 10), 10) for tenths in range(_SCALE_TENTHS + 1)]
-        for name in target_names()
-    ]
-)
+    return (tenths >= 0) & (tenths <= SCALE_TENTHS)
