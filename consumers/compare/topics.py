@@ -12,8 +12,8 @@ from broker.topics import extents
 from consumers.compare.rows import ROWS_AT_ONCE, Rows, rows_of_lines
 from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import order_of
-from schema.dead_letter import rejected_rows
-from schema.envelope import HEADER_MAX_CHARS
+from schema.dead_letter import REASON_HEADER, is_dead_letter, rejected_rows
+from schema.envelope import header_text
 from schema.errors import RecordError, ReplayError
 from schema.family import Family
 from schema.json_rows import lines_of
@@ -23,9 +23,6 @@ from schema.record import ARROW_STREAM, ForeignHeaders, decode
 _BLOCK_OFFSETS = 16
 # The broker accepts only far smaller records; this limit bounds the memory that a damaged record can claim.
 _MAX_ROWS = 10_000_000
-# Headers of dead letters, named by Kafka Connect.
-_DEAD_LETTER = "__connect.errors."
-_REASON = "feedmill-reason"
 
 
 class TopicSource:
@@ -84,11 +81,11 @@ def _rows(record: Record, family: Family) -> Rows:
     Raises:
         RecordError: the record holds no readable row.
     """
-    values = {name: value for name, value in record.headers if value is not None}
-    if any(name.startswith(_DEAD_LETTER) for name in values):
-        reason = values.get(_REASON, b"dead_letter").decode("utf-8", "replace")[:HEADER_MAX_CHARS]
+    if is_dead_letter(record.headers):
+        reason = header_text(record.headers, REASON_HEADER)
         # A dead letter counts as many rows as it has lines.
-        return Rows(pl.DataFrame(schema=family.wire), {reason: rejected_rows(record.value, list(values.items()))})
+        rows = rejected_rows(record.value, record.headers)
+        return Rows(pl.DataFrame(schema=family.wire), {"dead_letter" if reason is None else reason: rows})
     headers = ForeignHeaders.parse(record.headers)
     if headers.ce_type is not None and headers.ce_type[2] != family.version:
         raise RecordError("unknown_schema_version", f"version {headers.ce_type[2]} of {family.name} is not known here")

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +20,7 @@ import polars as pl
 from broker.clients import Connection
 from broker.topics import extents, topic_id
 from consumers.reading import gone
-from consumers.replay.formats import ending, open_writer
-from consumers.replay.row_groups import RowGroups
-from consumers.replay.whole_file import whole_file
+from consumers.replay.replay_file import check_out, replay_file
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.predicates import Predicate
@@ -125,9 +120,7 @@ def replay_run(
         seen = replay_run(connection, feed.manifest(), Path("seen.parquet"))
         seen.rows  # 32
     """
-    ending(out)
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder: name a file")
+    check_out(out)
     try:
         state = read_state(manifest)
     except FeedError as error:
@@ -142,31 +135,24 @@ def replay_run(
     declared = family_named(state.spec.family)
     spec = _with_filter(state.spec, where)
     _require_held(connection, spec)
-    beside = out.with_name(f"{out.name}.manifest.json")
     run_passes = _run_passes(state)
-    with whole_file(out, beside) as file:
-        with closing(open_writer(out, file.stream, declared.wire, partial(json_lines, family=declared))) as writer:
-            groups = RowGroups(writer, declared.wire)
-            batches = 0
-            for progress, frame, whole in _seen(connection, spec, run_passes):
-                groups.take(frame, 0)
-                batches += whole
-                on_progress(replace(progress, rows=groups.written))
-            groups.flush()
+    with replay_file(out, declared.wire, partial(json_lines, family=declared)) as file:
+        batches = 0
+        for progress, frame, whole in _seen(connection, spec, run_passes):
+            file.rows.take(frame, 0)
+            batches += whole
+            on_progress(replace(progress, rows=file.rows.written))
+        written = file.finish()
         report = RunReport(
-            rows=groups.written,
-            sha256=file.close(),
+            **written,
+            rows=file.rows.written,
             offsets=_offsets(state.spec),
             batches=batches,
             passes=_count(run_passes),
-            path=str(out),
-            manifest=str(beside),
             family=declared.name,
             run=dict(manifest),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            feedmill=version("feedmill"),
         )
-        file.place(json.dumps(asdict(replace(report, path=out.name, manifest=beside.name)), indent=2) + "\n")
+        file.place(report)
     return report
 
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
@@ -28,11 +26,11 @@ from broker.topics import Extent, topic_name
 from consumers.decoding import decode_record
 from consumers.reading import OffsetBlock, Record, TopicReader
 from consumers.replay.bounds import Bound, resolve
-from consumers.replay.formats import ending, open_writer
+from consumers.replay.replay_file import check_out, replay_file
 from consumers.replay.row_groups import RowGroups
-from consumers.replay.whole_file import whole_file
 from consumers.row_filter import RowFilter
 from schema import ledger
+from schema.dead_letter import CONNECT_PREFIX, REASON_HEADER, is_dead_letter
 from schema.errors import ReplayError, UsageError
 from schema.family import Family
 from schema.json_form import json_lines
@@ -48,7 +46,6 @@ _REJECTED_COLUMNS = {
     "source_file": pl.String(),
     "source_line": pl.Int64(),
 }
-_DEAD_LETTER = "__connect.errors."
 
 
 @dataclass(frozen=True)
@@ -127,36 +124,26 @@ def replay(
     declared = family_named(family)
     if stage not in STAGES:
         raise UsageError(f"stage {stage!r} cannot be replayed: use one of {', '.join(STAGES)}")
-    ending(out)
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder: name a file")
+    check_out(out)
     stage_columns = _stage_columns(declared, stage)
     topic = topic_name(connection.settings, family, stage)
-    manifest = out.with_name(f"{out.name}.manifest.json")
     with RowFilter(where, stage_columns.columns, ReplayError) if where is not None else nullcontext() as row_filter:
         ranges = resolve(connection, topic, start, end)
-        with whole_file(out, manifest) as file:
-            with closing(open_writer(out, file.stream, stage_columns.columns, stage_columns.lines)) as writer:
-                rows = RowGroups(writer, stage_columns.columns, row_filter)
-                _read(connection, topic, ranges, stage_columns, rows, on_progress)
-                rows.flush()
+        with replay_file(out, stage_columns.columns, stage_columns.lines, row_filter) as file:
+            _read(connection, topic, ranges, stage_columns, file.rows, on_progress)
+            written = file.finish()
             report = ReplayReport(
-                rows=rows.written,
-                sha256=file.close(),
+                **written,
+                rows=file.rows.written,
                 offsets={number: [extent.begin, extent.end] for number, extent in ranges.items()},
-                path=str(out),
-                manifest=str(manifest),
                 family=family,
                 stage=stage,
                 topic=topic,
                 where=where,
-                dead_letters=rows.lines,
-                dead_letters_left_out=rows.lines_left_out,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                feedmill=version("feedmill"),
+                dead_letters=file.rows.lines,
+                dead_letters_left_out=file.rows.lines_left_out,
             )
-            placed = replace(report, path=out.name, manifest=manifest.name)
-            file.place(json.dumps(asdict(placed), indent=2) + "\n")
+            file.place(report)
     return report
 
 
@@ -171,7 +158,7 @@ def _read(
     blocks = [OffsetBlock(number, extent.begin, extent.end) for number, extent in sorted(ranges.items())]
     with TopicReader(connection, topic, ReplayError) as reader:
         for _, record in reader.records(blocks):
-            if stage_columns.kind[1] == REJECTED and any(name.startswith(_DEAD_LETTER) for name, _ in record.headers):
+            if stage_columns.kind[1] == REJECTED and is_dead_letter(record.headers):
                 rows.take_line(_dead_letter(record))
                 continue
             frame = decode_record(record, topic, stage_columns.kind, stage_columns.columns, ReplayError)
@@ -204,11 +191,11 @@ def _plain_lines(frame: pl.DataFrame) -> bytes:
 def _dead_letter(record: Record) -> str:
     """Return a dead letter as a JSON line: reason, message, source of the record, and its bytes."""
     headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
-    where = [headers.get(f"{_DEAD_LETTER}{name}", "") for name in ("topic", "partition", "offset")]
+    where = [headers.get(f"{CONNECT_PREFIX}{name}", "") for name in ("topic", "partition", "offset")]
     return json.dumps(
         {
-            "reasons": [headers.get("feedmill-reason") or headers.get(f"{_DEAD_LETTER}exception.class.name", "")],
-            "message": headers.get(f"{_DEAD_LETTER}exception.message", ""),
+            "reasons": [headers.get(REASON_HEADER) or headers.get(f"{CONNECT_PREFIX}exception.class.name", "")],
+            "message": headers.get(f"{CONNECT_PREFIX}exception.message", ""),
             "source": "/".join(where),
             "value_base64": base64.b64encode(record.value).decode(),
         },

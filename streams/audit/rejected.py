@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from schema.dead_letter import REASON_HEADER, is_dead_letter, rejected_rows
+from schema.dead_letter import CONNECT_PREFIX, REASON_HEADER, is_dead_letter, rejected_rows
 from schema.family import Family
 from schema.ledger import SKIPPED
 from schema.record import REJECTED
@@ -49,8 +49,8 @@ class RejectedLog:
                 self.found.add(source, rows[index])
 
     def _source_of_letter(self, letter: Any) -> tuple[int, int, int] | None:
-        partition, offset = header(letter, "__connect.errors.partition"), header(letter, "__connect.errors.offset")
-        ours = header(letter, "__connect.errors.topic").decode("utf-8", "replace") == self._raw_topic
+        partition, offset = header(letter, f"{CONNECT_PREFIX}partition"), header(letter, f"{CONNECT_PREFIX}offset")
+        ours = header(letter, f"{CONNECT_PREFIX}topic").decode("utf-8", "replace") == self._raw_topic
         if not (ours and partition.isdigit() and offset.isdigit()):
             return None
         return int(partition), int(offset), int(offset)
