@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from consumers.sequence.cursor import Cursor
+from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
+
+# The columns of a window from which a batch says which rows it holds; `shared_fields` takes them in this order.
+ORIGIN = ("example_id", SOURCE, PARTITION, OFFSET, ROW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +97,36 @@ class Batch:
             if isinstance(value := getattr(self, field.name), torch.Tensor)
         }
         return dataclasses.replace(self, **moved)
+
+
+class SharedFields(TypedDict):
+    """The fields of `Batch`."""
+
+    attention_mask: torch.Tensor
+    example_id: torch.Tensor
+    position: Position
+    cursor: Cursor
+    global_rows: int
+    too_long: int
+
+
+def shared_fields(
+    mask: npt.NDArray[np.bool_], origin: Sequence[torch.Tensor], topics: tuple[str, ...], stamp: Stamp
+) -> SharedFields:
+    """Return the fields that the batches of all families share.
+
+    Args:
+        mask: (B, T), true on real tokens.
+        origin: the columns `ORIGIN` of the batch's rows, each (B,) int64.
+        topics: the feed's topics.
+        stamp: what the rows do not contain.
+    """
+    example_id, *lineage = origin
+    return SharedFields(
+        attention_mask=torch.from_numpy(mask),
+        example_id=example_id,
+        position=Position(topics, *lineage),
+        cursor=stamp.cursor,
+        global_rows=stamp.global_rows,
+        too_long=stamp.too_long,
+    )

@@ -19,30 +19,27 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from broker.clients import Connection, connect
 from broker.kept_clients import kept_clients
-from consumers.batches import Batch, Stamp
+from consumers.batch_maker import BatchMaker
+from consumers.batches import Batch
 from consumers.feed_options import FeedOptions, check_options
-from consumers.follow import next_pass
+from consumers.loader import FeedLoader
 from consumers.loader_workers import Failure, LoaderWorkers, end_with_trainer
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.predicates import Predicate
 from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
-from consumers.sequence.windows import Window, windows
 from consumers.tensor_form import form_of
 from schema.errors import FeedError, FeedmillError, UsageError
 from schema.registry import family_named
 from schema.settings import Settings
-
-if TYPE_CHECKING:
-    from consumers.loader import FeedLoader
 
 __all__ = ["Curriculum", "Feed", "FeedOptions", "Source"]
 
@@ -207,7 +204,7 @@ class Feed(IterableDataset[Batch]):
                 f"the state's batches hold at least {state.spec.least_rows} rows, too few for {ranks} ranks: resume "
                 f"with at most {state.spec.least_rows}, or start a new run with least_rows {ranks}"
             )
-        share = self._share()
+        share = self._maker.share
         if self.spec.mode == "follow" and state.share != share:
             raise FeedError(
                 f"the state was saved in follow mode by share {state.share[0]} of {state.share[1]}, but this is share "
@@ -241,8 +238,6 @@ class Feed(IterableDataset[Batch]):
 
     def loader(self, workers: int = 0) -> FeedLoader:
         """Return a DataLoader over this feed; its workers inherit no thread pool from this process."""
-        from consumers.loader import FeedLoader
-
         if workers and self.options.together is not None:
             raise UsageError(
                 f"with the option together, ranks make their batches themselves, but workers is {workers}: "
@@ -299,7 +294,7 @@ class Feed(IterableDataset[Batch]):
             spec=self.spec,
             cursor=self._cursor,
             passes=self._passes,
-            share=self._share() if self.spec.mode == "follow" else (0, 1),
+            share=self._maker.share if self.spec.mode == "follow" else (0, 1),
             # A worker that has made no batch yet is where its feed is.
             worker=number if self._worker or self._cursor.batches else None,
         )
@@ -317,20 +312,9 @@ class Feed(IterableDataset[Batch]):
             epoch = self._cursor.epoch
             self._passes = _with(self._passes, Passes(first=epoch, last=epoch, batches=self._cursor.batches))
 
-    def _share(self) -> tuple[int, int]:
-        """Return (index, count): in `follow` mode this process takes the rows with `example_id mod count == index`."""
-        worker = get_worker_info()
-        # The workers of a `FeedLoader` agree on the passes. Any other worker follows by itself.
-        index, count = (0, 1) if worker is None or self._loader_workers is not None else (worker.id, worker.num_workers)
-        if self.options.together is not None:
-            return index, count
-        return self.options.rank * count + index, self.options.world * count
-
-    def _turn(self) -> tuple[int, int]:
-        """Return (index, count): this process makes every count-th batch, from batch `index` on."""
-        worker = get_worker_info()
-        alone = worker is None or (self.spec.mode == "follow" and self._loader_workers is None)
-        return (0, 1) if worker is None or alone else (worker.id, worker.num_workers)
+    @property
+    def _maker(self) -> BatchMaker:
+        return BatchMaker(self.spec, self._form, self.options, self._loader_workers)
 
     def _prefetched(self) -> Iterator[Any]:
         # A loader's workers already work ahead of the training step.
@@ -352,78 +336,10 @@ class Feed(IterableDataset[Batch]):
             yield Failure(error)
 
     def _made(self) -> Iterator[Batch | None]:
-        """Yield the batches of this rank and worker, and None while no records have arrived.
-
-        A `snapshot` yields one pass; `follow` mode yields pass after pass.
-        """
+        """Yield the batches of this rank and worker, and None while no records have arrived."""
         # The clients stay open while batches are made, so that waiting for records opens no new ones.
         with kept_clients(self.connection) as connection:
-            yield from self._passes_of(connection)
-
-    def _passes_of(self, connection: Connection) -> Iterator[Batch | None]:
-        index, count = self._turn()
-        share = self._share() if self.spec.mode == "follow" else (0, 1)
-        cursor = self._cursor
-        # The next batch of this worker, counted from the feed's cursor or from the worker's own last batch.
-        mine = cursor.batches + index if self._worker is None else cursor.batches - 1 + count
-        while True:
-            spec = self.spec if cursor.bounds is None else self.spec.with_bounds(cursor.bounds)
-            end, dropped = cursor.batches, cursor.dropped
-            for window in windows(connection, spec, cursor, share):
-                first = window.start.batches
-                end, dropped = first + len(window.batches), window.dropped
-                numbers = range(max(mine, first), end, count)
-                yield from self._batches(window, [number - first for number in numbers])
-                mine = numbers[-1] + count if numbers else mine
-                # Free this window before the next one is read.
-                del window
-            if index == 0:
-                self._warn_dropped(dropped)
-            if self.spec.mode == "snapshot":
-                return
-            # The workers' turns continue across passes.
-            mine -= end
-            for following in self._next_passes(connection, cursor):
-                if following is not None:
-                    cursor = following
-                    break
-                if self._loader_workers is not None and self._loader_workers.stopped:
-                    return
-                yield None
-            else:
-                # The ranks agreed to stop.
-                return
-
-    def _next_passes(self, connection: Connection, cursor: Cursor) -> Iterator[Cursor | None]:
-        """Yield None until the pass after that of `cursor` can begin, and then its cursor."""
-        worker = get_worker_info()
-        if worker is not None and self._loader_workers is not None:
-            if worker.id:
-                return self._loader_workers.received_passes(worker.id)
-            return self._loader_workers.sent_to_others(next_pass(connection, self.spec, cursor, self.options.linger_s))
-        own = next_pass(connection, self.spec, cursor, self.options.linger_s)
-        return own if self.options.together is None else self.options.together.agreed(own)
-
-    def _batches(self, window: Window, numbers: list[int]) -> Iterator[Batch]:
-        """Yield this rank's share of the window's batches with these indices."""
-        if not numbers:
-            return
-        encoded = self._form.encode(window.rows, self.topics)
-        world = self.options.ranks(self.spec.mode)
-        rank = self.options.rank if world > 1 else 0
-        for number in numbers:
-            rows = window.batches[number]
-            yield encoded.batch(rows[rank::world], Stamp(window.after(number), len(rows), window.too_long))
-
-    def _warn_dropped(self, dropped: int) -> None:
-        # Ranks that share batches drop the same rows, so only one logs them.
-        if dropped and (self.options.rank == 0 or self.options.ranks(self.spec.mode) == 1):
-            _log.warning(
-                "%s: %d rows were dropped, because they could not fill a batch of least_rows %d",
-                ", ".join(self.topics),
-                dropped,
-                self.spec.least_rows,
-            )
+            yield from self._maker.batches(connection, self._cursor, after_own=self._worker is not None)
 
     def _warn_too_long(self, too_long: int) -> None:
         if too_long:

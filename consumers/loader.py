@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, cast
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from consumers.batches import Batch
 from consumers.loader_workers import LoaderWorkers
 
-if TYPE_CHECKING:
-    from consumers.feed import Feed
+
+class LoadedFeed(Protocol):
+    """What a loader needs of a feed, which is a torch dataset of batches; see `consumers.feed.Feed`."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of one pass."""
+        ...
+
+    def taken_from_workers(self, start: Callable[[], Iterator[Batch]], shared: LoaderWorkers) -> Iterator[Batch]:
+        """Yield the batches of one pass that workers make, and move the feed's state along."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state after the last batch taken."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue after the batch at which the state was saved."""
+        ...
 
 
 class FeedLoader(DataLoader[Batch]):
@@ -24,11 +41,12 @@ class FeedLoader(DataLoader[Batch]):
         workers: number of processes; 0 makes batches in this process.
     """
 
-    def __init__(self, feed: Feed, workers: int) -> None:
-        super().__init__(feed, batch_size=None, num_workers=workers, multiprocessing_context=clean_start(workers))
+    def __init__(self, feed: LoadedFeed, workers: int) -> None:
+        dataset = cast(Dataset[Batch], feed)
+        super().__init__(dataset, batch_size=None, num_workers=workers, multiprocessing_context=clean_start(workers))
         # The base class keeps the feed as `dataset`, typed as any dataset.
         object.__setattr__(self, "feed", feed)
-        self.feed: Feed
+        self.feed: LoadedFeed
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its own iterator class
         if not self.num_workers:

@@ -61,6 +61,69 @@ def test_imports_go_one_way(package: str) -> None:
     assert wrong == {}
 
 
+def run_time_imports(node: ast.AST) -> Iterator[str]:
+    """Yield the full names of what a module imports, in functions too, but not for type checkers only.
+
+    For `from a.b import c` this is `a.b.c`, where `c` may be a module or a name in the module `a.b`.
+    """
+    if isinstance(node, ast.If) and names_of(node.test) == "TYPE_CHECKING":
+        branches: list[ast.AST] = list(node.orelse)
+    else:
+        branches = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for branch in branches:
+        yield from run_time_imports(branch)
+
+
+def import_circles(package: Path) -> list[list[str]]:
+    """Return the circles of imports between the modules of a package, each as the names on the way."""
+    modules = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    imports: dict[str, list[str]] = {}
+    for name, path in modules.items():
+        full = set(run_time_imports(parsed(path)))
+        imports[name] = sorted({each if each in modules else each.rpartition(".")[0] for each in full} & set(modules))
+    circles: list[list[str]] = []
+    finished: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> None:
+        if name in way:
+            circles.append([*way[way.index(name) :], name])
+        elif name not in finished:
+            for other in imports[name]:
+                visit(other, [*way, name])
+            finished.add(name)
+
+    for name in imports:
+        visit(name, [])
+    return circles
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_modules_of_a_package_import_each_other_in_a_circle(package: str) -> None:
+    assert import_circles(ROOT / package) == []
+
+
+def test_the_search_for_import_circles_finds_them(tmp_path: Path) -> None:
+    package = tmp_path / "p"
+    (package / "q").mkdir(parents=True)
+    (package / "a.py").write_text("from p.q import b\n")
+    (package / "q" / "__init__.py").write_text("")
+    (package / "q" / "b.py").write_text("def late():\n    import p.c\n")
+    (package / "c.py").write_text("if TYPE_CHECKING:\n    import p.a\nelse:\n    from p.d import x\n")
+    (package / "d.py").write_text("")
+    assert import_circles(package) == []
+    (package / "d.py").write_text("from p import a\n")
+    (circle,) = import_circles(package)
+    assert set(circle) == {"p.a", "p.q.b", "p.c", "p.d"}
+    assert circle[0] == circle[-1]
+
+
 def test_schema_imports_no_service() -> None:
     wrong = {path.name: names for path in sources("schema") if (names := imported(path) & FOREIGN_TO_SCHEMA)}
     assert wrong == {}

@@ -13,7 +13,7 @@ import torch
 
 from bench.feed.tensors import Tensors
 from consumers.feed_options import FeedOptions
-from consumers.reduction.form import SPECIAL_TOKENS
+from consumers.reduction.alphabet import SPECIAL_TOKENS
 from consumers.reduction.tensors import pad_terms
 from consumers.sequence.planning import BatchShape, plan
 from schema.buffers import strings

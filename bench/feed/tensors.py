@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
+from consumers.reduction.alphabet import ALPHABET, BOS, EOS, PAD
 
 # The tensors are made from these columns.
 COLUMNS = ("term", "span_start", "span_end", "size", "depth", "example_id")

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
-from consumers.reduction.form import VOCABULARY_SIZE
+from consumers.reduction.alphabet import VOCABULARY_SIZE
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
 from consumers.reduction.saved_run import SavedRun, SavedSizes
 from consumers.training.checkpoints import find_checkpoint

@@ -17,8 +17,8 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from consumers.reduction.alphabet import PAD, VOCABULARY_SIZE
 from consumers.reduction.counting import Counter, Linear, neighbourhood, rms_norm
-from consumers.reduction.form import PAD, VOCABULARY_SIZE
 
 
 class SpanPredictorConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is not typed here

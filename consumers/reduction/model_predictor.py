@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from consumers.reduction.form import MAX_TOKENS, SPECIAL_TOKENS
+from consumers.reduction.alphabet import MAX_TOKENS, SPECIAL_TOKENS
 from consumers.reduction.model import SpanPredictor
 from consumers.reduction.predictions import Predictions
 from consumers.reduction.tensors import flat_characters, pad_terms

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from consumers.batches import Batch, Position, Stamp
-from consumers.reduction.form import ALPHABET, SPECIAL_TOKENS
+from consumers.batches import ORIGIN, Batch, Stamp, shared_fields
+from consumers.reduction.alphabet import ALPHABET, SPECIAL_TOKENS
 from consumers.reduction.term_tokens import FOREIGN, gather_numbers, longest_term, pick_numbers, write_terms
 from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
 from consumers.tensor_form import Indices
@@ -87,7 +87,6 @@ def pad_terms(
 
 # The numbers of a row, in the order in which a window holds them: int32 columns, then 64-bit ones.
 _NARROW = ("span_start", "span_end", "size", "depth")
-_WIDE = ("example_id", SOURCE, PARTITION, OFFSET, ROW)
 
 
 class EncodedReductions:
@@ -105,9 +104,9 @@ class EncodedReductions:
         self._topics = topics
         self._flat, self._offsets = flat_characters(rows["term"])
         # Row-major, so that all numbers of a row are read at once.
-        self._numbers = np.empty((rows.height, len(_NARROW) + len(_WIDE)), dtype=np.int64)
+        self._numbers = np.empty((rows.height, len(_NARROW) + len(ORIGIN)), dtype=np.int64)
         narrow = tuple(_column(rows, name, np.int32) for name in _NARROW)
-        wide = tuple(_column(rows, name, np.int64) for name in _WIDE)
+        wide = tuple(_column(rows, name, np.int64) for name in ORIGIN)
         ends = rows["step_k"].eq_missing(rows["steps_total"]).to_numpy()
         if gather_numbers(narrow, wide, _read_only(ends), NO_SPAN, self._numbers):
             is_marker = (rows["span_start"] == 0) & (rows["span_end"] == 0)
@@ -119,19 +118,14 @@ class EncodedReductions:
         span, is_normal_form = np.empty((len(rows), 2), dtype=np.int64), np.empty(len(rows), dtype=np.bool_)
         columns = np.empty((self._numbers.shape[1] - 2, len(rows)), dtype=np.int64)
         pick_numbers(self._numbers, rows, span, is_normal_form, columns)
-        size, depth, example_id, *lineage = torch.from_numpy(columns)
+        size, depth, *origin = torch.from_numpy(columns)
         return ReductionBatch(
             tokens=torch.from_numpy(tokens),
-            attention_mask=torch.from_numpy(mask),
             span=torch.from_numpy(span),
             is_normal_form=torch.from_numpy(is_normal_form),
             size=size,
             depth=depth,
-            example_id=example_id,
-            position=Position(self._topics, *lineage),
-            cursor=stamp.cursor,
-            global_rows=stamp.global_rows,
-            too_long=stamp.too_long,
+            **shared_fields(mask, origin, self._topics, stamp),
         )
 
 

@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
+from consumers.reduction.alphabet import ALPHABET, BOS, EOS, PAD
 from consumers.tensor_form import Indices
 from schema.compiled import compiled
 

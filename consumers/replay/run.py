@@ -25,7 +25,9 @@ from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.predicates import Predicate
 from consumers.sequence.spec import FeedSpec, FeedState, Passes, read_state
+from consumers.sequence.stream import KeptColumns
 from consumers.sequence.windows import windows
+from consumers.tensor_form import form_of
 from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_file import read_json_file
 from schema.json_form import json_lines
@@ -205,10 +207,11 @@ def _seen(
 ) -> Iterator[tuple[RunProgress, pl.DataFrame, int]]:
     """Yield the rows of each window in the order of its batches, and the number of these batches."""
     wire = tuple(family_named(spec.family).wire)
+    kept = KeptColumns(wire, form_of(spec.family).tokens)
     blocks = len(reading_order(spec, 0, 0, 0, Place()))
     for number, each in enumerate(_passes(run_passes)):
         given = 0
-        for window in windows(connection, spec, Cursor(epoch=each.epoch), columns=wire):
+        for window in windows(connection, spec, Cursor(epoch=each.epoch), kept):
             batches = window.batches if each.batches is None else window.batches[: each.batches - given]
             given += len(batches)
             part = given / each.batches if each.batches else min(window.start.places[0].block / max(blocks, 1), 1)

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from consumers.batches import Batch, Position, Stamp
-from consumers.scenario.form import BOS, EOS, FIRST_BYTE, FORM, PAD, SEP, SPECIAL_TOKENS, TEXTS
-from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
+from consumers.batches import ORIGIN, Batch, Stamp, shared_fields
+from consumers.scenario.byte_tokens import BOS, EOS, FIRST_BYTE, PAD, SEP, SPECIAL_TOKENS, TEXTS, token_count
 from consumers.tensor_form import Indices
 from schema.buffers import strings
 from schema.compiled import compiled
@@ -22,9 +21,7 @@ from schema.errors import FeedError
 from schema.family import axis_codes, cell_codes
 from schema.scenario import FAMILY
 
-# A row's numbers, in the order in which a window holds them.
 _AMOUNTS = ("authenticity_score", "effective_capacity", "support_needed")
-_LINEAGE = ("example_id", SOURCE, PARTITION, OFFSET, ROW)
 
 Texts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
@@ -70,12 +67,12 @@ class EncodedScenarios:
                 raise FeedError(f"a clean scenario row has no {name}: only the refine stage may write that topic")
         self._topics = topics
         self._texts: list[Texts] = [strings(rows[name].rechunk()) for name in TEXTS]
-        self._lengths: Indices = rows.select(FORM.tokens.alias("tokens"))["tokens"].to_numpy()
+        self._lengths: Indices = rows.select(token_count().alias("tokens"))["tokens"].to_numpy()
         # Row-major, so that a batch's rows are picked in one call.
         self._amounts = rows.select(pl.col(_AMOUNTS).cast(pl.Float32)).to_numpy(order="c")
-        self._numbers = np.empty((rows.height, 1 + len(_LINEAGE)), dtype=np.int64)
+        self._numbers = np.empty((rows.height, 1 + len(ORIGIN)), dtype=np.int64)
         self._numbers[:, 0] = cell_codes(axis_codes(rows, map(FAMILY.axis, FAMILY.cell_axes)), FAMILY)
-        for index, name in enumerate(_LINEAGE, 1):
+        for index, name in enumerate(ORIGIN, 1):
             column = rows[name].to_numpy()
             self._numbers[:, index] = column.view(np.int64) if column.dtype == np.uint64 else column
 
@@ -88,20 +85,15 @@ class EncodedScenarios:
         _write_rows(*context, *request, *response, rows, tokens, mask, response_mask)
         # Transposed copies, so that each column is contiguous.
         amounts = torch.from_numpy(np.ascontiguousarray(np.take(self._amounts, rows, axis=0).T))
-        cell, example_id, *lineage = torch.from_numpy(np.ascontiguousarray(np.take(self._numbers, rows, axis=0).T))
+        cell, *origin = torch.from_numpy(np.ascontiguousarray(np.take(self._numbers, rows, axis=0).T))
         return ScenarioBatch(
             tokens=torch.from_numpy(tokens),
-            attention_mask=torch.from_numpy(mask),
             response_mask=torch.from_numpy(response_mask),
             authenticity_score=amounts[0],
             capacity=amounts[1],
             support_needed=amounts[2],
             cell=cell,
-            example_id=example_id,
-            position=Position(self._topics, *lineage),
-            cursor=stamp.cursor,
-            global_rows=stamp.global_rows,
-            too_long=stamp.too_long,
+            **shared_fields(mask, origin, self._topics, stamp),
         )
 
 

@@ -22,7 +22,6 @@ from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Place
 from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
 from consumers.sequence.spec import FeedSpec
-from consumers.tensor_form import form_of
 from schema.errors import FeedError
 from schema.record import CLEAN
 from schema.registry import family_named
@@ -44,6 +43,14 @@ class Piece:
     too_long: int
 
 
+@dataclass(frozen=True)
+class KeptColumns:
+    """The columns of a feed's rows, and an integer expression over the family's columns: a row's length in tokens."""
+
+    names: tuple[str, ...]
+    tokens: pl.Expr
+
+
 class Selection:
     """Decides which rows of a source belong to a feed, in one phase of its curriculum.
 
@@ -51,14 +58,14 @@ class Selection:
         spec: the feed's spec.
         phase: number of the curriculum's phase.
         share: (index, count): only the rows with `example_id mod count == index`.
-        columns: the columns to keep; None keeps those of the tensor form.
+        kept: the columns to keep, and the length of a row in tokens.
 
     Raises:
         FeedError: the spec's filter is not a condition, or a Polars expression that this program has not passed.
     """
 
-    def __init__(self, spec: FeedSpec, phase: int, share: tuple[int, int], columns: tuple[str, ...] | None) -> None:
-        family, form = family_named(spec.family), form_of(spec.family)
+    def __init__(self, spec: FeedSpec, phase: int, share: tuple[int, int], kept: KeptColumns) -> None:
+        family = family_named(spec.family)
         self._kind = (family.name, CLEAN, spec.schema_version)
         tests = [pl.col("split") == spec.split] if spec.split is not None else []
         if spec.curriculum is not None:
@@ -67,15 +74,14 @@ class Selection:
             tests.append(pl.col("example_id") % share[1] == share[0])
         self._belongs = pl.all_horizontal(tests) if tests else None
         self._where = None if spec.where is None else spec.where.test(family.wire)
-        self._tokens, self._max_tokens = form.tokens, spec.max_tokens
-        given = (*form.columns, "example_id") if columns is None else columns
-        needed = {*given, *form.tokens.meta.root_names()}
+        self._tokens, self._max_tokens = kept.tokens, spec.max_tokens
+        needed = {*kept.names, *kept.tokens.meta.root_names()}
         for test in tests:
             needed.update(test.meta.root_names())
         if self._where is not None:
             needed.update(self._where.columns)
         self._columns = {name: kind for name, kind in family.wire.items() if name in needed}
-        self.schema = {name: family.wire[name] for name in given} | LINEAGE | {TOKENS: pl.Int64()}
+        self.schema = {name: family.wire[name] for name in kept.names} | LINEAGE | {TOKENS: pl.Int64()}
 
     def of(self, records: Sequence[tuple[int, Record]], topic: str, source: int) -> Iterator[Piece]:
         """Yield, for each block of the records, the rows that belong to the feed, with lineage.

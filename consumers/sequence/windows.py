@@ -26,7 +26,7 @@ from consumers.sequence.mixing import last_quotas, quotas
 from consumers.sequence.planning import BatchShape, interleaved, plan
 from consumers.sequence.sources import TopicCheck
 from consumers.sequence.spec import FeedSpec
-from consumers.sequence.stream import Selection, SourceStream
+from consumers.sequence.stream import KeptColumns, Selection, SourceStream
 from consumers.tensor_form import Indices
 
 # Batches to a window without shuffling, bucketing or mixing: many make concatenation cheap, few come sooner.
@@ -75,8 +75,8 @@ def windows(
     connection: Connection,
     spec: FeedSpec,
     cursor: Cursor,
+    kept: KeptColumns,
     share: tuple[int, int] = (0, 1),
-    columns: tuple[str, ...] | None = None,
 ) -> Iterator[Window]:
     """Yield the windows of one pass, starting with the window of `cursor`.
 
@@ -84,8 +84,8 @@ def windows(
         connection: the broker to read from.
         spec: the data that decides the sequence.
         cursor: where to begin.
+        kept: the rows' columns, and their length in tokens, which decides the batches.
         share: (index, count): only the rows with `example_id mod count == index`.
-        columns: the rows' columns; None takes those of the tensor form.
 
     Raises:
         BrokerError: a topic is gone.
@@ -99,7 +99,7 @@ def windows(
     if not start.places:
         start = replace(start, places=(Place(),) * len(spec.sources))
     for phase in range(cursor.phase, spec.phases):
-        selection = Selection(spec, phase, share, columns)
+        selection = Selection(spec, phase, share, kept)
         phase_windows = _phase_windows(connection, spec, replace(start, phase=phase), selection)
         while True:
             try:

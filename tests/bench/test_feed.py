@@ -19,7 +19,7 @@ from bench.feed.arrow_rows import batches_of
 from bench.feed.contenders import FEED, PEERS
 from bench.feed.tensors import COLUMNS, Tensors, batch_of, pad_terms, row_of, stacked, tally_of_batches, tally_of_rows
 from broker.clients import Connection
-from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
+from consumers.reduction.alphabet import ALPHABET, BOS, EOS, PAD
 from consumers.reduction.tensors import decode_tokens
 from feedmill.cli import run
 from tests import reductions

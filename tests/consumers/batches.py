@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from consumers.batches import Position
-from consumers.reduction.form import BOS, EOS, PAD
+from consumers.reduction.alphabet import BOS, EOS, PAD
 from consumers.reduction.tensors import ReductionBatch
 from consumers.sequence.cursor import Cursor
 

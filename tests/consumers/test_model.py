@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.reduction.form import ALPHABET, BOS, EOS, PAD
+from consumers.reduction.alphabet import ALPHABET, BOS, EOS, PAD
 from consumers.reduction.model import SpanLogits, SpanPredictor, SpanPredictorConfig
 from tests import reductions
 

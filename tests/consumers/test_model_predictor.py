@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.reduction import model_predictor
-from consumers.reduction.form import MAX_TOKENS
+from consumers.reduction.alphabet import MAX_TOKENS
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
 from consumers.reduction.model_predictor import ModelPredictor
 from consumers.reduction.tensors import flat_characters, pad_terms

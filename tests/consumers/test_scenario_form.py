@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from broker.clients import Connection
 from consumers.batches import Stamp
 from consumers.feed import Feed, FeedOptions
-from consumers.scenario.form import BOS, EOS, FIRST_BYTE, FORM, PAD, SEP, SPECIAL_TOKENS, VOCABULARY_SIZE
+from consumers.scenario.byte_tokens import BOS, EOS, FIRST_BYTE, PAD, SEP, SPECIAL_TOKENS, VOCABULARY_SIZE
+from consumers.scenario.form import FORM
 from consumers.scenario.tensors import EncodedScenarios, ScenarioBatch, decode_tokens
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.lineage import LINEAGE

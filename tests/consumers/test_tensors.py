@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from consumers.batches import Stamp
 from consumers.reduction import tensors
-from consumers.reduction.form import ALPHABET, BOS, EOS, FORM, PAD, VOCABULARY_SIZE
+from consumers.reduction.alphabet import ALPHABET, BOS, EOS, PAD, VOCABULARY_SIZE
+from consumers.reduction.form import FORM
 from consumers.reduction.tensors import NO_SPAN, EncodedReductions, ReductionBatch, decode_tokens
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.lineage import LINEAGE
