@@ -12,11 +12,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from consumers.compare.measures import SAMPLE_ROWS, distinct_ngrams, diversity
 from producers.run import generate
 from producers.scenario.run import ScenarioRun, rows_by_cell
 from schema.scenario import FAMILY, TEXT
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, TYPE_SHARE
+from schema.text_measures import SAMPLE_ROWS, distinct_ngrams, diversity
 
 _GRAM_WORDS = 4
 # Target shares, by axis and bin.

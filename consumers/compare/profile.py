@@ -80,7 +80,7 @@ class DatasetProfile:
             numbers: {column: {min, max, mean}}, null if the column has no value.
             duplicates: rows with the content of an earlier row.
             sample_rows: rows compared with each other; near_duplicates: those whose similarity to another row is at
-                least `near_duplicate_threshold`; diversity: as `measures.diversity`.
+                least `near_duplicate_threshold`; diversity: as `schema.text_measures.diversity`.
             distinct_ngrams: share of distinct n-grams; ngram: the unit of an n-gram.
             quotas: [{name, kind, axis, bins, target, actual, ok}], as declared; quotas_met: number of quotas met.
         """

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from consumers.compare.measures import SAMPLE_ROWS, nearest, ngrams, place_keys
 from schema.buffers import strings
 from schema.compiled import compiled
 from schema.family import Family
 from schema.shingles import Hashes, Offsets, shingles
 from schema.splitmix import GOLDEN, mix_word
+from schema.text_measures import SAMPLE_ROWS, nearest, ngrams, place_keys
 
 NGRAM_WORDS = 4
 RUN_BYTES = 8
@@ -101,7 +101,7 @@ class TextTally:
         self._texts = pl.Series(kept.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
     def likeness(self) -> tuple[int, float, int]:
-        """Return (rows of the sample, its diversity as in `measures.diversity`, its near duplicates)."""
+        """Return (rows of the sample, its diversity as in `text_measures.diversity`, its near duplicates)."""
         similarities = nearest(*self._runs(self._texts))
         rows = len(similarities)
         return rows, float(1 - similarities.mean()) if rows > 1 else 0.0, int((similarities >= self._near).sum())

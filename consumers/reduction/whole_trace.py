@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from consumers.reduction.contraction import CONTRACTED, NOT_A_REDEX, SIZE_CAPPED, contract
 from consumers.reduction.predictions import Predict, Predictions, remembered
-from schema.reduction.contraction import CONTRACTED, NOT_A_REDEX, SIZE_CAPPED, contract
 from schema.reduction.text import facts
 
 # How a reduction ends: the outcomes of `schema.reduction.columns`, and `not_a_redex` for a span that is not a redex.

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from broker.clients import Connection
 from consumers.compare.comparison import compare, differences
 from consumers.compare.files import FileSource
-from consumers.compare.measures import distinct_ngrams, diversity
 from consumers.compare.profile import DatasetProfile, balance
 from consumers.compare.rows import Rows, rows_of_lines
 from consumers.compare.sources import common_family, source_named
@@ -33,6 +32,7 @@ from schema.parts import load_part
 from schema.reduction import FAMILY as REDUCTION
 from schema.registry import FAMILIES
 from schema.scenario import FAMILY as SCENARIO
+from schema.text_measures import distinct_ngrams, diversity
 from tests import scenarios
 
 NEAR = 0.8

@@ -18,7 +18,7 @@ from producers.reduction.run import ReductionRun
 from producers.run import generate
 from schema.reduction.text import facts
 from tests import plain_reducer as plain
-from tests.schema.test_reduction_contraction import redexes
+from tests.consumers.test_contraction import redexes
 from tests.schema.test_reduction_text import TERMS
 
 Span = tuple[int, int]

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.compare.measures import distinct_ngrams, diversity, nearest
 from producers.scenario.composer import complexity_phrases, factors, replies, reply_frames, scenes, tasks
 from producers.scenario.composer.composing import compose
 from producers.scenario.composer.engine import PhraseGrammar, PhraseSlot
@@ -23,6 +22,7 @@ from schema.scenario import FAMILY, TEXT, vocabulary
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES
 from schema.settings import Settings
 from schema.shingles import shingles
+from schema.text_measures import distinct_ngrams, diversity, nearest
 
 TEXTS = ("context", "request", "response")
 # The count and seed of the acceptance test.

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.compare.measures import distinct_ngrams, diversity, nearest, place_keys
 from schema.shingles import shingles
+from schema.text_measures import distinct_ngrams, diversity, nearest, place_keys
 
 words = st.lists(st.sampled_from(["tea", "Rain", "no", "door", "7"]), max_size=12)
 texts = st.lists(words.map(" ".join), min_size=1, max_size=8)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.reduction.contraction import CONTRACTED, NOT_A_REDEX, SIZE_CAPPED, UNRENDERABLE, contract
 from producers.reduction.run import ReductionRun
 from producers.run import generate
-from schema.reduction.contraction import CONTRACTED, NOT_A_REDEX, SIZE_CAPPED, UNRENDERABLE, contract
 from schema.reduction.text import facts
 from tests import plain_reducer as plain
 from tests.schema.test_reduction_text import TERMS
