@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import ensure_topics, extents, topic_name, undecided
+from broker.topics import delete_topics, ensure_topics, extents, list_topics, topic_name, undecided
 from schema.family import Family, partition_of
 from schema.record import CLEAN, Envelope, encode
 from schema.reduction import FAMILY
+from tests import reductions
 
 Headers = list[tuple[str, bytes]]
 
@@ -69,6 +71,29 @@ def write(
     # Kafka answers a commit before every partition has its marker, and until then readers do not see the records.
     while undecided(connection, name):
         time.sleep(0.02)
+
+
+def write_around_abort(connection: Connection, count: int, first: int) -> pl.DataFrame:
+    """Write `count` valid rows to clean, `first` of them in a first transaction, and return them.
+
+    Between the two transactions is an aborted one, with 50 other rows.
+    """
+    written = reductions.valid(count)
+    write(connection, written[:first])
+    write(connection, reductions.valid(50, first=count), abort=True)
+    write(connection, written[first:])
+    return written
+
+
+@contextmanager
+def other_clean(connection: Connection, namespace: str, first: int) -> Iterator[pl.DataFrame]:
+    """Give 90 valid rows, numbered from `first`, that are in the clean topic of another namespace."""
+    written = reductions.valid(90, first=first)
+    settings = connection.settings.model_copy(update={"namespace": namespace})
+    elsewhere = dataclasses.replace(connection, settings=settings)
+    write(elsewhere, written, rows_per_record=8)
+    yield written
+    delete_topics(elsewhere, list_topics(elsewhere))
 
 
 def send(

@@ -18,7 +18,7 @@ from kafka import TopicPartition
 from kafka.admin import NewPartitions
 
 from broker.clients import Connection
-from broker.topics import delete_topics, extents, list_topics
+from broker.topics import delete_topics, extents
 from consumers import reading
 from consumers.batches import Batch
 from consumers.feed import Curriculum, Feed, FeedOptions, Source
@@ -27,7 +27,7 @@ from schema.errors import BrokerError, BrokerUnavailableError, FeedError, Unknow
 from schema.record import decode, encode
 from schema.reduction import FAMILY
 from tests import reductions
-from tests.consumers.records import envelope, forget_before, send, topic, write
+from tests.consumers.records import envelope, forget_before, other_clean, send, topic, write, write_around_abort
 
 COUNT = 400
 
@@ -35,11 +35,7 @@ COUNT = 400
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
     """Rows in clean, in two transactions, with an aborted one between."""
-    written = reductions.valid(COUNT)
-    write(connection, written[:250])
-    write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, written[250:])
-    return written
+    return write_around_abort(connection, COUNT, 250)
 
 
 OLD = "old"
@@ -48,12 +44,8 @@ OLD = "old"
 @pytest.fixture
 def old(connection: Connection) -> Iterator[pl.DataFrame]:
     """Other rows, in the clean topic of the namespace `old`."""
-    written = reductions.valid(90, first=COUNT)
-    settings = connection.settings.model_copy(update={"namespace": OLD})
-    elsewhere = dataclasses.replace(connection, settings=settings)
-    write(elsewhere, written, rows_per_record=8)
-    yield written
-    delete_topics(elsewhere, list_topics(elsewhere))
+    with other_clean(connection, OLD, COUNT) as written:
+        yield written
 
 
 def ids(batches: Iterable[Batch]) -> list[int]:

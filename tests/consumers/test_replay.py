@@ -21,7 +21,7 @@ from schema.json_form import json_lines
 from schema.record import LEDGER, REJECTED, Envelope, encode
 from schema.reduction import FAMILY
 from tests import reductions
-from tests.consumers.records import envelope, forget_before, send, topic, write
+from tests.consumers.records import envelope, forget_before, send, topic, write, write_around_abort
 
 COUNT = 300
 ENDINGS = ("jsonl", "parquet", "arrow")
@@ -31,10 +31,7 @@ MOMENT = datetime(2021, 5, 1, 12, tzinfo=UTC)
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
     """Rows in clean in the order of a replay: by partition, offset and row; with an aborted transaction in between."""
-    every = reductions.valid(COUNT)
-    write(connection, every[:200])
-    write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, every[200:])
+    every = write_around_abort(connection, COUNT, 200)
     return pl.concat(
         part.filter(pl.col("example_id") % 4 == number) for number in range(4) for part in (every[:200], every[200:])
     )

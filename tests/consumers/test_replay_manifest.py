@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -29,7 +28,7 @@ from schema.json_form import json_lines
 from schema.reduction import FAMILY
 from tests import reductions
 from tests.consumers.hostile import serialized_filters
-from tests.consumers.records import forget_before, topic, write
+from tests.consumers.records import forget_before, other_clean, topic, write, write_around_abort
 
 COUNT = 400
 # All orders and ways of cutting, with small sizes, so that a pass has several windows.
@@ -52,24 +51,15 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
     """Rows in clean, in two transactions, with an aborted transaction in between."""
-    written = reductions.valid(COUNT)
-    write(connection, written[:150])
-    write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, written[150:])
-    return written
+    return write_around_abort(connection, COUNT, 150)
 
 
 @pytest.fixture
 def old(connection: Connection) -> Iterator[tuple[Source, pl.DataFrame]]:
     """A second clean topic as a source that repeats, and its rows."""
-    repeated = reductions.valid(90, first=COUNT)
     namespace = f"{connection.settings.namespace}-old"
-    elsewhere = dataclasses.replace(
-        connection, settings=connection.settings.model_copy(update={"namespace": namespace})
-    )
-    write(elsewhere, repeated, rows_per_record=8)
-    yield Source(namespace=namespace, weight=0.2, repeat=True), repeated
-    delete_topics(elsewhere, [topic(elsewhere)])
+    with other_clean(connection, namespace, COUNT) as repeated:
+        yield Source(namespace=namespace, weight=0.2, repeat=True), repeated
 
 
 def feed(connection: Connection, way: dict[str, Any], split: str | None = None, **options: Any) -> Feed:

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from broker.clients import Connection
-from broker.topics import delete_topics, list_topics
+from broker.topics import delete_topics
 from consumers.batches import Batch
 from consumers.feed import Curriculum, Feed, FeedOptions, Source
 from consumers.loader import clean_start
 from consumers.reduction.tensors import ReductionBatch
 from schema.errors import FeedError
 from tests import reductions
-from tests.consumers.records import forget_before, topic, write
+from tests.consumers.records import forget_before, other_clean, topic, write, write_around_abort
 
 COUNT = 500
 Content = tuple[tuple[str, ...], str]
@@ -57,21 +57,13 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def rows(connection: Connection) -> pl.DataFrame:
     """Rows in clean, in two transactions, with an aborted one in between; other rows in the clean topic of `old`."""
-    written = reductions.valid(COUNT)
-    write(connection, written[:250])
-    write(connection, reductions.valid(50, first=COUNT), abort=True)
-    write(connection, written[250:])
-    return written
+    return write_around_abort(connection, COUNT, 250)
 
 
 @pytest.fixture
 def old(connection: Connection) -> Iterator[pl.DataFrame]:
-    other_rows = reductions.valid(90, first=COUNT)
-    settings = connection.settings.model_copy(update={"namespace": OLD})
-    elsewhere = dataclasses.replace(connection, settings=settings)
-    write(elsewhere, other_rows, rows_per_record=8)
-    yield other_rows
-    delete_topics(elsewhere, list_topics(elsewhere))
+    with other_clean(connection, OLD, COUNT) as other_rows:
+        yield other_rows
 
 
 OLD = "old"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from kafka import TopicPartition
 
 from broker.clients import Connection
 from broker.topics import committed_positions, extents, has_records, topic_name, undecided
@@ -23,6 +22,7 @@ from schema.reduction import FAMILY
 from schema.settings import Settings
 from streams.audit.run import audit
 from streams.positions import position_group
+from tests.topic_records import all_records
 
 _LIMIT_S = 120.0
 
@@ -100,19 +100,10 @@ def wait_until_refined(
 
 def records(connection: Connection, stage: str, family: Family = FAMILY) -> list[Read]:
     """Every committed record of a stage, by partition and offset."""
-    topic = topic_name(connection.settings, family.name, stage)
-    ends = {TopicPartition(topic, p): extent.end for p, extent in extents(connection, topic).items() if extent.end}
-    if not ends:
-        return []
-    consumer = connection.consumer()
-    consumer.assign(list(ends))
-    consumer.seek_to_beginning(*ends)
-    found: list[Read] = []
-    while any(consumer.position(partition) < end for partition, end in ends.items()):
-        for batch in consumer.poll(timeout_ms=500).values():
-            found += [Read(r.partition, r.offset, r.value, dict(r.headers), r.key) for r in batch]
-    consumer.close()
-    return sorted(found, key=lambda record: (record.partition, record.offset))
+    return [
+        Read(read.partition, read.offset, read.value, dict(read.headers), read.key)
+        for read in all_records(connection, family, stage)
+    ]
 
 
 def clean(connection: Connection, family: Family = FAMILY) -> pl.DataFrame:

@@ -12,10 +12,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kafka import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import topic_name
 from producers.run import generate, produce, write_jsonl
 from producers.scenario.filling import fill
 from producers.scenario.narrow import LEVELS, SCORES, TARGET, TYPE
@@ -26,6 +24,7 @@ from schema.record import RAW, decode
 from schema.scenario import FAMILY
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES
 from schema.scenario.columns import COLUMNS
+from tests.topic_records import all_records
 
 # The count and seed of the acceptance test.
 RUN = ScenarioRun(2000, 3)
@@ -97,21 +96,12 @@ def test_files_are_the_same_for_one_worker_and_for_two(tmp_path: Path, long: pl.
 
 def test_a_topic_holds_the_rows_that_a_file_would(connection: Connection) -> None:
     report = produce(connection, RUN)
-    consumer = connection.consumer()
-    topic = topic_name(connection.settings, FAMILY.name, RAW)
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning()
-    ends = consumer.end_offsets(partitions)
     frames = []
-    while any(consumer.position(partition) < ends[partition] for partition in partitions):
-        for partition, batch in consumer.poll(timeout_ms=100).items():
-            for record in batch:
-                rows = decode(record.value, FAMILY.wire, 100_000)
-                frames.append(rows)
-                placed = rows.select(partition_of(FAMILY, len(partitions))).to_series()
-                assert placed.unique().to_list() == [partition.partition]
-    consumer.close()
+    for record in all_records(connection, FAMILY, RAW):
+        rows = decode(record.value, FAMILY.wire, 100_000)
+        frames.append(rows)
+        placed = rows.select(partition_of(FAMILY, connection.settings.partitions)).to_series()
+        assert placed.unique().to_list() == [record.partition]
     assert (report.rows, report.records) == (RUN.count, len(frames))
     order = ["scenario_id"]
     assert pl.concat(frames).sort(order).equals(pl.concat(generate(RUN)).sort(order))

@@ -7,11 +7,9 @@ from itertools import islice
 
 import polars as pl
 import pytest
-from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from broker.clients import Connection
-from broker.topics import topic_name
 from producers.reduction.run import ReductionRun
 from producers.run import generate, produce
 from producers.sink import EncodedRecord, RecordLayout, RecordSender, encode_block, gathered, raw_layout, send_frames
@@ -19,6 +17,7 @@ from schema.errors import DeliveryError, UsageError
 from schema.family import partition_of
 from schema.record import ARROW_STREAM, RAW, ForeignHeaders, decode
 from schema.reduction import FAMILY
+from tests.topic_records import all_records
 
 RUN = ReductionRun(30_000, 7, run="sink")
 LAYOUT = RecordLayout(partitions=4, rows_per_record=2048, record_max_bytes=1_000_000)
@@ -26,18 +25,7 @@ LAYOUT = RecordLayout(partitions=4, rows_per_record=2048, record_max_bytes=1_000
 
 def read_raw(connection: Connection) -> list[ConsumerRecord]:
     """Return all records of the reduction family's raw topic, by partition and offset."""
-    consumer = connection.consumer()
-    topic = topic_name(connection.settings, FAMILY.name, RAW)
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning()
-    ends = consumer.end_offsets(partitions)
-    records: list[ConsumerRecord] = []
-    while any(consumer.position(partition) < ends[partition] for partition in partitions):
-        for batch in consumer.poll(timeout_ms=100).values():
-            records.extend(batch)
-    consumer.close()
-    return sorted(records, key=lambda record: (record.partition, record.offset))
+    return all_records(connection, FAMILY, RAW)
 
 
 def rows_of(record: ConsumerRecord | EncodedRecord) -> pl.DataFrame:

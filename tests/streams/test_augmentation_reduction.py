@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from producers.reduction.run import ReductionRun
 from producers.run import generate
-from schema.family import identify
 from schema.reduction import FAMILY
 from streams.augmentation.reduction import EMBEDDED, LONGEST, MOST_ABSTRACTIONS, WRAPPED, augment
 from tests import plain_reducer as plain
 from tests import reductions
 from tests.schema.test_reduction_text import TERMS
+from tests.streams.augmented import copies, judged
 
 KEPT = ("step_k", "steps_total", "trace_id", "outcome", "initial_size", "initial_depth", "cycle", "seed", "chunk")
 
@@ -37,19 +37,6 @@ def row_of(term: plain.Term, number: int) -> dict[str, Any]:
         outcome=outcome,
         trace_id=f"t{number}",
     )
-
-
-def copies(frame: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Every row `count` times, as the refine stage hands them to an augmentation."""
-    numbered = frame.with_columns(record=pl.int_range(pl.len(), dtype=pl.UInt32))
-    return pl.concat([numbered.with_columns(copy=pl.lit(copy, dtype=pl.UInt32)) for copy in range(count)])
-
-
-def judged(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows as the refine stage derives them; one that breaks a rule fails here."""
-    valid, failures = FAMILY.rules.filter(FAMILY.derive(identify(frame, FAMILY)))
-    assert failures.counts() == {}
-    return valid
 
 
 def replaced(term: plain.Term, edges: int, old: plain.Term, new: plain.Term) -> plain.Term:
@@ -74,7 +61,7 @@ def test_a_step_in_the_surroundings_is_the_step_of_the_term(terms: list[plain.Te
     rows = copies(origins, count)
     augmented = augment(rows)
     assert augmented.height == rows.height
-    judged(augmented)
+    judged(augmented, FAMILY)
     before = rows.with_columns(origin=pl.col("example_id"))
     for origin, row in zip(before.iter_rows(named=True), augmented.iter_rows(named=True), strict=True):
         old, new = plain.read(origin["term"]), plain.read(row["term"])
@@ -107,7 +94,7 @@ def test_augmented_rows_of_a_run_are_valid_and_keep_the_columns_of_the_trace(gen
     assert augmented["record"].equals(rows["record"])
     assert augmented["augmented_from"].equals(rows["example_id"], check_names=False)
     assert augmented.select(KEPT).equals(rows.select(KEPT))
-    assert judged(augmented)["split"].equals(rows["split"])
+    assert judged(augmented, FAMILY)["split"].equals(rows["split"])
     growth = augmented.select((pl.col("size") / pl.col("initial_size")).cast(pl.Float32)).to_series()
     assert growth.equals(augmented["growth"], check_names=False)
     # A closed term stays closed: no index counts beyond the abstractions around it.

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from producers.run import generate
 from producers.scenario.run import ScenarioRun
-from schema.family import identify
 from schema.scenario import FAMILY
 from schema.scenario.bands import MAX_FACTORS_ALLOWED
 from schema.scenario.vocabulary import MEN, WOMEN
@@ -21,6 +20,7 @@ from streams.augmentation.scenario.jitter_numbers import CAPACITY_STEPS, EFFECT_
 from streams.augmentation.scenario.phrases import UNSURE, replaced
 from streams.augmentation.scenario.vocabulary import ANYONE, RELATIONS, SETTINGS
 from tests import scenarios
+from tests.streams.augmented import copies, judged
 
 KEPT = ("scenario_id", "character_age_band", "complexity_type", "capacity_level", "authenticity_target")
 KEPT += ("qualitative_anchor", "generator", "model", "batch_id", "seed", "chunk")
@@ -38,23 +38,10 @@ PLAIN = scenarios.row(
 FACTORS = PLAIN["capacity_factors"]
 
 
-def copies(frame: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Every row `count` times, as the refine stage hands them to an augmentation."""
-    numbered = frame.with_columns(record=pl.int_range(pl.len(), dtype=pl.UInt32))
-    return pl.concat([numbered.with_columns(copy=pl.lit(copy, dtype=pl.UInt32)) for copy in range(count)])
-
-
-def judged(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows as the refine stage derives them; one that breaks a rule fails here."""
-    valid, failures = FAMILY.rules.filter(FAMILY.derive(identify(frame, FAMILY)))
-    assert failures.counts() == {}
-    return valid
-
-
 def augmented(**changes: Any) -> dict[str, Any] | None:
     """The first copy of the plain row, if it has one."""
     copied = augment(copies(scenarios.frame([{**PLAIN, **changes}]), 1))
-    judged(copied)
+    judged(copied, FAMILY)
     return copied.row(0, named=True) if copied.height else None
 
 
@@ -66,7 +53,7 @@ def test_copies_are_valid_and_stay_in_their_cell(first: int, count: int, number:
     copied = augment(rows)
     assert dict(copied.schema) == {**FAMILY.wire, "record": pl.UInt32()}
     assert copied["example_id"].null_count() == copied["split"].null_count() == copied.height
-    valid = judged(copied)
+    valid = judged(copied, FAMILY)
 
     both = valid.join(
         rows.unique("record").select("record", *FAMILY.wire), on="record", suffix="_origin", validate="m:1"
@@ -105,7 +92,7 @@ def test_copies_of_composed_rows_are_valid_too() -> None:
     rows = copies(origins, 2)
     copied = augment(rows)
     assert copied.height == rows.height
-    valid = judged(copied)
+    valid = judged(copied, FAMILY)
     assert valid["example_id"].n_unique() == valid.height
     assert not valid["example_id"].is_in(origins["example_id"]).any()
     for column in FAMILY.cell_axes:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import polars as pl
-from kafka import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import extents, topic_name
+from broker.topics import topic_name
 from schema.record import RAW, decode
 from schema.scenario import FAMILY
 from streams.refine.decode import RawRecord
+from tests.topic_records import all_records
 
 
 def raw_records(connection: Connection) -> list[RawRecord]:
     """Return all records of the family's raw topic."""
     topic = topic_name(connection.settings, FAMILY.name, RAW)
-    ends = {TopicPartition(topic, p): extent.end for p, extent in extents(connection, topic).items() if extent.end}
-    consumer = connection.consumer()
-    consumer.assign(list(ends))
-    consumer.seek_to_beginning(*ends)
-    records: list[RawRecord] = []
-    while any(consumer.position(partition) < end for partition, end in ends.items()):
-        for batch in consumer.poll(timeout_ms=500).values():
-            records += [RawRecord(topic, r.partition, r.offset, r.timestamp, r.value, r.headers) for r in batch]
-    consumer.close()
-    return records
+    return [
+        RawRecord(topic, read.partition, read.offset, read.timestamp, read.value, read.headers)
+        for read in all_records(connection, FAMILY, RAW)
+    ]
 
 
 def raw_rows(connection: Connection, run: str) -> pl.DataFrame:
