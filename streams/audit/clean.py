@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from schema.family import CELL_AXIS, Family, axis_codes, cell_codes, cell_label
 from schema.record import CLEAN
-from streams.audit.found import Found
 from streams.audit.ids import IdLog
 from streams.audit.ledger import fingerprints
+from streams.audit.rows_by_source import RowsBySource
 from streams.audit.scan import decode_batch, source_of
 
 # The clocks of two workers may differ by this much.
@@ -50,7 +50,7 @@ class CleanLog:
         self._first_entry_ms = first_entry_ms
         self._codes = _codes(family)
         self.ids = IdLog(window)
-        self.found = Found(amounts=2)
+        self.by_source = RowsBySource(amounts=2)
         self.misplaced: list[Misplaced] = []
         self.foreign = 0
 
@@ -75,7 +75,7 @@ class CleanLog:
                 # Records that a worker wrote name their source.
                 self.foreign += 1
             else:
-                self.found.add(source, rows[index], coverage[index])
+                self.by_source.add(source, rows[index], coverage[index])
 
     def _fingerprints(self, frame: pl.DataFrame) -> NDArray[np.uint64]:
         """Return, per row, the sum of the numbers of its bins and its cell."""

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from broker.topics import Extent
 from streams.audit.clean import CleanLog
-from streams.audit.found import Spans
 from streams.audit.ledger import ROW_COUNTS, Entries, LedgerLog
 from streams.audit.raw import RawLog
 from streams.audit.rejected import RejectedLog
+from streams.audit.rows_by_source import Spans
 from streams.audit.spans import offset_ranges
 
 # Kinds of faults, the most serious first; the first fault of an audit is the first one of the most serious kind.
@@ -85,9 +85,9 @@ def audit_partition(number: int, extent: Extent, position: int, entries: Entries
         result.fault(UNBALANCED, wrong.size, int(entries.offsets[wrong[0]]), f"the entry does not add up: {sums}")
     # Rows of a deleted raw topic are still in clean and rejected, and its entries are still in the ledger.
     below = max(refined, int(entries.offsets[-1]) + 1 if entries.offsets.size else 0)
-    _clean(result, entries, logs.clean.found.of_partition(number, below, unsigned=(1,)))
+    _clean(result, entries, logs.clean.by_source.of_partition(number, below, unsigned=(1,)))
     rejected = entries.counts["rows_rejected"] - entries.skipped
-    _rows(result, "rejected", entries.offsets, rejected, logs.rejected.found.of_partition(number, below))
+    _rows(result, "rejected", entries.offsets, rejected, logs.rejected.by_source.of_partition(number, below))
     for outcome, sent in logs.raw.sent.items():
         claims = entries.counts[f"rows_{outcome}"] * entries.is_current
         _rows(result, outcome, entries.offsets, claims, sent.of_partition(number, below), at_least=True)

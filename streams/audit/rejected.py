@@ -12,7 +12,7 @@ from schema.dead_letter import CONNECT_PREFIX, REASON_HEADER, is_dead_letter, re
 from schema.family import Family
 from schema.ledger import SKIPPED
 from schema.record import REJECTED
-from streams.audit.found import Found
+from streams.audit.rows_by_source import RowsBySource
 from streams.audit.scan import decode_batch, header, source_of
 
 _COLUMNS: dict[str, pl.DataType] = {"example_id": pl.UInt64(), "source_offset": pl.Int64()}
@@ -24,7 +24,7 @@ class RejectedLog:
     def __init__(self, family: Family, raw_topic: str) -> None:
         self._ce_type = (family.name, REJECTED, family.version)
         self._raw_topic = raw_topic
-        self.found = Found()
+        self.by_source = RowsBySource()
         self.foreign = 0
 
     def add(self, records: Sequence[Any]) -> None:
@@ -36,7 +36,7 @@ class RejectedLog:
                 self.foreign += 1
             elif header(letter, REASON_HEADER) != SKIPPED.encode():
                 # One letter covers all skipped offsets of a call, so `Entries.skipped` is not compared here.
-                self.found.add(source, rejected_rows(letter.value, letter.headers))
+                self.by_source.add(source, rejected_rows(letter.value, letter.headers))
         kept = {id(letter) for letter in letters}
         batch = decode_batch([record for record in records if id(record) not in kept], self._ce_type, _COLUMNS)
         self.foreign += batch.foreign
@@ -46,7 +46,7 @@ class RejectedLog:
             if source is None:
                 self.foreign += 1
             else:
-                self.found.add(source, rows[index])
+                self.by_source.add(source, rows[index])
 
     def _source_of_letter(self, letter: Any) -> tuple[int, int, int] | None:
         partition, offset = header(letter, f"{CONNECT_PREFIX}partition"), header(letter, f"{CONNECT_PREFIX}offset")

@@ -19,6 +19,11 @@ def called(connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytes
         monkeypatch.setenv(name, value)
     # Wide enough that no phrase is broken over two lines.
     monkeypatch.setenv("COLUMNS", "200")
+    return caller(capfd)
+
+
+def caller(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs a command line: (exit status, stdout, stderr)."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         status = run(list(arguments))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 
 from broker.clients import Connection
 from feedmill import compare_command
-from feedmill.cli import run
 from feedmill.compare_plots import draw
 from schema.json_form import json_lines
 from schema.record import ARROW_STREAM, RAW
@@ -19,8 +17,7 @@ from schema.reduction import FAMILY as REDUCTION
 from schema.scenario import FAMILY as SCENARIO
 from tests import reductions, scenarios
 from tests.consumers.records import send, topic, write
-
-Command = Callable[..., tuple[int, str, str]]
+from tests.feedmill.conftest import Command, caller
 
 
 @pytest.fixture
@@ -29,13 +26,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
     monkeypatch.setenv("FEEDMILL_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("FEEDMILL_BROKER_TIMEOUT_S", "1")
     monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run(list(arguments))
-        captured = capfd.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+    return caller(capfd)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from contextlib import closing
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import topic_name
+from broker.topics import ensure_topics, topic_name
 from schema.record import RAW, Envelope, encode
 from schema.reduction import FAMILY
+from schema.settings import Settings
 from streams.refine.decode import RawRecord
 from streams.refine.group_judge import GroupProgress
 from streams.refine.partition import PartitionRefiner
@@ -21,6 +22,8 @@ from tests import reductions
 from tests.integration import workers
 
 PARTITION = 0
+# Rows of each record.
+ROWS = 20
 
 
 def rows_of(partition: int, count: int, partitions: int, first: int = 0) -> pl.DataFrame:
@@ -36,6 +39,19 @@ def send_raw(connection: Connection, frames: Sequence[pl.DataFrame], partition: 
         for number, frame in enumerate(frames):
             headers = Envelope(FAMILY.name, RAW, 1, "test", number, 0, frame.height).headers()
             producer.send(topic, value=encode(frame), partition=partition, headers=headers).get(30)
+
+
+def two_partitions(settings: Settings) -> Settings:
+    """Settings under which every topic has two partitions."""
+    return settings.model_copy(update={"partitions": 2})
+
+
+def with_raw(connection: Connection, records: int, different: int) -> Connection:
+    """Make raw with `records` records of twenty valid rows in partition 0, the first `different` of them over again."""
+    ensure_topics(connection, [FAMILY.name])
+    rows = rows_of(PARTITION, different * ROWS, 2)
+    send_raw(connection, [rows.slice(number % different * ROWS, ROWS) for number in range(records)])
+    return connection
 
 
 def raw_records(connection: Connection, partition: int = PARTITION) -> list[RawRecord]:

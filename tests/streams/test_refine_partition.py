@@ -13,7 +13,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
 from broker.clients import Connection
-from broker.topics import ensure_topics
 from schema.reduction import FAMILY
 from schema.settings import Settings
 from streams.refine import group_judge
@@ -21,24 +20,27 @@ from streams.refine.decode import RawRecord
 from streams.refine.partition import Phase
 from streams.refine.pieces import pieces
 from tests.integration import workers
-from tests.streams.partitions import PARTITION, Owner, raw_records, rows_of, run, send_raw
+from tests.streams.partitions import (
+    ROWS,
+    Owner,
+    raw_records,
+    run,
+    two_partitions,
+    with_raw,
+)
 
 RECORDS = 6
-ROWS = 20
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"partitions": 2})
+    return two_partitions(settings)
 
 
 @pytest.fixture
 def ready(connection: Connection) -> Connection:
     """Raw with six records of twenty valid rows in partition 0."""
-    ensure_topics(connection, [FAMILY.name])
-    rows = rows_of(PARTITION, RECORDS * ROWS, 2)
-    send_raw(connection, [rows.slice(number * ROWS, ROWS) for number in range(RECORDS)])
-    return connection
+    return with_raw(connection, RECORDS, RECORDS)
 
 
 def refused_rows(connection: Connection) -> dict[int, str]:

@@ -12,7 +12,6 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from broker.clients import Connection
 from broker.kept_clients import kept_clients
-from broker.topics import ensure_topics
 from schema.reduction import FAMILY
 from schema.settings import Settings
 from streams.refine import group_judge, partition, worker_partitions
@@ -20,24 +19,20 @@ from streams.refine.group_judge import GroupProgress
 from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.worker_partitions import WorkerPartitions
 from tests.integration import workers
-from tests.streams.partitions import PARTITION, raw_records, rows_of, run, send_raw
+from tests.streams.partitions import PARTITION, ROWS, raw_records, rows_of, run, send_raw, two_partitions, with_raw
 
 RECORDS = 4
-ROWS = 20
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"partitions": 2})
+    return two_partitions(settings)
 
 
 @pytest.fixture
 def ready(connection: Connection) -> Connection:
     """Raw with the records A, B, A, B in partition 0: the second two are duplicates."""
-    ensure_topics(connection, [FAMILY.name])
-    rows = rows_of(PARTITION, 2 * ROWS, 2)
-    send_raw(connection, [rows.slice(number % 2 * ROWS, ROWS) for number in range(RECORDS)])
-    return connection
+    return with_raw(connection, RECORDS, 2)
 
 
 class Watched:
