@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -99,21 +99,10 @@ class Batch:
         return dataclasses.replace(self, **moved)
 
 
-class SharedFields(TypedDict):
-    """The fields of `Batch`."""
-
-    attention_mask: torch.Tensor
-    example_id: torch.Tensor
-    position: Position
-    cursor: Cursor
-    global_rows: int
-    too_long: int
-
-
 def shared_fields(
     mask: npt.NDArray[np.bool_], origin: Sequence[torch.Tensor], topics: tuple[str, ...], stamp: Stamp
-) -> SharedFields:
-    """Return the fields that the batches of all families share.
+) -> dict[str, Any]:
+    """Return the fields of `Batch`, for a family's batch with fields of its own.
 
     Args:
         mask: (B, T), true on real tokens.
@@ -122,11 +111,11 @@ def shared_fields(
         stamp: what the rows do not contain.
     """
     example_id, *lineage = origin
-    return SharedFields(
-        attention_mask=torch.from_numpy(mask),
-        example_id=example_id,
-        position=Position(topics, *lineage),
-        cursor=stamp.cursor,
-        global_rows=stamp.global_rows,
-        too_long=stamp.too_long,
-    )
+    return {
+        "attention_mask": torch.from_numpy(mask),
+        "example_id": example_id,
+        "position": Position(topics, *lineage),
+        "cursor": stamp.cursor,
+        "global_rows": stamp.global_rows,
+        "too_long": stamp.too_long,
+    }

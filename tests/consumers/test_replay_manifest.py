@@ -27,25 +27,12 @@ from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_form import json_lines
 from schema.reduction import FAMILY
 from tests import reductions
+from tests.consumers import ways
 from tests.consumers.hostile import serialized_filters
 from tests.consumers.records import forget_before, other_clean, topic, write, write_around_abort
 
 COUNT = 400
-# All orders and ways of cutting, with small sizes, so that a pass has several windows.
-WAYS: dict[str, dict[str, Any]] = {
-    "plain": {"batch_size": 16},
-    "shuffled": {"batch_size": 16, "shuffle_seed": 3, "window_rows": 100},
-    "tokens": {"batch_tokens": 900, "max_tokens": 300, "shuffle_seed": 5, "window_rows": 120, "bucket": True},
-    "filtered": {"batch_size": 8, "shuffle_seed": 6, "window_rows": 64, "where": "size % 2 = 0", "max_tokens": 120},
-    "curriculum": {
-        "batch_size": 16,
-        "shuffle_seed": 7,
-        "window_rows": 60,
-        "curriculum": Curriculum(column="size", edges=(20, 60), cumulative=True),
-        "max_tokens": 150,
-    },
-    "mixed": {"batch_size": 10, "shuffle_seed": 8, "window_rows": 50},
-}
+WAYS: dict[str, dict[str, Any]] = ways.WAYS | {"mixed": {"batch_size": 10, "shuffle_seed": 8, "window_rows": 50}}
 
 
 @pytest.fixture

@@ -20,31 +20,20 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from broker.clients import Connection
 from broker.topics import delete_topics
 from consumers.batches import Batch
-from consumers.feed import Curriculum, Feed, FeedOptions, Source
+from consumers.feed import Feed, FeedOptions, Source
 from consumers.loader import clean_start
 from consumers.reduction.tensors import ReductionBatch
 from schema.errors import FeedError
 from tests import reductions
+from tests.consumers import ways
 from tests.consumers.records import forget_before, other_clean, topic, write, write_around_abort
 
 COUNT = 500
 Content = tuple[tuple[str, ...], str]
 
-# All orders and ways of cutting, with small sizes, so that a pass has several windows.
-WAYS: dict[str, dict[str, Any]] = {
-    "plain": {"batch_size": 16},
-    "shuffled": {"batch_size": 16, "shuffle_seed": 3, "window_rows": 100},
+WAYS: dict[str, dict[str, Any]] = ways.WAYS | {
     "bucketed": {"batch_size": 16, "shuffle_seed": 4, "window_rows": 100, "bucket": True},
-    "tokens": {"batch_tokens": 900, "max_tokens": 300, "shuffle_seed": 5, "window_rows": 120, "bucket": True},
-    "filtered": {"batch_size": 8, "shuffle_seed": 6, "window_rows": 64, "where": "size % 2 = 0", "max_tokens": 120},
     "bytes": {"batch_size": 8, "shuffle_seed": 9, "window_rows": 300, "window_bytes": 25_000, "bucket": True},
-    "curriculum": {
-        "batch_size": 16,
-        "shuffle_seed": 7,
-        "window_rows": 60,
-        "curriculum": Curriculum(column="size", edges=(20, 60), cumulative=True),
-        "max_tokens": 150,
-    },
     "mixed": {
         "batch_size": 10,
         "shuffle_seed": 8,
