@@ -29,6 +29,7 @@ import numpy.typing as npt
 import polars as pl
 
 from schema.reduction import FAMILY
+from schema.reduction.text import facts
 from schema.splitmix import mix, nth
 
 Array = npt.NDArray[Any]
@@ -123,9 +124,6 @@ def augment(rows: pl.DataFrame) -> pl.DataFrame:
 
 @cache
 def _surroundings() -> Surroundings:
-    # Imported here because importing the compiler takes a second.
-    from schema.reduction.text import facts
-
     levels = [r"\." * abstractions + str(index) + beside for abstractions, index in _HEADS for beside in _BESIDE]
     wraps = [r"\." * abstractions for abstractions in range(1, MOST_ABSTRACTIONS + 1)]
     pieces = [*levels, *wraps, ""]
