@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from schema.dead_letter import CONNECT_PREFIX
 from schema.record import JSON, RAW, Envelope, encode
 from schema.reduction import FAMILY
 
@@ -90,6 +91,6 @@ _ODD_HEADERS: tuple[Headers, ...] = (
     [("feedmill-run", b"r" * 600_000), *_JSON],
     [("feedmill-source", b"feedmill.reduction.raw/0/0-999999999"), *_JSON],
     [("feedmill-rows", b"-1"), ("feedmill-chunk", b"9" * 40), *_JSON],
-    [("__connect.errors.offset", b"0"), ("__connect.errors.topic", b"x"), *_JSON],
+    [(f"{CONNECT_PREFIX}offset", b"0"), (f"{CONNECT_PREFIX}topic", b"x"), *_JSON],
     [("", b""), ("x" * 3000, b"\x00"), *[("many", b"1")] * 500, *_JSON],
 )

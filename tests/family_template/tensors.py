@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from consumers.batches import Batch, Position, Stamp
-from consumers.sequence.lineage import LINEAGE
+from consumers.batches import ORIGIN, Batch, Stamp, shared_fields
 from consumers.tensor_form import Indices
 from schema.buffers import strings
 from tests.family_template.declaration import WIDTH
@@ -30,19 +29,15 @@ class EncodedAdditions:
         self._topics = topics
         self._tokens = strings(rows["text"].rechunk())[0][: rows.height * WIDTH].reshape(rows.height, WIDTH)
         ids = rows["example_id"].to_numpy().view(np.int64)
-        self._numbers = np.stack([ids, *(rows[name].to_numpy().astype(np.int64) for name in ("total", *LINEAGE))])
+        lineage = (rows[name].to_numpy().astype(np.int64) for name in ORIGIN[1:])
+        self._numbers = np.stack([rows["total"].to_numpy().astype(np.int64), ids, *lineage])
 
     def batch(self, rows: Indices, stamp: Stamp) -> AdditionBatch:
         """Return the window's rows with these indices (B,) as a batch."""
         tokens = torch.from_numpy(self._tokens[rows].astype(np.int64))
-        example_id, total, *lineage = torch.from_numpy(self._numbers[:, rows])
+        total, *origin = torch.from_numpy(self._numbers[:, rows])
         return AdditionBatch(
             tokens=tokens,
             total=total,
-            attention_mask=torch.ones_like(tokens, dtype=torch.bool),
-            example_id=example_id,
-            position=Position(self._topics, *lineage),
-            cursor=stamp.cursor,
-            global_rows=stamp.global_rows,
-            too_long=stamp.too_long,
+            **shared_fields(np.ones(tokens.shape, dtype=np.bool_), origin, self._topics, stamp),
         )
