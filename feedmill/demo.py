@@ -25,9 +25,9 @@ from schema.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
-    from consumers.reduction.report import TrainReport
     from consumers.reduction.samples import Sample
     from consumers.replay.topic_range import ReplayReport
+    from consumers.training.report import TrainReport
     from feedmill.services import Service
 
 FAMILY = "reduction"
@@ -211,9 +211,9 @@ def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, 
         import torch
 
         from consumers.feed import Feed, FeedOptions
-        from consumers.reduction.options import Optimisation, Saving, TrainOptions, bf16_is_fast
-        from consumers.reduction.trainer import train
         from consumers.training.budget import Budget
+        from consumers.training.options import Optimisation, Saving, TrainOptions, bf16_is_fast
+        from consumers.training.run import train
 
         feed = Feed(
             connection,

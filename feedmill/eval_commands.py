@@ -48,12 +48,12 @@ def eval_reduction_command(
     require_torch()
     import torch
 
-    from consumers.reduction.checkpoint import load_model
     from consumers.reduction.evaluation import evaluate
     from consumers.reduction.model_predictor import ModelPredictor
-    from consumers.reduction.options import bf16_is_fast
     from consumers.reduction.whole_trace import TraceLimits
-    from consumers.training.checkpoints import find_checkpoint
+    from consumers.training.checkpoint import load_model
+    from consumers.training.options import bf16_is_fast
+    from consumers.training.run_folder import find_checkpoint
     from feedmill.fresh_terms import draw
     from producers.reduction.run import ReductionRun
 
@@ -96,7 +96,7 @@ def _known(folder: Path, *, unchecked: bool, quiet: bool) -> npt.NDArray[np.uint
     if unchecked:
         return np.empty(0, dtype=np.uint64)
     from broker.clients import connect
-    from consumers.reduction.checkpoint import TRAINER, read_json
+    from consumers.training.checkpoint import TRAINER, read_json
     from consumers.training.training_set import TrainingSet
 
     state = read_json(folder, TRAINER).get("feed")

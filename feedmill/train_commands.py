@@ -21,11 +21,11 @@ from schema.settings import load_settings
 if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.feed import Feed
-    from consumers.reduction.options import CurriculumStage, TrainOptions
-    from consumers.reduction.report import Step, TrainReport
     from consumers.training.budget import Budget
+    from consumers.training.options import CurriculumStage, TrainOptions
     from consumers.training.rank_passes import RankPasses
     from consumers.training.ranks import Ranks
+    from consumers.training.report import Step, TrainReport
     from consumers.training.stopping import StopRequest
 
 _SAMPLES = 10
@@ -112,9 +112,9 @@ def train_reduction_command(
     require_torch()
     settings = load_settings()
     from broker.clients import connect
-    from consumers.reduction.options import CurriculumStage, Execution, Judging, Optimisation, Saving, TrainOptions
-    from consumers.reduction.trainer import saved_choices
+    from consumers.training.options import CurriculumStage, Execution, Judging, Optimisation, Saving, TrainOptions
     from consumers.training.ranks import joined
+    from consumers.training.run import saved_choices
     from consumers.training.stopping import StopRequest
 
     given = {
@@ -214,7 +214,7 @@ def chosen_settings(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: R
     Raises:
         UsageError: the checkpoint's batches may hold fewer rows than there are ranks.
     """
-    from consumers.reduction.options import bf16_is_fast
+    from consumers.training.options import bf16_is_fast
 
     settings = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), **saved}
     if given["batch_size"] is not None or given["batch_tokens"] is not None:
@@ -273,7 +273,7 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, toget
 def _train(
     stages: Sequence[CurriculumStage], options: TrainOptions, ranks: Ranks, stop: StopRequest, *, quiet: bool
 ) -> TrainReport:
-    from consumers.reduction.trainer import train
+    from consumers.training.run import train
     from consumers.training.stopping import stop_on_signals
 
     total = options.budget.steps or options.budget.seconds or 0.0

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from consumers.training.checkpoints import RunFolder, find_checkpoint, newest_first
 from consumers.training.loss_log import LossLog, read_losses
+from consumers.training.run_folder import RunFolder, find_checkpoint, newest_first
 from schema.errors import CheckpointError
 
 # Writes step 30 and kills itself at its n-th operation on the file system.
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from consumers.training.checkpoints import RunFolder
+from consumers.training.run_folder import RunFolder
 left, armed = int(sys.argv[2]), False
 def count(event, arguments):
     global left

@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from consumers.reduction.checkpoint import (
+from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.training.budget import Budget
+from consumers.training.checkpoint import (
     CONFIG,
     OPTIMIZER,
     TRAINER,
@@ -25,9 +27,7 @@ from consumers.reduction.checkpoint import (
     save_model,
     set_random_state,
 )
-from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
-from consumers.reduction.report import Counters
-from consumers.training.budget import Budget
+from consumers.training.report import Counters
 from schema.errors import CheckpointError
 
 SAVED: dict[str, Any] = {

@@ -12,8 +12,8 @@ import torch
 from broker.clients import Connection
 from broker.topics import delete_topics
 from consumers.feed import Feed
-from consumers.reduction.checkpoint import TRAINER, save_model, write_json
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.training.checkpoint import TRAINER, save_model, write_json
 from feedmill.cli import run
 from producers.reduction.run import ReductionRun
 from producers.run import generate

@@ -16,15 +16,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from broker.clients import Connection
 from consumers.feed import Feed, FeedOptions
-from consumers.reduction.checkpoint import load_model
 from consumers.reduction.model import SpanPredictor
-from consumers.reduction.options import CurriculumStage, Execution, Judging, Optimisation, Saving, TrainOptions
-from consumers.reduction.report import Step, TrainReport
 from consumers.reduction.samples import Sample, character_span
 from consumers.reduction.tensors import ReductionBatch, decode_tokens
-from consumers.reduction.trainer import train
 from consumers.training.budget import Budget
+from consumers.training.checkpoint import load_model
 from consumers.training.loss_log import read_losses
+from consumers.training.options import CurriculumStage, Execution, Judging, Optimisation, Saving, TrainOptions
+from consumers.training.report import Step, TrainReport
+from consumers.training.run import train
 from consumers.training.stopping import StopRequest
 from schema.errors import CheckpointError, FeedError, TrainingError, TrainingStoppedError, UsageError
 from tests import reductions

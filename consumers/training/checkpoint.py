@@ -25,8 +25,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from consumers.reduction.alphabet import VOCABULARY_SIZE
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
-from consumers.reduction.saved_run import SavedRun, SavedSizes
-from consumers.training.checkpoints import find_checkpoint
+from consumers.training.run_folder import find_checkpoint
+from consumers.training.saved_run import SavedRun, SavedSizes
 from schema.errors import CheckpointError
 
 # Names that transformers sets.

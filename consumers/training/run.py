@@ -5,7 +5,7 @@
 ::
 
     OUT/
-        step-00000200/    checkpoints; the last few are kept (consumers/reduction/checkpoint.py)
+        step-00000200/    checkpoints; the last few are kept (consumers/training/checkpoint.py)
         losses.jsonl      one line per step
         tensorboard/      data for TensorBoard
         config.json, model.safetensors, training.json    after the run: its model and its report
@@ -39,19 +39,19 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from consumers.feed import Feed
-from consumers.reduction.checkpoint import CONFIG, WEIGHTS, read_trainer
-from consumers.reduction.held_out import HeldOut, Judgement, judging_split
-from consumers.reduction.options import CurriculumStage, TrainOptions
-from consumers.reduction.report import SMOOTHING_STEPS, Step, TrainReport
-from consumers.reduction.tensorboard import FOLDER as BOARD
-from consumers.reduction.tensorboard import Board
-from consumers.reduction.train_loop import Learning
+from consumers.reduction.judging import HeldOut, Judgement, judging_split
 from consumers.sequence.spec import read_state
-from consumers.training.checkpoints import RunFolder, flush, newest_first
+from consumers.training.checkpoint import CONFIG, WEIGHTS, read_trainer
 from consumers.training.loss_log import NAME as LOSSES
 from consumers.training.loss_log import LossLog
+from consumers.training.options import CurriculumStage, TrainOptions
 from consumers.training.ranks import ALONE, Ranks
+from consumers.training.report import SMOOTHING_STEPS, Step, TrainReport
+from consumers.training.run_folder import RunFolder, flush, newest_first
 from consumers.training.stopping import StopRequest
+from consumers.training.tensorboard import FOLDER as BOARD
+from consumers.training.tensorboard import Board
+from consumers.training.train_loop import Learning
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 
 REPORT = "training.json"

@@ -23,7 +23,11 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from consumers.feed import Feed
-from consumers.reduction.checkpoint import (
+from consumers.reduction.judging import HeldOut, Judgement
+from consumers.reduction.loss import loss_sums
+from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.reduction.tensors import ReductionBatch
+from consumers.training.checkpoint import (
     MANIFEST,
     STAGE_MANIFEST,
     TRAINER,
@@ -34,13 +38,9 @@ from consumers.reduction.checkpoint import (
     set_random_state,
     write_json,
 )
-from consumers.reduction.held_out import HeldOut, Judgement
-from consumers.reduction.loss import loss_sums
-from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
-from consumers.reduction.options import CurriculumStage, Optimisation, TrainOptions
-from consumers.reduction.report import SMOOTHING_STEPS, Counters, Step
-from consumers.reduction.tensors import ReductionBatch
+from consumers.training.options import CurriculumStage, Optimisation, TrainOptions
 from consumers.training.ranks import Ranks
+from consumers.training.report import SMOOTHING_STEPS, Counters, Step
 from consumers.training.stopping import Stopped, StopRequest
 from schema.errors import CheckpointError, FeedError, TrainingError, UsageError
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from consumers.reduction.held_out import Judgement
+from consumers.reduction.judging import Judgement
 from consumers.reduction.samples import render_sample
 
 if TYPE_CHECKING:
-    from consumers.reduction.report import Step
+    from consumers.training.report import Step
 
 FOLDER = "tensorboard"
 _SAMPLES = 10

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from consumers.reduction.report import Counters
 from consumers.training.budget import Budget
+from consumers.training.report import Counters
 
 # Far above the sizes of any span predictor, and low enough that computing a model's shapes takes no time.
 _Size = Annotated[int, Field(ge=1, le=1 << 16, strict=True)]
