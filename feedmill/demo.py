@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feedmill.progress import progress
-from feedmill.train_commands import require_torch
+from feedmill.train_commands import require_torch, samples_of
 from schema.registry import FAMILIES, family_named
 from schema.settings import Settings, load_settings
 
@@ -80,7 +80,7 @@ def demo_command(
         paces.append(pace)
         trained, pace = _train(connection, steps, settings.data_dir / "demo" / "span-predictor")
         paces.append(pace)
-        _show_samples(trained.samples[:_SAMPLES], console)
+        _show_samples(samples_of(trained)[:_SAMPLES], console)
         _close(console, paces, report, replayed, trained)
 
 
@@ -211,6 +211,7 @@ def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, 
         import torch
 
         from consumers.feed import Feed, FeedOptions
+        from consumers.reduction.task import ReductionTask
         from consumers.training.budget import Budget
         from consumers.training.options import Optimisation, Saving, TrainOptions, bf16_is_fast
         from consumers.training.run import train
@@ -228,7 +229,8 @@ def _train(connection: Connection, steps: int, out: Path) -> tuple[TrainReport, 
             budget=budget,
             optimisation=Optimisation(bf16=bf16_is_fast(torch.device("cpu"))),
         )
-        report = train(feed, options, lambda step: advance(step.number, f"loss {step.loss:.3f}"))
+        task = ReductionTask()
+        report = train(task, feed, options, lambda step: advance(step.number, f"loss {step.loss:.3f}"))
     return report, Pace("train", report.real_tokens, "tokens/s", report.elapsed_s)
 
 
@@ -252,9 +254,8 @@ def _close(
     console.print(table)
     console.print(accounting_line(report))
     console.print(f"replay: {replayed.path} ({replayed.rows:,} rows, manifest {replayed.manifest})", soft_wrap=True)
-    exact = (
-        "no held-out rows" if trained.exact_span is None else f"exact span {trained.exact_span:.1%} on held-out rows"
-    )
+    share = trained.judgement.figures["exact_span"]
+    exact = "no held-out rows" if share is None else f"exact span {share:.1%} on held-out rows"
     console.print(
         f"model: {trained.checkpoint} - loss {trained.first_loss:.2f} -> {trained.last_loss:.2f} "
         f"in {trained.steps} steps, {exact}",

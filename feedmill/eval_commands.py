@@ -50,8 +50,8 @@ def eval_reduction_command(
 
     from consumers.reduction.evaluation import evaluate
     from consumers.reduction.model_predictor import ModelPredictor
+    from consumers.reduction.saved_model import load_model
     from consumers.reduction.whole_trace import TraceLimits
-    from consumers.training.checkpoint import load_model
     from consumers.training.options import bf16_is_fast
     from consumers.training.run_folder import find_checkpoint
     from feedmill.fresh_terms import draw
@@ -96,16 +96,19 @@ def _known(folder: Path, *, unchecked: bool, quiet: bool) -> npt.NDArray[np.uint
     if unchecked:
         return np.empty(0, dtype=np.uint64)
     from broker.clients import connect
-    from consumers.training.checkpoint import TRAINER, read_json
+    from consumers.training.checkpoint import TRAINER, read_feed_states
     from consumers.training.training_set import TrainingSet
 
-    state = read_json(folder, TRAINER).get("feed")
-    if not isinstance(state, dict):
+    states = read_feed_states(folder)
+    if states is None:
         raise CheckpointError(f"{folder / TRAINER} does not record which rows the run read: {_HINT}")
     try:
-        training_set = TrainingSet(connect(load_settings()), state)
-        with progress("reading the training set", training_set.offsets, quiet=quiet) as advance:
-            return training_set.ids(advance)
+        connection = connect(load_settings())
+        ids = []
+        for training_set in [TrainingSet(connection, state) for state in states]:
+            with progress("reading the training set", training_set.offsets, quiet=quiet) as advance:
+                ids.append(training_set.ids(advance))
+        return np.unique(np.concatenate(ids))
     except (FeedError, BrokerError) as error:
         raise type(error)(f"{error}; or {_HINT}") from error
 

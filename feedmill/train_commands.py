@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,43 +14,37 @@ import typer
 from rich.console import Console
 
 from feedmill.progress import OnAdvance, progress
-from schema.errors import ConfigError, UsageError
+from feedmill.train_settings import (
+    BATCH_TOKENS,
+    CURRICULUM,
+    LEARNING_RATE,
+    MAX_TOKENS,
+    STEPS,
+    budget_of,
+    chosen_settings,
+    parse_curriculum,
+)
+from schema.errors import ConfigError
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.feed import Feed
+    from consumers.reduction.samples import Sample
     from consumers.training.budget import Budget
-    from consumers.training.options import CurriculumStage, TrainOptions
+    from consumers.training.options import TrainOptions
     from consumers.training.rank_passes import RankPasses
     from consumers.training.ranks import Ranks
     from consumers.training.report import Step, TrainReport
+    from consumers.training.stages import CurriculumStage
     from consumers.training.stopping import StopRequest
 
 _SAMPLES = 10
-_STEPS = 300
-# Defaults of a new run.
-_BATCH_TOKENS = 4096
-_MAX_TOKENS = 2050
-_LEARNING_RATE = 3e-3
-# Brackets are learnt sooner in short terms, at a fraction of the cost; docs/reduction.md has the figures.
-_CURRICULUM = [[0.35, 128], [0.65, 384]]
-_DEFAULTS: Mapping[str, Any] = {
-    "mode": "snapshot",
-    "split": "train",
-    "batch_size": None,
-    "batch_tokens": _BATCH_TOKENS,
-    "least_rows": None,
-    "max_tokens": _MAX_TOKENS,
-    "seed": 0,
-    "curriculum": _CURRICULUM,
-    "learning_rate": _LEARNING_RATE,
-}
 
 
 def train_reduction_command(
     steps: Annotated[
-        int | None, typer.Option(min=1, help=f"Optimizer steps; {_STEPS} if --minutes is not given.")
+        int | None, typer.Option(min=1, help=f"Optimizer steps; {STEPS} if --minutes is not given.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="End after this time; a resumed run counts its earlier time.")
@@ -59,7 +52,7 @@ def train_reduction_command(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Terms in a batch, over all ranks.")] = None,
     batch_tokens: Annotated[
         int | None,
-        typer.Option(min=3, help=f"Tokens in a batch, over all ranks; {_BATCH_TOKENS} if --batch-size is not given."),
+        typer.Option(min=3, help=f"Tokens in a batch, over all ranks; {BATCH_TOKENS} if --batch-size is not given."),
     ] = None,
     least_rows: Annotated[
         int | None,
@@ -70,7 +63,7 @@ def train_reduction_command(
         ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=3, help="Longer terms are left out and counted.", show_default=str(_MAX_TOKENS))
+        int | None, typer.Option(min=3, help="Longer terms are left out and counted.", show_default=str(MAX_TOKENS))
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Train on train, val or test; another one judges the run.", show_default="train")
@@ -83,10 +76,10 @@ def train_reduction_command(
         typer.Option(
             metavar="SHARE:TOKENS,...",
             help="Short terms first: 0.35:128 leaves out terms of over 128 tokens for 35% of the budget. Or `none`.",
-            show_default=",".join(f"{share}:{tokens}" for share, tokens in _CURRICULUM),
+            show_default=",".join(f"{share}:{tokens}" for share, tokens in CURRICULUM),
         ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest rate.", show_default=str(_LEARNING_RATE))] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest rate.", show_default=str(LEARNING_RATE))] = None,
     bf16: Annotated[
         bool | None,
         typer.Option("--bf16/--no-bf16", help="Use bfloat16 for matrix products; by default if it is faster here."),
@@ -101,6 +94,12 @@ def train_reduction_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint, with its settings.")
     ] = False,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin a new run with the weights of this checkpoint, e.g. to train on rows that arrived since."
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Delete the run that is in the folder.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Also train on rows that arrive during the run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -112,9 +111,10 @@ def train_reduction_command(
     require_torch()
     settings = load_settings()
     from broker.clients import connect
-    from consumers.training.options import CurriculumStage, Execution, Judging, Optimisation, Saving, TrainOptions
+    from consumers.training.options import Execution, Judging, Optimisation, Saving, TrainOptions
     from consumers.training.ranks import joined
     from consumers.training.run import saved_choices
+    from consumers.training.stages import CurriculumStage
     from consumers.training.stopping import StopRequest
 
     given = {
@@ -133,6 +133,7 @@ def train_reduction_command(
         out=out or settings.data_dir / "models" / "reduction",
         every_steps=checkpoint_every,
         resume=resume,
+        init_from=init_from,
         replace=replace,
     )
     with joined() as ranks:
@@ -140,7 +141,7 @@ def train_reduction_command(
         chosen = chosen_settings(given, saved, ranks)
         options = TrainOptions(
             saving=saving,
-            budget=_budget(steps, minutes, saved),
+            budget=budget_of(steps, minutes, saved),
             seed=chosen["seed"],
             optimisation=Optimisation(learning_rate=chosen["learning_rate"], bf16=chosen["bf16"]),
             execution=Execution(compile=compiled, gradient_checkpointing=gradient_checkpointing),
@@ -184,63 +185,6 @@ def show_steps(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
     return show
 
 
-def parse_curriculum(text: str) -> list[list[float]]:
-    """Return `SHARE:TOKENS,...` as [[share, tokens], ...]; `none` as an empty list.
-
-    Raises:
-        UsageError: `text` is malformed, or its shares do not increase from above 0 to below 1.
-    """
-    try:
-        stages = [stage.split(":") for stage in text.split(",")] if text != "none" else []
-        parsed: list[list[float]] = [[float(share), int(tokens)] for share, tokens in stages]
-    except ValueError:
-        raise UsageError(
-            f"--length-curriculum {text!r} is malformed: give SHARE:TOKENS,... such as 0.3:128,0.6:384, or none"
-        ) from None
-    shares = [0.0, *(share for share, _ in parsed), 1.0]
-    if any(share >= later for share, later in itertools.pairwise(shares)):
-        raise UsageError(f"--length-curriculum {text!r} is invalid: its shares must increase, from above 0 to below 1")
-    return parsed
-
-
-def chosen_settings(given: Mapping[str, Any], saved: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Return every setting: the given value, else the checkpoint's, else the default. So `--resume` alone changes none.
-
-    Args:
-        given: the command's options by name; None for one that is not given.
-        saved: the checkpoint's settings; empty for a new run.
-        ranks: the ranks of the run, and which one this process is.
-
-    Raises:
-        UsageError: the checkpoint's batches may hold fewer rows than there are ranks.
-    """
-    from consumers.training.options import bf16_is_fast
-
-    settings = {**_DEFAULTS, "bf16": bf16_is_fast(ranks.device), **saved}
-    if given["batch_size"] is not None or given["batch_tokens"] is not None:
-        settings |= {"batch_size": None, "batch_tokens": None}
-    chosen = {name: settings[name] if value is None else value for name, value in given.items()}
-    if saved and given["least_rows"] is None and chosen["least_rows"] < ranks.world:
-        raise UsageError(
-            f"the run's batches hold at least {chosen['least_rows']} rows, too few for {ranks.world} ranks: resume "
-            f"with at most {chosen['least_rows']} ranks, or begin a new run with --least-rows {ranks.world}"
-        )
-    if not saved and given["batch_size"] is None and given["batch_tokens"] is None:
-        # Every rank needs a row of each batch, the longest rows included.
-        chosen["batch_tokens"] = max(_BATCH_TOKENS, (chosen["least_rows"] or ranks.world) * chosen["max_tokens"])
-    # Drop stages that leave out no more terms than the whole run does.
-    stages = [[share, tokens] for share, tokens in chosen["curriculum"] if tokens < chosen["max_tokens"]]
-    return {**chosen, "curriculum": stages}
-
-
-def _budget(steps: int | None, minutes: float | None, saved: Mapping[str, Any]) -> Budget:
-    from consumers.training.budget import Budget
-
-    if steps is None and minutes is None:
-        return Budget(**saved["budget"]) if saved else Budget(steps=_STEPS)
-    return Budget(steps=steps, seconds=None if minutes is None else 60 * minutes)
-
-
 def _together(ranks: Ranks, stage: int, chosen: Mapping[str, Any], stop: StopRequest) -> RankPasses | None:
     """Return how ranks agree on the passes of a stage's feed; None if they need not agree."""
     from consumers.training.rank_passes import RankPasses
@@ -273,6 +217,7 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, toget
 def _train(
     stages: Sequence[CurriculumStage], options: TrainOptions, ranks: Ranks, stop: StopRequest, *, quiet: bool
 ) -> TrainReport:
+    from consumers.reduction.task import ReductionTask
     from consumers.training.run import train
     from consumers.training.stopping import stop_on_signals
 
@@ -280,12 +225,20 @@ def _train(
     unit = "s" if options.budget.steps is None else "steps"
     *before, last = stages
     with stop_on_signals(stop), progress("training", total, unit, quiet=quiet) as advance:
-        return train(last.feed, options, show_steps(advance, options.budget), before=before, ranks=ranks, stop=stop)
+        show = show_steps(advance, options.budget)
+        return train(ReductionTask(), last.feed, options, show, before=before, ranks=ranks, stop=stop)
+
+
+def samples_of(report: TrainReport) -> list[Sample]:
+    """Return the first held-out terms with their predictions."""
+    from consumers.reduction.samples import Sample
+
+    return [Sample.from_json(values) for values in report.judgement.samples[:_SAMPLES]]
 
 
 def _as_json(report: TrainReport) -> dict[str, Any]:
-    samples = [asdict(sample) | {"correct": sample.correct} for sample in report.samples[:_SAMPLES]]
-    return asdict(report) | {"checkpoint": str(report.checkpoint), "samples": samples}
+    samples = [asdict(sample) | {"correct": sample.correct} for sample in samples_of(report)]
+    return report.to_json() | {"samples": samples}
 
 
 def _show(report: TrainReport, max_tokens: int) -> None:
@@ -293,11 +246,14 @@ def _show(report: TrainReport, max_tokens: int) -> None:
     from feedmill.eval_tables import spans_table
 
     console = Console()
-    for sample in report.samples[:_SAMPLES]:
+    figures = report.judgement.figures
+    for sample in samples_of(report):
         console.print(render_sample(sample.term, sample.true_span, sample.predicted_span), soft_wrap=True)
-    if report.held_out_rows:
-        console.print(spans_table(report.held_out, "held-out terms"))
-    exact = "no held-out rows" if report.exact_span is None else f"{report.exact_span:.1%} of {report.held_out_rows:,}"
+    if figures["held_out_rows"]:
+        console.print(spans_table(figures["held_out"], "held-out terms"))
+        exact = f"{figures['exact_span']:.1%} of {figures['held_out_rows']:,}"
+    else:
+        exact = "no held-out rows"
     print(
         f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.steps:,} steps, {report.elapsed_s:,.0f} s; "
         f"exact span: {exact}; {report.tokens_per_s:,.0f} tokens/s, {report.padding_share:.1%} padding "

@@ -1,39 +1,23 @@
-"""Held-out rows that judge a span predictor during and after training.
-
-`HeldOut` draws rows once, from a split that the run does not learn from. `judge` gives metrics by band, and every row
-with its prediction.
-"""
+"""Judge a span predictor on held-out rows: metrics by band, and every row with its prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
-from consumers.feed import Feed, FeedOptions
 from consumers.reduction.metrics import SpanMetrics
 from consumers.reduction.model import SpanPredictor
-from consumers.reduction.samples import Sample, character_span
+from consumers.reduction.samples import Sample, character_span, render_sample
 from consumers.reduction.tensors import NO_SPAN, ReductionBatch, decode_tokens
-from schema.errors import UsageError
+from consumers.training.task import Judgement
 
-# The split that judges a run, by the split that the run learns from; the two always differ.
-_JUDGED_BY = {"train": "val", "test": "val", "val": "test"}
-
-# Rows are drawn from a window this many times their number, because neighbours in a topic come from one trace.
-_WINDOW = 8
 # Rows times longest row in one pass through the model: 16,384 keeps attention's matrices within a few dozen MB.
 _PASS_TOKENS = 16_384
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A model's metrics on held-out rows (`SpanMetrics.summary`), and the rows with predictions, in drawn order."""
-
-    metrics: dict[str, Any]
-    samples: list[Sample]
+# Samples that TensorBoard shows.
+_SHOWN_SAMPLES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,70 +33,47 @@ class _Rows:
     drawn: torch.Tensor
 
 
-def judging_split(split: str | None) -> str:
-    """Return the split whose rows judge a run that learns from `split`: val, or test for a run that learns from val.
+def judge(model: SpanPredictor, batch: ReductionBatch | None, device: torch.device) -> Judgement:
+    """Return the model's metrics on held-out rows, and the rows with predictions as samples, in the batch's order.
 
-    Raises:
-        UsageError: the run learns from all splits, so no held-out row is left.
-    """
-    if split is None:
-        raise UsageError(
-            "the feed has split None, so the run would be judged by rows that it learns from: "
-            "give the feed split='train'"
-        )
-    return _JUDGED_BY[split]
-
-
-class HeldOut:
-    """Rows of another split from the sources of a training feed, within its limits: see `judging_split`.
+    The figures are `exact_span` (the share of rows whose span or normal form is predicted exactly, None without rows),
+    `held_out_rows` and `held_out` (`SpanMetrics.summary`). A sample has the fields of `Sample`.
 
     Args:
-        feed: the training feed.
-        rows: number of rows; fewer if the split has fewer.
-        seed: seed of the draw.
-        state: of an earlier `HeldOut`, for the same rows; None draws from the topic as it is now.
-
-    Attributes:
-        state: small and JSON-able; with the same seed and number it gives the same rows again.
-
-    Raises:
-        UsageError: the feed reads all splits.
-        FeedError: the topic no longer holds the offsets of `state`.
+        model: in evaluation mode, on `device`.
+        batch: all rows, on the CPU; None for no rows.
+        device: of the model.
     """
+    metrics = SpanMetrics()
+    samples: dict[int, Sample] = {}
+    for rows in [] if batch is None else _by_length(batch):
+        predicted = model(rows.tokens.to(device), rows.attention_mask.to(device)).spans().cpu()
+        metrics.add(predicted, rows.span, rows.is_normal_form, rows.size, rows.depth)
+        samples.update(zip(rows.drawn.tolist(), _samples(rows.tokens, rows.span, predicted), strict=True))
+    summary, drawn = metrics.summary(), [samples[place] for place in sorted(samples)]
+    figures = {"exact_span": summary["exact_span"], "held_out_rows": summary["rows"], "held_out": summary}
+    return Judgement(figures, [asdict(sample) for sample in drawn], _scalars(summary), _texts(drawn))
 
-    def __init__(self, feed: Feed, rows: int, seed: int, state: dict[str, Any] | None = None) -> None:
-        drawn = Feed(
-            feed.connection,
-            feed.family.name,
-            split=judging_split(feed.split),
-            batch_size=rows,
-            shuffle_seed=seed,
-            options=FeedOptions(
-                sources=feed.options.sources,
-                where=feed.options.where,
-                max_tokens=feed.max_tokens,
-                window_rows=rows * _WINDOW,
-            ),
-        )
-        if state is not None:
-            drawn.load_state_dict(state)
-        self.state = drawn.state_dict()
-        batch = next(cast(Iterator[ReductionBatch], iter(drawn)), None)
-        self._rows = [] if batch is None else list(_by_length(batch))
 
-    def judge(self, model: SpanPredictor, device: torch.device, *, bf16: bool) -> Judgement:
-        """Return the model's metrics on the held-out rows; the model's training mode is restored."""
-        metrics = SpanMetrics()
-        samples: dict[int, Sample] = {}
-        was_training = model.training
-        model.eval()
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for rows in self._rows:
-                predicted = model(rows.tokens.to(device), rows.attention_mask.to(device)).spans().cpu()
-                metrics.add(predicted, rows.span, rows.is_normal_form, rows.size, rows.depth)
-                samples.update(zip(rows.drawn.tolist(), _samples(rows.tokens, rows.span, predicted), strict=True))
-        model.train(was_training)
-        return Judgement(metrics.summary(), [samples[place] for place in sorted(samples)])
+def _scalars(summary: dict[str, Any]) -> dict[str, float | None]:
+    """Return the metrics for TensorBoard by tag, overall and by band."""
+    scalars = {f"held_out/{name}": summary[name] for name in ("exact_span", "iou")}
+    scalars |= {f"held_out/normal_form_{name}": summary["normal_form"][name] for name in ("precision", "recall")}
+    for axis in ("size", "depth"):
+        for band in summary[f"by_{axis}"]:
+            for name in ("exact_span", "iou", "nf_precision", "nf_recall"):
+                scalars[f"held_out_by_{axis}/{band['band']}/{name}"] = band[name]
+    return scalars
+
+
+def _texts(samples: list[Sample]) -> dict[str, str]:
+    """Return the first samples for TensorBoard by tag, as terms with marked spans."""
+    texts = {}
+    for number, sample in enumerate(samples[:_SHOWN_SAMPLES]):
+        marked = render_sample(sample.term, sample.true_span, sample.predicted_span).plain
+        # Indented by four, the text is code in Markdown, so backslashes stay.
+        texts[f"held_out/{number}"] = "\n".join(f"    {line}" for line in marked.splitlines())
+    return texts
 
 
 def _by_length(batch: ReductionBatch) -> Iterator[_Rows]:

@@ -1,7 +1,6 @@
-"""The span predictor's loss as sums over rows, so that a global batch has the same loss for any number of ranks.
+"""The span predictor's loss as sums over rows, which the training loop divides by the rows of a step.
 
-`loss_sums` takes logits and their batch. `LossSums.of_global` turns one rank's sums into the loss for its backward
-pass. Shapes: B rows, T tokens.
+`loss_sums` takes logits and their batch. Shapes: B rows, T tokens.
 """
 
 from __future__ import annotations
@@ -24,25 +23,15 @@ class LossSums:
     Attributes:
         pointers: half the cross entropy of `start` and of `end`, over the rows with a known span.
         normal_form: binary cross entropy of the normal-form head, over all rows.
-        rows: B.
     """
 
     pointers: torch.Tensor
     normal_form: torch.Tensor
-    rows: int
 
     @property
     def total(self) -> torch.Tensor:
         """The sum that training minimises."""
         return self.pointers + self.normal_form
-
-    def of_global(self, global_rows: int, world: int = 1) -> torch.Tensor:
-        """Return this rank's part of the mean over `global_rows`, times `world`.
-
-        Gradients averaged over `world` ranks then equal those of the mean over the global batch, even if ranks hold
-        unequal parts of it.
-        """
-        return self.total * (world / max(global_rows, 1))
 
 
 def loss_sums(logits: SpanLogits, batch: ReductionBatch, smoothing: float = LABEL_SMOOTHING) -> LossSums:
@@ -66,7 +55,7 @@ def loss_sums(logits: SpanLogits, batch: ReductionBatch, smoothing: float = LABE
     normal_form = functional.binary_cross_entropy_with_logits(
         logits.normal_form.float(), batch.is_normal_form.float(), reduction="sum"
     )
-    return LossSums(pointers, normal_form, len(batch))
+    return LossSums(pointers, normal_form)
 
 
 def _pointer(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, smoothing: float) -> torch.Tensor:

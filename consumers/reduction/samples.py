@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from rich.text import Text
 
@@ -24,6 +25,12 @@ class Sample:
     term: str
     true_span: Span
     predicted_span: Span
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the sample from its fields as JSON values."""
+        true, predicted = (tuple(values[name]) for name in ("true_span", "predicted_span"))
+        return cls(values["term"], true, predicted)
 
     @property
     def correct(self) -> bool:

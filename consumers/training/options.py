@@ -1,4 +1,4 @@
-"""Settings of a span predictor's training, and those that a resumed run must share."""
+"""Settings of a training run that every family shares, and those of them that a resumed run must share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from consumers.feed import Feed
-from consumers.reduction.loss import LABEL_SMOOTHING
 from consumers.training.budget import Budget
+from schema.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +22,11 @@ class Optimisation:
         betas: of AdamW (Loshchilov and Hutter, arXiv:1711.05101).
         weight_decay: of AdamW, on matrices only, not on norms and biases.
         clip_norm: the largest norm of the gradient.
-        label_smoothing: see `consumers.reduction.loss`.
+        accumulation: batches of the feed in one step. Memory is that of a single batch.
         bf16: let matrix products run in bfloat16; weights and losses stay float32.
+
+    Raises:
+        UsageError: `accumulation` is below 1.
     """
 
     learning_rate: float = 3e-3
@@ -32,8 +34,12 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    label_smoothing: float = LABEL_SMOOTHING
+    accumulation: int = 1
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1:
+            raise UsageError(f"accumulation {self.accumulation} is invalid: a step takes at least 1 batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +57,34 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """Where and how often the run is saved.
+    """Where and how often the run is saved, and how it begins.
 
     Attributes:
         out: the run's folder.
         every_steps: steps between two checkpoints; the end of the run always makes one.
         keep: how many of the newest checkpoints to keep.
         resume: continue from the newest checkpoint in `out`.
+        init_from: begin a new run with the weights of this checkpoint, or of the newest one in this run's folder. The
+            optimizer, the steps and the feed begin as in any new run.
         replace: remove the run that `out` holds.
+
+    Raises:
+        UsageError: both `resume` and `init_from` are set.
     """
 
     out: Path
     every_steps: int = 200
     keep: int = 3
     resume: bool = False
+    init_from: Path | None = None
     replace: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.init_from is not None:
+            raise UsageError(
+                f"--resume continues the run in {self.out}, and --init-from {self.init_from} begins a new one: "
+                "give one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,26 +100,12 @@ class Judging:
     every_steps: int = 500
 
 
-@dataclass(frozen=True, eq=False)
-class CurriculumStage:
-    """A feed of easier rows for the beginning of a run.
-
-    Attributes:
-        feed: this rank's feed, like that of the run.
-        until: the share of the budget, in (0, 1), after which the next stage begins.
-    """
-
-    feed: Feed
-    until: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """All settings of a training run.
 
     Attributes:
         seed: seed of the weights and of the draw of held-out rows.
-        model: sizes of the model, by the names of `SpanPredictorConfig`.
     """
 
     saving: Saving
@@ -109,7 +114,6 @@ class TrainOptions:
     optimisation: Optimisation = field(default_factory=Optimisation)
     execution: Execution = field(default_factory=Execution)
     judging: Judging = field(default_factory=Judging)
-    model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lasting(self) -> dict[str, Any]:

@@ -64,6 +64,18 @@ class Ranks:
         dist.broadcast(received, src=0)
         return cast(Value, json.loads(received.cpu().numpy().tobytes()))
 
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all ranks, made of JSON values, in the order of the ranks, on every rank."""
+        if self.world == 1:
+            return [value]
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self.device)
+        sizes = [torch.empty(1, dtype=torch.int64, device=self.device) for _ in range(self.world)]
+        dist.all_gather(sizes, torch.tensor([len(text)], device=self.device))
+        longest = max(int(size) for size in sizes)
+        texts = [torch.empty(longest, dtype=torch.uint8, device=self.device) for _ in range(self.world)]
+        dist.all_gather(texts, torch.nn.functional.pad(text, (0, longest - len(text))))
+        return [json.loads(each[: int(size)].cpu().numpy().tobytes()) for each, size in zip(texts, sizes, strict=True)]
+
     def from_first(self, make: Callable[[], Value]) -> Value:
         """Call `make` on rank 0 and return its result, made of JSON values, on every rank.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from consumers.reduction.samples import Sample
+from consumers.training.task import Judgement
 
 # Losses and rates are averaged over this many steps, because a single batch's loss mostly shows its difficulty.
 SMOOTHING_STEPS = 20
@@ -18,7 +18,7 @@ class Step:
 
     Attributes:
         number: from 1; a resumed run continues the numbers.
-        loss: mean over the global batch.
+        loss: sum of losses by sum of weights, over all batches of the step.
         learning_rate: of this step.
         gradient_norm: before clipping.
         tokens_per_s: real tokens of all ranks, over the last 20 steps.
@@ -65,15 +65,12 @@ class TrainReport:
     Attributes:
         steps, elapsed_s, rows, real_tokens, too_long: as in `Counters`.
         first_loss, last_loss: means over the first and last steps (20, or a quarter of all steps if that is fewer).
-        exact_span: share of held-out rows whose span or normal form is predicted exactly; None without held-out rows.
-        held_out_rows: number of held-out rows.
-        held_out: `SpanMetrics.summary` of these rows: exact span, IoU and normal forms, by size and depth band.
+        judgement: of the final model on held-out rows.
         tokens_per_s: real tokens, from the attention mask, per second of the steps alone.
         padding_share: share of padding in all tokens that went through the model.
         resumed_from: step of the checkpoint that this session resumed from; None for a new run.
         checkpoint: the run's folder, which holds the model.
         losses: of every step.
-        samples: held-out terms with predictions.
     """
 
     steps: int
@@ -82,13 +79,16 @@ class TrainReport:
     real_tokens: int
     first_loss: float
     last_loss: float
-    exact_span: float | None
-    held_out_rows: int
-    held_out: dict[str, Any]
+    judgement: Judgement
     tokens_per_s: float
     padding_share: float
     too_long: int
     resumed_from: int | None
     checkpoint: Path
     losses: list[float]
-    samples: list[Sample]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values, the judgement's figures among them; samples are left out."""
+        values = asdict(self)
+        del values["judgement"]
+        return {**values, **self.judgement.figures, "checkpoint": str(self.checkpoint)}

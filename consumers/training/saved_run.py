@@ -1,30 +1,13 @@
-"""Types and limits of a checkpoint's config.json and trainer.json, checked before use."""
+"""Types of a checkpoint's trainer.json, checked before use."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from consumers.training.budget import Budget
 from consumers.training.report import Counters
-
-# Far above the sizes of any span predictor, and low enough that computing a model's shapes takes no time.
-_Size = Annotated[int, Field(ge=1, le=1 << 16, strict=True)]
-_Layers = Annotated[int, Field(ge=0, le=256, strict=True)]
-
-
-class SavedSizes(BaseModel):
-    """The sizes of a span predictor, as in `SpanPredictorConfig`; other keys of config.json are ignored."""
-
-    hidden_size: _Size = 1
-    num_hidden_layers: _Layers = 0
-    num_attention_layers: _Layers = 0
-    num_attention_heads: _Size = 1
-    head_dim: _Size = 1
-    counter_channels: _Size = 1
-    intermediate_size: _Size = 1
-    rope_theta: Annotated[float, Field(gt=0, le=1e12)] = 1.0
 
 
 class SavedSettings(BaseModel):
@@ -41,8 +24,26 @@ class SavedSettings(BaseModel):
     curriculum: list[tuple[float, int]]
 
 
+class Ancestor(BaseModel):
+    """A checkpoint whose weights a run began with, directly or by way of later checkpoints.
+
+    Attributes:
+        checkpoint: its folder when the run began.
+        feed: the state of its run's feed, which says what it was trained on; None if the checkpoint has none.
+    """
+
+    checkpoint: str
+    feed: dict[str, Any] | None
+
+
 class SavedRun(BaseModel):
-    """The required keys of trainer.json; the feeds check their own states."""
+    """The keys of trainer.json; the feeds check their own states.
+
+    Attributes:
+        random: state of the random generator of rank 0's CPU.
+        more_random: states of the other generators, by the names of `consumers.training.random_states`.
+        ancestors: the oldest first; empty for a run that began from its seed.
+    """
 
     counters: Counters
     settings: SavedSettings
@@ -51,3 +52,5 @@ class SavedRun(BaseModel):
     feed: dict[str, Any]
     held_out: dict[str, Any]
     random: str
+    more_random: dict[str, str] = {}
+    ancestors: list[Ancestor] = []

@@ -1,21 +1,17 @@
-"""Write a training run to TensorBoard: scalars of every step, held-out metrics, and terms with marked spans."""
+"""Write a training run to TensorBoard: scalars of every step, and the scalars and texts of judgements."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from consumers.reduction.judging import Judgement
-from consumers.reduction.samples import render_sample
-
-if TYPE_CHECKING:
-    from consumers.training.report import Step
+from consumers.training.report import Step
+from consumers.training.task import Judgement
 
 FOLDER = "tensorboard"
-_SAMPLES = 10
 
 
 class Board:
@@ -45,23 +41,13 @@ class Board:
             self._writer.add_scalar(f"train/{name}", value, step.number)
 
     def judged(self, judgement: Judgement, step: int) -> None:
-        """Show held-out metrics after `step`, overall and by band, and some terms."""
-        metrics = judgement.metrics
-        overall = {
-            "exact_span": metrics["exact_span"],
-            "iou": metrics["iou"],
-            "normal_form_precision": metrics["normal_form"]["precision"],
-            "normal_form_recall": metrics["normal_form"]["recall"],
-        }
-        self._scalars("held_out", overall, step)
-        for axis in ("size", "depth"):
-            for band in metrics[f"by_{axis}"]:
-                named = {name: band[name] for name in ("exact_span", "iou", "nf_precision", "nf_recall")}
-                self._scalars(f"held_out_by_{axis}/{band['band']}", named, step)
-        for number, sample in enumerate(judgement.samples[:_SAMPLES]):
-            marked = render_sample(sample.term, sample.true_span, sample.predicted_span).plain
-            # Indented by four, the text is code in Markdown, so backslashes stay.
-            self._writer.add_text(f"held_out/{number}", "\n".join(f"    {line}" for line in marked.splitlines()), step)
+        """Show the scalars and texts of a judgement after `step`."""
+        for tag, value in judgement.scalars.items():
+            # A share of 0 rows has no value to plot.
+            if value is not None:
+                self._writer.add_scalar(tag, value, step)
+        for tag, text in judgement.texts.items():
+            self._writer.add_text(tag, text, step)
 
     def close(self) -> None:
         """Close the files."""
@@ -78,9 +64,3 @@ class Board:
         """Print no traceback of TensorBoard's own thread: the next call of its writer raises the same error."""
         if not type(ended.thread).__module__.startswith("tensorboard."):
             self._hook(ended)
-
-    def _scalars(self, place: str, values: dict[str, float | None], step: int) -> None:
-        for name, value in values.items():
-            # A share of 0 rows has no value to plot.
-            if value is not None:
-                self._writer.add_scalar(f"{place}/{name}", value, step)

@@ -15,18 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
+from consumers.reduction.saved_model import CONFIG, WEIGHTS, load_model, save_model
+from consumers.reduction.task import ReductionTask
 from consumers.training.budget import Budget
-from consumers.training.checkpoint import (
-    CONFIG,
-    OPTIMIZER,
-    TRAINER,
-    WEIGHTS,
-    Learner,
-    load_model,
-    read_trainer,
-    save_model,
-    set_random_state,
-)
+from consumers.training.checkpoint import OPTIMIZER, TRAINER, read_feed_states, read_trainer
+from consumers.training.learner import Learner
+from consumers.training.options import Optimisation
+from consumers.training.random_states import FIRST, set_random_states
+from consumers.training.ranks import ALONE
 from consumers.training.report import Counters
 from schema.errors import CheckpointError
 
@@ -136,7 +132,7 @@ def test_pickled_weights_are_never_read(folder: Path, tmp_path: Path, name: str)
 
 def test_an_optimizer_of_other_shapes_or_names_is_refused(folder: Path) -> None:
     model = load_model(folder)
-    learner = Learner(model, torch.optim.AdamW(model.parameters()))
+    learner = Learner(ReductionTask(), model, Optimisation(), ALONE)
     for key, value in (("exp_avg.embedding.weight", torch.zeros(3)), ("hook.embedding.weight", torch.zeros(()))):
         save_file({key: value}, folder / OPTIMIZER)
         with pytest.raises(CheckpointError, match="which no weight has"):
@@ -154,6 +150,9 @@ def test_an_optimizer_of_other_shapes_or_names_is_refused(folder: Path) -> None:
         (["lessons"], 3, "lessons"),
         (["random"], 3, "random"),
         (["feed"], None, "feed"),
+        (["more_random"], {"rank-1-cpu": 3}, "more_random.rank-1-cpu"),
+        (["ancestors"], [{"checkpoint": "model", "feed": 3}], "ancestors.0.feed"),
+        (["ancestors"], [{"feed": {}}], "ancestors.0.checkpoint"),
     ],
 )
 def test_a_trainer_file_of_other_types_is_refused_in_one_line(
@@ -178,6 +177,12 @@ def test_a_trainer_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
             read_trainer(tmp_path)
 
 
+def test_ancestors_of_other_types_are_refused_before_an_evaluation(tmp_path: Path) -> None:
+    (tmp_path / TRAINER).write_text(json.dumps({"feed": {}, "ancestors": [{"checkpoint": "model", "feed": 3}]}))
+    with pytest.raises(CheckpointError, match=r"cannot be read \(0.feed: Input should be a valid dictionary\)"):
+        read_feed_states(tmp_path)
+
+
 def test_unknown_counters_are_ignored(tmp_path: Path) -> None:
     trainer = {**SAVED, "counters": {"steps": 3, "hook": 4}, "budget": {"steps": 3, "hook": 4}}
     (tmp_path / TRAINER).write_text(json.dumps(trainer))
@@ -187,8 +192,8 @@ def test_unknown_counters_are_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["", "AAAA", "not base64", base64.b64encode(bytes(5000)).decode()])
-def test_an_invalid_random_state_is_refused(tmp_path: Path, state: str) -> None:
+def test_an_invalid_random_state_is_refused(state: str) -> None:
     before = torch.get_rng_state()
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        set_random_state(tmp_path, state)
+    with pytest.raises((ValueError, RuntimeError)):
+        set_random_states({FIRST: state}, ALONE)
     assert torch.equal(torch.get_rng_state(), before)

@@ -13,7 +13,8 @@ from broker.clients import Connection
 from broker.topics import delete_topics
 from consumers.feed import Feed
 from consumers.reduction.model import SpanPredictor, SpanPredictorConfig
-from consumers.training.checkpoint import TRAINER, save_model, write_json
+from consumers.reduction.saved_model import save_model
+from consumers.training.checkpoint import TRAINER, write_json
 from feedmill.cli import run
 from producers.reduction.run import ReductionRun
 from producers.run import generate
@@ -101,6 +102,22 @@ def test_a_deleted_training_set_is_an_error_without_unchecked(
     status, out, err = called("eval", "reduction", "--checkpoint", str(checkpoint), *SMALL, "--json", "--unchecked")
     assert (status, err) == (0, "")
     assert (json.loads(out)["training_terms"], json.loads(out)["dropped"]) == (None, 0)
+
+
+def test_terms_that_an_ancestor_was_trained_on_are_dropped_too(called: Command, checkpoint: Path) -> None:
+    values = json.loads((checkpoint / TRAINER).read_text())
+    ancestor = {"checkpoint": "first", "feed": values["feed"]}
+    own = json.loads(json.dumps(values["feed"]))
+    for bounds in own["spec"]["sources"][0]["bounds"].values():
+        bounds["end"] = bounds["begin"]
+    for ancestors, known in (([], 0), ([ancestor], training_set().height)):
+        write_json(checkpoint, TRAINER, {"feed": own, "ancestors": ancestors})
+        status, out, _ = called("eval", "reduction", "--checkpoint", str(checkpoint), *SMALL, "--json")
+        assert (status, json.loads(out)["training_terms"]) == (0, known)
+    write_json(checkpoint, TRAINER, {"feed": own, "ancestors": [{"checkpoint": "model", "feed": None}]})
+    status, _, err = called("eval", "reduction", "--checkpoint", str(checkpoint), *SMALL, "--json")
+    assert status == 1
+    assert "does not record which rows the run read" in err
 
 
 def test_unchecked_needs_no_broker(

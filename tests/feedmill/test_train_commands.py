@@ -11,7 +11,7 @@ import pytest
 from broker.clients import Connection
 from consumers.training.loss_log import read_losses
 from consumers.training.ranks import Ranks
-from feedmill.train_commands import chosen_settings, parse_curriculum
+from feedmill.train_settings import chosen_settings, parse_curriculum
 from schema.errors import UsageError
 from tests import reductions
 from tests.consumers.records import write
@@ -49,6 +49,9 @@ def test_invalid_options_are_a_one_line_error(trained: Command, tmp_path: Path) 
         (2, "seed 0, but 7 is asked for", ("--resume", "--seed", "7")),
         (2, "batch_size 8 is less than least_rows 9: raise batch_size", ("--batch-size", "8", "--least-rows", "9")),
         (1, "saved with least rows 1, but this feed has 3: give", ("--resume", "--least-rows", "3")),
+        (2, "and --init-from elsewhere begins a new one: give one of them", ("--resume", "--init-from", "elsewhere")),
+        (1, "holds no checkpoint: name the folder", ("--replace", "--init-from", str(tmp_path / "absent"))),
+        (2, "is in the new run's own folder: choose another --out", ("--replace", "--init-from", out)),
         (2, "is malformed: give SHARE:TOKENS", ("--length-curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
@@ -57,6 +60,25 @@ def test_invalid_options_are_a_one_line_error(trained: Command, tmp_path: Path) 
         assert line in err
         assert err.count("\n") == 1
     assert len(read_losses(tmp_path / "model")) == 2
+
+
+def test_init_from_begins_a_new_run_with_the_weights_and_newer_rows(
+    connection: Connection, trained: Command, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert trained("train", "reduction", "--steps", "3", *SHORT, "--out", str(first))[0] == 0
+    write(connection, reductions.valid(100, first=1000))
+    more = ("--init-from", str(first), "--out", str(second), "--json")
+    status, out_text, err = trained("train", "reduction", "--steps", "2", *SHORT, *more)
+    assert (status, err) == (0, "")
+    report = json.loads(out_text)
+    assert (report["steps"], report["resumed_from"], len(report["losses"])) == (2, None, 2)
+    saved = [
+        json.loads((run / step / "trainer.json").read_text())
+        for run, step in ((first, "step-00000003"), (second, "step-00000002"))
+    ]
+    assert [ancestor["feed"] for ancestor in saved[1]["ancestors"]] == [saved[0]["feed"]]
+    assert saved[1]["feed"]["spec"]["sources"][0]["bounds"] != saved[0]["feed"]["spec"]["sources"][0]["bounds"]
 
 
 def test_replace_deletes_the_earlier_run(trained: Command, tmp_path: Path) -> None:
