@@ -1,1 +1,1 @@
-"""Parts that every family's trainer needs: budget, checkpoints that survive `kill -9`, ranks, a loss log, stopping."""
+"""The trainer of every family: the training loop, checkpoints that survive `kill -9`, ranks, and the task interface."""
