@@ -11,11 +11,10 @@ import os
 import time
 from typing import Any
 
-from kafka import TopicPartition
-
 from bench.environment import ProcessUsage, fresh_environment, on_cores
 from broker.clients import Connection
-from broker.topics import committed_positions, extents, has_records, topic_name
+from broker.committed import committed_records, has_records
+from broker.topics import committed_positions, topic_name
 from feedmill.services import ServiceError, start
 from producers.reduction.run import ReductionRun
 from producers.run import produce
@@ -75,15 +74,8 @@ def _is_waiting(connection: Connection, family: str) -> bool:
 def _ledger(connection: Connection, family: str) -> list[tuple[int, int]]:
     """Return (time stamp in ms, rows in) of every ledger record, in order."""
     topic = topic_name(connection.settings, family, LEDGER)
-    end = extents(connection, topic)[0].end
-    consumer = connection.consumer()
-    partition = TopicPartition(topic, 0)
-    consumer.assign([partition])
-    consumer.seek_to_beginning(partition)
-    stamps: list[tuple[int, int]] = []
     columns = {"rows_in": ledger.COLUMNS["rows_in"]}
-    while consumer.position(partition) < end:
-        polled = consumer.poll(timeout_ms=500).get(partition, ())
-        stamps.extend((r.timestamp, int(decode(r.value, columns, 10**6)["rows_in"].sum())) for r in polled)
-    consumer.close()
-    return stamps
+    return [
+        (record.timestamp, int(decode(record.value, columns, 10**6)["rows_in"].sum()))
+        for record in committed_records(connection, topic, [0])
+    ]

@@ -1,8 +1,8 @@
 """Topics: create, list and delete them, and read their limits, offsets and committed positions (Kafka's admin API).
 
-The functions read the read_committed view unless their docstrings say otherwise. An end is the last stable offset, and
-a record is one that a consumer gets. Transaction markers have offsets too, so `position < end` does not mean that there
-are records to read: ask `has_records`.
+The functions read the read_committed view unless their docstrings say otherwise, so an end is the last stable offset.
+Transaction markers have offsets too, so `position < end` does not mean that there are records to read: ask
+`broker.committed.has_records`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,6 @@ from schema.settings import Settings
 # The first question about a consumer group makes Kafka create the topic of all groups, which takes time.
 COORDINATOR_TIMEOUT_S = 30.0
 COORDINATOR_RETRY_S = 0.05
-# A poll that gets only markers waits this long for a record.
-POLL_TIMEOUT_MS = 20
-# The broker would delay the answer to a fetch of markers only by 500 ms.
-FETCH_WAIT_MS = 10
-# Checking for one record must not fetch megabytes; Kafka still sends a single larger batch.
-PEEK_BYTES = 64 * 1024
-# Limit on one partition's markers: without its broker a consumer would wait for ever.
-PEEK_TIMEOUT_S = 60.0
 # The smallest segment that Kafka accepts: some thousand records.
 REQUESTS_SEGMENT_BYTES = 1024 * 1024
 
@@ -52,6 +44,10 @@ class Extent:
 
     begin: int
     end: int
+
+    def can_start_at(self, offset: int) -> bool:
+        """Return whether reading can start at `offset`: it exists, or it is the end."""
+        return self.begin <= offset <= self.end
 
 
 def topic_name(settings: Settings, family: str, stage: str) -> str:
@@ -248,61 +244,15 @@ def group_offsets(connection: Connection, group: str, topic: str) -> dict[int, C
     }
 
 
-def has_records(
-    connection: Connection, topic: str, positions: Mapping[int, int], held: Mapping[int, Extent] | None = None
-) -> dict[int, bool]:
-    """Return for each partition of `positions` whether there is a committed record at or after its position.
-
-    Transaction markers and aborted records do not count. At most one batch after them is read per partition, and
-    nothing from partitions whose position is at their end. The topic is read up to the extents `held`, or up to its
-    current ones. Give `held` if the answer False must hold for known ends: a restarted broker may report other ends.
-
-    Raises:
-        BrokerError: the topic does not exist, or cannot be read.
-    """
-    begins_and_ends = extents(connection, topic) if held is None else held
-    open_ends: dict[TopicPartition, int] = {}
-    starts: dict[TopicPartition, int] = {}
-    for partition, position in positions.items():
-        extent = begins_and_ends[partition]
-        if max(position, extent.begin) < extent.end:
-            open_ends[TopicPartition(topic, partition)] = extent.end
-            starts[TopicPartition(topic, partition)] = max(position, extent.begin)
-    has = dict.fromkeys(positions, False)
-    if not open_ends:
-        return has
-    with (
-        _client_errors(connection),
-        connection.lend_consumer(
-            max_partition_fetch_bytes=PEEK_BYTES, max_poll_records=1, fetch_max_wait_ms=FETCH_WAIT_MS
-        ) as consumer,
-    ):
-        consumer.assign(list(open_ends))
-        for partition, position in starts.items():
-            consumer.seek(partition, position)
-        deadline = time.monotonic() + PEEK_TIMEOUT_S
-        while open_ends:
-            if time.monotonic() > deadline:
-                raise BrokerError(f"{topic} could not be read for {PEEK_TIMEOUT_S:.0f} s: run `feedmill doctor`")
-            for partition in consumer.poll(timeout_ms=POLL_TIMEOUT_MS):
-                has[partition.partition] = True
-            for partition, end in list(open_ends.items()):
-                if has[partition.partition] or consumer.position(partition) >= end:
-                    del open_ends[partition]
-                    consumer.pause(partition)
-                    deadline = time.monotonic() + PEEK_TIMEOUT_S
-    return has
-
-
 @contextmanager
 def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
-    with _client_errors(connection), connection.lend_admin() as admin:
+    with client_errors(connection), connection.lend_admin() as admin:
         yield admin
 
 
 @contextmanager
-def _client_errors(connection: Connection) -> Iterator[None]:
-    """Turn exceptions of Kafka's clients into a `BrokerError`."""
+def client_errors(connection: Connection) -> Iterator[None]:
+    """Raise a `BrokerError` in place of an exception of Kafka's clients."""
     try:
         yield
     except KafkaError as error:

@@ -18,7 +18,9 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from broker.clients import Connection
-from broker.topics import Extent, extents
+from broker.committed import SILENCE_S
+from broker.held_offsets import gone
+from broker.topics import extents
 from schema.errors import BrokerUnavailableError, FeedmillError
 
 # A partition with this much read ahead of its turn is paused. A reader of P partitions holds about P times this, plus
@@ -29,8 +31,6 @@ _FETCH_BYTES = 1024 * 1024
 _POLL_MS = 500
 # How long a new consumer sleeps between steps of connecting; the usual 100 ms would dominate a short read.
 _BACKOFF_MS = 10
-# Everything below a committed end offset is on the broker's disk, so silence this long means that the broker is down.
-_SILENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +72,11 @@ class _Lane:
         return False
 
 
-def gone(topic: str, partition: int, wanted: int, kept: Extent) -> str:
-    """Return the error line for an offset `wanted` that the topic does not hold."""
-    if wanted < kept.begin:
-        cause = f"retention removed the offsets before {kept.begin}, so start there or keep the topic longer"
-    else:
-        cause = "the topic was created again since, so start from its beginning"
-    return (
-        f"{topic}/{partition}: offset {wanted} was asked for, but the topic holds {kept.begin} to {kept.end}: {cause}"
-    )
-
-
 class TopicReader:
     """A consumer of one topic; a context manager.
+
+    It has a poll loop of its own instead of a `broker.committed.CommittedReader`, because a feed's order fixes which
+    partition is next. So it seeks from block to block, and a partition ahead of its turn is paused by its bytes.
 
     Args:
         connection: the broker to read from.
@@ -99,7 +91,7 @@ class TopicReader:
         connection: Connection,
         topic: str,
         error: type[FeedmillError],
-        silence_s: float = _SILENCE_S,
+        silence_s: float = SILENCE_S,
         fetch_bytes: int | None = None,
     ) -> None:
         self._connection = connection

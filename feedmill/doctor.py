@@ -153,8 +153,9 @@ def _port(name: str, host: str, port: int) -> Iterator[Finding]:
 def _topics(settings: Settings) -> Iterator[Finding]:
     from broker import embedded
     from broker.clients import connect
+    from broker.committed import has_records
     from broker.holdups import member_count, open_transactions
-    from broker.topics import committed_positions, extents, has_records, list_topics, topic_name
+    from broker.topics import committed_positions, extents, list_topics, topic_name
     from streams.positions import position_group, worker_group
 
     if settings.bootstrap_servers is None and not embedded.status(settings).running:

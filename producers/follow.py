@@ -27,8 +27,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from broker.clients import Connection
+from broker.committed import has_records
 from broker.kept_clients import keeping_clients
-from broker.topics import ensure_topics, has_records, topic_name, undecided, write_offsets
+from broker.topics import ensure_topics, topic_name, undecided, write_offsets
 from producers.requests import CellAssignment, RequestBoard
 from producers.sink import RecordSender, encode_block, raw_layout
 from schema.errors import ProducerError

@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from broker.clients import Connection
+from broker.committed import has_records
 from broker.holdups import member_count, open_transactions
 from broker.kept_clients import keeping_clients
-from broker.topics import ensure_topics, extents, has_records, topic_name, undecided
+from broker.topics import ensure_topics, extents, topic_name, undecided
 from schema.errors import DrainTimeoutError, RowsLostError
 from schema.record import LEDGER, RAW
 from schema.registry import family_named

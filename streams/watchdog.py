@@ -23,7 +23,8 @@ import faust
 from faust.types import TP
 
 from broker.clients import Connection
-from broker.topics import extents, has_records, topic_id
+from broker.committed import has_records
+from broker.topics import extents, topic_id
 from schema.errors import BrokerError, RefineError
 from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.worker_partitions import WorkerPartitions

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from kafka import TopicPartition
 
 from broker.clients import Connection
+from broker.held_offsets import gone
 from broker.topics import Extent, extents
-from consumers.reading import gone
 from schema.errors import ReplayError, UsageError
 
 Bound = int | datetime

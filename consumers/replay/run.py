@@ -17,8 +17,7 @@ import numpy as np
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import extents, topic_id
-from consumers.reading import gone
+from broker.held_offsets import require_unchanged
 from consumers.replay.replay_file import check_out, replay_file
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Cursor, Place
@@ -135,7 +134,8 @@ def replay_run(
         raise UsageError(f"the manifest is for family {state.spec.family!r}, not {family!r}: leave the family out")
     declared = family_named(state.spec.family)
     spec = _with_filter(state.spec, where)
-    _require_held(connection, spec)
+    for source in spec.sources:
+        require_unchanged(connection, source.topic, source.topic_id, source.bounds, ReplayError)
     run_passes = _run_passes(state)
     with replay_file(out, declared.wire, partial(json_lines, family=declared)) as file:
         batches = 0
@@ -225,18 +225,6 @@ def _seen(
                 f"the manifest has {each.batches} batches in pass {each.epoch}, but its offsets hold {given}: "
                 "give the manifest as the run left it"
             )
-
-
-def _require_held(connection: Connection, spec: FeedSpec) -> None:
-    """Check that the topics still hold the offsets that the run read."""
-    for source in spec.sources:
-        extents_now = extents(connection, source.topic)
-        if topic_id(connection, source.topic) != source.topic_id or set(source.bounds) - set(extents_now):
-            raise ReplayError(f"{source.topic} was created again since the run read it: its rows are gone")
-        for partition, extent in sorted(source.bounds.items()):
-            for offset in (extent.begin, extent.end):
-                if not extents_now[partition].begin <= offset <= extents_now[partition].end:
-                    raise ReplayError(gone(source.topic, partition, offset, extents_now[partition]))
 
 
 def _offsets(spec: FeedSpec) -> dict[str, dict[int, list[int]]]:

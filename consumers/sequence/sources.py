@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from broker.clients import Connection
+from broker.held_offsets import gone, require_offsets
 from broker.topics import Extent, identified_extents, topic_id, topic_name
-from consumers.reading import gone
 from consumers.sequence.block_sizes import block_sizes
 from consumers.sequence.blocks import remaining
 from consumers.sequence.cursor import Bounds, Cursor
@@ -76,7 +76,7 @@ def pin(connection: Connection, family: str, source: Source, block_rows: int | N
                     f"{topic} has {len(extents_now)} partitions, but the source's {side} names partition {partition}: "
                     f"give a {side} with partitions of this topic"
                 )
-            if not extents_now[partition].begin <= offset <= extents_now[partition].end:
+            if not extents_now[partition].can_start_at(offset):
                 raise FeedError(gone(topic, partition, offset, extents_now[partition]))
     bounds = {
         partition: Extent(
@@ -115,10 +115,7 @@ def require_held(connection: Connection, spec: FeedSpec, cursor: Cursor) -> None
                 f"the state was saved with {source.topic} of id {source.topic_id}, which now has id {id_now}: "
                 "the topic was created again, so start without the state"
             )
-        for partition, needed in sorted(remaining(spec, number, cursor).items()):
-            for offset in (needed.begin, needed.end):
-                if not extents_now[partition].begin <= offset <= extents_now[partition].end:
-                    raise FeedError(gone(source.topic, partition, offset, extents_now[partition]))
+        require_offsets(source.topic, remaining(spec, number, cursor), extents_now, FeedError)
 
 
 def later(connection: Connection, bounds: Bounds, source: PinnedSource) -> Bounds:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import Extent, extents, topic_id
+from broker.held_offsets import require_unchanged
+from broker.topics import Extent
 from consumers.decoding import decode_record
-from consumers.reading import OffsetBlock, TopicReader, gone
+from consumers.reading import OffsetBlock, TopicReader
 from consumers.sequence.spec import PinnedSource, read_state
 from schema.errors import FeedError
 from schema.record import CLEAN
@@ -69,18 +70,12 @@ class TrainingSet:
 
 def _blocks(connection: Connection, source: PinnedSource, mode: str) -> list[OffsetBlock]:
     """Return the offset ranges of a source to read, in order; raises the errors of `TrainingSet`."""
-    extents_now = extents(connection, source.topic)
-    if topic_id(connection, source.topic) != source.topic_id or set(source.bounds) - set(extents_now):
-        raise FeedError(f"{source.topic} was created again since the run read it: its rows are gone")
-    for partition, extent in sorted(source.bounds.items()):
-        for offset in (extent.begin, extent.end):
-            if not extents_now[partition].begin <= offset <= extents_now[partition].end:
-                raise FeedError(gone(source.topic, partition, offset, extents_now[partition]))
+    held = require_unchanged(connection, source.topic, source.topic_id, source.bounds, FeedError)
     if mode == "snapshot":
         ranges = source.bounds
     else:
         ranges = {
             partition: Extent(source.bounds.get(partition, extent).begin, extent.end)
-            for partition, extent in extents_now.items()
+            for partition, extent in held.items()
         }
     return [OffsetBlock(partition, extent.begin, extent.end) for partition, extent in sorted(ranges.items())]

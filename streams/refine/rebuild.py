@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import polars as pl
-from kafka import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import extents, topic_name
+from broker.committed import committed_records
+from broker.topics import topic_name
 from schema.errors import RecordError, RefineError
 from schema.family import Family, partition_of
 from schema.ledger_entries import decode_entries
@@ -27,9 +27,6 @@ from streams.refine.state import State
 
 log = logging.getLogger(__name__)
 
-_POLL_MS = 500
-# If this many polls in a row return no record while records are left, the broker is at fault.
-_PATIENCE_POLLS = 60
 # Refine workers wrote these records within their own limits, so reading sets none.
 _ANY_ROWS = 2**31
 
@@ -44,14 +41,13 @@ def states(connection: Connection, family: Family, wanted: Collection[int], part
         RefineError: the broker stops answering.
     """
     rebuilt = {partition: State.empty(family, connection.settings) for partition in wanted}
-    topic = topic_name(connection.settings, family.name, CLEAN)
     # Only the named columns are decompressed.
     names = {"example_id", *family.route.meta.root_names()}
     if any(state.near.is_on for state in rebuilt.values()):
         names |= {"augmented_from", *family.group.meta.root_names()}
         names |= set() if family.text is None else set(family.text.meta.root_names())
     columns = {name: dtype for name, dtype in family.wire.items() if name in names}
-    for record in _records(connection, _ends(connection, topic)):
+    for record in _records(connection, family, CLEAN):
         clean = _clean_rows(record, family, columns)
         if clean is None:
             continue
@@ -66,9 +62,7 @@ def states(connection: Connection, family: Family, wanted: Collection[int], part
 
 
 def _fold_ledger(connection: Connection, family: Family, rebuilt: Mapping[int, State]) -> None:
-    topic = topic_name(connection.settings, family.name, LEDGER)
-    ends = {at: end for at, end in _ends(connection, topic).items() if at.partition in rebuilt}
-    for record in _records(connection, ends):
+    for record in _records(connection, family, LEDGER, rebuilt):
         entries = _entries(record, family)
         if entries is None:
             continue
@@ -76,15 +70,6 @@ def _fold_ledger(connection: Connection, family: Family, rebuilt: Mapping[int, S
         for (partition,), coverage in counted.group_by("source_partition"):
             if partition in rebuilt:
                 rebuilt[int(partition)].gates.remember(coverage)
-
-
-def _ends(connection: Connection, topic: str) -> dict[TopicPartition, int]:
-    """Return the last stable offset of each partition of a topic that has records."""
-    return {
-        TopicPartition(topic, partition): extent.end
-        for partition, extent in extents(connection, topic).items()
-        if extent.end > extent.begin
-    }
 
 
 def last_ledger_offsets(
@@ -98,10 +83,8 @@ def last_ledger_offsets(
     Raises:
         RefineError: the broker stops answering.
     """
-    topic = topic_name(connection.settings, family.name, LEDGER)
-    ends = {at: end for at, end in _ends(connection, topic).items() if at.partition in partitions}
     offsets: dict[int, int] = {}
-    for record in _records(connection, ends):
+    for record in _records(connection, family, LEDGER, partitions):
         entries = _entries(record, family)
         if entries is None:
             continue
@@ -143,22 +126,10 @@ def _pass_over(record: Any, error: RecordError) -> None:
     )
 
 
-def _records(connection: Connection, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
-    """Yield all committed records of the partitions in `ends`, each up to its end."""
-    if not ends:
-        return
-    consumer = connection.consumer()
-    try:
-        consumer.assign(list(ends))
-        consumer.seek_to_beginning(*ends)
-        idle = 0
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            polled = consumer.poll(timeout_ms=_POLL_MS)
-            idle = 0 if polled else idle + 1
-            if idle > _PATIENCE_POLLS:
-                topics = ", ".join(sorted({partition.topic for partition in ends}))
-                raise RefineError(f"{topics} stopped answering while state was rebuilt: check the broker, then restart")
-            for partition, records in polled.items():
-                yield from (record for record in records if record.offset < ends[partition])
-    finally:
-        consumer.close()
+def _records(
+    connection: Connection, family: Family, stage: str, partitions: Collection[int] | None = None
+) -> Iterator[Any]:
+    """Yield all committed records of a stage, or those of some of its partitions."""
+    topic = topic_name(connection.settings, family.name, stage)
+    silent = f"{topic} stopped answering while state was rebuilt: check the broker, then restart"
+    return committed_records(connection, topic, partitions, lambda _: RefineError(silent))

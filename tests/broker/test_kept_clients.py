@@ -8,13 +8,13 @@ import threading
 import pytest
 
 from broker.clients import Connection
+from broker.committed import has_records
 from broker.kept_clients import keeping_clients, kept_clients
 from broker.topics import (
     committed_positions,
     delete_topics,
     ensure_topics,
     extents,
-    has_records,
     topic_name,
     undecided,
 )

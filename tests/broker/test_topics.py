@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,18 +12,15 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
 from broker.clients import Connection
-from broker.kept_clients import kept_clients
 from broker.topics import (
     Extent,
     committed_positions,
     ensure_topics,
     extents,
-    has_records,
     list_topics,
     partition_count,
     topic_limits,
     topic_name,
-    undecided,
 )
 from schema.errors import BrokerError
 from schema.record import STAGES
@@ -51,12 +46,6 @@ def committed(producer: KafkaProducer, topic: str, partition: int) -> None:
     producer.begin_transaction()
     producer.send(topic, b"x", partition=partition).get(30)
     producer.commit_transaction()
-
-
-def aborted(producer: KafkaProducer, topic: str, partition: int) -> None:
-    producer.begin_transaction()
-    producer.send(topic, b"x", partition=partition).get(30)
-    producer.abort_transaction()
 
 
 def test_ensuring_topics_twice_changes_nothing(connection: Connection) -> None:
@@ -144,80 +133,6 @@ def test_position_sent_in_a_transaction_is_visible_after_its_commit(
     transactional.send_offsets_to_transaction({TopicPartition(raw, 1): OffsetAndMetadata(8, "", -1)}, group)
     transactional.commit_transaction()
     assert committed_positions(connection, group, raw) == {1: 8}
-
-
-def test_transaction_markers_do_not_count(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
-    committed(transactional, raw, 0)
-    assert has_records(connection, raw, {0: 0, 1: 0}) == {0: True, 1: False}
-    # The commit marker is at offset 1, so the end is 2 although there is no record to read.
-    assert has_records(connection, raw, {0: 1}) == {0: False}
-
-
-def test_aborted_records_do_not_count(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
-    for _ in range(5):
-        aborted(transactional, raw, 0)
-    assert extents(connection, raw)[0] == Extent(0, 10)
-    assert has_records(connection, raw, {0: 0}) == {0: False}
-    committed(transactional, raw, 0)
-    assert has_records(connection, raw, {0: 0}) == {0: True}
-    assert has_records(connection, raw, {0: 11}) == {0: False}
-
-
-def test_uncommitted_record_does_not_count_yet(connection: Connection, raw: str, transactional: KafkaProducer) -> None:
-    transactional.begin_transaction()
-    transactional.send(raw, b"x", partition=2).get(30)
-    assert has_records(connection, raw, {2: 0}) == {2: False}
-    transactional.commit_transaction()
-    assert has_records(connection, raw, {2: 0}) == {2: True}
-
-
-def test_the_largest_record_counts_like_any_other(connection: Connection, raw: str) -> None:
-    with closing(connection.producer()) as producer:
-        producer.send(raw, b"x" * connection.settings.raw_record_max_bytes, partition=3).get(30)
-    assert has_records(connection, raw, {3: 0}) == {3: True}
-
-
-def test_position_before_the_first_kept_offset_counts_from_that_offset(connection: Connection, raw: str) -> None:
-    with closing(connection.producer()) as producer:
-        for _ in range(3):
-            producer.send(raw, b"x", partition=0).get(30)
-    with closing(connection.admin()) as admin:
-        admin.delete_records({TopicPartition(raw, 0): 2})
-    assert extents(connection, raw)[0] == Extent(2, 3)
-    assert has_records(connection, raw, {0: 0}) == {0: True}
-    with closing(connection.admin()) as admin:
-        admin.delete_records({TopicPartition(raw, 0): 3})
-    assert has_records(connection, raw, {0: 0}) == {0: False}
-
-
-def test_ends_beyond_the_log_are_an_error_and_the_next_question_works(connection: Connection, raw: str) -> None:
-    """A restarted broker may report smaller ends; a loop that asks again goes on after the error."""
-    with kept_clients(connection) as kept:
-        with pytest.raises(BrokerError, match="OffsetOutOfRange"):
-            has_records(kept, raw, {0: 5}, {0: Extent(0, 10)})
-        assert has_records(kept, raw, {0: 0}) == {0: False}
-
-
-def test_a_kept_consumer_reads_the_same_positions_again(connection: Connection) -> None:
-    ensure_topics(connection, ["reduction"])
-    topic = topic_name(connection.settings, "reduction", "raw")
-    with closing(connection.producer(transactional_id=f"test-{uuid.uuid4().hex}")) as producer:
-        producer.init_transactions()
-        for _ in range(5):
-            producer.begin_transaction()
-            for partition in range(4):
-                producer.send(topic, value=b"x" * 1000, partition=partition)
-            producer.commit_transaction()
-    deadline = time.monotonic() + 30
-    while undecided(connection, topic):
-        assert time.monotonic() < deadline
-    # Each record is followed by its transaction's marker.
-    with kept_clients(connection) as kept:
-        for position in (0, 9, 3, 10, 1, 9, 0, 8, 9):
-            started = time.monotonic()
-            has = has_records(kept, topic, dict.fromkeys(range(4), position))
-            assert set(has.values()) == {position < 9}
-            assert time.monotonic() - started < 30, "it waited for records that it had fetched before"
 
 
 def test_no_topic_makes_the_broker_decompress_batches(settings: Settings) -> None:

@@ -90,7 +90,8 @@ def test_a_worker_killed_again_and_again_loses_nothing_and_doubles_nothing(
 
 
 def _is_waiting(connection: Connection, positions: dict[int, int]) -> bool:
-    from broker.topics import extents, has_records
+    from broker.committed import has_records
+    from broker.topics import extents
 
     topic = topic_name(connection.settings, FAMILY.name, RAW)
     at = {p: positions.get(p, extent.begin) for p, extent in extents(connection, topic).items()}

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import committed_positions, extents, has_records, topic_name, undecided
+from broker.committed import has_records
+from broker.topics import committed_positions, extents, topic_name, undecided
 from schema import ledger
 from schema.dead_letter import rejected_rows
 from schema.family import Family

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
 
-from kafka import TopicPartition
-
 from broker.clients import Connection
-from broker.topics import extents, topic_name
+from broker.committed import committed_records
+from broker.topics import topic_name
 from producers.scenario.llm.answers import Row, to_frame
 from producers.sink import RecordSender, raw_layout
 from schema.errors import UsageError
@@ -31,8 +30,6 @@ PLAN, RELEASE = "plan", "release"
 ACCEPTED, WRITTEN = "accepted", "written"
 # The verdict on the ids of a truncated prompt; they are asked for again.
 CONTEXT_TRUNCATED = "context_truncated"
-
-_POLL_MS = 500
 
 
 @dataclass(frozen=True)
@@ -120,25 +117,12 @@ def read(connection: Connection, run: str) -> list[Entry]:
         BrokerError: the broker cannot be reached.
     """
     topic = topic_name(connection.settings, FAMILY.name, RAW)
-    filled = {p: extent for p, extent in extents(connection, topic).items() if extent.end > extent.begin}
-    ends = {TopicPartition(topic, partition): extent.end for partition, extent in filled.items()}
-    if not ends:
-        return []
     entries: dict[int, Entry] = {}
-    consumer = connection.consumer()
-    try:
-        consumer.assign(list(ends))
-        for partition, extent in filled.items():
-            consumer.seek(TopicPartition(topic, partition), extent.begin)
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for batch in consumer.poll(timeout_ms=_POLL_MS).values():
-                for record in batch:
-                    headers = dict(record.headers)
-                    if CALL_HEADER in headers and headers.get("feedmill-run") == run.encode():
-                        entry = _entry(headers[CALL_HEADER], f"{topic}/{record.partition} offset {record.offset}", run)
-                        entries[entry.call] = entry
-    finally:
-        consumer.close()
+    for record in committed_records(connection, topic):
+        headers = dict(record.headers)
+        if CALL_HEADER in headers and headers.get("feedmill-run") == run.encode():
+            entry = _entry(headers[CALL_HEADER], f"{topic}/{record.partition} offset {record.offset}", run)
+            entries[entry.call] = entry
     return [entries[call] for call in sorted(entries)]
 
 
