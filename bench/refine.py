@@ -77,5 +77,5 @@ def _ledger(connection: Connection, family: str) -> list[tuple[int, int]]:
     columns = {"rows_in": ledger.COLUMNS["rows_in"]}
     return [
         (record.timestamp, int(decode(record.value, columns, 10**6)["rows_in"].sum()))
-        for record in committed_records(connection, topic, [0])
+        for record in committed_records(connection, topic)
     ]

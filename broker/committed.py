@@ -12,7 +12,7 @@ broker that sends nothing for long is at fault.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -37,15 +37,8 @@ _PEEK_SILENCE_S = 60.0
 class CommittedReader:
     """A consumer of committed records that knows which ends it has reached; a context manager.
 
-    With ends, read while `unread` has partitions:
-
-        with CommittedReader(connection) as reader:
-            reader.start({partition: 0}, ends={partition: 100})
-            while reader.unread:
-                for partition, records in reader.poll().items():
-                    ...
-
-    Without ends, it follows the partitions and the caller decides when to stop.
+    With ends, it is read while `unread` has partitions. Without ends, it follows its partitions and the caller decides
+    when to stop.
 
     Args:
         connection: the broker to read from.
@@ -54,8 +47,18 @@ class CommittedReader:
             N, ...`; None makes a `BrokerError`.
         options: options of the consumer, such as `max_poll_records`.
 
+    Raises:
+        BrokerUnavailableError: no broker answers.
+
     Attributes:
         unread: {partition: the next offset to read}, of the partitions whose ends are not reached.
+
+    Example:
+        >>> with CommittedReader(connection) as reader:  # doctest: +SKIP
+        ...     reader.start({partition: 0}, ends={partition: 100})
+        ...     while reader.unread:
+        ...         for records in reader.poll().values():
+        ...             print(records[-1].offset)
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class CommittedReader:
         self.unread: dict[TopicPartition, int] = {}
         self._lent = connection.lend_consumer(**options)
         self._consumer = self._lent.__enter__()
+        self._assigned: list[TopicPartition] = []
 
     def __enter__(self) -> CommittedReader:
         return self
@@ -95,12 +99,12 @@ class CommittedReader:
         """
         self._ends, self._silent_for_s = ends or {}, 0.0
         self.unread = {} if ends is None else {at: start for at, start in starts.items() if start < ends[at]}
-        wanted = starts if ends is None else self.unread
-        self._consumer.assign(list(wanted))
+        self._assigned = list(starts if ends is None else self.unread)
+        self._consumer.assign(self._assigned)
         # A partition that was assigned before keeps its pause.
-        self._consumer.resume(*wanted)
-        for partition, offset in wanted.items():
-            self._consumer.seek(partition, offset)
+        self._consumer.resume(*self._assigned)
+        for partition in self._assigned:
+            self._consumer.seek(partition, starts[partition])
 
     def poll(self, wait_s: float = _POLL_S, max_records: int | None = None) -> dict[TopicPartition, list[Any]]:
         """Return the next records below the ends, by partition; waits up to `wait_s` for a first record.
@@ -114,7 +118,7 @@ class CommittedReader:
         """
         if self._silent_for_s > self._silence_s:
             raise self._silence_error()
-        if not self._consumer.assignment():
+        if not self._assigned:
             # The client would return at once.
             time.sleep(wait_s)
             return {}
@@ -140,9 +144,14 @@ class CommittedReader:
         self.unread.pop(partition, None)
 
     @property
+    def partitions(self) -> set[TopicPartition]:
+        """The partitions that are read."""
+        return set(self._assigned)
+
+    @property
     def positions(self) -> dict[TopicPartition, int]:
         """{partition: the next offset to read}, of all partitions that are read; also past transaction markers."""
-        return {partition: self._consumer.position(partition) for partition in self._consumer.assignment()}
+        return {partition: self._consumer.position(partition) for partition in self._assigned}
 
     @property
     def offsets_left(self) -> int:
@@ -184,24 +193,24 @@ class CommittedReader:
 def committed_records(
     connection: Connection,
     topic: str,
-    partitions: Collection[int] | None = None,
+    ranges: Mapping[int, Extent] | None = None,
     silent: Callable[[str], FeedmillError] | None = None,
 ) -> Iterator[Any]:
-    """Yield all records of `topic` that are committed when the first is asked for; those of a partition in order.
+    """Yield the committed records of some offset ranges of `topic`; those of a partition come in order.
 
     Args:
         connection: the broker to read from.
         topic: its full name.
-        partitions: the numbers of the partitions to read; None reads all.
+        ranges: the offsets to read, by partition; None reads all records that are committed when the first is asked
+            for.
         silent: see `CommittedReader`.
 
     Raises:
         BrokerError: the topic does not exist.
         BrokerError, KafkaError, or the error of `silent`: see `CommittedReader.poll`.
     """
-    held = extents(connection, topic)
-    wanted = {number: held[number] for number in held if partitions is None or number in partitions}
-    if all(extent.begin == extent.end for extent in wanted.values()):
+    wanted = extents(connection, topic) if ranges is None else ranges
+    if all(extent.begin >= extent.end for extent in wanted.values()):
         return
     with CommittedReader(connection, silent=silent) as reader:
         reader.start(*_starts_and_ends(topic, wanted))

@@ -16,6 +16,7 @@ from kafka.errors import KafkaError
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from broker.clients import Connection
+from broker.committed import CommittedReader
 from broker.topics import extents, topic_name
 from schema.errors import RecordError
 from schema.family import Family
@@ -48,18 +49,18 @@ class RequestBoard:
         self._family = family
         self._topic = topic_name(connection.settings, family.name, REQUESTS)
         self._pages: list[_RequestsPage] = []
-        self._consumer = connection.consumer(auto_offset_reset="earliest")
+        self._reader = CommittedReader(connection, auto_offset_reset="earliest")
         try:
             self.look()
         except BaseException:
-            self._consumer.close()
+            self._reader.close()
             raise
 
     def __enter__(self) -> RequestBoard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._consumer.close()
+        self._reader.close()
 
     def look(self) -> None:
         """Read the topic's end offsets: `known` is then true once everything before them is read. Adds new partitions.
@@ -73,13 +74,11 @@ class RequestBoard:
         starts = self.positions | {number: current[number].begin for number in range(len(self._pages), len(current))}
         if len(starts) > len(self._pages):
             self._pages += [_RequestsPage(current[number].end) for number in range(len(self._pages), len(current))]
-            self._consumer.assign([TopicPartition(self._topic, number) for number in starts])
-            for number, offset in starts.items():
-                self._consumer.seek(TopicPartition(self._topic, number), offset)
+            self._reader.start({TopicPartition(self._topic, number): offset for number, offset in starts.items()})
 
     def read(self, wait_s: float) -> bool:
         """Read new records, waiting up to `wait_s` for the first; return whether any arrived."""
-        polled = self._consumer.poll(timeout_ms=int(wait_s * 1000))
+        polled = self._reader.poll(wait_s)
         for partition, records in polled.items():
             for record in records:
                 try:
@@ -101,7 +100,7 @@ class RequestBoard:
     @property
     def positions(self) -> dict[int, int]:
         """{partition of the topic: the next offset to read}."""
-        return {partition.partition: self._consumer.position(partition) for partition in self._consumer.assignment()}
+        return {partition.partition: offset for partition, offset in self._reader.positions.items()}
 
     @property
     def known(self) -> bool:
@@ -133,7 +132,8 @@ class RequestBoard:
 class CellAssignment(ConsumerRebalanceListener):  # type: ignore[misc]
     """The partitions of the requests topic whose cells this producer fills; a context.
 
-    `changes` grows at every assignment and every revocation.
+    `changes` grows at every assignment and every revocation. It polls a consumer of its own, because Kafka's consumer
+    group assigns the partitions, and no record is read.
     """
 
     def __init__(self, connection: Connection, family: Family) -> None:

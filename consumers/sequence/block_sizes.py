@@ -14,6 +14,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from broker.clients import Connection
+from broker.committed import CommittedReader
 from broker.topics import Extent
 from consumers.sequence.spec import BlockSizes
 from schema.dead_letter import ROWS_HEADER
@@ -25,7 +26,7 @@ _MOST_PLACES = 8
 _PLACE_OFFSETS = 256
 # The most bytes read at one place.
 _SAMPLE_BYTES = 64 * 1024
-_POLL_MS = 200
+_POLL_S = 0.2
 _PATIENCE_S = 5.0
 # Assumed for a record without a row count; a reduction takes less on the wire.
 _ROW_BYTES = 64
@@ -51,10 +52,10 @@ def block_sizes(connection: Connection, topic: str, bounds: Mapping[int, Extent]
     measured: dict[int, list[tuple[int, int]]] = {}
     if not places:
         return {}
-    with connection.lend_consumer(max_partition_fetch_bytes=_SAMPLE_BYTES, retry_backoff_ms=10) as consumer:
+    with CommittedReader(connection, max_partition_fetch_bytes=_SAMPLE_BYTES, retry_backoff_ms=10) as reader:
         for number in range(max(len(each) for each in places.values())):
             starts = {partition: each[number] for partition, each in places.items() if number < len(each)}
-            sampled = _sample(consumer, starts, ends)
+            sampled = _sample(reader, starts, ends)
             for partition, records in sampled.items():
                 size = _size(starts[partition], records, block_rows)
                 known = measured.setdefault(partition.partition, [])
@@ -70,23 +71,17 @@ def _places(extent: Extent) -> list[int]:
 
 
 def _sample(
-    consumer: Any, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    reader: CommittedReader, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, list[Any]]:
     """Return the first records at the given offsets; a partition that sends no records in time is absent."""
     sampled: dict[TopicPartition, list[Any]] = {}
-    consumer.assign(list(starts))
-    for partition, offset in starts.items():
-        consumer.resume(partition)
-        consumer.seek(partition, offset)
+    reader.start(starts, ends)
     deadline = time.monotonic() + _PATIENCE_S
-    waiting = set(starts)
     try:
-        while waiting and time.monotonic() < deadline:
-            for partition, records in consumer.poll(timeout_ms=_POLL_MS).items():
-                sampled.setdefault(partition, records)
-                consumer.pause(partition)
-            # Transaction markers and aborted records take offsets and are never returned.
-            waiting = {each for each in waiting - sampled.keys() if consumer.position(each) < ends[each]}
+        while reader.unread and time.monotonic() < deadline:
+            for partition, records in reader.poll(_POLL_S).items():
+                sampled[partition] = records
+                reader.finish(partition)
     except KafkaError:
         # The feed's own reading meets the same error and raises it; until then the default size is good enough.
         return sampled

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +15,12 @@ from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from broker.clients import Connection
+from broker.committed import CommittedReader
 from broker.topics import Extent
 from broker.unreadable import unreadable_batch
 from schema.errors import AuditError, RecordError
 from schema.record import ForeignHeaders, conform, read_table
 
-_POLL_MS = 500
-# If this many polls in a row make no progress while records are left, the broker is at fault.
-_PATIENCE_POLLS = 60
 # A record has at most 1 MB, and ten times that decompressed, so some hundred MB are decoded at once at most.
 _RECORDS_AT_ONCE = 32
 # Refine workers wrote these records within their own limits, so reading sets none.
@@ -52,64 +49,49 @@ def scan(
     Raises:
         AuditError: the topic cannot be read; the message names the unreadable batch, if it is known.
     """
-    ends = {TopicPartition(topic, number): extent.end for number, extent in ranges.items() if extent.end > extent.begin}
-    if not ends:
+    if all(extent.begin >= extent.end for extent in ranges.values()):
         return
-    with closing(connection.consumer(max_poll_records=_RECORDS_AT_ONCE)) as consumer:
-        consumer.assign(list(ends))
-        for partition in ends:
-            consumer.seek(partition, ranges[partition.partition].begin)
-        passed = {partition: ranges[partition.partition].begin for partition in ends}
-        idle = 0
-        while passed:
-            polled = _polled(consumer, topic, passed, ends, is_passed_over)
-            for partition in list(passed):
-                at = min(consumer.position(partition), ends[partition])
-                on_offsets(at - passed[partition])
-                idle = 0 if at > passed[partition] else idle
-                passed[partition] = at
-                if at == ends[partition]:
-                    consumer.pause(partition)
-                    del passed[partition]
-            records = [record for batch in polled for record in batch if record.offset < ends[_place(record)]]
+    begins = {TopicPartition(topic, number): extent.begin for number, extent in ranges.items()}
+    ends = {TopicPartition(topic, number): extent.end for number, extent in ranges.items()}
+
+    def silent(where: str) -> AuditError:
+        return AuditError(f"no records came from {where}: see `feedmill doctor`")
+
+    with CommittedReader(connection, silent=silent, max_poll_records=_RECORDS_AT_ONCE) as reader:
+        reader.start(begins, ends)
+        left = reader.offsets_left
+        while reader.unread:
+            records = _polled(reader, topic, ends, is_passed_over)
+            on_offsets(left - reader.offsets_left)
+            left = reader.offsets_left
             if records:
                 yield records
-            idle += 1
-            if idle > _PATIENCE_POLLS:
-                where = ", ".join(f"{topic}/{at.partition} from offset {passed[at]}" for at in passed)
-                raise AuditError(f"no records came from {where}: see `feedmill doctor`")
-
-
-def _place(record: Any) -> TopicPartition:
-    return TopicPartition(record.topic, record.partition)
 
 
 def _polled(
-    consumer: Any,
-    topic: str,
-    passed: Mapping[TopicPartition, int],
-    ends: Mapping[TopicPartition, int],
-    is_passed_over: IsPassedOver | None,
-) -> list[Sequence[Any]]:
+    reader: CommittedReader, topic: str, ends: Mapping[TopicPartition, int], is_passed_over: IsPassedOver | None
+) -> list[Any]:
     try:
-        return list(consumer.poll(timeout_ms=_POLL_MS).values())
+        return [record for records in reader.poll().values() for record in records]
     except Exception as error:
         batch = unreadable_batch(error)
         if batch is not None and batch.partition is not None:
             at = TopicPartition(topic, batch.partition)
-            due = range(max(batch.offsets.start, passed[at]), min(batch.offsets.stop, ends[at]))
+            reached = reader.unread[at]
+            due = range(max(batch.offsets.start, reached), min(batch.offsets.stop, ends[at]))
             if due and not (is_passed_over and is_passed_over(batch.partition, due)):
                 raise AuditError(
                     _unreadable(topic, batch.partition, due, error, is_raw=bool(is_passed_over))
                 ) from error
-            consumer.seek(at, max(due.stop, passed[at]))
+            reader.skip(at, max(due.stop, reached))
             return []
         if not isinstance(error, KafkaError):
             raise
         if getattr(error, "retriable", False):
             return []
-        where = ", ".join(f"{topic}/{at.partition} from offset {offset}" for at, offset in passed.items())
-        raise AuditError(f"{where} cannot be read ({type(error).__name__}: {error}): see `feedmill doctor`") from error
+        raise AuditError(
+            f"{reader.unread_text} cannot be read ({type(error).__name__}: {error}): see `feedmill doctor`"
+        ) from error
 
 
 def _unreadable(topic: str, partition: int, offsets: range, error: Exception, is_raw: bool) -> AuditError:

@@ -20,11 +20,12 @@ from schema.errors import CoverageError, CoverageOwnedError
 from schema.record import LEDGER
 from schema.registry import families_under, family_named
 from schema.settings import Settings
-from streams.coverage.completeness import note_missing, refined_positions
+from streams.coverage.completeness import note_missing
 from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import COMMAND_LIMIT_S, coverage_folder, ownership, service_address
 from streams.coverage.report import coverage_report, gaps, ledger_lines
 from streams.coverage.store import STORE_FILE, CoverageStore, remove_store
+from streams.positions import bound_positions
 
 _ASK_AGAIN_S = 0.1
 # A transaction's markers may be written this long after its commit.
@@ -219,7 +220,7 @@ def rebuild(connection: Connection) -> list[str]:
 
 def _fold_checked(connection: Connection, store: CoverageStore, fold: LedgerFold, families: list[str]) -> None:
     """Fold to the ledgers' end, and store which entries the ledgers of `families` lack."""
-    refined = {family: refined_positions(connection, family) for family in families}
+    refined = {family: bound_positions(connection, family) for family in families}
     deadline = time.monotonic() + _MARKERS_S
     while True:
         fold.to_end()

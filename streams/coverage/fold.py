@@ -25,14 +25,16 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import TopicPartition
 
 from broker.clients import Connection
+from broker.committed import CommittedReader
 from broker.topics import ensure_topics, extents, identified_extents, topic_id, topic_name
 from schema.errors import BrokerError, BrokerUnavailableError, CoverageError, RecordError
 from schema.family import Family
 from schema.ledger_entries import decode_entries
 from schema.record import LEDGER
-from streams.coverage.completeness import note_missing, refined_positions
+from streams.coverage.completeness import note_missing
 from streams.coverage.entries import ForeignRecord, sums
 from streams.coverage.store import REBUILD_HINT, CoverageStore, FoldAdvance
+from streams.positions import bound_positions
 
 # Records in one transaction: a ledger record has some 10 kB, for some 60 raw records.
 _RECORDS_PER_FOLD = 1000
@@ -67,7 +69,7 @@ class LedgerFold:
         self.families = families
         self._topics = {topic_name(connection.settings, name, LEDGER): name for name in families}
         ensure_topics(connection, families)
-        self._consumer = connection.consumer()
+        self._reader = CommittedReader(connection)
         self._checked_at = 0.0
         self.reachable = True
         self.troubles: Mapping[str, str] = {}
@@ -82,8 +84,8 @@ class LedgerFold:
             raise
 
     def close(self) -> None:
-        """Close the consumer; the caller closes the store."""
-        self._consumer.close()
+        """Close the reader; the caller closes the store."""
+        self._reader.close()
 
     def step(self, wait_s: float, gather_s: float = 0.0) -> int:
         """Fold the records at hand and return how many ledger records were read.
@@ -123,13 +125,13 @@ class LedgerFold:
                             ForeignRecord(record.partition, record.offset, error.reason)
                         )
                 folded += len(records)
-        ends = {partition: self._consumer.position(partition) for partition in starts}
+        ends = self._reader.positions
         changed = {self._topics[at.topic] for at, end in ends.items() if end != starts[at]}
         try:
             causes = self._created_again(changed)
         except BrokerError:
             # The topic cannot be asked now, so its records are read again later.
-            self._read_on()
+            self._reader.follow(self._positions)
             return 0
         for family in changed - causes.keys():
             moved = {at: end for at, end in ends.items() if self._topics[at.topic] == family and end != starts[at]}
@@ -180,7 +182,7 @@ class LedgerFold:
         self.troubles = {**self.troubles, **causes}
         self._retry_at = time.monotonic() + _RETRY_S
         self._positions = {at: end for at, end in self._positions.items() if self._topics[at.topic] not in causes}
-        self._read_on()
+        self._reader.start(self._positions)
 
     def to_end(self) -> None:
         """Fold all records that are committed now in the ledgers of the families without trouble.
@@ -235,7 +237,7 @@ class LedgerFold:
                     refined = {}
                 elif time.monotonic() - asked_at > _COMPLETE_CHECK_S and self.reachable:
                     asked_at = time.monotonic()
-                    refined = {family: refined_positions(self._connection, family) for family in self.families}
+                    refined = {family: bound_positions(self._connection, family) for family in self.families}
             if folded < _RECORDS_PER_FOLD:
                 stop.wait(_FOLD_INTERVAL_S)
 
@@ -244,7 +246,7 @@ class LedgerFold:
         try:
             if not self.reachable:
                 # A client that lost its broker may wait half a minute before it tries again; a new client does not.
-                lost, self._consumer = self._consumer, self._connection.consumer()
+                lost, self._reader = self._reader, CommittedReader(self._connection)
                 lost.close()
             self._assign()
             self.reachable = True
@@ -273,9 +275,9 @@ class LedgerFold:
         if is_retry:
             self._retry_at = now + _RETRY_S
         self.troubles = troubles
-        if self._consumer.assignment() != starts.keys():
+        if self._reader.partitions != starts.keys():
             self._positions = starts
-            self._read_on()
+            self._reader.start(starts)
 
     def _starts(self, topic: str, family: str) -> dict[TopicPartition, int]:
         """Return the next offset to fold of each partition of a family's ledger.
@@ -291,26 +293,16 @@ class LedgerFold:
         starts = {TopicPartition(topic, partition): stored[family, partition] for partition in bounds}
         for at, position in starts.items():
             extent = bounds[at.partition]
-            if not extent.begin <= position <= extent.end:
+            if not extent.can_start_at(position):
                 raise CoverageError(
                     f"coverage is folded up to offset {position} of {at.topic}/{at.partition}, which holds "
                     f"[{extent.begin}, {extent.end}): records were removed; {REBUILD_HINT}"
                 )
         return starts
 
-    def _read_on(self) -> None:
-        """Read exactly the partitions in `_positions`, from these positions."""
-        self._consumer.assign(list(self._positions))
-        for partition, position in self._positions.items():
-            self._consumer.seek(partition, position)
-
     def _poll(self, wait_s: float) -> dict[TopicPartition, list[Any]]:
-        if not self._positions:
-            # A consumer without partitions would return at once.
-            time.sleep(wait_s)
-            return {}
         try:
-            return dict(self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=_RECORDS_PER_FOLD))
+            return self._reader.poll(wait_s, _RECORDS_PER_FOLD)
         except OffsetOutOfRangeError:
             raise
         except KafkaError as error:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from broker.clients import Connection
-from broker.topics import Extent, extents, partition_count, topic_name
+from broker.committed import committed_records
+from broker.topics import extents, partition_count, topic_name
 from schema.errors import BrokerError, RecordError
 from schema.family import Family, cell_label
 from schema.record import REQUESTS
@@ -30,10 +30,7 @@ from streams.coverage.store import CoverageStore
 
 log = logging.getLogger(__name__)
 
-_POLL_MS = 500
 _FLUSH_S = 10.0
-# Reading fails if no record arrives for this long.
-_STALL_S = 30.0
 # New partitions are noticed within this time.
 _PARTITIONS_CHECK_S = 5.0
 
@@ -176,23 +173,12 @@ def _changes(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:
 
 def _read(connection: Connection, topic: str) -> list[_PublishedPage]:
     """Return the present content of the topic, by partition."""
-    bounds: dict[int, Extent] = extents(connection, topic)
-    pages = [_PublishedPage({}, bounds[partition].end) for partition in sorted(bounds)]
-    ends = {TopicPartition(topic, number): page.end for number, page in enumerate(pages)}
-    with closing(connection.consumer()) as consumer:
-        consumer.assign(list(ends))
-        for partition in ends:
-            consumer.seek(partition, bounds[partition.partition].begin)
-        moved_at = time.monotonic()
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            if time.monotonic() - moved_at > _STALL_S:
-                raise BrokerError(f"{topic} could not be read for {_STALL_S:.0f} s: see `feedmill doctor`")
-            for records in consumer.poll(timeout_ms=_POLL_MS).values():
-                moved_at = time.monotonic()
-                for record in records:
-                    key = (record.key or b"").decode("utf-8", "replace")
-                    if record.value is None:
-                        pages[record.partition].held.pop(key, None)
-                    else:
-                        pages[record.partition].held[key] = record.value
+    held = extents(connection, topic)
+    pages = [_PublishedPage({}, held[partition].end) for partition in sorted(held)]
+    for record in committed_records(connection, topic, held):
+        key = (record.key or b"").decode("utf-8", "replace")
+        if record.value is None:
+            pages[record.partition].held.pop(key, None)
+        else:
+            pages[record.partition].held[key] = record.value
     return pages

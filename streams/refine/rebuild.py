@@ -18,7 +18,7 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.committed import committed_records
-from broker.topics import topic_name
+from broker.topics import extents, topic_name
 from schema.errors import RecordError, RefineError
 from schema.family import Family, partition_of
 from schema.ledger_entries import decode_entries
@@ -132,4 +132,9 @@ def _records(
     """Yield all committed records of a stage, or those of some of its partitions."""
     topic = topic_name(connection.settings, family.name, stage)
     silent = f"{topic} stopped answering while state was rebuilt: check the broker, then restart"
-    return committed_records(connection, topic, partitions, lambda _: RefineError(silent))
+    ranges = {
+        partition: extent
+        for partition, extent in extents(connection, topic).items()
+        if partitions is None or partition in partitions
+    }
+    return committed_records(connection, topic, ranges, lambda _: RefineError(silent))
