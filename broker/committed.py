@@ -37,8 +37,8 @@ _PEEK_SILENCE_S = 60.0
 class CommittedReader:
     """A consumer of committed records that knows which ends it has reached; a context manager.
 
-    With ends, it is read while `unread` has partitions. Without ends, it follows its partitions and the caller decides
-    when to stop.
+    After `start`, poll while `unread` has partitions. After `follow`, there are no ends and the caller decides when to
+    stop. Either may be called again.
 
     Args:
         connection: the broker to read from.
@@ -55,7 +55,7 @@ class CommittedReader:
 
     Example:
         >>> with CommittedReader(connection) as reader:  # doctest: +SKIP
-        ...     reader.start({partition: 0}, ends={partition: 100})
+        ...     reader.start("feedmill.code.clean", {0: Extent(0, 100)})
         ...     while reader.unread:
         ...         for records in reader.poll().values():
         ...             print(records[-1].offset)
@@ -89,22 +89,25 @@ class CommittedReader:
         """Close the consumer."""
         self.__exit__(None, None, None)
 
-    def start(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None) -> None:
-        """Read exactly the partitions of `starts`, from these offsets on.
+    def start(self, topic: str, ranges: Mapping[int, Extent]) -> None:
+        """Read these offset ranges of `topic`, by partition, and nothing else; an empty range is not read at all."""
+        filled = {TopicPartition(topic, number): held for number, held in ranges.items() if held.begin < held.end}
+        self._assign({at: held.begin for at, held in filled.items()})
+        self._ends = {at: held.end for at, held in filled.items()}
+        self.unread = {at: held.begin for at, held in filled.items()}
 
-        Args:
-            starts: {partition: the first offset to read}.
-            ends: {partition: the offset to stop before}, for all of `starts`; None follows the partitions. Partitions
-                whose start is at their end are not read at all.
-        """
-        self._ends, self._silent_for_s = ends or {}, 0.0
-        self.unread = {} if ends is None else {at: start for at, start in starts.items() if start < ends[at]}
-        self._assigned = list(starts if ends is None else self.unread)
+    def follow(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions from these offsets on, without an end, and nothing else."""
+        self._assign(starts)
+
+    def _assign(self, starts: Mapping[TopicPartition, int]) -> None:
+        self._ends, self.unread, self._silent_for_s = {}, {}, 0.0
+        self._assigned = list(starts)
         self._consumer.assign(self._assigned)
         # A partition that was assigned before keeps its pause.
         self._consumer.resume(*self._assigned)
-        for partition in self._assigned:
-            self._consumer.seek(partition, starts[partition])
+        for partition, offset in starts.items():
+            self._consumer.seek(partition, offset)
 
     def poll(self, wait_s: float = _POLL_S, max_records: int | None = None) -> dict[TopicPartition, list[Any]]:
         """Return the next records below the ends, by partition; waits up to `wait_s` for a first record.
@@ -113,8 +116,8 @@ class CommittedReader:
 
         Raises:
             BrokerError, or the error of `silent`: the broker sent nothing for `silence_s`.
-            KafkaError: the client's own error. If retention removed the next offset, or the topic was made again and
-                has not so many offsets, that is `OffsetOutOfRangeError`.
+            KafkaError: the client's own error. It is `OffsetOutOfRangeError` if the topic no longer holds the next
+                offset: retention removed it, or the topic was created again.
         """
         if self._silent_for_s > self._silence_s:
             raise self._silence_error()
@@ -213,7 +216,7 @@ def committed_records(
     if all(extent.begin >= extent.end for extent in wanted.values()):
         return
     with CommittedReader(connection, silent=silent) as reader:
-        reader.start(*_starts_and_ends(topic, wanted))
+        reader.start(topic, wanted)
         while reader.unread:
             for records in reader.poll().values():
                 yield from records
@@ -240,7 +243,7 @@ def first_records(connection: Connection, topic: str, ranges: Mapping[int, Exten
             fetch_max_wait_ms=_PEEK_WAIT_MS,
         ) as reader,
     ):
-        reader.start(*_starts_and_ends(topic, ranges))
+        reader.start(topic, ranges)
         while reader.unread:
             for partition, records in reader.poll(_PEEK_POLL_S).items():
                 first[partition.partition] = records[0].offset
@@ -264,10 +267,3 @@ def has_records(
     ranges = {number: Extent(max(at, kept[number].begin), kept[number].end) for number, at in positions.items()}
     first = first_records(connection, topic, ranges)
     return {number: number in first for number in positions}
-
-
-def _starts_and_ends(
-    topic: str, ranges: Mapping[int, Extent]
-) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-    places = {TopicPartition(topic, number): extent for number, extent in ranges.items()}
-    return {at: extent.begin for at, extent in places.items()}, {at: extent.end for at, extent in places.items()}

@@ -1,4 +1,4 @@
-"""Check that a topic is still the same topic, and still holds the offsets that somebody wants to read.
+"""Check that a topic is still the same topic, and still holds the offsets to read.
 
 Retention removes a topic's first offsets. A topic that was deleted and created again has another id, and its offsets
 count other records.

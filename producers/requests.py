@@ -74,7 +74,7 @@ class RequestBoard:
         starts = self.positions | {number: current[number].begin for number in range(len(self._pages), len(current))}
         if len(starts) > len(self._pages):
             self._pages += [_RequestsPage(current[number].end) for number in range(len(self._pages), len(current))]
-            self._reader.start({TopicPartition(self._topic, number): offset for number, offset in starts.items()})
+            self._reader.follow({TopicPartition(self._topic, number): offset for number, offset in starts.items()})
 
     def read(self, wait_s: float) -> bool:
         """Read new records, waiting up to `wait_s` for the first; return whether any arrived."""

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from broker.clients import Connection
@@ -43,24 +42,23 @@ def block_sizes(connection: Connection, topic: str, bounds: Mapping[int, Extent]
         bounds: [begin, end) per partition.
         block_rows: rows that a block should have.
     """
-    places = {
-        TopicPartition(topic, partition): _places(extent)
-        for partition, extent in sorted(bounds.items())
-        if extent.begin < extent.end
-    }
-    ends = {partition: bounds[partition.partition].end for partition in places}
+    places = {partition: _places(extent) for partition, extent in sorted(bounds.items()) if extent.begin < extent.end}
     measured: dict[int, list[tuple[int, int]]] = {}
     if not places:
         return {}
     with CommittedReader(connection, max_partition_fetch_bytes=_SAMPLE_BYTES, retry_backoff_ms=10) as reader:
         for number in range(max(len(each) for each in places.values())):
-            starts = {partition: each[number] for partition, each in places.items() if number < len(each)}
-            sampled = _sample(reader, starts, ends)
-            for partition, records in sampled.items():
-                size = _size(starts[partition], records, block_rows)
-                known = measured.setdefault(partition.partition, [])
+            ranges = {
+                partition: Extent(each[number], bounds[partition].end)
+                for partition, each in places.items()
+                if number < len(each)
+            }
+            for partition, records in _sample(reader, topic, ranges).items():
+                start = ranges[partition].begin
+                size = _size(start, records, block_rows)
+                known = measured.setdefault(partition, [])
                 if not known or known[-1][1] != size:
-                    known.append((starts[partition], size))
+                    known.append((start, size))
     return {partition: tuple(sizes) for partition, sizes in measured.items()}
 
 
@@ -70,17 +68,15 @@ def _places(extent: Extent) -> list[int]:
     return [extent.begin + number * offsets // count for number in range(count)]
 
 
-def _sample(
-    reader: CommittedReader, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> dict[TopicPartition, list[Any]]:
-    """Return the first records at the given offsets; a partition that sends no records in time is absent."""
-    sampled: dict[TopicPartition, list[Any]] = {}
-    reader.start(starts, ends)
+def _sample(reader: CommittedReader, topic: str, ranges: Mapping[int, Extent]) -> dict[int, list[Any]]:
+    """Return the first records of each range; a partition that sends no records in time is absent."""
+    sampled: dict[int, list[Any]] = {}
+    reader.start(topic, ranges)
     deadline = time.monotonic() + _PATIENCE_S
     try:
         while reader.unread and time.monotonic() < deadline:
             for partition, records in reader.poll(_POLL_S).items():
-                sampled[partition] = records
+                sampled[partition.partition] = records
                 reader.finish(partition)
     except KafkaError:
         # The feed's own reading meets the same error and raises it; until then the default size is good enough.

@@ -51,17 +51,15 @@ def scan(
     """
     if all(extent.begin >= extent.end for extent in ranges.values()):
         return
-    begins = {TopicPartition(topic, number): extent.begin for number, extent in ranges.items()}
-    ends = {TopicPartition(topic, number): extent.end for number, extent in ranges.items()}
 
     def silent(where: str) -> AuditError:
         return AuditError(f"no records came from {where}: see `feedmill doctor`")
 
     with CommittedReader(connection, silent=silent, max_poll_records=_RECORDS_AT_ONCE) as reader:
-        reader.start(begins, ends)
+        reader.start(topic, ranges)
         left = reader.offsets_left
         while reader.unread:
-            records = _polled(reader, topic, ends, is_passed_over)
+            records = _polled(reader, topic, ranges, is_passed_over)
             on_offsets(left - reader.offsets_left)
             left = reader.offsets_left
             if records:
@@ -69,7 +67,7 @@ def scan(
 
 
 def _polled(
-    reader: CommittedReader, topic: str, ends: Mapping[TopicPartition, int], is_passed_over: IsPassedOver | None
+    reader: CommittedReader, topic: str, ranges: Mapping[int, Extent], is_passed_over: IsPassedOver | None
 ) -> list[Any]:
     try:
         return [record for records in reader.poll().values() for record in records]
@@ -78,7 +76,7 @@ def _polled(
         if batch is not None and batch.partition is not None:
             at = TopicPartition(topic, batch.partition)
             reached = reader.unread[at]
-            due = range(max(batch.offsets.start, reached), min(batch.offsets.stop, ends[at]))
+            due = range(max(batch.offsets.start, reached), min(batch.offsets.stop, ranges[batch.partition].end))
             if due and not (is_passed_over and is_passed_over(batch.partition, due)):
                 raise AuditError(
                     _unreadable(topic, batch.partition, due, error, is_raw=bool(is_passed_over))

@@ -182,7 +182,7 @@ class LedgerFold:
         self.troubles = {**self.troubles, **causes}
         self._retry_at = time.monotonic() + _RETRY_S
         self._positions = {at: end for at, end in self._positions.items() if self._topics[at.topic] not in causes}
-        self._reader.start(self._positions)
+        self._reader.follow(self._positions)
 
     def to_end(self) -> None:
         """Fold all records that are committed now in the ledgers of the families without trouble.
@@ -277,7 +277,7 @@ class LedgerFold:
         self.troubles = troubles
         if self._reader.partitions != starts.keys():
             self._positions = starts
-            self._reader.start(starts)
+            self._reader.follow(starts)
 
     def _starts(self, topic: str, family: str) -> dict[TopicPartition, int]:
         """Return the next offset to fold of each partition of a family's ledger.

@@ -103,16 +103,15 @@ def test_removed_offsets_are_left_out(connection: Connection, raw: str) -> None:
 
 def test_offsets_that_are_removed_while_they_are_read_are_an_error(connection: Connection, raw: str) -> None:
     send(connection, raw, [b"0", b"1", b"2"])
-    at = TopicPartition(raw, 0)
     with CommittedReader(connection) as reader:
-        reader.start({at: 0}, {at: 3})
+        reader.start(raw, {0: Extent(0, 3)})
         remove_before(connection, raw, 2)
         with pytest.raises(OffsetOutOfRangeError):
             while reader.unread:
                 assert reader.poll() == {}
 
 
-def test_offsets_of_a_topic_that_was_made_again_are_an_error(connection: Connection, raw: str) -> None:
+def test_offsets_of_a_topic_that_was_created_again_are_an_error(connection: Connection, raw: str) -> None:
     send(connection, raw, [b"0", b"1", b"2"])
     delete_topics(connection, [raw])
     deadline = time.monotonic() + WAIT_S
@@ -122,9 +121,8 @@ def test_offsets_of_a_topic_that_was_made_again_are_an_error(connection: Connect
         if extents(connection, raw)[0] == Extent(0, 0):
             break
         assert time.monotonic() < deadline
-    at = TopicPartition(raw, 0)
     with CommittedReader(connection) as reader:
-        reader.start({at: 2}, {at: 3})
+        reader.start(raw, {0: Extent(2, 3)})
         with pytest.raises(OffsetOutOfRangeError):
             while reader.unread:
                 assert reader.poll() == {}
@@ -136,10 +134,10 @@ def test_each_end_is_reached_once_and_nothing_behind_it_is_returned(
     for partition in (0, 1):
         for number in range(3):
             committed(transactional, raw, partition, b"%d" % number)
-    first, second, empty = (TopicPartition(raw, partition) for partition in range(3))
+    first, second = (TopicPartition(raw, partition) for partition in range(2))
     with CommittedReader(connection) as reader:
         # The end of partition 0 lies between a record and its marker; partition 2 has no record.
-        reader.start({first: 0, second: 2, empty: 0}, {first: 3, second: 6, empty: 0})
+        reader.start(raw, {0: Extent(0, 3), 1: Extent(2, 6), 2: Extent(0, 0)})
         assert reader.unread == {first: 0, second: 2}
         assert reader.offsets_left == 7
         read: list[tuple[int, int]] = []
@@ -157,11 +155,10 @@ def test_each_end_is_reached_once_and_nothing_behind_it_is_returned(
 
 def test_a_reader_starts_again_at_other_offsets(connection: Connection, raw: str) -> None:
     send(connection, raw, [b"%d" % number for number in range(6)])
-    at = TopicPartition(raw, 0)
     with CommittedReader(connection, max_poll_records=1) as reader:
         for start, end in ((0, 2), (4, 6), (1, 3), (5, 5)):
             read: list[int] = []
-            reader.start({at: start}, {at: end})
+            reader.start(raw, {0: Extent(start, end)})
             while reader.unread:
                 read += [record.offset for records in reader.poll().values() for record in records]
             assert read == list(range(start, end))
@@ -173,7 +170,7 @@ def test_a_finished_partition_gives_no_more_records(connection: Connection, raw:
     places = [TopicPartition(raw, partition) for partition in (0, 1)]
     read = dict.fromkeys(places, 0)
     with CommittedReader(connection, max_poll_records=1) as reader:
-        reader.start(dict.fromkeys(places, 0), dict.fromkeys(places, 5))
+        reader.start(raw, dict.fromkeys((0, 1), Extent(0, 5)))
         while reader.unread:
             for partition, records in reader.poll().items():
                 read[partition] += len(records)
@@ -186,7 +183,7 @@ def test_a_reader_without_ends_follows_its_partitions(connection: Connection, ra
     at = TopicPartition(raw, 0)
     with closing(CommittedReader(connection, silence_s=0.2)) as reader:
         assert reader.poll(0.1) == {}
-        reader.start({at: 0})
+        reader.follow({at: 0})
         began = time.monotonic()
         assert reader.poll(0.5) == {}
         assert reader.poll(0.5) == {}
@@ -206,14 +203,13 @@ def test_a_broker_that_sends_nothing_before_an_end_is_an_error(
     committed(transactional, raw, 0)
     transactional.begin_transaction()
     transactional.send(raw, b"open", partition=0).get(30)
-    at = TopicPartition(raw, 0)
     with CommittedReader(connection, silence_s=1.0) as reader:
-        reader.start({at: 0}, {at: 3})
+        reader.start(raw, {0: Extent(0, 3)})
         with pytest.raises(BrokerError, match=r"reduction\.raw could not be read for 1 s: run `feedmill doctor`"):
             while reader.unread:
                 reader.poll(0.2)
     with CommittedReader(connection, silence_s=1.0, silent=RefineError) as reader:
-        reader.start({at: 0}, {at: 3})
+        reader.start(raw, {0: Extent(0, 3)})
         with pytest.raises(RefineError, match=r"^\S+\.reduction\.raw/0 from offset 2$"):
             while reader.unread:
                 reader.poll(0.2)
@@ -222,9 +218,8 @@ def test_a_broker_that_sends_nothing_before_an_end_is_an_error(
 
 def test_time_between_polls_is_no_silence(connection: Connection, raw: str) -> None:
     send(connection, raw, [b"x"] * 3)
-    at = TopicPartition(raw, 0)
     with CommittedReader(connection, silence_s=1.0, max_poll_records=1) as reader:
-        reader.start({at: 0}, {at: 4})
+        reader.start(raw, {0: Extent(0, 4)})
         for _ in range(2):
             assert reader.poll()
             time.sleep(1.1)
@@ -239,7 +234,7 @@ def test_skipped_offsets_count_as_read(connection: Connection, raw: str) -> None
     send(connection, raw, [b"%d" % number for number in range(4)])
     at = TopicPartition(raw, 0)
     with CommittedReader(connection, max_poll_records=1) as reader:
-        reader.start({at: 0}, {at: 4})
+        reader.start(raw, {0: Extent(0, 4)})
         while reader.unread[at] < 1:
             reader.poll()
         reader.skip(at, 3)

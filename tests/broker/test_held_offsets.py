@@ -47,7 +47,7 @@ def test_offsets_beyond_the_end_are_named(clean: str) -> None:
         require_offsets(clean, {0: Extent(0, 1), 1: Extent(2, 5)}, dict.fromkeys((0, 1), Extent(0, 4)), FeedError)
 
 
-def test_a_topic_that_was_made_again_is_an_error_even_if_it_holds_the_offsets(
+def test_a_topic_that_was_created_again_is_an_error_even_if_it_holds_the_offsets(
     connection: Connection, clean: str
 ) -> None:
     old_id = topic_id(connection, clean)
@@ -62,6 +62,6 @@ def test_a_topic_that_was_made_again_is_an_error_even_if_it_holds_the_offsets(
         require_unchanged(connection, clean, old_id, {0: Extent(0, 0)}, ReplayError)
 
 
-def test_a_topic_with_fewer_partitions_was_made_again(connection: Connection, clean: str) -> None:
+def test_a_topic_with_fewer_partitions_was_created_again(connection: Connection, clean: str) -> None:
     with pytest.raises(FeedError, match="clean was created again"):
         require_unchanged(connection, clean, topic_id(connection, clean), {4: Extent(0, 0)}, FeedError)
