@@ -14,8 +14,9 @@ from kafka.errors import OffsetOutOfRangeError
 from broker.clients import Connection
 from broker.committed import CommittedReader, committed_records, first_records, has_records
 from broker.kept_clients import kept_clients
-from broker.topics import Extent, delete_topics, ensure_topics, extents, topic_name, undecided
+from broker.topics import Extent, ensure_topics, extents, topic_name, undecided
 from schema.errors import BrokerError, RefineError
+from tests.broker.recreation import create_again
 
 WAIT_S = 30.0
 
@@ -113,14 +114,8 @@ def test_offsets_that_are_removed_while_they_are_read_are_an_error(connection: C
 
 def test_offsets_of_a_topic_that_was_created_again_are_an_error(connection: Connection, raw: str) -> None:
     send(connection, raw, [b"0", b"1", b"2"])
-    delete_topics(connection, [raw])
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        # Kafka deletes a topic some time after its answer.
-        ensure_topics(connection, ["reduction"])
-        if extents(connection, raw)[0] == Extent(0, 0):
-            break
-        assert time.monotonic() < deadline
+    create_again(connection, raw)
+    assert extents(connection, raw)[0] == Extent(0, 0)
     with CommittedReader(connection) as reader:
         reader.start(raw, {0: Extent(2, 3)})
         with pytest.raises(OffsetOutOfRangeError):

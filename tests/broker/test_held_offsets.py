@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 
 import pytest
@@ -10,8 +9,9 @@ from kafka import TopicPartition
 
 from broker.clients import Connection
 from broker.held_offsets import require_offsets, require_unchanged
-from broker.topics import Extent, delete_topics, ensure_topics, identified_extents, topic_id, topic_name
+from broker.topics import Extent, ensure_topics, identified_extents, topic_id, topic_name
 from schema.errors import BrokerError, FeedError, ReplayError
+from tests.broker.recreation import create_again
 
 
 @pytest.fixture
@@ -51,15 +51,14 @@ def test_a_topic_that_was_created_again_is_an_error_even_if_it_holds_the_offsets
     connection: Connection, clean: str
 ) -> None:
     old_id = topic_id(connection, clean)
-    delete_topics(connection, [clean])
-    with pytest.raises(BrokerError, match="does not exist"):
-        require_unchanged(connection, clean, old_id, {0: Extent(0, 0)}, ReplayError)
-    deadline = time.monotonic() + 30
-    ensure_topics(connection, ["reduction"])
-    while topic_id(connection, clean) == old_id:
-        assert time.monotonic() < deadline
+    create_again(connection, clean)
     with pytest.raises(ReplayError, match="clean was created again since the run read it: its rows are gone"):
         require_unchanged(connection, clean, old_id, {0: Extent(0, 0)}, ReplayError)
+
+
+def test_a_missing_topic_is_an_error(connection: Connection) -> None:
+    with pytest.raises(BrokerError, match="does not exist"):
+        require_unchanged(connection, f"{connection.settings.namespace}.reduction.clean", "id", {}, ReplayError)
 
 
 def test_a_topic_with_fewer_partitions_was_created_again(connection: Connection, clean: str) -> None:
