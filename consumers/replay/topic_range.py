@@ -23,7 +23,6 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.topics import Extent, topic_name
-from consumers.decoding import decode_record
 from consumers.reading import OffsetBlock, Record, TopicReader
 from consumers.replay.bounds import Bound, resolve
 from consumers.replay.replay_file import check_out, replay_file
@@ -31,6 +30,7 @@ from consumers.replay.row_groups import RowGroups
 from consumers.row_filter import RowFilter
 from schema import ledger
 from schema.dead_letter import CONNECT_PREFIX, REASON_HEADER, is_dead_letter
+from schema.decoding import decode_record
 from schema.errors import ReplayError, UsageError
 from schema.family import Family
 from schema.json_form import json_lines

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import polars as pl
 
 from broker.clients import Connection
-from consumers.decoding import decode_records
 from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Place
 from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
 from consumers.sequence.spec import FeedSpec
+from schema.decoding import decode_records
 from schema.errors import FeedError
 from schema.record import CLEAN
 from schema.registry import family_named

@@ -12,9 +12,9 @@ import polars as pl
 from broker.clients import Connection
 from broker.held_offsets import require_unchanged
 from broker.topics import Extent
-from consumers.decoding import decode_record
 from consumers.reading import OffsetBlock, TopicReader
 from consumers.sequence.spec import PinnedSource, read_state
+from schema.decoding import decode_record
 from schema.errors import FeedError
 from schema.record import CLEAN
 

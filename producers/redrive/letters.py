@@ -1,4 +1,4 @@
-"""Sends dead letters to raw again, each once, with the bytes and the key of the raw record.
+"""Send dead letters to raw again, each once, with the bytes and the key of the raw record.
 
 Takes the letters of one reason, as read from `rejected`. Every record that goes to raw names its letter in the header
 `feedmill-redrive-of`. So raw itself shows which letters were sent, even if a redrive was killed half way.
@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from feedmill.stage_records import OnProgress, stage_records
+from broker.clients import Connection
+from broker.holdups import open_transactions
+from broker.topics import Extent, extents, topic_id, topic_name, write_offsets
+from producers.redrive.stage_records import OnProgress, stage_records
+from producers.sink import RecordSender, raw_layout
 from schema.dead_letter import REDRIVE_HEADER, original_headers, rejected_rows
 from schema.envelope import header_text
+from schema.errors import BrokerError, BrokerUnavailableError
 from schema.family import Family
 from schema.record import RAW, REJECTED
-
-if TYPE_CHECKING:
-    from broker.clients import Connection
-    from consumers.reading import OffsetBlock, Record
 
 # Causes for which a letter is not sent; keys of the report.
 SENT_BEFORE = "sent_before"
@@ -37,9 +38,9 @@ class FoundLetter:
     size: int
 
     @classmethod
-    def of(cls, record: Record) -> FoundLetter:
-        """Return the place and the size of a record of `rejected`."""
-        return cls(record.partition, record.offset, len(record.value))
+    def of(cls, record: Any) -> FoundLetter:
+        """Return the place and the size of a Kafka record of `rejected`."""
+        return cls(record.partition, record.offset, len(record.value or b""))
 
 
 def sendable_letters(
@@ -50,8 +51,6 @@ def sendable_letters(
     Raises:
         BrokerError: raw cannot be read to its end, for instance because of an open transaction.
     """
-    from broker.topics import topic_id, topic_name
-
     limit_bytes = connection.settings.raw_record_max_bytes
     left_out: Counter[str] = Counter()
     wanted = []
@@ -75,17 +74,14 @@ def send_letters(connection: Connection, family: Family, run: str, letters: Sequ
 
     Raises:
         BrokerError: a topic cannot be read; DeliveryError: raw did not take a record.
-        ReplayError: retention removed a letter meanwhile.
+        ProducerError: retention removed a letter meanwhile.
     """
-    from broker.topics import topic_id, topic_name
-    from producers.sink import RecordSender, raw_layout
-
     if not letters:
         return 0
     partitions = raw_layout(connection, family).partitions
     own_id = topic_id(connection, topic_name(connection.settings, family.name, REJECTED))
     with RecordSender(connection, family, run) as sender:
-        for record in stage_records(connection, family, REJECTED, blocks=_blocks(letters)):
+        for record in stage_records(connection, family, REJECTED, ranges=_ranges(letters)):
             name = _name(own_id, record.partition, record.offset)
             sender.send(
                 record.value,
@@ -104,19 +100,14 @@ def _sent_before(connection: Connection, family: Family, on_progress: OnProgress
     A record behind an open transaction can be read only when that transaction ends. Reading waits for the end, because
     to skip the record would be to send its letter a second time.
     """
-    from broker.holdups import open_transactions
-    from broker.topics import extents, topic_name, write_offsets
-    from consumers.reading import OffsetBlock
-    from schema.errors import BrokerError, BrokerUnavailableError
-
     topic = topic_name(connection.settings, family.name, RAW)
     ends = write_offsets(connection, topic)
     begins = {partition: held.begin for partition, held in extents(connection, topic).items()}
-    blocks = [OffsetBlock(partition, begins.get(partition, 0), end) for partition, end in sorted(ends.items())]
+    ranges = [(partition, Extent(begins.get(partition, 0), end)) for partition, end in sorted(ends.items())]
     try:
         names = [
             header_text(record.headers, REDRIVE_HEADER)
-            for record in stage_records(connection, family, RAW, on_progress, blocks)
+            for record in stage_records(connection, family, RAW, on_progress, ranges)
         ]
     except BrokerUnavailableError as error:
         for transaction in open_transactions(connection, topic):
@@ -133,15 +124,13 @@ def _name(rejected_id: str, partition: int, offset: int) -> str:
     return f"{rejected_id}/{partition}/{offset}"
 
 
-def _blocks(letters: Iterable[FoundLetter]) -> list[OffsetBlock]:
-    """Return one block of offsets for each run of neighbouring letters; the letters are in order."""
-    from consumers.reading import OffsetBlock
-
-    blocks: list[OffsetBlock] = []
+def _ranges(letters: Iterable[FoundLetter]) -> list[tuple[int, Extent]]:
+    """Return (partition, offsets) for each run of neighbouring letters; the letters are in order."""
+    ranges: list[tuple[int, Extent]] = []
     for letter in letters:
-        last = blocks[-1] if blocks else None
-        if last and (last.partition, last.end) == (letter.partition, letter.offset):
-            blocks[-1] = OffsetBlock(last.partition, last.begin, letter.offset + 1)
+        partition, last = ranges[-1] if ranges else (-1, Extent(0, 0))
+        if (partition, last.end) == (letter.partition, letter.offset):
+            ranges[-1] = (partition, Extent(last.begin, letter.offset + 1))
         else:
-            blocks.append(OffsetBlock(letter.partition, letter.offset, letter.offset + 1))
-    return blocks
+            ranges.append((letter.partition, Extent(letter.offset, letter.offset + 1)))
+    return ranges

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from consumers.reading import Record
 from schema.errors import FeedmillError, RecordError
 from schema.record import ForeignHeaders, conform, read_table
 
+# (family, stage, version) of a record.
 Kind = tuple[str, str, int]
 
 # The refine stage writes far fewer rows; this limit bounds the memory that a damaged record can claim.
 _MAX_ROWS = 10_000_000
 
 
+class ReadRecord(Protocol):
+    """A record as read from Kafka, by any reader."""
+
+    @property
+    def partition(self) -> int:
+        """The number of its partition."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset in the partition."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Its headers, in order."""
+
+    @property
+    def value(self) -> bytes:
+        """Its bytes."""
+
+
 def decode_record(
-    record: Record,
+    record: ReadRecord,
     topic: str,
     kind: Kind,
     columns: Mapping[str, pl.DataType],
@@ -31,7 +52,7 @@ def decode_record(
 
 
 def decode_records(
-    records: Sequence[Record],
+    records: Sequence[ReadRecord],
     topic: str,
     kind: Kind,
     columns: Mapping[str, pl.DataType],
@@ -57,7 +78,7 @@ def decode_records(
 
 
 def _table(
-    record: Record, topic: str, kind: Kind, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
+    record: ReadRecord, topic: str, kind: Kind, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
 ) -> pa.Table:
     try:
         kind_read = ForeignHeaders.parse(record.headers).ce_type
@@ -74,7 +95,7 @@ def _table(
 
 
 def _conform(
-    record: Record, topic: str, table: pa.Table, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
+    record: ReadRecord, topic: str, table: pa.Table, columns: Mapping[str, pl.DataType], error: type[FeedmillError]
 ) -> pl.DataFrame:
     try:
         return conform(table, columns)
@@ -82,6 +103,6 @@ def _conform(
         raise error(_undecodable(record, topic, cause)) from cause
 
 
-def _undecodable(record: Record, topic: str, cause: RecordError) -> str:
+def _undecodable(record: ReadRecord, topic: str, cause: RecordError) -> str:
     where = f"{topic}/{record.partition} offset {record.offset}"
     return f"{where} cannot be decoded ({cause.reason}: {cause}): run `feedmill doctor`"
