@@ -6,9 +6,9 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.topics import extents, topic_name
-from consumers.decoding import decode_record
 from consumers.reading import OffsetBlock, TopicReader
 from schema import ledger
+from schema.decoding import decode_record
 from schema.errors import ReplayError
 from schema.record import LEDGER
 from schema.registry import family_named
