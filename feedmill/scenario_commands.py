@@ -105,7 +105,8 @@ def _existing(connection: Connection) -> Any:
 
 def _produce(run: ScenarioRun, target: Connection | Path, *, as_json: bool) -> None:
     where, elapsed_s = produce_rows(run, target, quiet=as_json)
-    from feedmill.scenario_tables import summary, summary_table
+    from feedmill.scenario_tables import summary_table
+    from producers.scenario.summary import summary
 
     figures = {**summary(run), "to": where, "elapsed_s": round(elapsed_s, 3)}
     if as_json:
