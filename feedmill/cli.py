@@ -73,7 +73,7 @@ def _options(
 ) -> None:
     # The clients also log failures that they retry by themselves. Users need only the other ones.
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
-    for name in ("streams", "producers"):
+    for name in ("schema", "streams", "producers", "consumers"):
         # These warnings name skipped records, so they are always shown.
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
     if not debug:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -12,6 +13,8 @@ import pyarrow as pa
 
 from schema.errors import FeedmillError, RecordError
 from schema.record import ForeignHeaders, conform, read_table
+
+log = logging.getLogger(__name__)
 
 # (family, stage, version) of a record.
 Kind = tuple[str, str, int]
@@ -38,6 +41,27 @@ class ReadRecord(Protocol):
     @property
     def value(self) -> bytes:
         """Its bytes."""
+
+
+def is_foreign(record: ReadRecord, topic: str, kind: Kind) -> bool:
+    """Return whether another program wrote a record into a topic of Feedmill's; a warning names it.
+
+    A record of the same family and stage is not foreign, whatever its version: a reader of another version must fail
+    instead of leaving rows out.
+    """
+    try:
+        found = ForeignHeaders.parse(record.headers).ce_type
+    except RecordError:
+        found = None
+    if found is not None and found[:2] == kind[:2]:
+        return False
+    log.warning(
+        "%s/%d offset %d is no record of Feedmill's and is passed over: stop other programs from writing to this topic",
+        topic,
+        record.partition,
+        record.offset,
+    )
+    return True
 
 
 def decode_record(

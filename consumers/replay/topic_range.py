@@ -30,7 +30,7 @@ from consumers.replay.row_groups import RowGroups
 from consumers.row_filter import RowFilter
 from schema import ledger
 from schema.dead_letter import CONNECT_PREFIX, REASON_HEADER, is_dead_letter
-from schema.decoding import decode_record
+from schema.decoding import decode_record, is_foreign
 from schema.errors import ReplayError, UsageError
 from schema.family import Family
 from schema.json_form import json_lines
@@ -160,6 +160,8 @@ def _read(
         for _, record in reader.records(blocks):
             if stage_columns.kind[1] == REJECTED and is_dead_letter(record.headers):
                 rows.take_line(_dead_letter(record))
+                continue
+            if is_foreign(record, topic, stage_columns.kind):
                 continue
             frame = decode_record(record, topic, stage_columns.kind, stage_columns.columns, ReplayError)
             if rows.take(frame, len(record.value)):

@@ -20,7 +20,7 @@ from producers.redrive.letters import FoundLetter, send_letters, sendable_letter
 from producers.redrive.stage_records import OnProgress, stage_records
 from producers.sink import RecordSender, encode_block, raw_layout
 from schema.dead_letter import is_dead_letter, reason_of, rejected_rows
-from schema.decoding import decode_record
+from schema.decoding import decode_record, is_foreign
 from schema.errors import ProducerError
 from schema.family import Family, identify
 from schema.record import CLEAN, REJECTED
@@ -119,6 +119,8 @@ def _rejected(connection: Connection, family: Family, reason: str, on_progress: 
                 others[reason_of(record.headers)] += rejected_rows(record.value or b"", record.headers)
             continue
         frame = _decoded(connection, family, record, REJECTED, columns)
+        if frame is None:
+            continue
         is_wanted = (pl.col("reasons").list.len() == 1) & (pl.col("reasons").list.first() == reason)
         frames.append(frame.filter(is_wanted).drop("reasons"))
         counted = frame.filter(~is_wanted)["reasons"].explode(empty_as_null=False).value_counts()
@@ -133,14 +135,19 @@ def _not_in_clean(
     columns = {"example_id": family.wire["example_id"]}
     for record in stage_records(connection, family, CLEAN, on_progress):
         clean = _decoded(connection, family, record, CLEAN, columns)
+        if clean is None:
+            continue
         rows = rows.join(clean, on="example_id", how="anti", maintain_order="left")
     return rows
 
 
 def _decoded(
     connection: Connection, family: Family, record: Any, stage: str, columns: dict[str, pl.DataType]
-) -> pl.DataFrame:
+) -> pl.DataFrame | None:
+    """Return the rows of a record; None for a record that another program wrote."""
     topic = topic_name(connection.settings, family.name, stage)
+    if is_foreign(record, topic, (family.name, stage, family.version)):
+        return None
     return decode_record(record, topic, (family.name, stage, family.version), columns, ProducerError)
 
 

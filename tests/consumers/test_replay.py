@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from broker.clients import Connection
-from broker.topics import ensure_topics, extents
+from broker.topics import ensure_topics, extents, topic_name
 from consumers.replay import row_groups
 from consumers.replay.bounds import parse_bound
 from consumers.replay.topic_range import ReplayProgress, replay
@@ -221,6 +221,25 @@ def test_a_damaged_record_leaves_no_file(
     with pytest.raises(ReplayError, match=r"clean/3 offset \d+ cannot be decoded \(garbage"):
         replay(connection, "reduction", tmp_path / f"x.{ending}")
     assert list(tmp_path.glob("*x*")) == []
+
+
+@pytest.mark.parametrize("stage", ["clean", "rejected"])
+def test_a_foreign_record_is_passed_over_and_named(
+    connection: Connection, tmp_path: Path, stage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ensure_topics(connection, ["reduction"])
+    name = topic_name(connection.settings, FAMILY.name, stage)
+    producer = connection.producer()
+    for headers in ([], Envelope("scenario", stage, 1, run="r", chunk=0, part=0, rows=1).headers()):
+        producer.send(name, b"not Feedmill's", partition=0, headers=headers).get(30)
+    producer.close()
+    write(connection, reductions.valid(20))
+    report = replay(connection, "reduction", tmp_path / "x.jsonl", stage=stage)
+    assert report.rows == (20 if stage == "clean" else 0)
+    assert [offset for offset in (0, 1) if f"{name}/0 offset {offset} is no record of Feedmill's" in caplog.text] == [
+        0,
+        1,
+    ]
 
 
 def rejected_rows() -> pl.DataFrame:

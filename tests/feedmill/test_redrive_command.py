@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from broker.clients import Connection
-from broker.topics import ensure_topics
+from broker.topics import ensure_topics, topic_name
 from producers.sink import send_frames
-from schema.record import RAW
+from schema.record import CLEAN, RAW, REJECTED, Envelope, encode
 from schema.scenario import FAMILY
 from schema.settings import Settings
 from tests import scenarios
@@ -74,6 +74,21 @@ def test_rejected_rows_are_accepted_once_the_gate_has_room(
     assert {"first", "second", "again"} < runs
     ids = [record.headers["ce_id"] for record in workers.records(connection, RAW, FAMILY)]
     assert len(ids) == len(set(ids))
+
+
+def test_foreign_records_in_rejected_and_clean_stop_no_redrive(connection: Connection, called: Command) -> None:
+    ensure_topics(connection, [FAMILY.name])
+    rejected = scenarios.valid_rows(3).with_columns(reasons=pl.Series([["poetry"]] * 3))
+    producer = connection.producer()
+    for stage in (REJECTED, CLEAN):
+        name = topic_name(connection.settings, FAMILY.name, stage)
+        producer.send(name, b"not Feedmill's", partition=0).get(30)
+    headers = Envelope(FAMILY.name, REJECTED, FAMILY.version, run="r", chunk=0, part=0, rows=3).headers()
+    name = topic_name(connection.settings, FAMILY.name, REJECTED)
+    producer.send(name, encode(rejected), partition=0, headers=headers).get(30)
+    producer.close()
+    status, out, _ = called("redrive", "scenario", "--reason", "poetry", "--json")
+    assert (status, json.loads(out)["rows_sent"]) == (0, 3)
 
 
 def test_a_reason_without_rejected_rows_sends_nothing(connection: Connection, called: Command) -> None:
