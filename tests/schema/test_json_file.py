@@ -24,7 +24,7 @@ def test_a_file_without_end_is_refused() -> None:
         read_json_file(Path("/dev/zero"))
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 3_000 + "1" + "}" * 3_000, "not json", '"\\ud800'])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "not json", '"\\ud800'])
 def test_text_that_is_too_deep_or_invalid_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
