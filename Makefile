@@ -27,9 +27,9 @@ bench-install: .venv-bench/.installed
 demo: install
 	$(BIN)/feedmill demo
 
-# Tests wait for Kafka more than they compute: two processes, each with a broker of its own.
+# Tests wait for Kafka more than they compute: three processes on two cores, each with a broker of its own.
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 # For the edit-and-test loop: no Kafka, no torch, no test marked slow. Under a minute once numba's cache is filled.
 test-fast: install
