@@ -67,6 +67,7 @@ class ReplayReport:
         offsets: {partition: [begin, end]}, without the end.
         dead_letters: lines with the original bytes of a dead letter.
         dead_letters_left_out: dead letters left out because of the format or the filter.
+        foreign_records: records that another program wrote into the topic; they are left out, and a warning names each.
         created: time of writing, ISO 8601 in UTC.
         feedmill: the version of Feedmill that wrote the file.
     """
@@ -82,6 +83,7 @@ class ReplayReport:
     where: str | None
     dead_letters: int
     dead_letters_left_out: int
+    foreign_records: int
     created: str
     feedmill: str
 
@@ -130,7 +132,7 @@ def replay(
     with RowFilter(where, stage_columns.columns, ReplayError) if where is not None else nullcontext() as row_filter:
         ranges = resolve(connection, topic, start, end)
         with replay_file(out, stage_columns.columns, stage_columns.lines, row_filter) as file:
-            _read(connection, topic, ranges, stage_columns, file.rows, on_progress)
+            foreign_records = _read(connection, topic, ranges, stage_columns, file.rows, on_progress)
             written = file.finish()
             report = ReplayReport(
                 **written,
@@ -142,6 +144,7 @@ def replay(
                 where=where,
                 dead_letters=file.rows.lines,
                 dead_letters_left_out=file.rows.lines_left_out,
+                foreign_records=foreign_records,
             )
             file.place(report)
     return report
@@ -154,7 +157,9 @@ def _read(
     stage_columns: _StageColumns,
     rows: RowGroups,
     on_progress: Callable[[ReplayProgress], None],
-) -> None:
+) -> int:
+    """Take the rows of these offset ranges; return the number of foreign records that were left out."""
+    foreign_records = 0
     blocks = [OffsetBlock(number, extent.begin, extent.end) for number, extent in sorted(ranges.items())]
     with TopicReader(connection, topic, ReplayError) as reader:
         for _, record in reader.records(blocks):
@@ -162,10 +167,12 @@ def _read(
                 rows.take_line(_dead_letter(record))
                 continue
             if is_foreign(record, topic, stage_columns.kind):
+                foreign_records += 1
                 continue
             frame = decode_record(record, topic, stage_columns.kind, stage_columns.columns, ReplayError)
             if rows.take(frame, len(record.value)):
                 on_progress(_progress(ranges, record, rows.written))
+    return foreign_records
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def test_a_foreign_record_is_passed_over_and_named(
     producer.close()
     write(connection, reductions.valid(20))
     report = replay(connection, "reduction", tmp_path / "x.jsonl", stage=stage)
-    assert report.rows == (20 if stage == "clean" else 0)
+    assert (report.rows, report.foreign_records) == (20 if stage == "clean" else 0, 2)
     assert [offset for offset in (0, 1) if f"{name}/0 offset {offset} is no record of Feedmill's" in caplog.text] == [
         0,
         1,
