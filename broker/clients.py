@@ -251,7 +251,7 @@ def _address(server: str) -> tuple[str, int]:
     host, _, port = server.rpartition(":")
     if "/" in server:
         raise ConfigError(
-            f"bootstrap server {server!r} is a URL, not host:port: leave out what stands before and after them in "
+            f"bootstrap server {server!r} is a URL, not host:port: leave out the parts before and after host:port in "
             "FEEDMILL_BOOTSTRAP_SERVERS"
         )
     if ":" in host and not (host.startswith("[") and host.endswith("]")):

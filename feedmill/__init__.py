@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from broker.clients import Connection, connect
     from consumers.feed import Curriculum, Feed, FeedOptions, Source
     from consumers.ledger import read_ledger
-    from consumers.replay.run import replay_run
     from consumers.replay.topic_range import replay
+    from consumers.replay.training_run import replay_run
     from feedmill.python_api import coverage_report, produce
     from producers.reduction.run import ReductionRun
     from schema.errors import FeedmillError
@@ -42,7 +42,7 @@ _MODULES = {
     "produce": "feedmill.python_api",
     "read_ledger": "consumers.ledger",
     "replay": "consumers.replay.topic_range",
-    "replay_run": "consumers.replay.run",
+    "replay_run": "consumers.replay.training_run",
 }
 
 __all__ = [

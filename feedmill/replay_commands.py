@@ -17,8 +17,8 @@ from schema.registry import family_named
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
-    from consumers.replay.run import RunProgress, RunReport
     from consumers.replay.topic_range import ReplayProgress, ReplayReport
+    from consumers.replay.training_run import RunProgress, RunReport
 
 
 def replay_command(
@@ -104,7 +104,7 @@ def _replay(
 
 def _replay_run(path: Path, family: str | None, out: Path, quiet: bool) -> RunReport:
     from broker.clients import connect
-    from consumers.replay.run import read_manifest, replay_run
+    from consumers.replay.training_run import read_manifest, replay_run
 
     manifest = read_manifest(path)
     connection = connect(load_settings())

@@ -96,7 +96,7 @@ def _width(dtype: pl.DataType) -> int:
 
 def _stream_sizes(data: bytes) -> tuple[bool, int, int]:
     # Compiled code takes half a second to import. Commands that read no records do not wait for it.
-    from schema.arrow_sizes import stream_sizes
+    from schema.declared_sizes import stream_sizes
 
     sizes: tuple[bool, int, int] = stream_sizes(np.frombuffer(data, dtype=np.uint8))
     return sizes

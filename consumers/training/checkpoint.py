@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from consumers.training.saved_run import Ancestor, SavedRun
 from schema.errors import CheckpointError
+from schema.json_file import read_json_file
 
 OPTIMIZER, TRAINER, MANIFEST = "optimizer.safetensors", "trainer.json", "manifest.json"
 STAGE_MANIFEST = "manifest-{}.json"
@@ -34,10 +35,10 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Return a JSON object of a checkpoint: config.json, trainer.json or manifest.json.
 
     Raises:
-        CheckpointError: the file is absent or not a JSON object.
+        CheckpointError: the file is absent, too long, or not a JSON object.
     """
     try:
-        return _OBJECT.validate_json((folder / name).read_bytes())
+        return _OBJECT.validate_python(read_json_file(folder / name))
     except (OSError, ValueError) as error:
         raise unreadable(folder, error) from error
 

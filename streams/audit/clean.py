@@ -14,7 +14,7 @@ from schema.family import CELL_AXIS, Family, axis_codes, cell_codes, cell_label
 from schema.record import CLEAN
 from streams.audit.ids import IdLog
 from streams.audit.ledger import fingerprints
-from streams.audit.rows_by_source import RowsBySource
+from streams.audit.rows_by_raw_offset import RowsByRawOffset
 from streams.audit.scan import decode_batch, source_of
 
 # The clocks of two workers may differ by this much.
@@ -50,7 +50,7 @@ class CleanLog:
         self._first_entry_ms = first_entry_ms
         self._codes = _codes(family)
         self.ids = IdLog(window)
-        self.by_source = RowsBySource(amounts=2)
+        self.by_source = RowsByRawOffset(amounts=2)
         self.misplaced: list[Misplaced] = []
         self.foreign = 0
 

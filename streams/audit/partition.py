@@ -14,7 +14,7 @@ from streams.audit.clean import CleanLog
 from streams.audit.ledger import ROW_COUNTS, Entries, LedgerLog
 from streams.audit.raw import RawLog
 from streams.audit.rejected import RejectedLog
-from streams.audit.rows_by_source import Spans
+from streams.audit.rows_by_raw_offset import Spans
 from streams.audit.spans import offset_ranges
 
 # Kinds of faults, the most serious first; the first fault of an audit is the first one of the most serious kind.

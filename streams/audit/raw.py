@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from schema.errors import RecordError
 from schema.family import Family
 from schema.record import RAW, ForeignHeaders
-from streams.audit.rows_by_source import RowsBySource
+from streams.audit.rows_by_raw_offset import RowsByRawOffset
 from streams.audit.scan import header, source_of
 
 # The id of a record that a worker sends to raw: .../<raw partition>.<raw offset>.<why>.<target>.<part>
@@ -31,7 +31,7 @@ class RawLog:
         self._ce_type = (family.name, RAW, family.version)
         self._raw_topic = raw_topic
         self._offsets: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
-        self.sent = {"rerouted": RowsBySource(), "augmented": RowsBySource()}
+        self.sent = {"rerouted": RowsByRawOffset(), "augmented": RowsByRawOffset()}
 
     def add(self, records: Sequence[Any]) -> None:
         """Add records of raw."""

@@ -12,7 +12,7 @@ from schema.dead_letter import CONNECT_PREFIX, REASON_HEADER, is_dead_letter, re
 from schema.family import Family
 from schema.ledger import SKIPPED
 from schema.record import REJECTED
-from streams.audit.rows_by_source import RowsBySource
+from streams.audit.rows_by_raw_offset import RowsByRawOffset
 from streams.audit.scan import decode_batch, header, source_of
 
 _COLUMNS: dict[str, pl.DataType] = {"example_id": pl.UInt64(), "source_offset": pl.Int64()}
@@ -24,7 +24,7 @@ class RejectedLog:
     def __init__(self, family: Family, raw_topic: str) -> None:
         self._ce_type = (family.name, REJECTED, family.version)
         self._raw_topic = raw_topic
-        self.by_source = RowsBySource()
+        self.by_source = RowsByRawOffset()
         self.foreign = 0
 
     def add(self, records: Sequence[Any]) -> None:

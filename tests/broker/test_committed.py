@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -17,35 +16,9 @@ from broker.kept_clients import kept_clients
 from broker.topics import Extent, ensure_topics, extents, topic_name, undecided
 from schema.errors import BrokerError, RefineError
 from tests.broker.recreation import create_again
+from tests.broker.transactions import aborted, committed
 
 WAIT_S = 30.0
-
-
-@pytest.fixture
-def raw(connection: Connection) -> str:
-    """The name of a raw topic with four empty partitions."""
-    ensure_topics(connection, ["reduction"])
-    return topic_name(connection.settings, "reduction", "raw")
-
-
-@pytest.fixture
-def transactional(connection: Connection) -> Iterator[KafkaProducer]:
-    """A transactional producer that is ready for use."""
-    with closing(connection.producer(transactional_id=connection.settings.namespace)) as producer:
-        producer.init_transactions()
-        yield producer
-
-
-def committed(producer: KafkaProducer, topic: str, partition: int, value: bytes = b"x") -> None:
-    producer.begin_transaction()
-    producer.send(topic, value, partition=partition).get(30)
-    producer.commit_transaction()
-
-
-def aborted(producer: KafkaProducer, topic: str, partition: int) -> None:
-    producer.begin_transaction()
-    producer.send(topic, b"aborted", partition=partition).get(30)
-    producer.abort_transaction()
 
 
 def send(connection: Connection, topic: str, values: list[bytes], partition: int = 0) -> None:

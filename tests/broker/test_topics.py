@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -25,27 +24,7 @@ from broker.topics import (
 from schema.errors import BrokerError
 from schema.record import STAGES
 from schema.settings import Settings
-
-
-@pytest.fixture
-def raw(connection: Connection) -> str:
-    """The name of a raw topic with four empty partitions."""
-    ensure_topics(connection, ["reduction"])
-    return topic_name(connection.settings, "reduction", "raw")
-
-
-@pytest.fixture
-def transactional(connection: Connection) -> Iterator[KafkaProducer]:
-    """A transactional producer that is ready for use."""
-    with closing(connection.producer(transactional_id=connection.settings.namespace)) as producer:
-        producer.init_transactions()
-        yield producer
-
-
-def committed(producer: KafkaProducer, topic: str, partition: int) -> None:
-    producer.begin_transaction()
-    producer.send(topic, b"x", partition=partition).get(30)
-    producer.commit_transaction()
+from tests.broker.transactions import committed
 
 
 def test_ensuring_topics_twice_changes_nothing(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Reading a family's ledger: entries in the order of the raw records, and an error for a record that is none."""
+"""Reading a family's ledger: entries in the order of the raw records, and an error for a record of another kind."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from broker.clients import Connection
 from broker.topics import delete_topics, ensure_topics
 from consumers.batches import Batch
 from consumers.feed import Curriculum, Feed, FeedOptions, Source
-from consumers.replay.run import RunProgress, read_manifest, replay_run
+from consumers.replay.training_run import RunProgress, read_manifest, replay_run
 from feedmill.cli import run
 from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_form import json_lines
@@ -313,7 +313,7 @@ def test_a_manifest_of_another_family_is_wrong_usage(
 
 
 def test_a_run_is_replayed_without_torch() -> None:
-    program = "import sys, consumers.replay.run, feedmill.replay_commands; print('torch' in sys.modules)"
+    program = "import sys, consumers.replay.training_run, feedmill.replay_commands; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "False"
 

@@ -24,14 +24,8 @@ from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 from schema.scenario import FAMILY as SCENARIO
 from tests import reductions, scenarios
 from tests.consumers.records import write
-from tests.consumers.span_runs import SMALL, feed, options, resumed, stopped_after, train_spans, write_rows
+from tests.consumers.span_runs import SMALL, feed, options, resumed, stopped_after, train_spans
 from tests.consumers.toy_task import ToyTask
-
-
-@pytest.fixture
-def clean(connection: Connection) -> Connection:
-    write_rows(connection)
-    return connection
 
 
 @pytest.fixture

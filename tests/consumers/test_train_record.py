@@ -28,14 +28,7 @@ from tests.consumers.span_runs import (
     samples_of,
     stopped_after,
     train_spans,
-    write_rows,
 )
-
-
-@pytest.fixture
-def clean(connection: Connection) -> Connection:
-    write_rows(connection)
-    return connection
 
 
 def test_a_checkpoint_predicts_as_the_model_did(clean: Connection, tmp_path: Path) -> None:

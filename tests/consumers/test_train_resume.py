@@ -30,14 +30,7 @@ from tests.consumers.span_runs import (
     resumed,
     stopped_after,
     train_spans,
-    write_rows,
 )
-
-
-@pytest.fixture
-def clean(connection: Connection) -> Connection:
-    write_rows(connection)
-    return connection
 
 
 def test_a_run_stopped_and_resumed_three_times_learns_the_same(clean: Connection, tmp_path: Path) -> None:

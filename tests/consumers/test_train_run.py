@@ -22,14 +22,7 @@ from tests.consumers.span_runs import (
     options,
     samples_of,
     train_spans,
-    write_rows,
 )
-
-
-@pytest.fixture
-def clean(connection: Connection) -> Connection:
-    write_rows(connection)
-    return connection
 
 
 def test_the_loss_falls_and_the_redex_is_found(clean: Connection, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ RecordSource = tuple[int, int, int]
 Spans = tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[Any]]]
 
 
-class RowsBySource:
+class RowsByRawOffset:
     """Collects records by their source (raw partition, first offset, last offset), each with `amounts` numbers."""
 
     def __init__(self, amounts: int = 1) -> None:
