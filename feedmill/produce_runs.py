@@ -17,6 +17,7 @@ from schema.settings import load_settings
 if TYPE_CHECKING:
     from broker.clients import Connection
     from producers.run import ProducerRun
+    from producers.sink import ProduceReport
     from schema.family import Family
 
 Count = Annotated[int | None, typer.Option(min=1, help="Exact number of examples to generate.")]
@@ -46,11 +47,11 @@ def connected(family: Family) -> Connection:
     return connection
 
 
-def produce_rows(run: ProducerRun[Any], target: Connection | Path, *, quiet: bool = False) -> tuple[str, float]:
+def produce_rows(run: ProducerRun[Any], target: Connection | Path, *, quiet: bool = False) -> tuple[str, ProduceReport]:
     """Send a run's rows to its raw topic, or write them to a file, with progress on stderr unless `quiet`.
 
     Returns:
-        (the file or topic, the elapsed seconds).
+        (the file or topic, the totals).
 
     Raises:
         FeedmillError: as `producers.run.produce` and `write_jsonl`.
@@ -60,14 +61,14 @@ def produce_rows(run: ProducerRun[Any], target: Connection | Path, *, quiet: boo
 
     with progress("generating", run.count, quiet=quiet) as advance:
         if isinstance(target, Path):
-            return str(target), write_jsonl(run, target, advance).elapsed_s
+            return str(target), write_jsonl(run, target, advance)
         report = produce(target, run, advance)
-    return topic_name(target.settings, run.family.name, RAW), report.elapsed_s
+    return topic_name(target.settings, run.family.name, RAW), report
 
 
-def print_totals(run: ProducerRun[Any], noun: str, where: str, elapsed_s: float) -> None:
+def print_totals(noun: str, where: str, report: ProduceReport) -> None:
     """Print on stderr how many rows (`noun`) a run made, and where they are."""
-    print(f"{run.count:,} {noun} of run {run.run} -> {where} in {elapsed_s:.1f} s", file=sys.stderr)
+    print(f"{report.rows:,} {noun} of run {report.run} -> {where} in {report.elapsed_s:.1f} s", file=sys.stderr)
 
 
 def fill_requests(family: Family, seed: int, run: str, *, as_json: bool = False) -> None:

@@ -28,8 +28,8 @@ class OnAdvance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: float, unit: str = "", *, quiet: bool = False) -> Iterator[OnAdvance]:
-    """Show progress on `title` towards `total` (in `unit`) while the context lasts, unless `quiet`."""
+def progress(title: str, total: float | None, unit: str = "", *, quiet: bool = False) -> Iterator[OnAdvance]:
+    """Show progress on `title` towards `total` (in `unit`; None if unknown) while the context lasts, unless `quiet`."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, note="": None
@@ -48,17 +48,17 @@ def progress(title: str, total: float, unit: str = "", *, quiet: bool = False) -
         yield _plain(title, total, unit)
 
 
-def _count(done: float, total: float, unit: str, note: str = "") -> str:
-    count = f"{done:,.0f} of {total:,.0f} {unit}".rstrip()
+def _count(done: float, total: float | None, unit: str, note: str = "") -> str:
+    count = (f"{done:,.0f} {unit}" if total is None else f"{done:,.0f} of {total:,.0f} {unit}").rstrip()
     return f"{count}, {note}" if note else count
 
 
-def _plain(title: str, total: float, unit: str) -> OnAdvance:
+def _plain(title: str, total: float | None, unit: str) -> OnAdvance:
     last = [time.monotonic()]
 
     def advance(done: float, note: str = "") -> None:
         now = time.monotonic()
-        if done >= total or now - last[0] >= _PLAIN_LINE_INTERVAL_S:
+        if (total is not None and done >= total) or now - last[0] >= _PLAIN_LINE_INTERVAL_S:
             last[0] = now
             print(f"{title}: {_count(done, total, unit, note)}", file=sys.stderr, flush=True)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def produce(
     family: str,
     *,
-    count: int,
+    count: int | None,
     seed: int | None = None,
     connection: Connection | None = None,
     out: str | Path | None = None,
@@ -36,7 +36,7 @@ def produce(
 
     Args:
         family: a registered family.
-        count: the exact number of examples.
+        count: the exact number of examples; None for a family that reads its input, such as code: all of it.
         seed: 0 <= seed < 2^63; None draws one, which the report names.
         connection: the broker to send to; None connects under the settings of this process.
         out: a file to write as JSON lines, in place of the topic.
@@ -45,7 +45,7 @@ def produce(
             ledger), and the family's own, such as `fuel` of `ReductionRun` or `backend` of scenarios.
 
     Returns:
-        The totals: `rows`, `records`, `bytes`, `elapsed_s`, `seed` and `run`.
+        The totals: `rows`, `records`, `bytes`, `elapsed_s`, `seed`, `run` and `skipped`.
 
     Raises:
         UnknownFamilyError: no such family.

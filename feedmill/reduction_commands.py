@@ -46,5 +46,4 @@ def produce_reduction_command(
         return
     parameters = ReductionRun(count, seed, fuel=fuel, all_steps=all_steps, workers=chosen_workers(workers), run=run)
     print(f"seed {seed}", file=sys.stderr, flush=True)
-    where, elapsed_s = produce_rows(parameters, connected(FAMILY) if out is None else out)
-    print_totals(parameters, "reductions", where, elapsed_s)
+    print_totals("reductions", *produce_rows(parameters, connected(FAMILY) if out is None else out))

@@ -104,15 +104,15 @@ def _existing(connection: Connection) -> Any:
 
 
 def _produce(run: ScenarioRun, target: Connection | Path, *, as_json: bool) -> None:
-    where, elapsed_s = produce_rows(run, target, quiet=as_json)
+    where, report = produce_rows(run, target, quiet=as_json)
     from feedmill.scenario_tables import summary_table
     from producers.scenario.summary import summary
 
-    figures = {**summary(run), "to": where, "elapsed_s": round(elapsed_s, 3)}
+    figures = {**summary(run), "to": where, "elapsed_s": round(report.elapsed_s, 3)}
     if as_json:
         print(json.dumps(figures))
         return
-    print_totals(run, "scenarios", where, elapsed_s)
+    print_totals("scenarios", where, report)
     from rich.console import Console
 
     Console().print(summary_table(figures))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -34,11 +34,16 @@ ABANDON_TIMEOUT_S = 2.0
 
 # Called with the number of rows done so far.
 OnProgress = Callable[[int], None]
+# Called with each work unit of a run that is done.
+OnUnit = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
 class ProduceReport:
-    """Totals of a finished run: `rows` and `bytes` of its records or its file; `records` is 0 for a file."""
+    """Totals of a finished run: `rows` and `bytes` of its records or its file; `records` is 0 for a file.
+
+    `skipped` is the number of input items that gave no row, {reason: number}.
+    """
 
     rows: int
     records: int
@@ -46,6 +51,7 @@ class ProduceReport:
     elapsed_s: float
     seed: int | None
     run: str
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

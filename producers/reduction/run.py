@@ -43,6 +43,7 @@ class ReductionRun(ProducerRun[WorkUnit]):
         UsageError: a value is out of range.
     """
 
+    count: int
     family: ClassVar[Family] = FAMILY
     fuel: int = DEFAULT_FUEL
     all_steps: bool = False

@@ -45,6 +45,7 @@ class ScenarioRun(ProducerRun[WorkUnit]):
         UsageError: a value is out of range.
     """
 
+    count: int
     family: ClassVar[Family] = FAMILY
     backend: str = "composer"
     existing: npt.NDArray[Any] | None = field(default=None, compare=False, kw_only=True)

@@ -37,4 +37,4 @@ def produce_addition_command(
         fill_requests(FAMILY, seed, run)
         return
     parameters = AdditionRun(count, seed, workers=chosen_workers(workers), run=run)
-    print_totals(parameters, "additions", *produce_rows(parameters, connected(FAMILY) if out is None else out))
+    print_totals("additions", *produce_rows(parameters, connected(FAMILY) if out is None else out))

@@ -21,6 +21,7 @@ _UNIT_ROWS = 50
 class AdditionRun(ProducerRun[int]):
     """The parameters of a run; a work unit is the number of its first row."""
 
+    count: int
     family: ClassVar[Family] = FAMILY
 
     def plan(self) -> Iterator[int]:
