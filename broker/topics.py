@@ -26,7 +26,7 @@ from kafka.protocol.consumer import IsolationLevel
 
 from broker.clients import HEADER_ROOM_BYTES, Connection, raw_limit_bytes, rejected_limit_bytes
 from schema.errors import BrokerError
-from schema.record import RAW, REJECTED, REQUESTS, STAGES
+from schema.record import RAW, REJECTED, REQUESTS, RETRACTIONS, STAGES
 from schema.settings import Settings
 
 # The first question about a consumer group makes Kafka create the topic of all groups, which takes time.
@@ -101,7 +101,8 @@ def ensure_topics(connection: Connection, families: Iterable[str]) -> None:
         existing = set(admin.list_topics())
         missing = {
             name: {
-                "num_partitions": settings.partitions,
+                # One partition orders all retractions, so one offset says which of them a reader knows.
+                "num_partitions": 1 if stage == RETRACTIONS else settings.partitions,
                 "replication_factor": settings.replication_factor,
                 "configs": topic_limits(settings, stage),
             }
@@ -132,6 +133,12 @@ def list_topics(connection: Connection) -> list[str]:
     """Return the names of the topics in the settings' namespace, sorted."""
     with _admin(connection) as admin:
         return sorted(name for name in admin.list_topics() if name.startswith(f"{connection.settings.namespace}."))
+
+
+def topic_exists(connection: Connection, topic: str) -> bool:
+    """Return whether `topic` exists."""
+    with _admin(connection) as admin:
+        return topic in set(admin.list_topics())
 
 
 def partition_count(connection: Connection, topic: str) -> int:

@@ -21,6 +21,7 @@ from feedmill.compare_command import compare_command
 from feedmill.demo import demo_command
 from feedmill.doctor import doctor_command
 from feedmill.family_commands import FamilyCommands
+from feedmill.forget_command import forget_command
 from feedmill.ingest_command import ingest_command
 from feedmill.redrive_command import redrive_command
 from feedmill.replay_commands import replay_command
@@ -59,6 +60,7 @@ app.command("audit")(audit_command)
 app.command("drain")(coverage_commands.drain_command)
 app.command("replay")(replay_command)
 app.command("redrive")(redrive_command)
+app.command("forget")(forget_command)
 app.command("skip")(skip_command)
 app.command("compare")(compare_command)
 app.command("watch")(watch_command)

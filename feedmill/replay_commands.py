@@ -92,6 +92,8 @@ def _replay(
 
         report = replay(connection, family, out, stage=stage, start=first, end=last, where=where, on_progress=show)
     notes = []
+    if report.rows_retracted:
+        notes.append(f"{report.rows_retracted:,} retracted rows of these offsets were left out")
     if report.dead_letters:
         notes.append(f"{report.dead_letters:,} of them are undecodable records, written as base64")
     if report.dead_letters_left_out:

@@ -26,6 +26,7 @@ __all__ = [
     "RAW",
     "REJECTED",
     "REQUESTS",
+    "RETRACTIONS",
     "SPEC_VERSION",
     "STAGES",
     "Envelope",
@@ -40,7 +41,10 @@ __all__ = [
     "to_table",
 ]
 
-RAW, CLEAN, REJECTED, LEDGER, REQUESTS = STAGES = ("raw", "clean", "rejected", "ledger", "requests")
+RAW, CLEAN, REJECTED, LEDGER, REQUESTS, RETRACTIONS = STAGES = (
+    *("raw", "clean", "rejected", "ledger", "requests"),
+    "retractions",
+)
 
 
 # A fast level of zstd: reduction rows get 12% larger than at the default level, in two thirds of the time.

@@ -1,8 +1,9 @@
 """Replay an offset range of a topic to a file, with the same bytes every time.
 
 `replay` reads committed records partition after partition, offset after offset. It keeps the rows that a filter
-selects, and writes JSON lines, Parquet or Arrow IPC with a manifest next to the file. The offsets, the filter and the
-format alone decide the file's bytes. Memory is bounded by one row group, whatever the length of the topic.
+selects, and writes JSON lines, Parquet or Arrow IPC with a manifest next to the file. Rows of clean and rejected that
+are retracted (`broker.retractions`) are left out. The offsets, the filter, the format and the bound of the retractions
+decide the file's bytes; the manifest has all of them. Memory is bounded by one row group and the retracted ids.
 
 Dead letters in `rejected` hold the original bytes of undecodable records. In JSON lines each becomes its own line, at
 its place, with the value in base64. Parquet, Arrow and filtered replays leave dead letters out and count them.
@@ -22,6 +23,7 @@ from pathlib import Path
 import polars as pl
 
 from broker.clients import Connection
+from broker.retractions import RetractionBound, retracted_ids, retraction_bound
 from broker.topics import Extent, topic_name
 from consumers.reading import OffsetBlock, Record, TopicReader
 from consumers.replay.bounds import Bound, resolve
@@ -34,8 +36,9 @@ from schema.decoding import decode_record, is_foreign
 from schema.errors import ReplayError, UsageError
 from schema.family import Family
 from schema.json_form import json_lines
-from schema.record import CLEAN, LEDGER, REJECTED
+from schema.record import CLEAN, LEDGER, REJECTED, RETRACTIONS
 from schema.registry import family_named
+from schema.retractions import Ids, is_retracted
 
 STAGES = (CLEAN, REJECTED, LEDGER)
 
@@ -68,6 +71,8 @@ class ReplayReport:
         dead_letters: lines with the original bytes of a dead letter.
         dead_letters_left_out: dead letters left out because of the format or the filter.
         foreign_records: records that another program wrote into the topic; they are left out, and a warning names each.
+        rows_retracted: rows of these offsets that were left out because they, or their origins, are retracted.
+        retractions: the bound of the retractions that were known; None if there are none yet, and for the ledger.
         created: time of writing, ISO 8601 in UTC.
         feedmill: the version of Feedmill that wrote the file.
     """
@@ -84,6 +89,8 @@ class ReplayReport:
     dead_letters: int
     dead_letters_left_out: int
     foreign_records: int
+    rows_retracted: int
+    retractions: RetractionBound | None
     created: str
     feedmill: str
 
@@ -131,8 +138,12 @@ def replay(
     topic = topic_name(connection.settings, family, stage)
     with RowFilter(where, stage_columns.columns, ReplayError) if where is not None else nullcontext() as row_filter:
         ranges = resolve(connection, topic, start, end)
+        # The bound is taken after the ends, so that it holds every retraction of these rows.
+        retractions = topic_name(connection.settings, family, RETRACTIONS)
+        bound = None if stage == LEDGER else retraction_bound(connection, retractions)
+        ids = retracted_ids(connection, retractions, bound, ReplayError)
         with replay_file(out, stage_columns.columns, stage_columns.lines, row_filter) as file:
-            foreign_records = _read(connection, topic, ranges, stage_columns, file.rows, on_progress)
+            left_out = _read(connection, topic, ranges, stage_columns, ids, file.rows, on_progress)
             written = file.finish()
             report = ReplayReport(
                 **written,
@@ -144,10 +155,20 @@ def replay(
                 where=where,
                 dead_letters=file.rows.lines,
                 dead_letters_left_out=file.rows.lines_left_out,
-                foreign_records=foreign_records,
+                foreign_records=left_out.foreign_records,
+                rows_retracted=left_out.rows_retracted,
+                retractions=bound,
             )
             file.place(report)
     return report
+
+
+@dataclass
+class _LeftOut:
+    """The counts of a replay's records and rows that are not in its file."""
+
+    foreign_records: int = 0
+    rows_retracted: int = 0
 
 
 def _read(
@@ -155,11 +176,12 @@ def _read(
     topic: str,
     ranges: Mapping[int, Extent],
     stage_columns: _StageColumns,
+    ids: Ids,
     rows: RowGroups,
     on_progress: Callable[[ReplayProgress], None],
-) -> int:
-    """Take the rows of these offset ranges; return the number of foreign records that were left out."""
-    foreign_records = 0
+) -> _LeftOut:
+    """Take the rows of these offset ranges, except those with the retracted `ids`."""
+    left_out = _LeftOut()
     blocks = [OffsetBlock(number, extent.begin, extent.end) for number, extent in sorted(ranges.items())]
     with TopicReader(connection, topic, ReplayError) as reader:
         for _, record in reader.records(blocks):
@@ -167,12 +189,16 @@ def _read(
                 rows.take_line(_dead_letter(record))
                 continue
             if is_foreign(record, topic, stage_columns.kind):
-                foreign_records += 1
+                left_out.foreign_records += 1
                 continue
             frame = decode_record(record, topic, stage_columns.kind, stage_columns.columns, ReplayError)
+            if ids.size:
+                kept = frame.filter(~is_retracted(frame, ids))
+                left_out.rows_retracted += frame.height - kept.height
+                frame = kept
             if rows.take(frame, len(record.value)):
                 on_progress(_progress(ranges, record, rows.written))
-    return foreign_records
+    return left_out
 
 
 @dataclass(frozen=True)

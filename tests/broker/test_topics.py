@@ -38,7 +38,7 @@ def test_ensuring_topics_twice_changes_nothing(connection: Connection) -> None:
 def test_several_threads_may_ensure_topics_at_the_same_time(connection: Connection) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: ensure_topics(connection, ["reduction"]), range(4)))
-    assert len(list_topics(connection)) == 5
+    assert len(list_topics(connection)) == len(STAGES)
 
 
 def test_topics_of_another_namespace_are_not_listed(connection: Connection) -> None:
@@ -82,6 +82,10 @@ def test_a_missing_topic_is_an_error(connection: Connection) -> None:
 
 def test_topics_have_the_number_of_partitions_in_the_settings(connection: Connection, raw: str) -> None:
     assert partition_count(connection, raw) == connection.settings.partitions
+
+
+def test_retractions_have_one_partition(connection: Connection, raw: str) -> None:
+    assert partition_count(connection, topic_name(connection.settings, "reduction", "retractions")) == 1
 
 
 def test_extent_ends_at_the_last_stable_offset(connection: Connection, raw: str, transactional: KafkaProducer) -> None:

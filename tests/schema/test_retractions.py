@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.family import CELL_AXIS
+from schema.reduction import FAMILY
+from schema.retractions import COLUMNS, WIRE_IDS, coverage_of, is_retracted, sorted_ids
+from tests import reductions
+from tests.streams.refined import coverage_of as counted_one_by_one
+
+IDS = st.one_of(st.integers(0, 20), st.integers(2**64 - 5, 2**64 - 1))
+
+
+@given(rows=st.lists(st.tuples(IDS, st.none() | IDS)), retracted=st.lists(IDS))
+def test_a_row_is_retracted_exactly_if_its_id_or_its_origin_is(
+    rows: list[tuple[int, int | None]], retracted: list[int]
+) -> None:
+    frame = pl.DataFrame(rows, schema=WIRE_IDS, orient="row")
+    ids = sorted_ids(pl.DataFrame({"example_id": retracted}, schema={"example_id": pl.UInt64}))
+    wanted = [row in retracted or (origin is not None and origin in retracted) for row, origin in rows]
+    assert is_retracted(frame, ids).to_list() == wanted
+
+
+@given(retracted=st.lists(IDS))
+def test_an_id_that_is_retracted_several_times_counts_once(retracted: list[int]) -> None:
+    entries = pl.DataFrame({"example_id": [*retracted, *retracted]}, schema={"example_id": pl.UInt64})
+    assert sorted_ids(entries).tolist() == sorted(set(retracted))
+
+
+def test_an_entry_holds_the_bins_that_coverage_counts_its_row_in() -> None:
+    rows = reductions.valid(200)
+    counted = coverage_of(rows, FAMILY)
+    assert counted.dtype == COLUMNS["coverage"]
+    sums = counted.explode().struct.unnest().group_by("axis", "bin").len()
+    assert CELL_AXIS in sums["axis"]
+    wanted = {(each["axis"], each["bin"]): each["rows"] for each in counted_one_by_one(rows)}
+    assert {(axis, bin_): rows for axis, bin_, rows in sums.iter_rows()} == wanted
+
+
+def test_no_row_is_retracted_by_no_ids() -> None:
+    frame = pl.DataFrame({"example_id": [0], "augmented_from": [None]}, schema=WIRE_IDS)
+    assert is_retracted(frame, np.empty(0, dtype=np.uint64)).to_list() == [False]
