@@ -86,6 +86,8 @@ class Family:
         route: a UInt64 expression over a frame with `example_id`; a row belongs in partition `route mod partitions`.
         text: a Utf8 expression, a row's prose, used for near duplicates and for diversity; None for a family without
             prose, whose rows have exact duplicates only.
+        shingle_words: consecutive words of `text` in a shingle, by which texts are compared. A `route` by the smallest
+            shingle has the same width.
         flatten: one JSON object of the family's JSON form -> {column: value}; raises nothing, unknown keys are kept.
         nest: a frame of columns -> a frame in the family's JSON form.
         cell_view: name of a view in the coverage store with one line per cell, or None. Its columns are the cell axes,
@@ -108,6 +110,7 @@ class Family:
     group: pl.Expr
     route: pl.Expr = field(default_factory=lambda: pl.col("example_id"))
     text: pl.Expr | None = None
+    shingle_words: int = 3
     decisive: tuple[str, ...] = ()
     flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
@@ -175,22 +178,29 @@ def identify(frame: pl.DataFrame, family: Family) -> pl.DataFrame:
     `example_id` is xxh3-64 of `family.identity`; `split` comes from xxh3-64 of `family.group`, never from position.
     Null content gives a null id, which the `example_id|nullability` rule rejects.
     """
-    group_hash = plh.col("_group").nchash.xxh3_64()
-    bucket = group_hash % 1000
-    split = (
+    if "augmented_from" not in frame.columns:
+        frame = frame.with_columns(augmented_from=pl.lit(None, dtype=pl.UInt64))
+    return (
+        frame.with_columns(_identity=family.identity, _group=family.group)
+        .with_columns(example_id=plh.col("_identity").nchash.xxh3_64(), split=split_of("_group"))
+        .drop("_identity", "_group")
+    )
+
+
+def split_of(column: str) -> pl.Expr:
+    """Return an expression for the split of each group in a Utf8 column (String, null for null).
+
+    >>> pl.DataFrame({"group": ["json", "heapq"]}).select(split_of("group")).to_series().to_list()
+    ['train', 'train']
+    """
+    bucket = plh.col(column).nchash.xxh3_64() % 1000
+    return (
         pl.when(bucket < _SPLIT_EDGES[0])
         .then(pl.lit(SPLITS[0]))
         .when(bucket < _SPLIT_EDGES[1])
         .then(pl.lit(SPLITS[1]))
         .when(bucket.is_not_null())
         .then(pl.lit(SPLITS[2]))
-    )
-    if "augmented_from" not in frame.columns:
-        frame = frame.with_columns(augmented_from=pl.lit(None, dtype=pl.UInt64))
-    return (
-        frame.with_columns(_identity=family.identity, _group=family.group)
-        .with_columns(example_id=plh.col("_identity").nchash.xxh3_64(), split=split)
-        .drop("_identity", "_group")
     )
 
 

@@ -1,10 +1,4 @@
-"""MinHash sketches of texts, and how they are compared.
-
-A text's sketch has one slot for each of 128 hash functions: one byte of the smallest hash of the text's shingles
-(`schema.shingles`). Two texts of Jaccard similarity J agree in a slot with probability J + (1 - J) / 256. So the share
-of agreeing slots estimates J, with a standard deviation of 0.035 at J = 0.8 ("On the resemblance and containment of
-documents", Broder, 1997; "b-bit minwise hashing", Li and Koenig, 2010). Sketches are never stored, so the hash
-functions may change between versions.
+"""Sketches of the texts of rows (`schema.minhash`, 128 slots), and how they are compared.
 
 The library rensa makes sketches as fast, but returns them only as lists of Python integers, which takes some six times
 as long (`RMinHashDigestMatrix.to_rows`: 18 us for the 3 us of a text of 80 shingles). Its index also knows neither the
@@ -21,19 +15,13 @@ import polars as pl
 import polars_hash as plh
 from numpy.typing import NDArray
 
-from schema.compiled import compiled
 from schema.family import Family
-from schema.shingles import shingles
+from schema.minhash import expected_agreement, sketch_texts
 
 SLOTS = 128
 # Of pairs just as similar as the threshold, at least this share must meet in a band.
 _LEAST_RECALL = 0.9
 _WIDEST_BAND = 32
-# The probability that two slots of one byte agree by chance.
-_CHANCE = 1 / 256
-_SEED = 20_240
-# The shingles of this many texts fit into the processor's cache.
-_ROWS_AT_ONCE = 512
 
 
 class Sketches(NamedTuple):
@@ -74,7 +62,7 @@ def banding(threshold: float) -> Banding:
     meets = {width: 1 - (1 - threshold**width) ** (SLOTS // width) for width in widths}
     width = max((width for width in widths if meets[width] >= _LEAST_RECALL), default=2)
     # 1e-9 less, because rounding may put a whole product just above the whole number.
-    least = ceil(SLOTS * (threshold + (1 - threshold) * _CHANCE) - 1e-9)
+    least = ceil(expected_agreement(threshold, SLOTS) - 1e-9)
     return Banding(width, SLOTS // width, least)
 
 
@@ -89,12 +77,7 @@ def sketches(rows: pl.DataFrame, family: Family) -> Sketches:
     if family.text is None:
         raise ValueError(f"rows of {family.name} have no text to sketch")
     inputs = rows.select(_text=family.text, _group=family.group, _copied=pl.col("augmented_from").is_not_null())
-    slots, worded = np.empty((rows.height, SLOTS), dtype=np.uint8), np.empty(rows.height, dtype=np.bool_)
-    for start in range(0, rows.height, _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        hashes, offsets = shingles(inputs["_text"][part])
-        worded[part] = np.diff(offsets) > 0
-        _sketch(hashes, offsets, _FACTORS, slots[part])
+    slots, worded = sketch_texts(inputs["_text"], family.shingle_words, SLOTS)
     groups = inputs.select(plh.col("_group").nchash.xxh3_64().fill_null(0)).to_series()
     return Sketches(
         slots,
@@ -108,32 +91,3 @@ def no_sketches(rows: int) -> Sketches:
     """Return the sketches of rows that are near no other."""
     none = np.zeros(rows, dtype=np.bool_)
     return Sketches(np.zeros((rows, SLOTS), dtype=np.uint8), none, np.zeros(rows, dtype=np.uint64), none)
-
-
-def _factors() -> NDArray[np.uint32]:
-    drawn = np.random.default_rng(_SEED).integers(0, 2**32, size=SLOTS, dtype=np.uint32)
-    return drawn | np.uint32(1)
-
-
-# One odd factor for each hash function.
-_FACTORS = _factors()
-
-
-@compiled
-def _sketch(hashes, offsets, factors, kept):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Set kept[i, f] to the lowest byte of the smallest hash of text i by function f; 255 if it has no shingles.
-
-    The arithmetic has 32 bits, so a vector unit computes eight functions at once.
-    """
-    rows, slots = offsets.size - 1, factors.size
-    smallest = np.empty(slots, dtype=np.uint32)
-    for row in range(rows):
-        smallest[:] = np.uint32(0xFFFFFFFF)
-        for place in range(offsets[row], offsets[row + 1]):
-            high, low = np.uint32(hashes[place] >> np.uint64(32)), np.uint32(hashes[place])
-            for slot in range(slots):
-                factor = factors[slot]
-                value = np.uint32(np.uint32(high ^ np.uint32(low * factor)) * factor)
-                smallest[slot] = min(smallest[slot], value)
-        for slot in range(slots):
-            kept[row, slot] = np.uint8(smallest[slot])

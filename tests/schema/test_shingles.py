@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.routing import smallest_shingle
-from schema.shingles import shingles, smallest
+from schema.shingles import FACTORS, MOST_WORDS, shingles, smallest
 
 # Bytes of UTF-8: those of non-ASCII characters are part of a word, unchanged.
 WORD = re.compile(rb"[a-z0-9\x80-\xff]+")
@@ -26,42 +26,49 @@ def words(text: str) -> list[bytes]:
     return WORD.findall(ascii_lowered)
 
 
-def plain(text: str | None) -> list[int]:
-    """FNV-1a of each word; three of them at a time, each times its factor, through the finaliser of splitmix64."""
+def plain(text: str | None, width: int = 3) -> list[int]:
+    """FNV-1a of each word; `width` of them at a time, each times its factor, through the finaliser of splitmix64."""
     if text is None:
         return []
-    hashes = [0, 0, 0]
+    hashes = [0] * width
     for word in words(text):
         value = 0xCBF29CE484222325
         for byte in word:
             value = (value ^ byte) * 0x100000001B3 & MASK
         hashes.append(value)
-    runs = [hashes[at : at + 3] for at in range(3, len(hashes) - 2)] or [hashes[-3:]]
+    runs = [hashes[at : at + width] for at in range(width, len(hashes) - width + 1)] or [hashes[-width:]]
     return [mixed(run) for run in runs]
 
 
 def mixed(run: list[int]) -> int:
-    factors = (0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB)
-    value = sum(factor * part for factor, part in zip(factors, run, strict=True)) + 0x9E3779B97F4A7C15 & MASK
+    factors = [0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB, *(int(value) for value in FACTORS[3:])]
+    value = sum(factor * part for factor, part in zip(factors, run, strict=False)) + 0x9E3779B97F4A7C15 & MASK
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
     value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
     return value ^ value >> 31
 
 
-def by_text(series: pl.Series) -> list[list[int]]:
-    hashes, offsets = shingles(series)
+def by_text(series: pl.Series, width: int = 3) -> list[list[int]]:
+    hashes, offsets = shingles(series, width)
     return [piece.tolist() for piece in np.split(hashes, offsets[1:-1])] if len(series) else []
 
 
-@given(texts)
-def test_shingles_follow_the_definition(values: list[str | None]) -> None:
-    assert by_text(pl.Series(values, dtype=pl.String)) == [plain(value) for value in values]
+@given(texts, st.sampled_from([1, 2, 3, 5, MOST_WORDS]))
+def test_shingles_follow_the_definition(values: list[str | None], width: int) -> None:
+    assert by_text(pl.Series(values, dtype=pl.String), width) == [plain(value, width) for value in values]
 
 
-@given(texts)
-def test_the_smallest_is_the_minimum_and_null_for_null(values: list[str | None]) -> None:
-    expected = [min(hashes) if (hashes := plain(value)) else None for value in values]
-    assert smallest(pl.Series(values, dtype=pl.String)).to_list() == expected
+@given(texts, st.sampled_from([3, 5]))
+def test_the_smallest_is_the_minimum_and_null_for_null(values: list[str | None], width: int) -> None:
+    expected = [min(hashes) if (hashes := plain(value, width)) else None for value in values]
+    assert smallest(pl.Series(values, dtype=pl.String), width).to_list() == expected
+
+
+@pytest.mark.parametrize("width", [0, MOST_WORDS + 1])
+def test_a_shingle_of_another_width_is_refused(width: int) -> None:
+    for function in (shingles, smallest):
+        with pytest.raises(ValueError, match=f"1 to 13 words, not {width}"):
+            function(pl.Series(["a b c"]), width)
 
 
 @given(texts, st.integers(0, 8), st.integers(0, 8), st.integers(1, 3))
@@ -95,3 +102,5 @@ def test_hashes_never_change_because_rows_are_routed_by_them() -> None:
     hashes = frame.select(smallest_shingle(pl.col("text"))).to_series()
     assert hashes.dtype == pl.UInt64
     assert hashes.to_list() == [4794638821040192022, None, 16294208416658607535]
+    code = pl.Series(["def area(width, height): return width * height", None, "", "two words"])
+    assert smallest(code, 5).to_list() == [980990285683701473, None, 16294208416658607535, 9894408016506939541]
