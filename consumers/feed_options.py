@@ -10,7 +10,7 @@ import polars as pl
 
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.sources import Source, check_sources
-from consumers.sequence.spec import Curriculum, FeedSpec, least_rows_fault
+from consumers.sequence.spec import SEEDS, Curriculum, FeedSpec, least_rows_fault
 from schema.errors import UsageError
 from schema.family import SPLITS
 from schema.registry import family_named
@@ -88,6 +88,8 @@ def check_options(spec: FeedSpec, options: FeedOptions) -> None:
             f"batch_size {spec.batch_size}, window_rows {spec.window_rows}, window_bytes {spec.window_bytes}, "
             f"block_rows {spec.block_rows} and max_tokens {spec.max_tokens} must each be at least 1"
         )
+    if spec.shuffle_seed is not None and not 0 <= spec.shuffle_seed < SEEDS:
+        raise UsageError(f"shuffle_seed is {spec.shuffle_seed}: use 0 to {SEEDS - 1}")
     if spec.batch_tokens is not None and spec.batch_tokens < spec.max_tokens:
         raise UsageError(
             f"batch_tokens {spec.batch_tokens} is less than max_tokens {spec.max_tokens}, so a row may fit no batch: "

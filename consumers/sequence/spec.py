@@ -24,6 +24,8 @@ from schema.registry import family_named
 
 # Version of the form of states and manifests; another build may have another one.
 STATE_VERSION = 2
+# Shuffle seeds are below this.
+SEEDS = 2**64
 
 
 # {partition: ((first offset, offsets to a block), ...)}, ascending; a size holds until the next one begins.
@@ -198,8 +200,14 @@ def read_state(state: Mapping[str, Any]) -> FeedState:
 def faults(state: FeedState) -> Iterator[str]:
     """Yield the reasons why no feed can have written this state; a state may come from any file."""
     spec, cursor = state.spec, state.cursor
-    if outside := next((number for number in _numbers(state.to_json()) if not -(2**63) <= number < 2**63), None):
+    values = state.to_json()
+    # A seed may have 64 bits; every other number goes into signed columns.
+    values["spec"].pop("shuffle_seed")
+    numbers = _numbers(values)
+    if outside := next((number for number in numbers if not -(2**63) <= number < 2**63), None):
         yield f"the number {outside:.3g} is beyond 64 bits"
+    if spec.shuffle_seed is not None and not 0 <= spec.shuffle_seed < SEEDS:
+        yield f"the shuffle seed {spec.shuffle_seed:.3g} is not a number of 64 bits"
     if spec.split not in (None, *SPLITS):
         yield f"the split {spec.split!r} is unknown"
     sizes = (spec.max_tokens, spec.block_rows, spec.window_rows, spec.window_bytes, spec.least_rows)

@@ -97,6 +97,8 @@ def test_a_silent_broker_is_an_error(connection: Connection, rows: pl.DataFrame)
         {"options": FeedOptions(batch_tokens=100)},
         {"options": FeedOptions(rank=2, world=2)},
         {"options": FeedOptions(prefetch=-1)},
+        {"shuffle_seed": -1},
+        {"shuffle_seed": 2**64},
         {"options": FeedOptions(where="sise > 3")},
         {"options": FeedOptions(curriculum=Curriculum(column="term", edges=(1,)))},
         {"options": FeedOptions(sources=())},

@@ -60,6 +60,16 @@ def test_a_state_of_another_feed_is_refused_with_both_values(
         feed(connection, {**WAYS["shuffled"], **change}).load_state_dict(state)
 
 
+def test_the_largest_seed_has_a_state_that_can_be_loaded(connection: Connection, rows: pl.DataFrame) -> None:
+    way = {**WAYS["shuffled"], "shuffle_seed": 2**64 - 1}
+    one_feed = feed(connection, way)
+    batches = iter(one_feed)
+    next(batches)
+    resumed = feed(connection, way)
+    resumed.load_state_dict(saved(one_feed))
+    assert next(iter(resumed)).hex_ids == next(batches).hex_ids
+
+
 def begun(connection: Connection) -> dict[str, Any]:
     one_feed = feed(connection, WAYS["plain"])
     list(itertools.islice(one_feed, 3))

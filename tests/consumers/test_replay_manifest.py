@@ -347,6 +347,7 @@ def test_a_manifest_with_code_in_its_filter_is_refused_and_nothing_runs(
         ({"spec.window_rows": 0}, "a size is below 1"),
         ({"spec.batch_size": -1}, "a size is below 1"),
         ({"spec.batch_size": 10**30}, "is beyond 64 bits"),
+        ({"spec.shuffle_seed": 2**64}, "is not a number of 64 bits"),
         ({"spec.block_rows": 0}, "a size is below 1"),
         ({"spec.sources": []}, "a wrong number of sources"),
         ({"cursor.epoch": -1}, "the cursor is outside the passes"),
