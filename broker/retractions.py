@@ -6,9 +6,11 @@ that does not exist yet, as in an older installation, has no retractions.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -18,7 +20,9 @@ from broker.topics import Extent, client_errors, identified_extents, topic_exist
 from schema.decoding import decode_record, is_foreign
 from schema.errors import FeedmillError
 from schema.record import CLEAN, RETRACTIONS
-from schema.retractions import COLUMNS, VERSION, Ids, sorted_ids
+from schema.retractions import COLUMNS, NO_IDS, VERSION, Ids, sorted_ids
+
+log = logging.getLogger(__name__)
 
 # Arrays of ids that are kept, because every pass of a feed needs the same ones.
 _KEPT = 8
@@ -62,7 +66,7 @@ def retracted_ids(connection: Connection, topic: str, bound: RetractionBound | N
         FeedmillError: of the class `error`: as `retraction_entries`.
     """
     if bound is None:
-        return sorted_ids(pl.DataFrame(schema=COLUMNS))
+        return NO_IDS
     ids = _kept.get((topic, bound))
     if ids is None:
         names = {"example_id": COLUMNS["example_id"]}
@@ -81,6 +85,7 @@ def retraction_entries(
     *,
     begin: int = 0,
     columns: Mapping[str, pl.DataType] = COLUMNS,
+    is_strict: bool = True,
 ) -> pl.DataFrame:
     """Return the entries of the offsets from `begin` to `bound`, in order; an entry may occur twice.
 
@@ -93,6 +98,7 @@ def retraction_entries(
         error: class of the error if the topic is another one, was shortened, or holds an undecodable record.
         begin: the first offset.
         columns: the columns to read, of `schema.retractions.COLUMNS`.
+        is_strict: whether a shortened topic and an undecodable record are errors; if not, a warning names them.
 
     Raises:
         BrokerError: the topic cannot be read.
@@ -102,16 +108,26 @@ def retraction_entries(
     if topic_id != bound.topic_id or held[0].end < bound.end:
         raise error(f"{topic} was created again, so the retractions in it are lost: retract the rows again")
     if held[0].begin > 0:
-        raise error(
+        shortened = error(
             f"{topic} no longer holds the offsets before {held[0].begin}, so retractions are lost: remove all limits "
             "from its retention, and retract the rows again in a new topic"
         )
+        if is_strict:
+            raise shortened
+        log.warning("%s", shortened)
     kind = (topic.split(".")[-2], RETRACTIONS, VERSION)
     frames = [pl.DataFrame(schema=dict(columns))]
+
+    def add(record: Any) -> None:
+        try:
+            frames.append(decode_record(record, topic, kind, columns, error))
+        except error as cause:
+            if is_strict:
+                raise
+            log.warning("%s; it is passed over", cause)
+
     with client_errors(connection):
-        frames += [
-            decode_record(record, topic, kind, columns, error)
-            for record in committed_records(connection, topic, {0: Extent(begin, bound.end)})
-            if not is_foreign(record, topic, kind)
-        ]
+        for record in committed_records(connection, topic, {0: Extent(max(begin, held[0].begin), bound.end)}):
+            if not is_foreign(record, topic, kind):
+                add(record)
     return pl.concat(frames)

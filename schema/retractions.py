@@ -37,6 +37,7 @@ COLUMNS: dict[str, pl.DataType] = {
 KEY = ("example_id", "partition", "offset")
 
 Ids = NDArray[np.uint64]
+NO_IDS: Ids = np.empty(0, dtype=np.uint64)
 
 
 def sorted_ids(entries: pl.DataFrame) -> Ids:

@@ -11,5 +11,6 @@ Read the modules in this order:
 6. `group_judge`: steps 1 to 5 for one group of raw records.
 7. `transactions`: write a group's records and the new position in one transaction.
 8. `partition`: the numbered protocol of one raw partition. `rebuild` reads the partition's state back from the topics.
-9. `worker_partitions`: the partitions of one family that a worker owns.
+9. `worker_partitions`: the partitions of one family that a worker owns. `retraction_watch` reads the retracted ids,
+   whose rows step 2 rejects.
 """

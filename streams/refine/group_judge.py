@@ -6,13 +6,14 @@ Pure except for the partition's `State`, which remembers the clean rows. If judg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
 from schema.family import Family
+from schema.retractions import NO_IDS, Ids
 from schema.settings import Settings
 from streams.refine.augmenting import augmented
 from streams.refine.decode import Intake, RawRecord, RecordLimits, read_group
@@ -67,13 +68,17 @@ class JudgedGroup:
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges groups of one raw partition: the family, the settings, and the partition's number and topic."""
+    """Judges groups of one raw partition: the family, the settings, and the partition's number and topic.
+
+    `retracted` returns the ids that are retracted, as they are known now.
+    """
 
     family: Family
     settings: Settings
     partition: int
     partitions: int
     topic_id: str
+    retracted: Callable[[], Ids] = lambda: NO_IDS
 
     @property
     def limits(self) -> RecordLimits:
@@ -104,7 +109,7 @@ class Judge:
             for record in records
         ]
         intake = _read(records, self.family, self.limits, faults)
-        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state)
+        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state, self.retracted())
         copies = self.settings.augment.get(self.family.name, 0.0)
         copies_made = augmented(verdicts.clean, self.family, copies, self.partitions, self.limits.row_bytes)
         copies_per_record = np.bincount(copies_made["record"].to_numpy(), minlength=len(records))

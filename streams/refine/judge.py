@@ -1,7 +1,7 @@
 """Sort rows into clean, rejected and rerouted. Pure over frames, except for the partition's state.
 
-The contract fixes the order: route, validate, refuse duplicates, then near duplicates, then rows that a share gate
-refuses. So a duplicate uses up no quota. Augmentation of the clean rows comes last (`augmenting`).
+The contract fixes the order: route, validate, refuse retracted rows, then duplicates, then near duplicates, then rows
+that a share gate refuses. So a duplicate uses up no quota. Augmentation of the clean rows comes last (`augmenting`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from schema.family import Family, identify, partition_of
+from schema.retractions import NO_IDS, RETRACTED, Ids, is_retracted
 from streams.refine.sources import sourced
 from streams.refine.state import State
 
@@ -30,10 +31,12 @@ class Verdicts:
     rerouted: pl.DataFrame
 
 
-def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, state: State) -> Verdicts:
+def judge(
+    frame: pl.DataFrame, family: Family, partition: int, partitions: int, state: State, retracted: Ids = NO_IDS
+) -> Verdicts:
     """Return the verdicts on `frame` (wire columns and `record`), as the owner of raw partition `partition`.
 
-    `state` remembers the rows that go to clean.
+    `state` remembers the rows that go to clean. Rows whose ids or origins are in `retracted` are rejected.
     """
     wire = [*family.wire, "record"]
     origins = None
@@ -48,15 +51,19 @@ def judge(frame: pl.DataFrame, family: Family, partition: int, partitions: int, 
         frame = frame.filter(~elsewhere)
 
     # Both halves keep the order of arrival.
-    valid, failures = family.rules.filter(family.derive(frame.select(wire)))
+    sound, failures = family.rules.filter(family.derive(frame.select(wire)))
     broken = _with_reasons(failures.details(), frame.columns, family.decisive).select([*wire, "reasons"])
+
+    is_withdrawn = is_retracted(sound, retracted)
+    withdrawn = sound.filter(is_withdrawn).select(wire).with_columns(reasons=pl.lit([RETRACTED]))
+    valid = sound.filter(~is_withdrawn) if withdrawn.height else sound
 
     verdicts = pl.Series(state.admit(valid))
     is_refused = verdicts > 0
     reasons = _reasons_of(verdicts.filter(is_refused), state)
     refused = valid.filter(is_refused).select(wire).with_columns(reasons=reasons)
-    rejected = pl.concat([broken, refused])
-    if broken.height and refused.height:
+    rejected = pl.concat([broken, withdrawn, refused])
+    if rejected.height > max(broken.height, withdrawn.height, refused.height):
         rejected = rejected.sort("record", maintain_order=True)
     clean = valid.filter(~is_refused)
     if origins is None:

@@ -32,6 +32,7 @@ from broker.topics import topic_name
 from schema.errors import RefineError
 from schema.family import Family
 from schema.record import RAW
+from schema.retractions import NO_IDS, Ids
 from streams.refine.decode import RawRecord, least_row_bytes
 from streams.refine.gone import loss_record
 from streams.refine.group_judge import GroupProgress, Judge, JudgedGroup, RecordFault, fault_of
@@ -86,6 +87,7 @@ class PartitionRefiner:
         partitions: int,
         on_progress: Callable[[GroupProgress], None],
         on_death: Callable[[PartitionRefiner], None],
+        retracted: Callable[[], Ids] = lambda: NO_IDS,
     ) -> None:
         self.family = family
         self.partition = partition
@@ -99,6 +101,7 @@ class PartitionRefiner:
         self._settings = connection.settings
         self._on_progress = on_progress
         self._on_death = on_death
+        self._retracted = retracted
         self._raw = TopicPartition(topic_name(connection.settings, family.name, RAW), partition)
         self._state: State | None = None
         self._judge: Judge | None = None
@@ -150,7 +153,9 @@ class PartitionRefiner:
             is_own = self._judge is not None and self._judge.topic_id == start.topic_id
             if not (is_own and start.position == self.position and not start.lost):
                 self._state = None
-            self._judge = Judge(self.family, self._settings, self.partition, self.partitions, start.topic_id)
+            self._judge = Judge(
+                self.family, self._settings, self.partition, self.partitions, start.topic_id, self._retracted
+            )
             log.info("%s: begins at offset %d, lost %d", self.name, start.position, start.lost)
             self.position = self.taken = start.position
             if start.lost:

@@ -19,6 +19,7 @@ from streams.refine.decode import RawRecord
 from streams.refine.group_judge import GroupProgress
 from streams.refine.partition import PartitionRefiner, Phase
 from streams.refine.rebuild import states
+from streams.refine.retraction_watch import RetractionWatch
 from streams.refine.starting_position import starting_positions
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class WorkerPartitions:
         self._on_death = on_death
         self._generation: int | None = None
         self._lock = asyncio.Lock()
+        self._retractions = RetractionWatch(connection, family)
 
     async def assign(self, assigned: frozenset[int], generation: int) -> Mapping[int, int]:
         """Own exactly the partitions `assigned`; return the offset to seek each to.
@@ -71,7 +73,13 @@ class WorkerPartitions:
                     await self.refiners.pop(partition).close()
             for partition in assigned - set(self.refiners):
                 self.refiners[partition] = PartitionRefiner(
-                    self._connection, self.family, partition, count, self._on_progress, self._on_death
+                    self._connection,
+                    self.family,
+                    partition,
+                    count,
+                    self._on_progress,
+                    self._on_death,
+                    lambda: self._retractions.ids,
                 )
             await self._open(list(self.refiners.values()))
             self._generation = generation
@@ -111,6 +119,7 @@ class WorkerPartitions:
 
         Raises:
             RefineError: the state could not be rebuilt.
+            BrokerError: the retractions could not be read before the first group.
         """
         async with self._lock:
             by_partition: dict[int, list[RawRecord]] = {}
@@ -118,6 +127,7 @@ class WorkerPartitions:
                 if record.partition in self.refiners:
                     by_partition.setdefault(record.partition, []).append(record)
             await self._rebuild()
+            await asyncio.to_thread(self._retractions.refresh)
             work = [(self.refiners[partition], group) for partition, group in by_partition.items()]
             self.group_under_way = next(self._groups)
             try:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.family import CELL_AXIS
 from schema.reduction import FAMILY
-from schema.retractions import COLUMNS, WIRE_IDS, coverage_of, is_retracted, sorted_ids
+from schema.retractions import COLUMNS, NO_IDS, WIRE_IDS, coverage_of, is_retracted, sorted_ids
 from tests import reductions
 from tests.streams.refined import coverage_of as counted_one_by_one
 
@@ -42,4 +41,4 @@ def test_an_entry_holds_the_bins_that_coverage_counts_its_row_in() -> None:
 
 def test_no_row_is_retracted_by_no_ids() -> None:
     frame = pl.DataFrame({"example_id": [0], "augmented_from": [None]}, schema=WIRE_IDS)
-    assert is_retracted(frame, np.empty(0, dtype=np.uint64)).to_list() == [False]
+    assert is_retracted(frame, NO_IDS).to_list() == [False]

@@ -107,6 +107,28 @@ def test_a_repeated_term_is_a_duplicate_even_from_another_trace() -> None:
     assert verdicts.rejected["reasons"].to_list() == [["duplicate"]]
 
 
+def test_retracted_rows_and_the_rows_augmented_from_them_are_rejected_and_not_remembered() -> None:
+    state = remembering_nothing()
+    frame = reductions.valid(6).with_columns(record=pl.int_range(6, dtype=pl.UInt32))
+    ids = frame["example_id"]
+    origins = pl.Series([None, None, ids[0], ids[5], None, None], dtype=pl.UInt64)
+    frame = frame.with_columns(augmented_from=origins)
+    retracted = np.sort(np.array([ids[0], ids[1]], dtype=np.uint64))
+    verdicts = judge(frame, FAMILY, 0, 1, state, retracted)
+    assert verdicts.rejected["record"].to_list() == [0, 1, 2]
+    assert verdicts.rejected["reasons"].to_list() == [["retracted"]] * 3
+    assert verdicts.clean["record"].to_list() == [3, 4, 5]
+    assert not state.ids.holds(ids[:3].to_numpy()).any()
+
+
+def test_a_retracted_row_that_is_sent_again_is_rejected_as_retracted_and_others_as_duplicates() -> None:
+    state = remembering_nothing()
+    frame = reductions.valid(3).with_columns(record=pl.int_range(3, dtype=pl.UInt32))
+    judge(frame, FAMILY, 0, 1, state)
+    again = judge(frame, FAMILY, 0, 1, state, frame["example_id"][1:2].to_numpy())
+    assert again.rejected["reasons"].to_list() == [["duplicate"], ["retracted"], ["duplicate"]]
+
+
 def test_ids_and_split_of_a_producer_are_recomputed() -> None:
     honest = reductions.valid(5)
     lying = honest.with_columns(example_id=pl.lit(7, dtype=pl.UInt64), split=pl.lit("test"))
