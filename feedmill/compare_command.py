@@ -52,7 +52,7 @@ def compare_command(
         compared = compare(
             declared,
             *sources,
-            near=settings.near_duplicate_threshold,
+            near=declared.near_threshold(settings.near_duplicate_threshold),
             limit=rows,
             on_progress=lambda sides, seen: advance(sides, f"{seen:,} rows"),
         )

@@ -88,6 +88,8 @@ class Family:
             prose, whose rows have exact duplicates only.
         shingle_words: consecutive words of `text` in a shingle, by which texts are compared. A `route` by the smallest
             shingle has the same width.
+        near_duplicate_threshold: the Jaccard similarity of two texts' shingles from which they are near duplicates,
+            unless the setting of that name gives another for all families; 1 keeps all.
         flatten: one JSON object of the family's JSON form -> {column: value}; raises nothing, unknown keys are kept.
         nest: a frame of columns -> a frame in the family's JSON form.
         cell_view: name of a view in the coverage store with one line per cell, or None. Its columns are the cell axes,
@@ -111,6 +113,7 @@ class Family:
     route: pl.Expr = field(default_factory=lambda: pl.col("example_id"))
     text: pl.Expr | None = None
     shingle_words: int = 3
+    near_duplicate_threshold: float = 0.8
     decisive: tuple[str, ...] = ()
     flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
@@ -126,6 +129,10 @@ class Family:
     def gates(self) -> tuple[Quota, ...]:
         """The `max_share` quotas, which reject rows, in declared order."""
         return tuple(quota for quota in self.quotas if quota.kind == "max_share")
+
+    def near_threshold(self, setting: float | None) -> float:
+        """Return the setting `near_duplicate_threshold`, or the family's own threshold if it is not set."""
+        return self.near_duplicate_threshold if setting is None else setting
 
     def axis(self, name: str) -> Axis:
         """Return the axis of that name.

@@ -110,7 +110,8 @@ class Settings(BaseSettings):
     # A killed worker's partitions wait this long for another.
     session_timeout_s: Annotated[float, Field(ge=1, le=_DAY_S)] = 6.0
     # Texts whose shingles have this Jaccard similarity (estimated by MinHash) are near duplicates; 1 keeps them all.
-    near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    # A number applies to every family; None leaves each family its own.
+    near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     # Share gates apply once a partition has this many clean rows.
     gate_from_rows: Annotated[int, Field(ge=1)] = 50
     # Augmented rows per clean row on average, by family: {"reduction": 0.1} makes one from every tenth row.

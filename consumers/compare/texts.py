@@ -1,7 +1,7 @@
 """Measure a stream of texts in bounded memory: a sample for similarity, and a count of distinct n-grams.
 
-Prose is split into words: runs of three measure similarity, and runs of four measure repetition. Families without prose
-use their canonical content in characters: runs of eight measure both.
+Prose is split into words: runs of the family's `shingle_words` measure similarity, and runs of four measure repetition.
+Families without prose use their canonical content in characters: runs of eight measure both.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class TextTally:
 
     def __init__(self, family: Family, near: float, sample: int = SAMPLE_ROWS) -> None:
         self._prose = family.text is not None
+        self._words = family.shingle_words
         self.expression = family.identity if family.text is None else family.text
         self._near = near
         self._sample = sample
@@ -90,8 +91,7 @@ class TextTally:
     def take(self, texts: pl.Series) -> None:
         """Measure texts (N,) String."""
         texts = texts.drop_nulls()
-        hashes, offsets = self._runs(texts)
-        self.ngrams.take(ngrams(hashes, offsets, NGRAM_WORDS) if self._prose else hashes)
+        self.ngrams.take(ngrams(*shingles(texts), NGRAM_WORDS) if self._prose else byte_runs(texts)[0])
         keys = np.concatenate([self._keys, place_keys(self._seen, len(texts))])
         self._seen += len(texts)
         chosen = np.sort(np.argsort(keys, kind="stable")[: self._sample])
@@ -102,12 +102,10 @@ class TextTally:
 
     def likeness(self) -> tuple[int, float, int]:
         """Return (rows of the sample, its diversity as in `text_measures.diversity`, its near duplicates)."""
-        similarities = nearest(*self._runs(self._texts))
+        runs = shingles(self._texts, self._words) if self._prose else byte_runs(self._texts)
+        similarities = nearest(*runs)
         rows = len(similarities)
         return rows, float(1 - similarities.mean()) if rows > 1 else 0.0, int((similarities >= self._near).sum())
-
-    def _runs(self, texts: pl.Series) -> tuple[Hashes, Offsets]:
-        return shingles(texts) if self._prose else byte_runs(texts)
 
 
 def byte_runs(texts: pl.Series) -> tuple[Hashes, Offsets]:

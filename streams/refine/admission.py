@@ -18,7 +18,7 @@ from schema.compiled import compiled
 from schema.splitmix import GOLDEN
 
 # Verdicts; the refusal of gate g is FIRST_GATE + g.
-ADMITTED, DUPLICATE, NEAR_DUPLICATE, FIRST_GATE = range(4)
+ADMITTED, DUPLICATE, NEAR_DUPLICATE, NEAR_DUPLICATE_OTHER_SPLIT, FIRST_GATE = range(5)
 # How a gate counts a row: its axis does not count the row, counts it outside the gate's bins, or inside them.
 UNCOUNTED, OUTSIDE, INSIDE = range(3)
 # Similar texts below the threshold can fill a bucket, so a lookup is limited to this many nodes.
@@ -33,12 +33,14 @@ class Table(NamedTuple):
     Attributes:
         slots: (R, S) uint8.
         groups: (R,) uint64, the hash of the family's `group` of each row.
+        splits: (R,) uint8, the place of each row's split in `schema.family.SPLITS`.
         links: (R * B,) uint32; the next node in the bucket of node row * B + band, plus 1; 0 at the end.
         heads: (H,) uint32, H a power of two; the newest node of each bucket, plus 1; 0 if the bucket is empty.
     """
 
     slots: NDArray[np.uint8]
     groups: NDArray[np.uint64]
+    splits: NDArray[np.uint8]
     links: NDArray[np.uint32]
     heads: NDArray[np.uint32]
 
@@ -77,8 +79,11 @@ def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
         worded = sketches.worded[row]
         if worded:
             _band_keys(sketches.slots, row, banding, keys)
-            if _is_near(young, keys, sketches, row, banding) or _is_near(old, keys, sketches, row, banding):
-                verdicts[row] = NEAR_DUPLICATE
+            near = _nearness(young, keys, sketches, row, banding)
+            if near != NEAR_DUPLICATE_OTHER_SPLIT:
+                near = max(near, _nearness(old, keys, sketches, row, banding))
+            if near != ADMITTED:
+                verdicts[row] = near
                 continue
         refusing = _refusing_gate(codes, row, shares, from_rows)
         if refusing >= 0:
@@ -92,6 +97,7 @@ def judge_in_order(  # type: ignore[no-untyped-def] # pragma: no cover
         if worded:
             young.slots[held] = sketches.slots[row]
             young.groups[held] = sketches.groups[row]
+            young.splits[held] = sketches.splits[row]
             _link_row(young, held, keys)
             held += 1
     return verdicts, held
@@ -143,20 +149,29 @@ def _link_row(table, row, keys):  # type: ignore[no-untyped-def] # pragma: no co
 
 
 @compiled
-def _is_near(table, keys, sketches, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Whether a remembered text is at least as similar as the threshold; a copy ignores texts of its own `group`."""
+def _nearness(table, keys, sketches, row, banding):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the verdict by the remembered texts that are as similar as the threshold: `ADMITTED` if there are none.
+
+    A near text of another split decides over those of the row's own split. A copy ignores texts of its own `group`.
+    """
     most_apart = sketches.slots.shape[1] - banding.least
+    verdict = ADMITTED
     for band in range(keys.size):
         node = np.int64(table.heads[_bucket(table, keys[band])])
         walked = 0
         while node > 0 and walked < _LONGEST_WALK:
             other = (node - 1) // keys.size
+            same_split = table.splits[other] == sketches.splits[row]
             own = sketches.copied[row] and table.groups[other] == sketches.groups[row]
-            if not own and _agree(table.slots, other, sketches.slots, row, most_apart):
-                return True
+            # A row that is refused already is compared only with texts of other splits.
+            settled = own or (same_split and verdict != ADMITTED)
+            if not settled and _agree(table.slots, other, sketches.slots, row, most_apart):
+                if not same_split:
+                    return NEAR_DUPLICATE_OTHER_SPLIT
+                verdict = NEAR_DUPLICATE
             node = np.int64(table.links[node - 1])
             walked += 1
-    return False
+    return verdict
 
 
 @compiled

@@ -44,7 +44,7 @@ def states(connection: Connection, family: Family, wanted: Collection[int], part
     # Only the named columns are decompressed.
     names = {"example_id", *family.route.meta.root_names()}
     if any(state.near.is_on for state in rebuilt.values()):
-        names |= {"augmented_from", *family.group.meta.root_names()}
+        names |= {"augmented_from", "split", *family.group.meta.root_names()}
         names |= set() if family.text is None else set(family.text.meta.root_names())
     columns = {name: dtype for name, dtype in family.wire.items() if name in names}
     for record in _records(connection, family, CLEAN):

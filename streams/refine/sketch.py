@@ -15,7 +15,7 @@ import polars as pl
 import polars_hash as plh
 from numpy.typing import NDArray
 
-from schema.family import Family
+from schema.family import SPLITS, Family
 from schema.minhash import expected_agreement, sketch_texts
 
 SLOTS = 128
@@ -32,16 +32,18 @@ class Sketches(NamedTuple):
         worded: (N,) whether the row has a text; a row without one is near no other.
         groups: (N,) uint64, the hash of the family's `group` of the row.
         copied: (N,) whether the row is an augmented copy; a copy has the same `group` as its original.
+        splits: (N,) uint8, the place of the row's split in `SPLITS`.
     """
 
     slots: NDArray[np.uint8]
     worded: NDArray[np.bool_]
     groups: NDArray[np.uint64]
     copied: NDArray[np.bool_]
+    splits: NDArray[np.uint8]
 
     def piece(self, part: slice) -> Sketches:
         """Return the sketches of the rows of `part`."""
-        return Sketches(self.slots[part], self.worded[part], self.groups[part], self.copied[part])
+        return Sketches(self.slots[part], self.worded[part], self.groups[part], self.copied[part], self.splits[part])
 
 
 class Banding(NamedTuple):
@@ -69,7 +71,7 @@ def banding(threshold: float) -> Banding:
 def sketches(rows: pl.DataFrame, family: Family) -> Sketches:
     """Return the sketches of rows.
 
-    The rows need `augmented_from` and the columns of the family's `text` and `group`.
+    The rows need `augmented_from`, `split` and the columns of the family's `text` and `group`.
 
     Raises:
         ValueError: the family has no text.
@@ -84,10 +86,17 @@ def sketches(rows: pl.DataFrame, family: Family) -> Sketches:
         worded,
         groups.to_numpy(writable=True),
         inputs["_copied"].to_numpy(writable=True),
+        rows["split"].replace_strict(SPLITS, range(len(SPLITS)), return_dtype=pl.UInt8).to_numpy(writable=True),
     )
 
 
 def no_sketches(rows: int) -> Sketches:
     """Return the sketches of rows that are near no other."""
     none = np.zeros(rows, dtype=np.bool_)
-    return Sketches(np.zeros((rows, SLOTS), dtype=np.uint8), none, np.zeros(rows, dtype=np.uint64), none)
+    return Sketches(
+        np.zeros((rows, SLOTS), dtype=np.uint8),
+        none,
+        np.zeros(rows, dtype=np.uint64),
+        none,
+        np.zeros(rows, dtype=np.uint8),
+    )

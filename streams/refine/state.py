@@ -20,6 +20,7 @@ from streams.refine.near_duplicates import NearIndex
 
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
+NEAR_DUPLICATE_OTHER_SPLIT = "near_duplicate_other_split"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class State:
         window = settings.dedup_window_rows
         return cls(
             DedupIndex(window),
-            NearIndex(family, settings.near_duplicate_threshold, window),
+            NearIndex(family, family.near_threshold(settings.near_duplicate_threshold), window),
             ShareGates(family, settings.gate_from_rows),
             window,
         )
@@ -45,7 +46,7 @@ class State:
     @property
     def reasons(self) -> tuple[str, ...]:
         """The reason code of each verdict from 1 on."""
-        return (DUPLICATE, NEAR_DUPLICATE, *(quota.name for quota in self.gates.quotas))
+        return (DUPLICATE, NEAR_DUPLICATE, NEAR_DUPLICATE_OTHER_SPLIT, *(quota.name for quota in self.gates.quotas))
 
     def admit(self, rows: pl.DataFrame) -> NDArray[np.int8]:
         """Return the verdict on each valid row, in order: 0 for a clean row, else 1 plus its index in `reasons`."""

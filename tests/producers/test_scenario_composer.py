@@ -20,7 +20,6 @@ from producers.scenario.planning import plan
 from producers.scenario.rows import Origin
 from schema.scenario import FAMILY, TEXT, vocabulary
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES
-from schema.settings import Settings
 from schema.shingles import shingles
 from schema.text_measures import distinct_ngrams, diversity, nearest
 
@@ -54,7 +53,7 @@ def test_rows_have_the_planned_cells(rows: pl.DataFrame) -> None:
 def test_no_two_of_2000_texts_are_near_duplicates(rows: pl.DataFrame) -> None:
     texts = rows.select(TEXT).to_series()
     assert texts.n_unique() == rows["example_id"].n_unique() == COUNT
-    threshold = Settings().near_duplicate_threshold
+    threshold = FAMILY.near_duplicate_threshold
     # Even the most similar pair stays below half of the threshold.
     assert nearest(*shingles(texts)).max() < threshold / 2
     assert diversity(texts) > 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from streams.refine.near_duplicates import NearIndex
 from streams.refine.sketch import SLOTS, banding, no_sketches, sketches
 from streams.refine.state import State
 
-NEAR = 2
+NEAR, NEAR_OTHER_SPLIT = 2, 3
 THRESHOLD = 0.8
 # Words of a text in the tests that are about similarity: 98 shingles.
 LENGTH = 100
@@ -44,6 +45,10 @@ def frame(texts: list[str], groups: list[str] | None = None, origins: list[int |
     # A frame without rows has no types.
     own = [name for name in rows.columns if name != "augmented_from"]
     return identify(rows.with_columns(pl.col(own).cast(pl.String)), FAMILY)
+
+
+def refused_as_near(verdicts: np.ndarray) -> np.ndarray:
+    return np.isin(verdicts, [NEAR, NEAR_OTHER_SPLIT])
 
 
 def state(threshold: float = THRESHOLD, window: int | None = None) -> State:
@@ -104,7 +109,7 @@ def test_pairs_are_refused_as_often_as_the_formulas_say(replaced: int) -> None:
     left, right, similarity = pairs(1_500, replaced, seed=100 + replaced)
     remembered = state()
     assert not remembered.admit(frame(left)).any()
-    refused = (remembered.admit(frame(right)) == NEAR).mean()
+    refused = refused_as_near(remembered.admit(frame(right))).mean()
     expected = chance_of_refusal(similarity)
     assert refused == pytest.approx(expected, abs=0.01 + 4 * np.sqrt(expected * (1 - expected) / len(left)))
 
@@ -142,8 +147,9 @@ VARIANTS = [
     for base in ("river", "stone", "cloud")
     for change in range(4)
 ]
+SPLIT = {"s0": "train", "s1": "train", "s8": "val", "s39": "val", "s2": "test", "s45": "test"}
 arrivals = st.lists(
-    st.tuples(st.sampled_from(range(len(VARIANTS))), st.sampled_from(["a", "b", "c"]), st.booleans()), max_size=25
+    st.tuples(st.sampled_from(range(len(VARIANTS))), st.sampled_from(sorted(SPLIT)), st.booleans()), max_size=25
 )
 
 
@@ -160,10 +166,12 @@ def test_verdicts_follow_the_order_of_arrival_and_not_the_groups(
     kept: list[tuple[int, str]] = []
     for text, group, copied in arrived:
         near = [
-            other for other, other_group in kept if other // 4 == text // 4 and not (copied and other_group == group)
+            NEAR if SPLIT[other_group] == SPLIT[group] else NEAR_OTHER_SPLIT
+            for other, other_group in kept
+            if other // 4 == text // 4 and not (copied and other_group == group)
         ]
         same = any(other == text for other, _ in kept)
-        expected.append(1 if same else NEAR if near else 0)
+        expected.append(1 if same else max(near, default=0))
         if not expected[-1]:
             kept.append((text, group))
     remembered = state(threshold=0.7)
@@ -177,11 +185,51 @@ def test_verdicts_follow_the_order_of_arrival_and_not_the_groups(
 def test_an_augmented_row_may_be_near_rows_of_its_own_group() -> None:
     rows = frame(
         [VARIANTS[0], VARIANTS[1], VARIANTS[2], VARIANTS[0]],
-        ["one", "one", "two", "one"],
+        ["s0", "s0", "s1", "s0"],
         [None, 77, 77, 77],
     )
     # The last has exactly the words of the first: the same `group` allows a near duplicate, not an equal text.
     assert state(threshold=0.7).admit(rows).tolist() == [0, 0, NEAR, 1]
+
+
+def test_the_groups_of_these_tests_are_in_the_splits_they_name() -> None:
+    rows = frame([f"text {name}" for name in SPLIT], list(SPLIT))
+    assert dict(rows.select("scenario_id", "split").rows()) == SPLIT
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_a_near_duplicate_of_another_split_is_refused_as_that(window: int | None) -> None:
+    remembered = state(threshold=0.7, window=window)
+    # With the window, these are in `old` when the others arrive.
+    remembered.near.remember(frame([VARIANTS[0], VARIANTS[4]], ["s2", "s0"]))
+    arriving = frame([VARIANTS[1], VARIANTS[2]], ["s0", "s45"])
+    assert remembered.admit(arriving).tolist() == [NEAR_OTHER_SPLIT, NEAR]
+    arriving = frame([VARIANTS[5], VARIANTS[6]], ["s1", "s39"])
+    assert remembered.admit(arriving).tolist() == [NEAR, NEAR_OTHER_SPLIT]
+    assert remembered.reasons[NEAR - 1 : NEAR_OTHER_SPLIT] == ("near_duplicate", "near_duplicate_other_split")
+
+
+def test_a_near_text_of_another_split_decides_over_one_of_the_same_split() -> None:
+    for order in (["s0", "s2"], ["s2", "s0"]):
+        remembered = state(threshold=0.7)
+        remembered.near.remember(frame(VARIANTS[:2], order))
+        assert remembered.admit(frame([VARIANTS[2]], ["s1"])).tolist() == [NEAR_OTHER_SPLIT]
+
+
+def test_the_family_gives_the_threshold_unless_the_setting_does() -> None:
+    assert State.empty(FAMILY, load_settings()).near.banding == banding(0.8)
+    own = replace(FAMILY, near_duplicate_threshold=0.7)
+    assert State.empty(own, load_settings()).near.banding == banding(0.7)
+    assert State.empty(own, load_settings(near_duplicate_threshold=0.9)).near.banding == banding(0.9)
+
+
+def test_texts_are_compared_by_runs_of_the_familys_width() -> None:
+    # Every third word differs: no run of three words is shared, but single words are.
+    one, other = (" ".join(f"{end if at % 3 == 0 else ''}w{at}" for at in range(LENGTH)) for end in ("a", "b"))
+    for width, expected in ((3, 0), (1, NEAR)):
+        rows = frame([one, other], ["s0", "s1"])
+        settings = load_settings(near_duplicate_threshold=0.4)
+        assert State.empty(replace(FAMILY, shingle_words=width), settings).admit(rows).tolist() == [0, expected]
 
 
 def test_a_threshold_of_one_admits_everything() -> None:
@@ -206,10 +254,11 @@ def test_sketches_are_found_after_the_table_has_grown() -> None:
     left, right, _ = pairs(5_000, 2, seed=3)
     remembered = state()
     remembered.near.remember(frame(left[:1_000]))
-    assert not remembered.admit(frame(left[1_000:])).any()
+    groups = [f"s{number}" for number in range(5_000)]
+    assert not remembered.admit(frame(left[1_000:], groups[1_000:])).any()
     assert len(remembered.near) == len(left)
-    found = remembered.admit(frame(right)) == NEAR
-    assert found.mean() > 0.999
+    # Each is near to a text of its own split.
+    assert (remembered.admit(frame(right)) == NEAR).mean() > 0.999
 
 
 def test_a_window_bounds_the_index_and_keeps_its_latest() -> None:
@@ -218,7 +267,7 @@ def test_a_window_bounds_the_index_and_keeps_its_latest() -> None:
     for start in range(0, 600, 50):
         assert not remembered.admit(frame(left[start : start + 50])).any()
         assert len(remembered.near) <= 200
-    assert (remembered.admit(frame(right[500:])) == NEAR).mean() > 0.98
+    assert refused_as_near(remembered.admit(frame(right[500:]))).mean() > 0.98
     rebuilt = NearIndex(FAMILY, THRESHOLD, 100)
     rebuilt.remember(frame(left))
     assert 100 <= len(rebuilt) <= 200
