@@ -117,6 +117,12 @@ class Settings(BaseSettings):
     # Augmented rows per clean row on average, by family: {"reduction": 0.1} makes one from every tenth row.
     augment: dict[str, Annotated[float, Field(ge=0, le=16)]] = Field(default_factory=dict)
 
+    # Filters of the code family: characters of a document, and code of quality only
+    code_min_length: Annotated[int, Field(ge=0, le=_INT32_MAX)] = 64
+    code_max_length: Annotated[int, Field(ge=1, le=_INT32_MAX)] = 200_000
+    code_prefer_idiomatic: bool = False
+    code_prefer_documented: bool = False
+
     # Coverage service
     coverage_host: str = "127.0.0.1"
     coverage_port: Annotated[int, Field(ge=0, le=65535)] = 8265

@@ -1,0 +1,111 @@
+"""The computed columns of a document: role, weight, sizes, marks on its syntax tree, complexity and phase.
+
+The producer and the refine workers call the same function, so a row that states other values is found.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+from tree_sitter import Node, QueryCursor
+
+from schema.source_code.columns import COLUMNS, COMPUTED, EVOLUTION
+from schema.source_code.complexity import complexity_of, phase_of
+from schema.source_code.grammar import marks_query, parse
+from schema.source_code.marks import PATTERNS_EACH
+from schema.source_code.roles import role_expression, weight_expression
+
+
+class Marks(NamedTuple):
+    """What the syntax tree of one document shows."""
+
+    idiomatic: int
+    low_quality: int
+    documented: bool
+    nesting: int
+    branches: int
+    parses: bool
+
+
+NO_MARKS = Marks(0, 0, False, 0, 0, True)
+
+
+def marks_of(source: bytes, language: str | None) -> Marks:
+    """Return the marks of UTF-8 source code; `NO_MARKS` for a language without grammar.
+
+    >>> marks_of(b"def double(x: int):\\n    return 2 * x  # TODO\\n", "python")
+    Marks(idiomatic=1, low_quality=1, documented=False, nesting=1, branches=0, parses=True)
+    """
+    query = marks_query(language) if language else None
+    tree = parse(source, language) if language else None
+    if query is None or tree is None:
+        return NO_MARKS
+    found = QueryCursor(query).captures(tree.root_node)
+    return Marks(
+        idiomatic=sum(name.startswith("idiom.") for name in found),
+        low_quality=sum(name.startswith("low.") for name in found),
+        documented="documented" in found,
+        nesting=_nesting(found.get("block", [])),
+        branches=len(found.get("branch", [])),
+        parses=not tree.root_node.has_error,
+    )
+
+
+def _nesting(blocks: list[Node]) -> int:
+    """Return the most blocks within one another."""
+    deepest = 0
+    ends: list[int] = []
+    for begin, end in sorted((block.start_byte, -block.end_byte) for block in blocks):
+        while ends and ends[-1] <= begin:
+            ends.pop()
+        ends.append(-end)
+        deepest = max(deepest, len(ends))
+    return deepest
+
+
+def _lines(column: str) -> pl.Expr:
+    """Return the number of lines of a text; the last needs no line feed."""
+    text = pl.col(column)
+    return text.str.count_matches("\n", literal=True) + ((text != "") & ~text.str.ends_with("\n"))
+
+
+def computed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the `COMPUTED` columns of a frame with text, language, path and kind (and `after`, if it has evolutions).
+
+    The marks and the complexity of an evolution are those of the file after it. A column is null if a column that it is
+    computed from is null.
+    """
+    after = pl.col("after") if "after" in frame.columns else pl.lit(None, dtype=pl.String)
+    facts = frame.select(
+        "text",
+        "language",
+        role=role_expression(pl.col("path"), pl.col("language")),
+        source=pl.when(pl.col("kind") == EVOLUTION).then(after).otherwise("text"),
+    )
+    sources = facts["source"].fill_null("").cast(pl.Binary).to_list()
+    marks = [marks_of(source, language) for source, language in zip(sources, facts["language"].to_list(), strict=True)]
+    types = {name: COLUMNS[name] for name in Marks._fields}
+    complexity = complexity_of(_lines("source"), pl.col("nesting"), pl.col("branches"), pl.col("role"))
+    return (
+        facts.hstack(pl.DataFrame(marks, schema=types, orient="row"))
+        .with_columns(
+            weight=weight_expression(pl.col("role")),
+            characters=pl.col("text").str.len_chars(),
+            lines=_lines("text"),
+            idiomatic_score=pl.col("idiomatic") / PATTERNS_EACH,
+            complexity=complexity,
+        )
+        .with_columns(phase=phase_of(pl.col("complexity"), pl.col("language")))
+        .select(pl.col(name).cast(COLUMNS[name]) for name in COMPUTED)
+    )
+
+
+def scored(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return `frame` (text, language, path, kind, `after` of evolutions) with all computed columns, whatever they were.
+
+    Example::
+
+        scored(pl.DataFrame({"text": ["x = 1\\n"], "language": "python", "path": "x.py", "kind": "snapshot"}))
+    """
+    return frame.with_columns(computed(frame))
