@@ -80,6 +80,30 @@ def nearest(hashes: Hashes, offsets: Offsets) -> npt.NDArray[np.float64]:
         hashes: (S,) hashes of all rows; repeats within a row count once.
         offsets: (N + 1,) begin of each row's hashes.
     """
+    return np.asarray(_nearest(*_holders(hashes, offsets)))
+
+
+def similar_pairs(
+    hashes: Hashes, offsets: Offsets, least: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return all pairs of rows whose sets of hashes have a Jaccard similarity of at least `least`, by comparing all.
+
+    Args:
+        hashes: (S,) hashes of all rows; repeats within a row count once.
+        offsets: (N + 1,) begin of each row's hashes.
+        least: above 0; rows without a common hash are never paired.
+
+    Returns:
+        (pairs (P, 2), the first row below the second, in order; similarities (P,)).
+    """
+    return _similar(*_holders(hashes, offsets), float(least))  # type: ignore[no-any-return]
+
+
+def _holders(hashes: Hashes, offsets: Offsets) -> tuple[npt.NDArray[np.int64], ...]:
+    """Return (numbers of the hashes of all rows, bounds of the rows, rows that hold each hash, starts of the hashes).
+
+    Row i has the different hashes number[bounds[i]:bounds[i + 1]]; hash n is in holders[starts[n]:starts[n + 1]].
+    """
     rows = len(offsets) - 1
     row = np.repeat(np.arange(rows, dtype=np.int64), np.diff(offsets))
     # Row after row, each row's hashes sorted and without repeats.
@@ -94,7 +118,7 @@ def nearest(hashes: Hashes, offsets: Offsets) -> npt.NDArray[np.float64]:
     holders = owner[np.argsort(number, kind="stable")]
     starts = np.concatenate([[0], np.cumsum(np.bincount(number))]).astype(np.int64)
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return np.asarray(_nearest(number.astype(np.int64), bounds, holders, starts))
+    return number.astype(np.int64), bounds, holders, starts
 
 
 def place_keys(first: int, count: int) -> npt.NDArray[np.uint64]:
@@ -122,3 +146,30 @@ def _nearest(number, bounds, holders, starts):  # type: ignore[no-untyped-def] #
                 similarity = shared[other] / (size + bounds[other + 1] - bounds[other] - shared[other])
                 best[row] = max(best[row], similarity)
     return best
+
+
+@compiled
+def _similar(number, bounds, holders, starts, least):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Count the hashes that each row shares with every later row; keep the pairs that are similar enough."""
+    rows = bounds.size - 1
+    shared = np.zeros(rows, dtype=np.int64)
+    pairs, similarities = np.empty((64, 2), dtype=np.int64), np.empty(64, dtype=np.float64)
+    held = 0
+    for row in range(rows):
+        shared[:] = 0
+        for place in range(bounds[row], bounds[row + 1]):
+            for holder in range(starts[number[place]], starts[number[place] + 1]):
+                shared[holders[holder]] += 1
+        size = bounds[row + 1] - bounds[row]
+        for other in range(row + 1, rows):
+            if shared[other] == 0:
+                continue
+            similarity = shared[other] / (size + bounds[other + 1] - bounds[other] - shared[other])
+            if similarity >= least:
+                if held == similarities.size:
+                    more_pairs, more = np.empty((2 * held, 2), dtype=np.int64), np.empty(2 * held, dtype=np.float64)
+                    more_pairs[:held], more[:held] = pairs, similarities
+                    pairs, similarities = more_pairs, more
+                pairs[held, 0], pairs[held, 1], similarities[held] = row, other, similarity
+                held += 1
+    return pairs[:held].copy(), similarities[:held].copy()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.shingles import shingles
-from schema.text_measures import distinct_ngrams, diversity, nearest, place_keys
+from schema.text_measures import distinct_ngrams, diversity, nearest, place_keys, similar_pairs
 
 words = st.lists(st.sampled_from(["tea", "Rain", "no", "door", "7"]), max_size=12)
 texts = st.lists(words.map(" ".join), min_size=1, max_size=8)
@@ -40,6 +42,16 @@ def test_distinct_ngrams_equal_those_of_plain_python(rows: list[str], n: int) ->
 @given(texts)
 def test_nearest_similarities_equal_those_of_plain_python(rows: list[str]) -> None:
     assert nearest(*shingles(pl.Series(rows))).tolist() == pytest.approx(plain_nearest(rows))
+
+
+@given(st.lists(words.map(" ".join), max_size=20), st.sampled_from([0.1, 0.5, 1.0]))
+def test_similar_pairs_equal_those_of_plain_python(rows: list[str], least: float) -> None:
+    sets = [shingle_set(text) for text in rows]
+    every = combinations(range(len(rows)), 2)
+    expected = {(a, b): len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in every}
+    pairs, similarities = similar_pairs(*shingles(pl.Series(rows, dtype=pl.String)), least)
+    found = dict(zip(map(tuple, pairs.tolist()), similarities, strict=True))
+    assert found == pytest.approx({pair: value for pair, value in expected.items() if value >= least})
 
 
 @given(texts)
