@@ -27,10 +27,12 @@ from schema.compiled import compiled
 from schema.family import SPLITS, split_of
 from schema.minhash import expected_agreement, sketch_texts
 from schema.shingles import Hashes, shingles
+from schema.source_code import FAMILY
 from schema.splitmix import GOLDEN
 
-WORDS = 5
-THRESHOLD = 0.7
+WORDS = FAMILY.shingle_words
+# The setting `near_duplicate_threshold` is for the refine stage; splits must not depend on it.
+THRESHOLD = FAMILY.near_duplicate_threshold
 SLOTS = 256
 _WIDTH = 5
 _BANDS = SLOTS // _WIDTH

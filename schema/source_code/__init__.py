@@ -34,6 +34,7 @@ FAMILY = Family(
     route=smallest_shingle(TEXT, SHINGLE_WORDS),
     text=TEXT,
     shingle_words=SHINGLE_WORDS,
+    near_duplicate_threshold=0.7,
     parts=Parts(
         producer="producers.source_code.run:CodeRun",
         augmentation="streams.augmentation.source_code:augment",
