@@ -20,6 +20,7 @@ import polars_hash as plh
 from polars.datatypes import DataTypeClass
 
 from schema.axes import Axis, Quota
+from schema.settings import Settings
 
 CELL_AXIS = "cell"
 CELL_SEPARATOR = "|"
@@ -75,6 +76,8 @@ class Family:
         columns: the family's own columns in a record, by name; the `ENVELOPE` columns are added.
         rules: the dataframely schema; the names of its rules are the reason codes.
         decisive: names of rules that hide all others: a row that breaks one reports no other reason.
+        filters: settings -> {reason: expression over the wire columns, true for a row that passes}. A valid row that
+            does not pass a filter is rejected with the filter's reason.
         derive: adds the recomputed columns that `rules` compares with and that a record does not hold.
         axes: coverage axes over a derived, valid frame.
         cell_axes: names of the axes whose full cross product makes the cells.
@@ -115,6 +118,7 @@ class Family:
     shingle_words: int = 3
     near_duplicate_threshold: float = 0.8
     decisive: tuple[str, ...] = ()
+    filters: Callable[[Settings], Mapping[str, pl.Expr]] = lambda settings: {}
     flatten: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     nest: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
     cell_view: str | None = None

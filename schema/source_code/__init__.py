@@ -13,6 +13,7 @@ from schema.family import Family, Parts
 from schema.routing import smallest_shingle
 from schema.source_code.columns import COLUMNS
 from schema.source_code.coverage import AXES, CELL_AXES, QUOTAS, cell_possible
+from schema.source_code.filters import filters
 from schema.source_code.rules import SourceCode, derive
 
 # The contract gives 5-grams for the near duplicates of code.
@@ -24,6 +25,7 @@ FAMILY = Family(
     version=1,
     columns=COLUMNS,
     rules=SourceCode,
+    filters=filters,
     derive=derive,
     axes=AXES,
     cell_axes=CELL_AXES,

@@ -109,7 +109,8 @@ class Judge:
             for record in records
         ]
         intake = _read(records, self.family, self.limits, faults)
-        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state, self.retracted())
+        filters = self.family.filters(self.settings)
+        verdicts = judge(intake.frame, self.family, self.partition, self.partitions, state, self.retracted(), filters)
         copies = self.settings.augment.get(self.family.name, 0.0)
         copies_made = augmented(verdicts.clean, self.family, copies, self.partitions, self.limits.row_bytes)
         copies_per_record = np.bincount(copies_made["record"].to_numpy(), minlength=len(records))

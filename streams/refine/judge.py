@@ -1,13 +1,15 @@
 """Sort rows into clean, rejected and rerouted. Pure over frames, except for the partition's state.
 
-The contract fixes the order: route, validate, refuse retracted rows, then duplicates, then near duplicates, then rows
-that a share gate refuses. So a duplicate uses up no quota. Augmentation of the clean rows comes last (`augmenting`).
+The contract fixes the order: route, validate, refuse retracted rows, then rows that a filter of the settings refuses,
+then duplicates, then near duplicates, then rows that a share gate refuses. So a duplicate uses up no quota.
+Augmentation of the clean rows comes last (`augmenting`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import polars as pl
 
@@ -15,6 +17,8 @@ from schema.family import Family, identify, partition_of
 from schema.retractions import NO_IDS, RETRACTED, Ids, is_retracted
 from streams.refine.sources import sourced
 from streams.refine.state import State
+
+NO_FILTERS: Mapping[str, pl.Expr] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,18 @@ class Verdicts:
 
 
 def judge(
-    frame: pl.DataFrame, family: Family, partition: int, partitions: int, state: State, retracted: Ids = NO_IDS
+    frame: pl.DataFrame,
+    family: Family,
+    partition: int,
+    partitions: int,
+    state: State,
+    retracted: Ids = NO_IDS,
+    filters: Mapping[str, pl.Expr] = NO_FILTERS,
 ) -> Verdicts:
     """Return the verdicts on `frame` (wire columns and `record`), as the owner of raw partition `partition`.
 
     `state` remembers the rows that go to clean. Rows whose ids or origins are in `retracted` are rejected.
+    `filters` are the family's filters under the worker's settings: `Family.filters`.
     """
     wire = [*family.wire, "record"]
     origins = None
@@ -58,12 +69,20 @@ def judge(
     withdrawn = sound.filter(is_withdrawn).select(wire).with_columns(reasons=pl.lit([RETRACTED]))
     valid = sound.filter(~is_withdrawn) if withdrawn.height else sound
 
+    parts = [broken, withdrawn]
+    if filters:
+        failed = valid.select(_failed(filters)).to_series()
+        is_passing = failed.list.len() == 0
+        parts.append(valid.select(wire).with_columns(reasons=failed).filter(~is_passing))
+        valid = valid.filter(is_passing)
+
     verdicts = pl.Series(state.admit(valid))
     is_refused = verdicts > 0
     reasons = _reasons_of(verdicts.filter(is_refused), state)
     refused = valid.filter(is_refused).select(wire).with_columns(reasons=reasons)
-    rejected = pl.concat([broken, withdrawn, refused])
-    if rejected.height > max(broken.height, withdrawn.height, refused.height):
+    parts.append(refused)
+    rejected = pl.concat(parts)
+    if rejected.height > max(part.height for part in parts):
         rejected = rejected.sort("record", maintain_order=True)
     clean = valid.filter(~is_refused)
     if origins is None:
@@ -97,6 +116,12 @@ def _with_reasons(details: pl.DataFrame, columns: list[str], decisive: Sequence[
         deciding = _broken([name for name in verdicts if name in decisive])
         every = pl.when(deciding.list.len() > 0).then(deciding).otherwise(every)
     return details.with_columns(reasons=every)
+
+
+def _failed(filters: Mapping[str, pl.Expr]) -> pl.Expr:
+    """Return the reasons of all filters that a row does not pass; a filter without an answer is not passed."""
+    failures = [pl.when(~passes.fill_null(False)).then(pl.lit(reason)) for reason, passes in filters.items()]
+    return pl.concat_list(failures).list.drop_nulls()
 
 
 def _broken(verdicts: Sequence[str]) -> pl.Expr:

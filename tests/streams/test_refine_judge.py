@@ -129,6 +129,30 @@ def test_a_retracted_row_that_is_sent_again_is_rejected_as_retracted_and_others_
     assert again.rejected["reasons"].to_list() == [["duplicate"], ["retracted"], ["duplicate"]]
 
 
+def test_rows_that_filters_refuse_carry_all_their_reasons_and_are_not_remembered() -> None:
+    state = remembering_nothing()
+    frame = reductions.valid(6).with_columns(record=pl.int_range(6, dtype=pl.UInt32))
+    filters = {"not_early": pl.col("record") < 4, "not_even": pl.col("record") % 2 == 0}
+    verdicts = judge(frame, FAMILY, 0, 1, state, filters=filters)
+    assert verdicts.clean["record"].to_list() == [0, 2]
+    assert dict(verdicts.rejected.select("record", "reasons").iter_rows()) == {
+        1: ["not_even"],
+        3: ["not_even"],
+        4: ["not_early"],
+        5: ["not_early", "not_even"],
+    }
+    assert judge(frame, FAMILY, 0, 1, state).rejected["reasons"].to_list() == [["duplicate"], ["duplicate"]]
+
+
+def test_a_row_that_breaks_a_rule_is_not_filtered_and_an_answer_of_null_refuses() -> None:
+    rows = [reductions.row(0), reductions.row(1, span_end=9999)]
+    frame = reductions.frame(rows).with_columns(record=pl.int_range(2, dtype=pl.UInt32))
+    verdicts = judge(frame, FAMILY, 0, 1, remembering_nothing(), filters={"unknown": pl.lit(None, dtype=pl.Boolean)})
+    reasons = verdicts.rejected["reasons"].to_list()
+    assert reasons[0] == ["unknown"]
+    assert "unknown" not in reasons[1]
+
+
 def test_ids_and_split_of_a_producer_are_recomputed() -> None:
     honest = reductions.valid(5)
     lying = honest.with_columns(example_id=pl.lit(7, dtype=pl.UInt64), split=pl.lit("test"))
