@@ -45,7 +45,7 @@ def produce(
             ledger), and the family's own, such as `fuel` of `ReductionRun` or `backend` of scenarios.
 
     Returns:
-        The totals: `rows`, `records`, `bytes`, `elapsed_s`, `seed`, `run` and `skipped`.
+        The totals: `rows`, `records`, `bytes`, `elapsed_s`, `seed`, `run` and `counts`.
 
     Raises:
         UnknownFamilyError: no such family.

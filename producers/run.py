@@ -7,7 +7,7 @@
 4. It sends them to the raw topic or writes them to a file, and reports progress and totals.
 
 A family supplies a subclass of `ProducerRun`, and nothing else. A unit never depends on the number of workers, so
-neither do rows nor records. A run that reads its input counts what a unit left out, by reason (`ProducerRun.make`).
+neither do rows nor records. Units may count things by name, such as skipped files (`ProducerRun.make`).
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ Form = Callable[[pl.DataFrame, Family, int], Payload]
 
 @dataclass(frozen=True)
 class UnitRows:
-    """The rows of a work unit, and the number of items that it left out, {reason: number}."""
+    """The rows of a work unit, and what it counted, {name: number}, e.g. skipped input by reason."""
 
     frame: pl.DataFrame
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ProducerRun(ABC, Generic[Unit]):
         """
 
     def make(self, unit: Unit) -> UnitRows:
-        """Return the rows of a unit and what it left out; a family whose units leave nothing out has `rows` only."""
+        """Return the rows of a unit and what it counted; a family that counts only rows does not define this."""
         return UnitRows(self.rows(unit))
 
     def require_at_least(self, **lows: int) -> None:
@@ -123,7 +123,7 @@ class UnitResult(Generic[Payload]):
     unit: Any
     number: int
     rows: int
-    skipped: Mapping[str, int]
+    counts: Mapping[str, int]
     payload: Payload
 
 
@@ -147,7 +147,7 @@ class _Job(Generic[Payload]):
         made = self.run.make(task.unit)
         frame = made.frame if task.limit is None else made.frame.head(task.limit)
         payload = self.form(frame, self.run.family, task.number)
-        return UnitResult(task.unit, task.number, frame.height, made.skipped, payload)
+        return UnitResult(task.unit, task.number, frame.height, made.counts, payload)
 
 
 def generate(run: ProducerRun[Any]) -> Iterator[pl.DataFrame]:
@@ -185,18 +185,18 @@ def produce(
     """
     started = time.monotonic()
     layout = raw_layout(connection, run.family)
-    skipped: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with RecordSender(connection, run.family, run.run) as sender:
         for result in encoded(run, layout):
             for record in result.payload:
                 sender.send_record(record)
-            skipped.update(result.skipped)
+            counts.update(result.counts)
             if on_progress:
                 on_progress(sender.rows)
             if on_unit:
                 on_unit(result.unit)
     elapsed_s = time.monotonic() - started
-    return ProduceReport(sender.rows, sender.records, sender.bytes, elapsed_s, run.seed, run.run, skipped)
+    return ProduceReport(sender.rows, sender.records, sender.bytes, elapsed_s, run.seed, run.run, counts)
 
 
 def write_jsonl(
@@ -214,17 +214,17 @@ def write_jsonl(
     """
     started = time.monotonic()
     rows = size = 0
-    skipped: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with whole_file(path) as stream:
         for result in _results(run, _lines):
             size += stream.write(result.payload)
             rows += result.rows
-            skipped.update(result.skipped)
+            counts.update(result.counts)
             if on_progress:
                 on_progress(rows)
             if on_unit:
                 on_unit(result.unit)
-    return ProduceReport(rows, 0, size, time.monotonic() - started, run.seed, run.run, skipped)
+    return ProduceReport(rows, 0, size, time.monotonic() - started, run.seed, run.run, counts)
 
 
 def _frame(frame: pl.DataFrame, family: Family, number: int) -> pl.DataFrame:

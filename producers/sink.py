@@ -42,7 +42,7 @@ OnUnit = Callable[[Any], None]
 class ProduceReport:
     """Totals of a finished run: `rows` and `bytes` of its records or its file; `records` is 0 for a file.
 
-    `skipped` is the number of input items that gave no row, {reason: number}.
+    `counts` adds up what the units of the run counted, {name: number}.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class ProduceReport:
     elapsed_s: float
     seed: int | None
     run: str
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

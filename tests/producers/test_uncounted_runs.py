@@ -1,4 +1,4 @@
-"""A run without a count sends all rows of a plan that ends, and its report has what the units left out."""
+"""A run without a count sends all rows of a plan that ends, and its report adds up what the units counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUT = RecordLayout(partitions=2, rows_per_record=2, record_max_bytes=1_000_00
 
 @dataclass(frozen=True)
 class PlannedRun(ProducerRun[int]):
-    """A unit is the number of its rows; it says that it left out ten times as many."""
+    """A unit is the number of its rows; it counts ten times as many as left out."""
 
     family: ClassVar[Family] = FAMILY
     finite: ClassVar[bool] = True
@@ -43,7 +43,7 @@ class PlannedRun(ProducerRun[int]):
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_without_a_count_gives_all_rows_of_its_plan_and_adds_what_it_left_out(
+def test_a_run_without_a_count_gives_all_rows_of_its_plan_and_adds_up_their_counts(
     workers: int, tmp_path: Path
 ) -> None:
     done: list[int] = []
@@ -53,7 +53,7 @@ def test_a_run_without_a_count_gives_all_rows_of_its_plan_and_adds_what_it_left_
     assert len(out.read_text().splitlines()) == report.rows == sum(UNITS)
     assert done == np.cumsum(UNITS).tolist()
     assert tuple(units) == UNITS
-    assert report.skipped == {"left": 80}
+    assert report.counts == {"left": 80}
 
 
 def test_the_same_run_with_a_count_ends_there() -> None:
