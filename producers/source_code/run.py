@@ -1,0 +1,163 @@
+"""The code producer's run: files of about a megabyte as work units, and the documents of a unit.
+
+1. The plan reads all sources once (`producers.source_code.survey`), because a document's group depends on all others.
+2. A unit names its files. A worker process reads them again and makes their rows.
+3. What the survey skipped travels with the first unit, so the counts of all units add up to the files on disk.
+
+A file that changes between the two readings keeps its group. If it gives no document any more, it is counted by reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+
+from producers.run import ProducerRun, UnitRows
+from producers.source_code.documents import FileToRead, document_rows, read_file, snapshot
+from producers.source_code.exclusions import Exclusions
+from producers.source_code.sources import given_folders, open_source
+from producers.source_code.walking import WalkRules
+from schema.errors import UsageError
+from schema.family import Family
+from schema.source_code import FAMILY
+
+# Three times the characters that the gate allows by default, so that the gate counts what is only somewhat too long. A
+# row of this size fits in a record.
+FILE_LIMIT_BYTES = 600_000
+_UNIT_BYTES = 1_000_000
+# Called with the number of files seen so far.
+OnFiles = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a run is after a unit: files and bytes that were read, of all that give documents."""
+
+    files: int
+    files_total: int
+    bytes: int
+    bytes_total: int
+
+
+@dataclass(frozen=True)
+class CodeUnit:
+    """Files to read, what was counted before them, and how far the run is when they are done."""
+
+    files: tuple[FileToRead, ...]
+    counts: Mapping[str, int]
+    done: Done
+
+
+@dataclass(frozen=True)
+class CodeRun(ProducerRun[CodeUnit]):
+    """The parameters of a run. The rows depend on the files, `exclusions` and `file_limit_bytes`; `seed` is not used.
+
+    Attributes:
+        paths: folders: repositories, crates, packages, or folders of them.
+        exclusions: paths that are left out.
+        file_limit_bytes: larger files are skipped.
+        on_files: called by `plan` with the number of files seen so far.
+
+    Raises:
+        UsageError: a value is out of range, or `paths` is empty.
+    """
+
+    family: ClassVar[Family] = FAMILY
+    finite: ClassVar[bool] = True
+    count: int | None = None
+    seed: int = 0
+    paths: Sequence[str] = field(default=(), kw_only=True)
+    exclusions: Exclusions = field(default=Exclusions(), kw_only=True)
+    file_limit_bytes: int = field(default=FILE_LIMIT_BYTES, kw_only=True)
+    on_files: OnFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        paths = (self.paths,) if isinstance(self.paths, str | os.PathLike) else self.paths
+        object.__setattr__(self, "paths", tuple(os.fspath(path) for path in paths))
+        if not self.paths:
+            raise UsageError("paths is empty: give at least one folder of source code")
+        if not self.run:
+            object.__setattr__(self, "run", _run_name(self.paths))
+        super().__post_init__()
+        self.require_at_least(file_limit_bytes=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A callback stays in the process that plans; it cannot be sent to worker processes.
+        return {**self.__dict__, "on_files": None}
+
+    @property
+    def rules(self) -> WalkRules:
+        """What the walk leaves out."""
+        return WalkRules(self.exclusions, self.file_limit_bytes)
+
+    def check_paths(self) -> None:
+        """Check that the paths can be read.
+
+        Raises:
+            UsageError: a path does not exist, is not a folder or cannot be read, or is a bare repository.
+        """
+        given_folders(self.paths)
+
+    def plan(self) -> Iterator[CodeUnit]:
+        """Read all sources once, then yield their files in units of about a megabyte.
+
+        Raises:
+            UsageError: a path does not exist, is not a folder or cannot be read, or is a bare repository.
+        """
+        # Imported here because it loads compiled code, which a process that only describes a run does not need.
+        from producers.source_code.survey import survey
+
+        sources = [open_source(folder) for folder in given_folders(self.paths)]
+        found = survey(sources, self.rules, self.on_files)
+        files_total, bytes_total = len(found.files), sum(file.size for file in found.files)
+        counts: Mapping[str, int] = found.counts
+        files = size = 0
+        for group in _portions(found.files):
+            files += len(group)
+            size += sum(file.size for file in group)
+            yield CodeUnit(group, counts, Done(files, files_total, size, bytes_total))
+            counts = {}
+
+    def rows(self, unit: CodeUnit) -> pl.DataFrame:
+        """Return the documents of a unit."""
+        return self.make(unit).frame
+
+    def make(self, unit: CodeUnit) -> UnitRows:
+        """Return the documents of a unit, and counts: files that gave none by reason, `documents` and `crlf_files`."""
+        counts = Counter(unit.counts)
+        documents: list[dict[str, Any]] = []
+        for file in unit.files:
+            read = read_file(file, self.rules)
+            if isinstance(read, str):
+                counts[read] += 1
+                continue
+            counts["documents"] += 1
+            counts["crlf_files"] += read.had_crlf
+            documents.append(snapshot(file, read))
+        return UnitRows(document_rows(documents), counts)
+
+
+def _portions(files: Sequence[FileToRead]) -> Iterator[tuple[FileToRead, ...]]:
+    """Yield the files in order, in portions of about a megabyte; at least one portion, which may be empty."""
+    portion: list[FileToRead] = []
+    size = 0
+    for file in files:
+        if portion and size + file.size > _UNIT_BYTES:
+            yield tuple(portion)
+            portion, size = [], 0
+        portion.append(file)
+        size += file.size
+    yield tuple(portion)
+
+
+def _run_name(paths: Sequence[str]) -> str:
+    """Return a name made of the name of the first folder, and the number of the others."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(os.path.realpath(paths[0])).name).strip("-") or "tree"
+    return f"code-{name}+{len(paths) - 1}" if len(paths) > 1 else f"code-{name}"
