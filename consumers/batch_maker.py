@@ -67,7 +67,7 @@ class BatchMaker:
         """
         index, count = self.turn
         share = self.share if self.spec.mode == "follow" else (0, 1)
-        kept = KeptColumns((*self.form.columns, "example_id"), self.form.tokens)
+        kept = KeptColumns.of(self.form, (*self.form.columns, "example_id"))
         # The number of this worker's next batch in the pass.
         mine = cursor.batches - 1 + count if after_own else cursor.batches + index
         while True:

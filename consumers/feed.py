@@ -92,7 +92,7 @@ class Feed(IterableDataset[Batch]):
         super().__init__()
         options = options or FeedOptions()
         self.family = family_named(family)
-        self._form = form_of(family)
+        self._form = form_of(family, options.form)
         if batch_size is None and options.batch_tokens is None:
             batch_size = DEFAULT_BATCH_SIZE
         spec = FeedSpec(
@@ -112,6 +112,8 @@ class Feed(IterableDataset[Batch]):
             where=None if options.where is None else Predicate.of(options.where, self.family.wire),
             curriculum=options.curriculum,
             least_rows=options.ranks(mode) if options.least_rows is None else options.least_rows,
+            form=self._form.identity,
+            weight_column=options.weight_column,
         )
         check_options(spec, options)
         self.options = options
@@ -219,7 +221,8 @@ class Feed(IterableDataset[Batch]):
         with kept_clients(self.connection) as kept:
             require_held(kept, state.spec, state.cursor)
         # The state may hold only a fingerprint of its filter. This feed's filter is the same and can run.
-        self.spec = dataclasses.replace(state.spec, where=self.spec.where)
+        # Its tokenizer may have been at another place.
+        self.spec = dataclasses.replace(state.spec, where=self.spec.where, form=self.spec.form)
         self._cursor, self._passes = state.cursor, state.passes
         self._worker, self._resume = state.worker, True
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import polars as pl
 
+from consumers.form_options import FormOptions
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.sources import Source, check_sources
 from consumers.sequence.spec import SEEDS, Curriculum, FeedSpec, least_rows_fault
@@ -46,6 +47,9 @@ class FeedOptions:
             batch are dropped and counted in the log. None takes `world`, or the value of a loaded state. Set it to let
             a later resume use more ranks.
         prefetch: batches made ahead in a thread; 0 makes each batch on request.
+        form: for families whose tensor form makes sequences with a tokenizer: which, and how they are cut.
+        weight_column: a numeric column with the weight of each row, 0 to 100. A pass takes a sequence as often as its
+            weight says: floor(weight) times, and once more with the probability of the rest, decided by a hash.
         linger_s: in `follow` mode, how many seconds rows may wait for more rows.
         together: in `follow` mode, makes ranks agree on the offsets of each pass: every rank then takes its share of
             each global batch, as in a snapshot. Without it each rank follows by itself and takes the rows of its ids.
@@ -63,6 +67,8 @@ class FeedOptions:
     rank: int = 0
     world: int = 1
     least_rows: int | None = None
+    form: FormOptions | None = None
+    weight_column: str | None = None
     prefetch: int = 4
     linger_s: float = 1.0
     together: Together | None = None
@@ -111,6 +117,10 @@ def check_options(spec: FeedSpec, options: FeedOptions) -> None:
     if options.prefetch < 0 or options.linger_s < 0:
         raise UsageError(f"prefetch {options.prefetch} and linger_s {options.linger_s} must not be negative")
     check_sources(options.sources, spec.mode, spec.shuffle_seed is not None)
+    if spec.weight_column is not None:
+        kind = family_named(spec.family).wire.get(spec.weight_column)
+        if kind is None or not kind.is_numeric():
+            raise UsageError(f"weight_column is {spec.weight_column!r}, which is not a numeric column: name another")
     if spec.curriculum is not None:
         kind = family_named(spec.family).wire.get(spec.curriculum.column)
         if kind is None or not kind.is_numeric():

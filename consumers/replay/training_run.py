@@ -19,13 +19,14 @@ import polars as pl
 from broker.clients import Connection
 from broker.held_offsets import require_unchanged
 from consumers.replay.replay_file import check_out, replay_file
+from consumers.replay.sequence_rows import sequence_columns, sequence_lines
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.predicates import Predicate
-from consumers.sequence.spec import FeedSpec, FeedState, Passes, read_state
+from consumers.sequence.spec import FeedSpec, FeedState, Passes, difference, read_state
 from consumers.sequence.stream import KeptColumns
 from consumers.sequence.windows import windows
-from consumers.tensor_form import form_of
+from consumers.tensor_form import TensorForm, form_of
 from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_file import read_json_file
 from schema.json_form import json_lines
@@ -96,6 +97,7 @@ def replay_run(
     *,
     family: str | None = None,
     where: pl.Expr | None = None,
+    tokenizer: str | Path | None = None,
     on_progress: Callable[[RunProgress], None] = lambda progress: None,
 ) -> RunReport:
     """Write the rows that a run saw, in the same order, to `out`, and a report to `<out>.manifest.json`.
@@ -107,12 +109,15 @@ def replay_run(
         family: the family that the run must have; None accepts any.
         where: the Polars expression that the run's feed had as its filter. The manifest holds only its fingerprint,
             which must match; an SQL filter is in the manifest itself.
+        tokenizer: where the run's tokenizer is now; None looks where the run found it. The file has one row per
+            training sequence if the run had a tokenizer.
         on_progress: called after every window of rows.
 
     Raises:
-        UsageError: the ending is unknown, the run has another family, or `where` is not its filter.
-        ReplayError: the manifest is invalid or that of a feed in `follow` mode, a topic no longer holds the run's
-            offsets, or the file cannot be written.
+        UsageError: the ending is unknown, the run has another family, `where` is not its filter, or the tokenizer is
+            missing.
+        ReplayError: the manifest is invalid, that of a feed in `follow` mode, or of a run with another tokenizer; a
+            topic no longer holds the run's offsets; or the file cannot be written.
         BrokerError: a topic is gone, or the broker cannot be read.
 
     Example::
@@ -137,9 +142,14 @@ def replay_run(
     for source in spec.sources:
         require_unchanged(connection, source.topic, source.topic_id, source.bounds, ReplayError)
     run_passes = _run_passes(state)
-    with replay_file(out, declared.wire, partial(json_lines, family=declared)) as file:
+    form = _form(spec, tokenizer)
+    columns: Mapping[str, pl.DataType] = declared.wire
+    lines: Callable[[pl.DataFrame], bytes] = partial(json_lines, family=declared)
+    if form.expand is not None:
+        columns, lines = sequence_columns(declared, form.expand), sequence_lines
+    with replay_file(out, columns, lines) as file:
         batches = 0
-        for progress, frame, whole in _seen(connection, spec, run_passes):
+        for progress, frame, whole in _seen(connection, spec, form, tuple(columns), run_passes):
             file.rows.take(frame, 0)
             batches += whole
             on_progress(replace(progress, rows=file.rows.written))
@@ -175,6 +185,17 @@ def _with_filter(spec: FeedSpec, where: pl.Expr | None) -> FeedSpec:
     return replace(spec, where=given)
 
 
+def _form(spec: FeedSpec, tokenizer: str | Path | None) -> TensorForm:
+    """Return the tensor form of the run, which must make the run's sequences."""
+    if spec.form is None and tokenizer is not None:
+        raise UsageError(f"the run of family {spec.family} had no tokenizer: leave the tokenizer out")
+    form = form_of(spec.family, None if spec.form is None else spec.form.options(tokenizer))
+    if spec.form is not None and (fault := difference(spec.form, form.identity)) is not None:
+        name, of_run, now = fault
+        raise ReplayError(f"the run's form has {name} {of_run}, but this one has {now}: give the run's tokenizer")
+    return form
+
+
 @dataclass(frozen=True)
 class _Pass:
     """One pass of a run: the whole pass, or its first `batches` batches."""
@@ -202,11 +223,11 @@ def _count(run_passes: tuple[Passes, ...]) -> int:
 
 
 def _seen(
-    connection: Connection, spec: FeedSpec, run_passes: tuple[Passes, ...]
+    connection: Connection, spec: FeedSpec, form: TensorForm, columns: tuple[str, ...], run_passes: tuple[Passes, ...]
 ) -> Iterator[tuple[RunProgress, pl.DataFrame, int]]:
     """Yield the rows of each window in the order of its batches, and the number of these batches."""
-    wire = tuple(family_named(spec.family).wire)
-    kept = KeptColumns(wire, form_of(spec.family).tokens)
+    wire = family_named(spec.family).wire
+    kept = KeptColumns.of(form, (name for name in columns if name in wire))
     blocks = len(reading_order(spec, 0, 0, 0, Place()))
     for number, each in enumerate(_passes(run_passes)):
         given = 0
@@ -216,7 +237,7 @@ def _seen(
             part = given / each.batches if each.batches else min(window.start.places[0].block / max(blocks, 1), 1)
             # A window whose rows were all dropped has no batches.
             order = np.concatenate([np.empty(0, dtype=np.int64), *batches])
-            rows = window.rows.select(wire)[order]
+            rows = window.rows.select(columns)[order]
             yield RunProgress(number + part, _count(run_passes), 0), rows, len(batches)
             if given == each.batches:
                 break

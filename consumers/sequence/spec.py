@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import polars as pl
 from pydantic import Field, TypeAdapter, ValidationError
 
 from broker.topics import Extent
+from consumers.form_options import FormIdentity
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.predicates import Predicate
 from schema.errors import FeedError, UsageError
@@ -81,6 +83,8 @@ class FeedSpec:
         schema_version: version of the family's columns.
         where: the filter.
         least_rows: the least rows of a batch; a state without the value means 1.
+        form: what decides the sequences of a row; None if each row is one sequence.
+        weight_column: the column with the rows' weights; None takes each sequence once.
     """
 
     family: str
@@ -99,6 +103,8 @@ class FeedSpec:
     where: Predicate | None
     curriculum: Curriculum | None
     least_rows: int = 1
+    form: FormIdentity | None = None
+    weight_column: str | None = None
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -227,10 +233,12 @@ def faults(state: FeedState) -> Iterator[str]:
     measured = [sizes for source in spec.sources for sizes in source.blocks.values()]
     if any(not sizes or list(sizes) != sorted(dict(sizes).items()) or sizes[0][0] < 0 for sizes in measured):
         yield "the blocks' sizes are not in the order of offsets"
-    if spec.curriculum is not None:
-        kind = family_named(spec.family).wire.get(spec.curriculum.column)
-        if kind is None or not kind.is_numeric():
-            yield f"the curriculum's column {spec.curriculum.column!r} is not a numeric one"
+    if spec.curriculum is not None and not _is_numeric(spec, spec.curriculum.column):
+        yield f"the curriculum's column {spec.curriculum.column!r} is not a numeric one"
+    if not _is_numeric(spec, spec.weight_column):
+        yield f"the weight column {spec.weight_column!r} is not a numeric one"
+    if spec.form is not None and (fault := _form_fault(spec.form)) is not None:
+        yield fault
     counts = (cursor.epoch, cursor.batches, cursor.window, cursor.batch, cursor.dropped)
     if not 0 <= cursor.phase < spec.phases or min(counts) < 0:
         yield "the cursor is outside the passes"
@@ -238,6 +246,19 @@ def faults(state: FeedState) -> Iterator[str]:
         yield "a place is below 0"
     if any(not 0 <= done.first <= done.last or done.batches == 0 for done in state.passes):
         yield "a pass is below 0, or empty"
+
+
+def _is_numeric(spec: FeedSpec, column: str | None) -> bool:
+    kind = pl.Float64() if column is None else family_named(spec.family).wire.get(column)
+    return kind is not None and kind.is_numeric()
+
+
+def _form_fault(form: FormIdentity) -> str | None:
+    try:
+        form.options()
+    except UsageError as error:
+        return f"its form is damaged: {error}"
+    return None
 
 
 def least_rows_fault(spec: FeedSpec) -> str | None:
@@ -263,16 +284,31 @@ def _numbers(value: Any) -> Iterator[int]:
         yield value
 
 
+_COMPARED = [each.name for each in dataclasses.fields(FormIdentity) if each.compare]
+
+
+def difference(saved: FormIdentity, own: FormIdentity | None) -> tuple[str, Any, Any] | None:
+    """Return (name, saved value, own value) of the first value that differs; None if the identities agree."""
+    for name in _COMPARED:
+        before, now = getattr(saved, name), getattr(own, name, None)
+        if before != now:
+            return name, before, now
+    return None
+
+
 def require_same(saved: FeedSpec, own: FeedSpec) -> None:
     """Check that a state fits a feed: all values except the offsets must agree.
 
     Raises:
         FeedError: the state does not fit; the line gives the name that differs and both values.
     """
-    for name in (field.name for field in dataclasses.fields(FeedSpec)):
+    # The form decides the default of other values, so its difference explains theirs.
+    for name in sorted((field.name for field in dataclasses.fields(FeedSpec)), key=lambda name: name != "form"):
         before, now = getattr(saved, name), getattr(own, name)
         if name == "sources":
             before, now = ([(s.topic, s.weight, s.repeat) for s in spec.sources] for spec in (saved, own))
+        if isinstance(before, FormIdentity) and (found := difference(before, now)) is not None:
+            name, before, now = f"form's {found[0]}", *found[1:]
         if before != now:
             raise FeedError(
                 f"the state was saved with {name.replace('_', ' ')} {_shown(before)}, but this feed has {_shown(now)}: "
@@ -281,4 +317,10 @@ def require_same(saved: FeedSpec, own: FeedSpec) -> None:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, default=lambda other: other.text if isinstance(other, Predicate) else str(other))
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Predicate):
+        return value.text
+    return {name: getattr(value, name) for name in _COMPARED} if isinstance(value, FormIdentity) else str(value)

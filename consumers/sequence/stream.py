@@ -6,7 +6,8 @@ knows its `Place`, from which another stream continues with the very next row.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
@@ -21,6 +22,8 @@ from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Place
 from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
 from consumers.sequence.spec import FeedSpec
+from consumers.sequence.weights import copies, draws
+from consumers.tensor_form import PART, Expansion, TensorForm
 from schema.decoding import decode_records
 from schema.errors import FeedError
 from schema.record import CLEAN
@@ -45,10 +48,22 @@ class Piece:
 
 @dataclass(frozen=True)
 class KeptColumns:
-    """The columns of a feed's rows, and an integer expression over the family's columns: a row's length in tokens."""
+    """The columns of a feed's rows.
+
+    Attributes:
+        names: the family's columns to keep.
+        tokens: an integer expression: the length of a row, or of a sequence, in tokens.
+        expand: turns rows into sequences, which take the place of rows; None if a row is one.
+    """
 
     names: tuple[str, ...]
     tokens: pl.Expr
+    expand: Expansion | None = None
+
+    @classmethod
+    def of(cls, form: TensorForm, names: Iterable[str]) -> KeptColumns:
+        """Return what is kept for a tensor form, with the family's columns `names`."""
+        return cls(tuple(names), form.tokens, form.expand)
 
 
 class Selection:
@@ -56,15 +71,16 @@ class Selection:
 
     Args:
         spec: the feed's spec.
+        epoch: number of the pass.
         phase: number of the curriculum's phase.
         share: (index, count): only the rows with `example_id mod count == index`.
-        kept: the columns to keep, and the length of a row in tokens.
+        kept: the columns to keep, the length of a row in tokens, and how rows become sequences.
 
     Raises:
         FeedError: the spec's filter is not a condition, or a Polars expression that this program has not passed.
     """
 
-    def __init__(self, spec: FeedSpec, phase: int, share: tuple[int, int], kept: KeptColumns) -> None:
+    def __init__(self, spec: FeedSpec, epoch: int, phase: int, share: tuple[int, int], kept: KeptColumns) -> None:
         family = family_named(spec.family)
         self._kind = (family.name, CLEAN, spec.schema_version)
         tests = [pl.col("split") == spec.split] if spec.split is not None else []
@@ -75,13 +91,25 @@ class Selection:
         self._belongs = pl.all_horizontal(tests) if tests else None
         self._where = None if spec.where is None else spec.where.test(family.wire)
         self._tokens, self._max_tokens = kept.tokens, spec.max_tokens
-        needed = {*kept.names, *kept.tokens.meta.root_names()}
+        self._expand, self._weight = kept.expand, spec.weight_column
+        self._seed, self._epoch = spec.shuffle_seed or 0, epoch
+        needed = {*kept.names}
+        needed.update(kept.tokens.meta.root_names() if kept.expand is None else (*kept.expand.columns, "example_id"))
+        if self._weight is not None:
+            needed.update((self._weight, "example_id"))
         for test in tests:
             needed.update(test.meta.root_names())
         if self._where is not None:
             needed.update(self._where.columns)
         self._columns = {name: kind for name, kind in family.wire.items() if name in needed}
-        self.schema = {name: family.wire[name] for name in kept.names} | LINEAGE | {TOKENS: pl.Int64()}
+        row_schema = {name: family.wire[name] for name in kept.names} | LINEAGE
+        # What a sequence takes from its row.
+        also = [] if self._weight is None else [self._weight, "example_id"]
+        self._carried = list(dict.fromkeys([*row_schema, *also]))
+        made = {} if kept.expand is None else {PART: pl.Int32(), **kept.expand.schema}
+        self.schema = row_schema | made | {TOKENS: pl.Int64()}
+        # Bytes of a row per token, for the bound of a window.
+        self.token_bytes = 1 if kept.expand is None else kept.expand.token_bytes
 
     def of(self, records: Sequence[tuple[int, Record]], topic: str, source: int) -> Iterator[Piece]:
         """Yield, for each block of the records, the rows that belong to the feed, with lineage.
@@ -98,21 +126,52 @@ class Selection:
         read = [record for _, record in records]
         frame, counts = decode_records(read, topic, self._kind, self._columns, FeedError)
         blocks = pl.Series(_BLOCK, np.repeat([number for number, _ in records], counts), dtype=pl.Int64())
-        chosen = frame.with_columns(*_lineage(read, counts, source), self._tokens.alias(TOKENS), blocks)
+        tokens = [] if self._expand is not None else [self._tokens.alias(TOKENS)]
+        chosen = frame.with_columns(*_lineage(read, counts, source), *tokens, blocks)
         if self._belongs is not None:
             chosen = chosen.filter(self._belongs)
         if self._where is not None:
             chosen = chosen.filter(self._where.mask(chosen))
-        rows = chosen
-        # Most blocks hold no row that is too long, and a filter costs as much as all other steps.
-        if chosen[TOKENS].to_numpy().max(initial=0) > self._max_tokens:
-            rows = chosen.filter(pl.col(TOKENS) <= self._max_tokens)
         numbers = list(dict.fromkeys(number for number, _ in records))
+        if self._expand is not None:
+            for number, (begin, end) in zip(numbers, _cuts(chosen[_BLOCK], numbers), strict=True):
+                yield from self._expanded(self._expand, chosen[begin:end], number)
+            return
+        rows = self._short(chosen)
         kept, all_chosen = (_cuts(each[_BLOCK], numbers) for each in (rows, chosen))
+        left_out = [(d - c) - (b - a) for (a, b), (c, d) in zip(kept, all_chosen, strict=True)]
+        if self._weight is not None:
+            rows = self._weighted(rows)
+            kept = _cuts(rows[_BLOCK], numbers)
         rows = rows[list(self.schema)]
-        for index, number in enumerate(numbers):
-            (begin, end), (first, last) = kept[index], all_chosen[index]
-            yield Piece(number, rows[begin:end], (last - first) - (end - begin))
+        for number, (begin, end), too_long in zip(numbers, kept, left_out, strict=True):
+            yield Piece(number, rows[begin:end], too_long)
+
+    def _expanded(self, expand: Expansion, rows: pl.DataFrame, number: int) -> Iterator[Piece]:
+        """Yield the sequences of one block's rows, piece by piece."""
+        carried = rows[self._carried]
+        for parents, made in expand.sequences(rows, self._seed, self._epoch):
+            sequences = made.hstack(carried[parents].get_columns()).with_columns(self._tokens.alias(TOKENS))
+            kept = self._short(sequences)
+            too_long = sequences.height - kept.height
+            yield Piece(number, self._weighted(kept)[list(self.schema)], too_long)
+
+    def _short(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that are not too long."""
+        # Most blocks hold no row that is too long, and a filter costs as much as all other steps.
+        if rows[TOKENS].to_numpy().max(initial=0) > self._max_tokens:
+            return rows.filter(pl.col(TOKENS) <= self._max_tokens)
+        return rows
+
+    def _weighted(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows, each as often as this pass takes it."""
+        if self._weight is None:
+            return rows
+        first = np.zeros(rows.height, dtype=np.int64)
+        parts = first if self._expand is None else rows[PART].to_numpy().astype(np.int64)
+        drawn = draws(rows["example_id"].to_numpy(), parts, self._seed, self._epoch)
+        weights = rows[self._weight].cast(pl.Float64).fill_null(math.nan).to_numpy()
+        return rows[np.repeat(np.arange(rows.height), copies(weights, drawn))]
 
 
 def _cuts(blocks: pl.Series, numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -99,7 +99,7 @@ def windows(
     if not start.places:
         start = replace(start, places=(Place(),) * len(spec.sources))
     for phase in range(cursor.phase, spec.phases):
-        selection = Selection(spec, phase, share, kept)
+        selection = Selection(spec, cursor.epoch, phase, share, kept)
         phase_windows = _phase_windows(connection, spec, replace(start, phase=phase), selection)
         while True:
             try:
@@ -130,7 +130,7 @@ def _phase_windows(
         ]
         while True:
             start = replace(start, places=tuple(stream.place for stream in streams))
-            pieces, full = _filled(streams, wanted, spec)
+            pieces, full = _filled(streams, wanted, spec, selection.token_bytes)
             counts = [sum(piece.height for piece in taken) for taken in pieces]
             if not full:
                 kept = last_quotas([source.weight for source in spec.sources], counts, lasting)
@@ -151,7 +151,7 @@ def _phase_windows(
 
 
 def _filled(
-    streams: Sequence[SourceStream], wanted: list[int], spec: FeedSpec
+    streams: Sequence[SourceStream], wanted: list[int], spec: FeedSpec, token_bytes: int
 ) -> tuple[list[list[pl.DataFrame]], bool]:
     """Return each source's rows for a window as pieces, and whether every source had enough.
 
@@ -178,7 +178,7 @@ def _filled(
             pieces = stream.take(share)
             taken[number] += pieces
             taken_rows = sum(piece.height for piece in pieces)
-            window_bytes += _ROW_BYTES * taken_rows + sum(int(piece[TOKENS].sum()) for piece in pieces)
+            window_bytes += _ROW_BYTES * taken_rows + token_bytes * sum(int(piece[TOKENS].sum()) for piece in pieces)
             share -= taken_rows
             if share:
                 # The other sources give the rows that they have, up to their part of the window.
