@@ -17,7 +17,7 @@ from schema.settings import load_settings
 if TYPE_CHECKING:
     from broker.clients import Connection
     from producers.run import ProducerRun
-    from producers.sink import ProduceReport
+    from producers.sink import OnProgress, OnUnit, ProduceReport
     from schema.family import Family
 
 Count = Annotated[int | None, typer.Option(min=1, help="Exact number of examples to generate.")]
@@ -56,13 +56,34 @@ def produce_rows(run: ProducerRun[Any], target: Connection | Path, *, quiet: boo
     Raises:
         FeedmillError: as `producers.run.produce` and `write_jsonl`.
     """
+    with progress("generating", run.count, quiet=quiet) as advance:
+        return deliver(run, target, advance)
+
+
+def deliver(
+    run: ProducerRun[Any],
+    target: Connection | Path,
+    on_progress: OnProgress | None = None,
+    on_unit: OnUnit | None = None,
+) -> tuple[str, ProduceReport]:
+    """Send a run's rows to its raw topic, or write them to a file.
+
+    Args:
+        on_progress: called with the number of rows that are done.
+        on_unit: called with each work unit that is done.
+
+    Returns:
+        (the file or topic, the totals).
+
+    Raises:
+        FeedmillError: as `producers.run.produce` and `write_jsonl`.
+    """
     from broker.topics import topic_name
     from producers.run import produce, write_jsonl
 
-    with progress("generating", run.count, quiet=quiet) as advance:
-        if isinstance(target, Path):
-            return str(target), write_jsonl(run, target, advance)
-        report = produce(target, run, advance)
+    if isinstance(target, Path):
+        return str(target), write_jsonl(run, target, on_progress, on_unit)
+    report = produce(target, run, on_progress, on_unit)
     return topic_name(target.settings, run.family.name, RAW), report
 
 

@@ -152,7 +152,7 @@ class _Walk:
             if entry.is_dir(follow_symlinks=False):
                 inner.append(_Folder(source, f"{path}/", folder.rules, folder.skipped or self._of_folder(folder, path)))
                 continue
-            size, unreadable = _size(entry)
+            size, unreadable = (0, None) if folder.skipped else _size(entry)
             yield Entry(source, path, size, folder.skipped or unreadable or self._of_file(folder, entry, path, size))
 
     @staticmethod

@@ -1,0 +1,142 @@
+"""The command `feedmill produce code`: documents from source trees as they lie on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feedmill.produce_runs import Out, RunName, Workers, chosen_workers, connected, deliver, print_totals
+from feedmill.progress import OnAdvance, progress
+from schema.errors import UsageError
+from schema.source_code import FAMILY
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from broker.clients import Connection
+    from producers.sink import ProduceReport
+    from producers.source_code.run import CodeRun, CodeUnit
+
+_MB = 1e6
+# A bar is drawn again at most once for so many files.
+_FILES_PER_UPDATE = 200
+
+
+def produce_code_command(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Repositories, crates, Python packages, or folders of them.")
+    ],
+    vendor: Annotated[
+        bool, typer.Option("--skip-vendor/--keep-vendor", help="Folders of third-party code, e.g. site-packages.")
+    ] = True,
+    node_modules: Annotated[bool, typer.Option("--skip-node-modules/--keep-node-modules")] = True,
+    lock_files: Annotated[bool, typer.Option("--skip-lock-files/--keep-lock-files")] = True,
+    tests: Annotated[
+        bool, typer.Option("--skip-tests/--keep-tests", help="Test files, and #[cfg(test)] items of Rust files.")
+    ] = False,
+    benches: Annotated[bool, typer.Option("--skip-benches/--keep-benches")] = False,
+    examples: Annotated[bool, typer.Option("--skip-examples/--keep-examples")] = False,
+    file_limit: Annotated[
+        int | None, typer.Option(min=1, metavar="BYTES", help="Skip larger files.", show_default="600000")
+    ] = None,
+    workers: Workers = None,
+    run: RunName = "",
+    out: Out = None,
+    follow: Annotated[bool, typer.Option("--follow", hidden=True)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Read source files and send each as a document: respects .gitignore, and counts what it skips by reason."""
+    from producers.source_code.exclusions import Exclusions
+    from producers.source_code.run import FILE_LIMIT_BYTES, CodeRun
+
+    if follow:
+        raise UsageError("--follow fills gaps with made rows, and source code is not made but read: leave out --follow")
+    seen: list[OnAdvance] = []
+    parameters = CodeRun(
+        paths=paths,
+        exclusions=Exclusions(vendor, node_modules, lock_files, tests, benches, examples),
+        file_limit_bytes=FILE_LIMIT_BYTES if file_limit is None else file_limit,
+        workers=chosen_workers(workers),
+        run=run,
+        on_files=lambda files: seen[0](files) if files % _FILES_PER_UPDATE == 0 else None,
+    )
+    # Wrong paths are reported before a broker is looked for.
+    parameters.check_paths()
+    target = connected(FAMILY) if out is None else out
+    where, report = _deliver(parameters, target, seen, quiet=as_json)
+    figures = summary(report) | {"to": where}
+    if as_json:
+        print(json.dumps(figures))
+        return
+    print_totals("documents", where, report)
+    print(telemetry(figures), file=sys.stderr)
+    from rich.console import Console
+
+    Console().print(skipped_table(figures["skipped"]))
+
+
+def _deliver(
+    run: CodeRun, target: Connection | Path, seen: list[OnAdvance], *, quiet: bool
+) -> tuple[str, ProduceReport]:
+    """Send or write the run's rows; show the files seen by the first reading in `seen`, then the bytes of documents."""
+    with ExitStack() as stack:
+        seen.append(stack.enter_context(progress("reading", None, "files", quiet=quiet)))
+        made: list[OnAdvance] = []
+
+        def on_unit(unit: CodeUnit) -> None:
+            done = unit.done
+            if not made:
+                stack.close()
+                made.append(stack.enter_context(progress("making", done.bytes_total / _MB, "MB", quiet=quiet)))
+            made[0](done.bytes / _MB, f"{done.files:,} of {done.files_total:,} files")
+
+        return deliver(run, target, on_unit=on_unit)
+
+
+def summary(report: ProduceReport) -> dict[str, Any]:
+    """Return the totals of a run; `files_seen` is the sum of `documents` and of all numbers in `skipped`."""
+    from producers.source_code.skip_reasons import SKIP_REASONS
+
+    counts = report.counts
+    return {
+        "family": FAMILY.name,
+        "run": report.run,
+        "rows": report.rows,
+        "files_seen": counts.get("files_seen", 0),
+        "documents": counts.get("documents", 0),
+        "skipped": {reason: counts[reason] for reason in SKIP_REASONS if counts.get(reason)},
+        **{name: counts.get(name, 0) for name in ("sources", "shallow_clones", "without_commits")},
+        **{name: counts.get(name, 0) for name in ("crlf_files", "near_duplicates")},
+        "elapsed_s": round(report.elapsed_s, 3),
+    }
+
+
+def telemetry(figures: Mapping[str, Any]) -> str:
+    """Return one line, `passed/total (x%), filtered by reason`.
+
+    >>> telemetry({"documents": 9, "files_seen": 12, "skipped": {"binary": 1, "test": 2}})
+    '9/12 files passed (75.0%), filtered: 2 test, 1 binary'
+    """
+    passed, total, skipped = figures["documents"], figures["files_seen"], figures["skipped"]
+    share = f" ({passed / total:.1%})" if total else ""
+    filtered = ", ".join(f"{skipped[reason]:,} {reason}" for reason in sorted(skipped, key=lambda one: -skipped[one]))
+    return f"{passed:,}/{total:,} files passed{share}, filtered: {filtered or 'none'}"
+
+
+def skipped_table(skipped: Mapping[str, int]) -> Table:
+    """Return a table of the skipped files by reason, most first, with what each reason means."""
+    from rich.table import Table
+
+    from producers.source_code.skip_reasons import SKIP_REASONS
+
+    table = Table("skipped", "files", "because")
+    table.columns[1].justify = "right"
+    for reason in sorted(skipped, key=lambda one: -skipped[one]):
+        table.add_row(reason, f"{skipped[reason]:,}", SKIP_REASONS[reason])
+    return table

@@ -1,0 +1,106 @@
+"""`feedmill produce code`: its rows, its report, and the paths and options that it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import typer
+
+from broker.clients import Connection
+from broker.topics import topic_name
+from feedmill import source_code_commands
+from feedmill.source_code_commands import produce_code_command, telemetry
+from producers.run import generate
+from producers.source_code.run import CodeRun
+from schema.errors import UsageError
+from schema.record import RAW, decode
+from schema.registry import FAMILIES
+from schema.source_code import FAMILY
+from tests.producers.source_code.test_source_code_run import hostile_tree, program
+from tests.topic_records import all_records
+
+
+def produce_code(*arguments: str) -> None:
+    single = typer.Typer(add_completion=False)
+    single.command("code")(produce_code_command)
+    typer.main.get_command(single)(list(arguments), standalone_mode=False)
+
+
+def test_a_file_holds_the_run_and_the_report_adds_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    top = hostile_tree(tmp_path / "tree")
+    out = tmp_path / "rows.jsonl"
+    produce_code(str(top), "--out", str(out), "--workers", "1")
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    rows = pl.concat(generate(CodeRun(paths=[str(top)])))
+    assert [row["example_id"] for row in written] == [f"{row:016x}" for row in rows["example_id"]]
+    wanted = {"text", "language", "repository", "path", "kind", "role", "weight", "phase", "split", "example_id"}
+    assert wanted | {"augmented_from"} <= set(written[0])
+    shown, said = capfd.readouterr()
+    assert f"2 documents of run code-tree -> {out}" in said
+    assert "2/18 files passed (11.1%), filtered: 2 nul_bytes, 1 special_file, " in said
+    assert any(line.split()[:4] == ["│", "too_large", "│", "1"] for line in shown.splitlines())
+
+
+def test_json_is_one_object_whose_counts_add_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    top = hostile_tree(tmp_path / "tree")
+    produce_code(str(top), "--out", str(tmp_path / "rows.jsonl"), "--workers", "1", "--json")
+    out, err = capfd.readouterr()
+    figures = json.loads(out)
+    assert err == ""
+    assert figures["files_seen"] == figures["documents"] + sum(figures["skipped"].values())
+    assert (figures["rows"], figures["documents"], figures["crlf_files"], figures["sources"]) == (2, 2, 1, 1)
+    assert (figures["family"], figures["run"], figures["to"]) == ("code", "code-tree", str(tmp_path / "rows.jsonl"))
+
+
+def test_exclusions_are_options(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    top = tmp_path / "tree"
+    for path in ("a.py", "tests/b.py", "benches/c.py", "examples/d.py", "vendor/e.py"):
+        program(top, path, path[-4])
+    options = ["--skip-tests", "--skip-benches", "--skip-examples", "--keep-vendor", "--file-limit", "1000"]
+    produce_code(str(top), "--out", str(tmp_path / "rows.jsonl"), "--workers", "1", "--json", *options)
+    figures: dict[str, Any] = json.loads(capfd.readouterr().out)
+    assert (figures["documents"], figures["skipped"]) == (2, {"test": 1, "bench": 1, "example": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["absent"], "absent does not exist: "),
+        (["--follow", "."], "--follow fills gaps with made rows, and source code is not made but read: "),
+    ],
+)
+def test_unusable_arguments_are_refused_before_a_broker_is_looked_for(
+    arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_code_commands, "connected", lambda family: pytest.fail("connected"))
+    with pytest.raises(UsageError, match=complaint):
+        produce_code(*arguments)
+
+
+def test_a_topic_receives_the_documents_of_a_tree(
+    tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(FAMILIES, FAMILY.name, FAMILY)
+    monkeypatch.setattr(source_code_commands, "connected", lambda family: connection)
+    for number in range(5):
+        program(tmp_path, f"{number}.py", f"n{number}")
+    (tmp_path / "long.txt").write_text("word " * 40_000)
+    produce_code(str(tmp_path), "--json", "--workers", "1")
+    figures = json.loads(capfd.readouterr().out)
+    assert figures["to"] == topic_name(connection.settings, FAMILY.name, RAW)
+    records = all_records(connection, FAMILY, RAW)
+    rows = pl.concat(decode(record.value, FAMILY.wire, 1_000_000) for record in records)
+    wanted = pl.concat(generate(CodeRun(paths=[str(tmp_path)])))
+    assert rows.sort("path").equals(wanted.sort("path"))
+    assert figures["rows"] == rows.height == 6
+
+
+def test_the_telemetry_of_an_empty_tree_is_a_line_too() -> None:
+    assert telemetry({"documents": 0, "files_seen": 0, "skipped": {}}) == "0/0 files passed, filtered: none"
