@@ -26,6 +26,8 @@ from producers.source_code.walking import Entry, WalkRules, walk
 # Called with the number of files seen so far.
 OnFiles = Callable[[int], None]
 _BATCH_CHARACTERS = 4_000_000
+# A repository with a larger share of the files would put nearly all of them into one split.
+_LARGEST_REPOSITORY = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,11 @@ def _to_read(entry: Entry, origin: Origin) -> FileToRead:
 def _grouped(
     files: list[FileToRead], sketches: npt.NDArray[np.uint8], rules: WalkRules, counts: Counter[str]
 ) -> list[FileToRead]:
-    """Return the files with their final groups: by repository if there are several, else by file."""
+    """Return the files with their final groups: by repository if no repository holds most of them, else by file."""
     if not files:
         return files
-    by_repository = len({file.origin.repository for file in files}) > 1
+    largest = max(Counter(file.origin.repository for file in files).values())
+    by_repository = largest <= _LARGEST_REPOSITORY * len(files)
     default = [file.origin.repository if by_repository else f"{file.origin.repository}/{file.path}" for file in files]
 
     def text(number: int) -> str | None:

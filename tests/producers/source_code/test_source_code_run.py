@@ -169,12 +169,14 @@ def test_rows_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
 
 
-def test_one_repository_is_grouped_by_file_and_several_by_repository(tmp_path: Path) -> None:
+def test_documents_are_grouped_by_repository_unless_one_holds_most_of_them(tmp_path: Path) -> None:
     for path in ("one/a.py", "one/b.py", "two/c.py"):
         program(tmp_path, path, path[-4])
     assert rows_of(CodeRun(paths=[str(tmp_path / "one")]))["group"].to_list() == ["one/a.py", "one/b.py"]
-    both = rows_of(CodeRun(paths=[str(tmp_path / "one"), str(tmp_path / "two")]))
-    assert both["group"].to_list() == ["one", "one", "two"]
+    both = CodeRun(paths=[str(tmp_path / "one"), str(tmp_path / "two")])
+    assert rows_of(both)["group"].to_list() == ["one/a.py", "one/b.py", "two/c.py"]
+    program(tmp_path, "two/d.py", "d")
+    assert rows_of(both)["group"].to_list() == ["one", "one", "two", "two"]
 
 
 def test_near_duplicates_have_one_group_and_one_split(tmp_path: Path) -> None:
