@@ -59,6 +59,7 @@ def refine_raw(connection: Connection, family: str, rows: int) -> dict[str, Any]
         "unit": "examples/s",
         "elapsed_s": elapsed_s,
         "rows": counted,
+        "rows_in": sum(rows_in for _, rows_in in stamps),
         "peers": [],
         "worker_peak_rss_mb": round(watched.peak_rss_bytes / 1e6),
         "worker_cpu_us_per_row": round(watched.cpu_s / rows * 1e6, 2),

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from schema.errors import AuditError, ConfigError, UsageError
 
-NAMES = ("generate", "refine", "pipeline", "feed", "scenario", "storm")
+NAMES = ("generate", "refine", "pipeline", "feed", "scenario", "code", "storm")
 _VARIANTS = ("topic_order",)
 _FURTHER = {
     "order": "order",
@@ -61,7 +61,7 @@ def bench_command(
     # The benchmark itself, then its variants, then its peers.
     for row in (figures, *(figures[key] for key in _VARIANTS if key in figures), *figures["peers"]):
         ratio = f"{row['ratio']:.1f}" if "ratio" in row else ""
-        rate = f"{row['rate']:,.0f}", row["unit"], f"{row['elapsed_s']:.2f}", f"{row['rows']:,}", ratio
+        rate = _shown(row["rate"]), row["unit"], f"{row['elapsed_s']:.2f}", f"{row['rows']:,}", ratio
         table.add_row(row["name"], *rate, *(_shown(row.get(key)) for key in further))
     Console().print(table)
     for key in sorted(figures.keys() - _TABLED):
