@@ -45,6 +45,13 @@ def produce_code_command(
     file_limit: Annotated[
         int | None, typer.Option(min=1, metavar="BYTES", help="Skip larger files.", show_default="600000")
     ] = None,
+    decontaminate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="EVAL.jsonl",
+            help="Leave out documents that share 13 consecutive words with a string of this file; repeatable.",
+        ),
+    ] = None,
     workers: Workers = None,
     run: RunName = "",
     out: Out = None,
@@ -62,6 +69,7 @@ def produce_code_command(
         paths=paths,
         exclusions=Exclusions(vendor, node_modules, lock_files, tests, benches, examples),
         file_limit_bytes=FILE_LIMIT_BYTES if file_limit is None else file_limit,
+        decontaminate=[str(path) for path in decontaminate or ()],
         workers=chosen_workers(workers),
         run=run,
         on_files=lambda files: seen[0](files) if files % _FILES_PER_UPDATE == 0 else None,

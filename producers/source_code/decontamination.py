@@ -7,12 +7,14 @@ Every string of every object of a JSONL file is a text, at any depth: prompts, s
 are. A string of fewer than 13 words is not compared, because such texts (names, ids, one-line answers) are in many
 documents by chance.
 
-The runs of the evaluation sets are kept as hashes in one table, which takes 16 to 32 bytes for each different run.
+The runs of the evaluation sets are kept as hashes in one table, which takes 16 to 32 bytes for each different run, in
+each process that makes documents. At most `MOST_RUNS` different runs are accepted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +30,7 @@ from schema.shingles import shingles
 from schema.splitmix import GOLDEN
 
 WORDS = 13
-# The reason under which left-out documents are counted.
-CONTAMINATED = "contaminated"
+_TEXTS = ("text", "before", "after")
 # A table of 512 MiB, and half as much while it grows.
 MOST_RUNS = 1 << 25
 _LINE_LIMIT_BYTES = 64 * 1024 * 1024
@@ -100,6 +101,24 @@ def runs_of(texts: pl.Series, known: EvaluationRuns | None = None) -> Evaluation
     return EvaluationRuns(
         slots, known.runs + added, known.texts + len(long), known.short_texts + len(texts) - len(long)
     )
+
+
+@lru_cache(maxsize=1)
+def evaluation_runs(paths: tuple[str, ...]) -> EvaluationRuns:
+    """Return `read_evaluation_sets` of these paths; a process reads the files once."""
+    return read_evaluation_sets(map(Path, paths))
+
+
+def contaminated_documents(documents: Sequence[Mapping[str, Any]], evaluation: EvaluationRuns) -> list[bool]:
+    """Return for each document whether one of its texts shares a run of 13 words with the evaluation sets.
+
+    The texts of a document are `text`, and of an evolution also `before` and `after`, because its `text` is a diff.
+    """
+    found = np.zeros(len(documents), dtype=np.bool_)
+    for name in _TEXTS:
+        texts = pl.Series([document.get(name) for document in documents], dtype=pl.String)
+        found |= is_contaminated(texts, evaluation).to_numpy()
+    return found.tolist()
 
 
 def is_contaminated(texts: pl.Series, evaluation: EvaluationRuns) -> pl.Series:

@@ -63,6 +63,8 @@ class CodeRun(ProducerRun[CodeUnit]):
         paths: folders: repositories, crates, packages, or folders of them.
         exclusions: paths that are left out.
         file_limit_bytes: larger files are skipped.
+        decontaminate: JSONL files of evaluation tasks; documents that share 13 consecutive words with one are left out
+            (`producers.source_code.decontamination`).
         on_files: called by `plan` with the number of files seen so far.
 
     Raises:
@@ -76,11 +78,13 @@ class CodeRun(ProducerRun[CodeUnit]):
     paths: Sequence[str] = field(default=(), kw_only=True)
     exclusions: Exclusions = field(default=Exclusions(), kw_only=True)
     file_limit_bytes: int = field(default=FILE_LIMIT_BYTES, kw_only=True)
+    decontaminate: Sequence[str] = field(default=(), kw_only=True)
     on_files: OnFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         paths = (self.paths,) if isinstance(self.paths, str | os.PathLike) else self.paths
         object.__setattr__(self, "paths", tuple(os.fspath(path) for path in paths))
+        object.__setattr__(self, "decontaminate", tuple(os.fspath(path) for path in self.decontaminate))
         if not self.paths:
             raise UsageError("paths is empty: give at least one folder of source code")
         if not self.run:
@@ -98,12 +102,14 @@ class CodeRun(ProducerRun[CodeUnit]):
         return WalkRules(self.exclusions, self.file_limit_bytes)
 
     def check_paths(self) -> None:
-        """Check that the paths can be read.
+        """Check that the paths and the files of evaluation tasks can be read.
 
         Raises:
-            UsageError: a path does not exist, is not a folder or cannot be read, or is a bare repository.
+            UsageError: a path does not exist, is not a folder or cannot be read, or is a bare repository; or as in
+                `decontamination.read_evaluation_sets`.
         """
         given_folders(self.paths)
+        self._without_contaminated([], Counter())
 
     def plan(self) -> Iterator[CodeUnit]:
         """Read all sources once, then yield their files in units of about a megabyte.
@@ -141,7 +147,18 @@ class CodeRun(ProducerRun[CodeUnit]):
             counts["documents"] += 1
             counts["crlf_files"] += read.had_crlf
             documents.append(snapshot(file, read))
-        return UnitRows(document_rows(documents), counts)
+        return UnitRows(document_rows(self._without_contaminated(documents, counts)), counts)
+
+    def _without_contaminated(self, documents: list[dict[str, Any]], counts: Counter[str]) -> list[dict[str, Any]]:
+        """Return the documents without text of the evaluation tasks, and count the others as skipped."""
+        if not self.decontaminate:
+            return documents
+        from producers.source_code.decontamination import contaminated_documents, evaluation_runs
+
+        found = contaminated_documents(documents, evaluation_runs(tuple(self.decontaminate)))
+        counts["contaminated"] += sum(found)
+        counts["documents"] -= sum(found)
+        return [document for document, is_found in zip(documents, found, strict=True) if not is_found]
 
 
 def _portions(files: Sequence[FileToRead]) -> Iterator[tuple[FileToRead, ...]]:

@@ -69,10 +69,32 @@ def test_exclusions_are_options(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert (figures["documents"], figures["skipped"]) == (2, {"test": 1, "bench": 1, "example": 1})
 
 
+def test_documents_with_words_of_evaluation_tasks_are_left_out_and_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    top = tmp_path / "tree"
+    for name in ("a", "b", "c", "d"):
+        program(top, f"{name}.py", name)
+    task = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    for name, words in (("b", task), ("c", task.replace("seven", "7")), ("d", task.upper())):
+        with (top / f"{name}.py").open("a") as file:
+            file.write(f"# {words}\n")
+    tasks = [tmp_path / "one.jsonl", tmp_path / "other.jsonl"]
+    tasks[0].write_text(json.dumps({"prompt": task}))
+    tasks[1].write_text(json.dumps({"prompt": task[::-1]}))
+    options = [part for path in tasks for part in ("--decontaminate", str(path))]
+    produce_code(str(top), "--out", str(tmp_path / "rows.jsonl"), "--workers", "1", "--json", *options)
+    figures = json.loads(capfd.readouterr().out)
+    assert (figures["files_seen"], figures["documents"], figures["skipped"]) == (4, 2, {"contaminated": 2})
+    written = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in written] == ["a.py", "c.py"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["absent"], "absent does not exist: "),
+        ([".", "--decontaminate", "absent.jsonl"], "--decontaminate absent.jsonl cannot be read "),
         (["--follow", "."], "--follow fills gaps with made rows, and source code is not made but read: "),
     ],
 )

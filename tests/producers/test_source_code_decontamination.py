@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.source_code import decontamination
-from producers.source_code.decontamination import is_contaminated, read_evaluation_sets, runs_of
+from producers.source_code.decontamination import contaminated_documents, is_contaminated, read_evaluation_sets, runs_of
 from schema.errors import UsageError
 
 WORDS = [f"word{number}" for number in range(400)]
@@ -68,6 +68,20 @@ def test_layout_case_and_punctuation_do_not_matter(tmp_path: Path) -> None:
 def test_every_string_of_a_task_is_read_at_any_depth(task: object, tmp_path: Path) -> None:
     path = written(tmp_path / "tasks.jsonl", task)
     assert found([" ".join(WORDS[8:23]), " ".join(WORDS[100:200])], path) == [True, False]
+
+
+def test_the_versions_of_an_evolution_are_texts_of_the_document_too() -> None:
+    known = runs_of(pl.Series([" ".join(WORDS[:13])]))
+    long, other = " ".join(WORDS[:20]), " ".join(WORDS[100:120])
+    documents = [{"text": other, name: long} for name in ("before", "after", "message")]
+    assert contaminated_documents([*documents, {"text": long}, {"text": other}], known) == [
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert contaminated_documents([], known) == []
 
 
 def test_names_of_members_and_short_strings_are_not_compared(tmp_path: Path) -> None:
