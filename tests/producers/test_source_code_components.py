@@ -30,9 +30,9 @@ def similarity(left: str, right: str) -> float:
 
 
 def plain_components(texts: list[str]) -> list[int]:
-    """The smallest document that each one reaches over pairs of similarity 0.7 or more."""
+    """The smallest document that each one reaches over pairs of similarity 0.6 or more."""
     smallest = list(range(len(texts)))
-    near = [(a, b) for a, b in combinations(range(len(texts)), 2) if similarity(texts[a], texts[b]) >= 0.7]
+    near = [(a, b) for a, b in combinations(range(len(texts)), 2) if similarity(texts[a], texts[b]) >= 0.6]
     for _ in texts:
         for a, b in near:
             smallest[a] = smallest[b] = min(smallest[a], smallest[b])
@@ -59,7 +59,7 @@ def split(group: str) -> str:
 # A few texts only: sketches of all their pairs were seen to be right, and they are the same in every run.
 documents = st.lists(
     st.builds(
-        variant, st.sampled_from(["river", "stone"]), st.sampled_from([0, 20, 40]), st.sampled_from([0, 4, 8, 12])
+        variant, st.sampled_from(["river", "stone"]), st.sampled_from([0, 20, 40]), st.sampled_from([0, 4, 8, 13])
     ),
     max_size=12,
 )
@@ -87,22 +87,25 @@ def test_groups_do_not_depend_on_the_order_of_documents(
 
 
 @pytest.mark.parametrize("replaced", [69, 40, 10])
-def test_at_least_99_of_100_pairs_at_the_threshold_are_joined(replaced: int) -> None:
+def test_nearly_all_pairs_of_similarity_0_7_are_joined(replaced: int) -> None:
     texts, exact = pairs(1_500, replaced, seed=replaced)
     assert exact >= 0.7
+    found, _ = components_of(sketch_documents(pl.Series(texts)), texts.__getitem__)
+    assert (found[1_500:] == found[:1_500]).mean() > 0.998
+
+
+def test_pairs_at_the_threshold_are_compared_exactly() -> None:
+    texts, exact = pairs(1_500, 99, seed=9)
+    assert exact == 0.6
     found, checked = components_of(sketch_documents(pl.Series(texts)), texts.__getitem__)
-    joined = found[1_500:] == found[:1_500]
-    assert joined.mean() > 0.99
-    if replaced == 69:
-        # Half of the estimates are on either side of the threshold, so nearly all are compared exactly.
-        assert exact == pytest.approx(0.704, abs=0.001)
-        assert checked > 1_400
+    assert (found[1_500:] == found[:1_500]).mean() > 0.97
+    assert checked > 1_400
 
 
-@pytest.mark.parametrize("replaced", [71, 100, 200])
+@pytest.mark.parametrize("replaced", [100, 130, 200])
 def test_pairs_below_the_threshold_stay_apart(replaced: int) -> None:
     texts, exact = pairs(500, replaced, seed=replaced)
-    assert exact < 0.7
+    assert exact < 0.6
     found, _ = components_of(sketch_documents(pl.Series(texts)), texts.__getitem__)
     # A pair whose estimate is far above the threshold is not read again.
     assert (found[500:] == found[:500]).mean() < 0.005
@@ -110,7 +113,7 @@ def test_pairs_below_the_threshold_stay_apart(replaced: int) -> None:
 
 def test_a_chain_of_near_duplicates_is_one_component() -> None:
     texts = [variant("river", 0, changed) for changed in (0, 5, 10, 15, 20, 25)]
-    assert similarity(texts[0], texts[-1]) < 0.7
+    assert similarity(texts[0], texts[-1]) < 0.5
     found, _ = components_of(sketch_documents(pl.Series(texts)), texts.__getitem__)
     assert found.tolist() == [0] * 6
 
@@ -138,7 +141,7 @@ def test_a_component_of_files_has_one_split_that_is_not_always_train() -> None:
 
 
 def test_documents_that_can_no_longer_be_read_are_joined() -> None:
-    texts, _ = pairs(20, 74, seed=1)
+    texts, _ = pairs(20, 105, seed=1)
     found, checked = components_of(sketch_documents(pl.Series(texts)), lambda _: None)
     assert checked > 0
     assert (found[20:] == found[:20]).sum() == checked
@@ -146,7 +149,7 @@ def test_documents_that_can_no_longer_be_read_are_joined() -> None:
 
 def test_unsure_pairs_above_the_limit_are_joined_without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(components, "_MOST_CHECKED", 5)
-    texts, _ = pairs(40, 75, seed=2)
+    texts, _ = pairs(40, 105, seed=2)
     found, checked = components_of(sketch_documents(pl.Series(texts)), texts.__getitem__)
     assert checked == 5
     assert (found[40:] == found[:40]).sum() > 20
@@ -155,7 +158,7 @@ def test_unsure_pairs_above_the_limit_are_joined_without_reading(monkeypatch: py
 def test_texts_are_read_again_once_if_the_cache_has_room_and_more_often_if_not(monkeypatch: pytest.MonkeyPatch) -> None:
     # Around one text, 30 of a similarity just below the threshold.
     words = [f"word{number}" for number in range(LENGTH)]
-    texts = [" ".join(words)] + [" ".join([*words[:325], *(f"{n}x{at}" for at in range(75))]) for n in range(30)]
+    texts = [" ".join(words)] + [" ".join([*words[:295], *(f"{n}x{at}" for at in range(105))]) for n in range(30)]
     sketches = sketch_documents(pl.Series(texts))
     reads: list[int] = []
 
