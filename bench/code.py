@@ -81,7 +81,7 @@ def _produced(rows: int | None) -> dict[str, Any]:
     """Send documents of the standard library to raw and return the rate."""
     connection = connect(load_settings())
     documents = CodeRun(count=rows, paths=[sysconfig.get_paths()["stdlib"]])
-    megabytes = sum(frame["text"].str.len_bytes().sum() for frame in generate(documents)) / _MB
+    megabytes = sum(int(frame["text"].str.len_bytes().sum()) for frame in generate(documents)) / _MB
     began = time.perf_counter()
     report = produce(connection, documents)
     return _figures(megabytes, time.perf_counter() - began, report.rows)

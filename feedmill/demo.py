@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from feedmill.demo_steps import Pace, drain_shown, services_of, show_coverage, show_paces, suggest
 from feedmill.progress import progress
 from feedmill.train_commands import require_torch, samples_of
-from schema.registry import FAMILIES, family_named
-from schema.settings import Settings, load_settings
+from schema.registry import family_named
+from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
@@ -41,17 +38,6 @@ _BATCH_ROWS = 32
 # In one minute of training, short terms teach as much as long ones, at a fraction of the cost.
 _MAX_TOKENS = 96
 _SAMPLES = 10
-_DRAIN_TIMEOUT_S = 600.0
-
-
-@dataclass(frozen=True)
-class Pace:
-    """The pace of one step of the demo: items, their unit, and seconds."""
-
-    stage: str
-    items: float
-    unit: str
-    seconds: float
 
 
 def demo_command(
@@ -68,30 +54,20 @@ def demo_command(
     console = Console()
     with (
         broker_while_needed(settings, lambda line: console.print(f"[dim]{line}[/]")) as connection,
-        _services(settings, connection) as services,
+        services_of(settings, connection) as services,
     ):
         console.print(f"Kafka at {connection.servers}")
         paces = _fill(connection, services, count, seed, console)
         paces.append(_close_gaps(connection, console))
-        report = _coverage(connection, FAMILY, console)
+        report = show_coverage(connection, FAMILY, console)
         paces.append(_scenarios(connection, services, seed, console))
-        _coverage(connection, SCENARIO, console)
+        show_coverage(connection, SCENARIO, console)
         replayed, pace = _replay(connection)
         paces.append(pace)
         trained, pace = _train(connection, steps, settings.data_dir / "demo" / "span-predictor")
         paces.append(pace)
         _show_samples(samples_of(trained)[:_SAMPLES], console)
         _close(console, paces, report, replayed, trained)
-
-
-@contextmanager
-def _services(settings: Settings, connection: Connection) -> Iterator[list[Service]]:
-    from broker.topics import ensure_topics
-    from feedmill.services import running
-
-    ensure_topics(connection, FAMILIES)
-    with running(settings, connection.servers) as services:
-        yield services
 
 
 def _fill(
@@ -109,7 +85,7 @@ def _fill(
     with progress("generate", count) as advance:
         produce(connection, run, advance)
     generated_s = time.monotonic() - began
-    _drain(connection, services, FAMILY)
+    drain_shown(connection, services, FAMILY)
     refined_s = time.monotonic() - began
     rows = _rows_in(connection) - before
     return [
@@ -157,37 +133,8 @@ def _scenarios(connection: Connection, services: list[Service], seed: int | None
     began = time.monotonic()
     with progress("compose", _SCENARIOS) as advance:
         produce(connection, run, advance)
-    _drain(connection, services, SCENARIO)
+    drain_shown(connection, services, SCENARIO)
     return Pace("scenarios to coverage", _SCENARIOS, "examples/s", time.monotonic() - began)
-
-
-def _drain(connection: Connection, services: list[Service], family: str) -> None:
-    from streams.drain import DrainProgress, drain
-
-    most = [1]
-    with progress("refine", 100, "percent") as advance:
-
-        def show(left: DrainProgress) -> None:
-            for service in services:
-                service.check()
-            most[0] = max(most[0], left.offsets_left)
-            advance(100 - 100 * left.offsets_left / most[0], f"{left.offsets_left:,} offsets left")
-
-        drain(connection, family, _DRAIN_TIMEOUT_S, show)
-
-
-def _coverage(connection: Connection, name: str, console: Console) -> dict[str, Any]:
-    from feedmill.coverage_tables import coverage_line, quotas_table
-    from feedmill.heatmap import heatmap
-    from streams.coverage.client import open_coverage
-
-    with open_coverage(connection) as coverage:
-        report = coverage.report(name)
-    console.print()
-    console.print(heatmap(family_named(name), report["cells"]))
-    console.print(coverage_line(report))
-    console.print(quotas_table(report))
-    return report
 
 
 def _replay(connection: Connection) -> tuple[ReplayReport, Pace]:
@@ -247,11 +194,7 @@ def _close(
 ) -> None:
     from feedmill.coverage_tables import accounting_line
 
-    table = Table("stage", "rate", "unit", "seconds", title="rates", title_justify="left")
-    for pace in paces:
-        table.add_row(pace.stage, f"{pace.items / max(pace.seconds, 1e-9):,.0f}", pace.unit, f"{pace.seconds:.1f}")
-    console.print()
-    console.print(table)
+    show_paces(paces, console)
     console.print(accounting_line(report))
     console.print(f"replay: {replayed.path} ({replayed.rows:,} rows, manifest {replayed.manifest})", soft_wrap=True)
     share = trained.judgement.figures["exact_span"]
@@ -261,8 +204,8 @@ def _close(
         f"in {trained.steps} steps, {exact}",
         soft_wrap=True,
     )
-    console.print("\nTry next:", style="bold")
-    for command, purpose in (
+    suggest(
+        console,
         ("feedmill up", "keep the services running, then in another terminal:"),
         ("feedmill watch", "see the topics move"),
         ("feedmill produce reduction --count 1000000", "send them a million examples"),
@@ -270,5 +213,4 @@ def _close(
         (f"feedmill coverage report {FAMILY}", "all axes, cells, quotas and gaps"),
         (f"feedmill replay {FAMILY} --where \"split = 'test'\" --out test.jsonl", "a batch replay"),
         ("feedmill train reduction --steps 1000", "a longer training run"),
-    ):
-        console.print(f"  .venv/bin/{command}   [dim]{purpose}[/]", soft_wrap=True, highlight=False)
+    )
