@@ -45,6 +45,9 @@ def produce_code_command(
     file_limit: Annotated[
         int | None, typer.Option(min=1, metavar="BYTES", help="Skip larger files.", show_default="600000")
     ] = None,
+    git_history: Annotated[
+        bool, typer.Option("--git-history", help="Make a document of each change of a file in git histories, too.")
+    ] = False,
     decontaminate: Annotated[
         list[Path] | None,
         typer.Option(
@@ -69,6 +72,7 @@ def produce_code_command(
         paths=paths,
         exclusions=Exclusions(vendor, node_modules, lock_files, tests, benches, examples),
         file_limit_bytes=FILE_LIMIT_BYTES if file_limit is None else file_limit,
+        git_history=git_history,
         decontaminate=[str(path) for path in decontaminate or ()],
         workers=chosen_workers(workers),
         run=run,
@@ -84,6 +88,8 @@ def produce_code_command(
         return
     print_totals("documents", where, report)
     print(telemetry(figures), file=sys.stderr)
+    if git_history:
+        print(history_line(figures), file=sys.stderr)
     from rich.console import Console
 
     Console().print(skipped_table(figures["skipped"]))
@@ -92,23 +98,34 @@ def produce_code_command(
 def _deliver(
     run: CodeRun, target: Connection | Path, seen: list[OnAdvance], *, quiet: bool
 ) -> tuple[str, ProduceReport]:
-    """Send or write the run's rows; show the files seen by the first reading in `seen`, then the bytes of documents."""
+    """Send or write the run's rows; show the files seen by the first reading in `seen`, then bytes, then commits."""
     with ExitStack() as stack:
         seen.append(stack.enter_context(progress("reading", None, "files", quiet=quiet)))
-        made: list[OnAdvance] = []
+        shown: dict[str, OnAdvance] = {}
+
+        def show(title: str, total: float, unit: str) -> OnAdvance:
+            if title not in shown:
+                # Only one bar can be on a terminal at a time.
+                stack.close()
+                shown[title] = stack.enter_context(progress(title, total, unit, quiet=quiet))
+            return shown[title]
 
         def on_unit(unit: CodeUnit) -> None:
             done = unit.done
-            if not made:
-                stack.close()
-                made.append(stack.enter_context(progress("making", done.bytes_total / _MB, "MB", quiet=quiet)))
-            made[0](done.bytes / _MB, f"{done.files:,} of {done.files_total:,} files")
+            if unit.portion is None:
+                advance = show("making", done.bytes_total / _MB, "MB")
+                advance(done.bytes / _MB, f"{done.files:,} of {done.files_total:,} files")
+            else:
+                show("histories", done.commits_total, "commits")(done.commits)
 
         return deliver(run, target, on_unit=on_unit)
 
 
 def summary(report: ProduceReport) -> dict[str, Any]:
-    """Return the totals of a run; `files_seen` is the sum of `documents` and of all numbers in `skipped`."""
+    """Return the totals of a run; `files_seen` is the sum of `documents` and of all numbers in `skipped`.
+
+    `rows` is the sum of `documents` and `evolutions`. `history_left_out` and `scrubbed` are about evolutions only.
+    """
     from producers.source_code.skip_reasons import SKIP_REASONS
 
     counts = report.counts
@@ -120,9 +137,29 @@ def summary(report: ProduceReport) -> dict[str, Any]:
         "documents": counts.get("documents", 0),
         "skipped": {reason: counts[reason] for reason in SKIP_REASONS if counts.get(reason)},
         **{name: counts.get(name, 0) for name in ("sources", "shallow_clones", "without_commits")},
-        **{name: counts.get(name, 0) for name in ("crlf_files", "near_duplicates")},
+        **{name: counts.get(name, 0) for name in ("crlf_files", "near_duplicates", "commits", "evolutions")},
+        "history_left_out": _prefixed(counts, "change_", "commit_"),
+        "scrubbed": _prefixed(counts, "scrubbed_"),
         "elapsed_s": round(report.elapsed_s, 3),
     }
+
+
+def _prefixed(counts: Mapping[str, int], *prefixes: str) -> dict[str, int]:
+    return {name: number for name, number in sorted(counts.items()) if name.startswith(prefixes) and number}
+
+
+def history_line(figures: Mapping[str, Any]) -> str:
+    """Return one line about the evolutions of a run.
+
+    >>> history_line({"evolutions": 9, "commits": 4, "history_left_out": {"commit_merge": 1}, "scrubbed": {}})
+    '9 changes of 4 commits, left out: 1 commit_merge; replaced: none'
+    """
+    left_out, scrubbed = (
+        ", ".join(f"{number:,} {name}" for name, number in figures[key].items()) or "none"
+        for key in ("history_left_out", "scrubbed")
+    )
+    made = f"{figures['evolutions']:,} changes of {figures['commits']:,} commits"
+    return f"{made}, left out: {left_out}; replaced: {scrubbed}"
 
 
 def telemetry(figures: Mapping[str, Any]) -> str:

@@ -99,13 +99,32 @@ def final_groups(
         threshold: the Jaccard similarity of the sets of 5-word shingles from which documents are joined.
     """
     components, checked = components_of(sketches, read, threshold)
+    return Grouping(named_groups(components, groups, by_repository=by_repository), components, checked)
+
+
+def named_groups(components: NDArray[np.int64], groups: pl.Series, *, by_repository: bool) -> pl.Series:
+    """Return the group of each document (N,) from its component (N,) and its default group (N,), as `final_groups`."""
     named = pl.DataFrame({"component": components, "group": groups})
     first = named.group_by("component").agg(pl.col("group").min(), several=pl.col("group").n_unique() > 1)
     if by_repository:
         spanning = first.filter("several").with_columns(pl.col("group").map_elements(_train_group, pl.String))
         first = first.update(spanning, on="component")
     joined = named.select("component").join(first, on="component", how="left", maintain_order="left")
-    return Grouping(joined["group"].rename(groups.name), components, checked)
+    return joined["group"].rename(groups.name)
+
+
+def joined_components(
+    components: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the components (N,) after the documents of each pair (left[i], right[i]) are joined.
+
+    >>> joined_components(np.array([0, 0, 2, 3]), np.array([1]), np.array([3])).tolist()
+    [0, 0, 2, 0]
+    """
+    parents = components.copy()
+    for one, other in zip(left.tolist(), right.tolist(), strict=True):
+        _join(parents, one, other)
+    return _roots(parents)  # type: ignore[no-any-return]
 
 
 def components_of(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,6 +12,7 @@ import polars as pl
 from producers.source_code.file_texts import FileText, file_text
 from producers.source_code.licenses import file_license
 from producers.source_code.regular_files import read_regular
+from producers.source_code.sources import Origin
 from producers.source_code.walking import WalkRules
 from schema.family import identify
 from schema.source_code import FAMILY
@@ -23,16 +23,6 @@ STATED = (
     *("text", "language", "repository", "commit", "path", "license", "kind", "group"),
     *("before", "after", "diff", "message", "author_date", "signatures"),
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What the documents of a source have in common: the folder to read from, and provenance for rows."""
-
-    top: Path
-    repository: str
-    license: str | None
-    commit: str | None
 
 
 @dataclass(frozen=True)

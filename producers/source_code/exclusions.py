@@ -44,6 +44,11 @@ class Exclusions:
     benches: bool = False
     examples: bool = False
 
+    def of_path(self, path: str) -> str | None:
+        """Return the reason why a path (with "/") is left out, for a folder in it or for its name, or None."""
+        *folders, name = path.split("/")
+        return next(filter(None, map(self.of_folder, folders)), None) or self.of_file(name)
+
     def of_folder(self, name: str) -> str | None:
         """Return the reason why a folder of that name is left out, or None."""
         if self.vendor and name in _VENDORED:

@@ -47,6 +47,9 @@ class Repository:
     Args:
         path: the folder of a working tree (with `.git`), or a bare repository.
 
+    Attributes:
+        common: the folder that the working trees of a repository share, with its objects, configuration and excludes.
+
     Raises:
         UsageError: the path holds no repository, or one of a form that cannot be read.
     """
@@ -57,13 +60,13 @@ class Repository:
             raise UsageError(f"{path} is no git repository: give a folder that has .git in it, or a bare repository")
         self.path = path
         self._control = control
-        self._common = control
+        self.common = control
         with suppress(OSError):
-            self._common = control / os.fsdecode(read_small(control / "commondir").strip())
-        if (self._common / "reftable").is_dir():
+            self.common = control / os.fsdecode(read_small(control / "commondir").strip())
+        if (self.common / "reftable").is_dir():
             raise UsageError(f"{path} stores its branches as reftable: run `git refs migrate --ref-format=files` first")
         try:
-            self.objects = GitObjects(self._common / "objects")
+            self.objects = GitObjects(self.common / "objects")
         except (OSError, ValueError) as error:
             raise UsageError(f"the objects of {path} cannot be read ({error}): clone it again") from error
 
@@ -103,7 +106,7 @@ class Repository:
     def shallow_boundary(self) -> frozenset[bytes]:
         """Return the ids of the commits whose parents a shallow clone left out."""
         try:
-            return frozenset(read_small(self._common / "shallow", _MOST_SHALLOW_BYTES).split())
+            return frozenset(read_small(self.common / "shallow", _MOST_SHALLOW_BYTES).split())
         except OSError:
             return frozenset()
 
@@ -151,10 +154,10 @@ class Repository:
         parts = name.split(b"/")
         if name != b"HEAD" and (parts[0] != b"refs" or b".." in parts or b"\0" in name or b"" in parts):
             return None
-        for folder in (self._control, self._common):
+        for folder in (self._control, self.common):
             with suppress(OSError):
                 return read_small(folder / os.fsdecode(name)).strip()
-        with suppress(OSError), open_regular(self._common / "packed-refs") as file:
+        with suppress(OSError), open_regular(self.common / "packed-refs") as file:
             for _ in range(_MOST_PACKED_REFS):
                 line = file.readline(8192)
                 if not line:

@@ -1,7 +1,7 @@
-"""The code producer's run: files of about a megabyte as work units, and the documents of a unit.
+"""The code producer's run: files of about a megabyte, or some commits, as work units, and the documents of a unit.
 
 1. The plan reads all sources once (`producers.source_code.survey`), because a document's group depends on all others.
-2. A unit names its files. A worker process reads them again and makes their rows.
+2. A unit names its files, or some commits. A worker process reads them again and makes their rows.
 3. What the survey skipped travels with the first unit, so the counts of all units add up to the files on disk.
 
 A file that changes between the two readings keeps its group. If it gives no document any more, it is counted by reason.
@@ -13,9 +13,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 
@@ -28,6 +28,9 @@ from schema.errors import UsageError
 from schema.family import Family
 from schema.source_code import FAMILY
 
+if TYPE_CHECKING:
+    from producers.source_code.history import Portion
+
 # Three times the characters that the gate allows by default, so that the gate counts what is only somewhat too long. A
 # row of this size fits in a record.
 FILE_LIMIT_BYTES = 600_000
@@ -38,19 +41,22 @@ OnFiles = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Done:
-    """How far a run is after a unit: files and bytes that were read, of all that give documents."""
+    """How far a run is after a unit: files and bytes that were read of all that give documents, and commits."""
 
     files: int
     files_total: int
     bytes: int
     bytes_total: int
+    commits: int
+    commits_total: int
 
 
 @dataclass(frozen=True)
 class CodeUnit:
-    """Files to read, what was counted before them, and how far the run is when they are done."""
+    """Files or commits to read, what was counted before them, and how far the run is when they are done."""
 
     files: tuple[FileToRead, ...]
+    portion: Portion | None
     counts: Mapping[str, int]
     done: Done
 
@@ -65,6 +71,7 @@ class CodeRun(ProducerRun[CodeUnit]):
         file_limit_bytes: larger files are skipped.
         decontaminate: JSONL files of evaluation tasks; documents that share 13 consecutive words with one are left out
             (`producers.source_code.decontamination`).
+        git_history: make documents of the changes in git histories, too.
         on_files: called by `plan` with the number of files seen so far.
 
     Raises:
@@ -79,6 +86,7 @@ class CodeRun(ProducerRun[CodeUnit]):
     exclusions: Exclusions = field(default=Exclusions(), kw_only=True)
     file_limit_bytes: int = field(default=FILE_LIMIT_BYTES, kw_only=True)
     decontaminate: Sequence[str] = field(default=(), kw_only=True)
+    git_history: bool = field(default=False, kw_only=True)
     on_files: OnFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -108,8 +116,8 @@ class CodeRun(ProducerRun[CodeUnit]):
             UsageError: a path does not exist, is not a folder or cannot be read, or is a bare repository; or as in
                 `decontamination.read_evaluation_sets`.
         """
-        given_folders(self.paths)
-        self._without_contaminated([], Counter())
+        given_folders(self.paths, bare=self.git_history)
+        self._without_contaminated([], Counter(), "documents", "contaminated")
 
     def plan(self) -> Iterator[CodeUnit]:
         """Read all sources once, then yield their files in units of about a megabyte.
@@ -120,23 +128,32 @@ class CodeRun(ProducerRun[CodeUnit]):
         # Imported here because it loads compiled code, which a process that only describes a run does not need.
         from producers.source_code.survey import survey
 
-        sources = [open_source(folder) for folder in given_folders(self.paths)]
-        found = survey(sources, self.rules, self.on_files)
-        files_total, bytes_total = len(found.files), sum(file.size for file in found.files)
+        sources = [open_source(folder) for folder in given_folders(self.paths, bare=self.git_history)]
+        found = survey(sources, self.rules, git_history=self.git_history, workers=self.workers, on_files=self.on_files)
+        done = Done(
+            *(0, len(found.files), 0, sum(file.size for file in found.files)),
+            *(0, sum(len(portion.commits) for portion in found.portions)),
+        )
         counts: Mapping[str, int] = found.counts
-        files = size = 0
-        for group in _portions(found.files):
-            files += len(group)
-            size += sum(file.size for file in group)
-            yield CodeUnit(group, counts, Done(files, files_total, size, bytes_total))
+        for files in _megabytes(found.files):
+            read = sum(file.size for file in files)
+            done = replace(done, files=done.files + len(files), bytes=done.bytes + read)
+            yield CodeUnit(files, None, counts, done)
             counts = {}
+        for portion in found.portions:
+            done = replace(done, commits=done.commits + len(portion.commits))
+            yield CodeUnit((), portion, counts, done)
 
     def rows(self, unit: CodeUnit) -> pl.DataFrame:
         """Return the documents of a unit."""
         return self.make(unit).frame
 
     def make(self, unit: CodeUnit) -> UnitRows:
-        """Return the documents of a unit, and counts: files that gave none by reason, `documents` and `crlf_files`."""
+        """Return the documents of a unit, and counts.
+
+        The counts are files that gave no document by reason, `documents` and `crlf_files`; of commits, `evolutions`,
+        changes that are left out (`change_*`, `commit_*`), and places where a secret was replaced (`scrubbed_*`).
+        """
         counts = Counter(unit.counts)
         documents: list[dict[str, Any]] = []
         for file in unit.files:
@@ -147,22 +164,31 @@ class CodeRun(ProducerRun[CodeUnit]):
             counts["documents"] += 1
             counts["crlf_files"] += read.had_crlf
             documents.append(snapshot(file, read))
-        return UnitRows(document_rows(self._without_contaminated(documents, counts)), counts)
+        rows = self._without_contaminated(documents, counts, "documents", "contaminated")
+        if unit.portion is not None:
+            # Imported here because only runs with histories need it.
+            from producers.source_code.history import portion_documents
 
-    def _without_contaminated(self, documents: list[dict[str, Any]], counts: Counter[str]) -> list[dict[str, Any]]:
-        """Return the documents without text of the evaluation tasks, and count the others as skipped."""
+            changes = portion_documents(unit.portion, self.rules, counts)
+            rows += self._without_contaminated(changes, counts, "evolutions", "change_contaminated")
+        return UnitRows(document_rows(rows), counts)
+
+    def _without_contaminated(
+        self, documents: list[dict[str, Any]], counts: Counter[str], kept: str, left_out: str
+    ) -> list[dict[str, Any]]:
+        """Return the documents without text of the evaluation tasks; count the others as `left_out`, not as `kept`."""
         if not self.decontaminate:
             return documents
         from producers.source_code.decontamination import contaminated_documents, evaluation_runs
 
         found = contaminated_documents(documents, evaluation_runs(tuple(self.decontaminate)))
-        counts["contaminated"] += sum(found)
-        counts["documents"] -= sum(found)
+        counts[left_out] += sum(found)
+        counts[kept] -= sum(found)
         return [document for document, is_found in zip(documents, found, strict=True) if not is_found]
 
 
-def _portions(files: Sequence[FileToRead]) -> Iterator[tuple[FileToRead, ...]]:
-    """Yield the files in order, in portions of about a megabyte; at least one portion, which may be empty."""
+def _megabytes(files: Sequence[FileToRead]) -> Iterator[tuple[FileToRead, ...]]:
+    """Yield the files in order, some of about a megabyte at a time; once, and with none, if there are no files."""
     portion: list[FileToRead] = []
     size = 0
     for file in files:

@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dulwich.objects import Commit
-from dulwich.repo import Repo
-
+from producers.source_code.git_objects import ObjectError
+from producers.source_code.git_repository import LARGEST_COMMIT_BYTES, Repository
 from producers.source_code.gitignore import IGNORE_FILE, IgnoreRules, ignore_rules, is_ignored
 from producers.source_code.licenses import repository_license
 from producers.source_code.regular_files import text_of
@@ -31,7 +30,21 @@ GIT = ".git"
 # A folder with one of these, in a folder that is no repository or package itself, is a source of its own.
 MARKERS = frozenset((GIT, "Cargo.toml", "pyproject.toml", "setup.py"))
 PACKAGES = ("site-packages", "dist-packages")
+# A folder with 100,000 files takes 4 MB.
+_LARGEST_TREE_BYTES = 16 << 20
+# Trees made on purpose can hold each other without end.
+_MOST_TREES = 200_000
 _COMMIT = re.compile("[0-9a-f]{40,64}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the documents of a source have in common: the folder to read from, and provenance for rows."""
+
+    top: Path
+    repository: str
+    license: str | None
+    commit: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +59,7 @@ class Source:
         commit: HEAD, or the commit that a published crate states; None if there is no commit.
         marked: whether it is a repository or package, so that no folder in it is a source of its own.
         git: whether `top` has a repository whose ignore files hold.
+        bare: whether `top` is a bare repository, which has a history and no files.
         rules: the ignore rules that hold for `inside`, from the folders above it.
         shallow: whether the repository is a shallow clone; its files are all there, and its history is not.
         blobs: {path: blob id} of HEAD below `inside`, in bytes; None if `commit` holds for all files.
@@ -58,9 +72,20 @@ class Source:
     commit: str | None
     marked: bool
     git: bool
+    bare: bool = False
     rules: tuple[IgnoreRules, ...] = ()
     shallow: bool = False
     blobs: Mapping[bytes, bytes] | None = field(default=None, repr=False)
+
+    @property
+    def origin(self) -> Origin:
+        """What its documents have in common."""
+        return Origin(self.top, self.repository, self.license, self.commit)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether there is a repository whose commits can be read."""
+        return self.git or self.bare
 
 
 def given_folders(paths: Iterable[str], *, bare: bool = False) -> list[Path]:
@@ -95,65 +120,71 @@ def is_bare(folder: Path) -> bool:
 
 
 def open_source(folder: Path) -> Source:
-    """Return the source that a folder (an absolute path without links) belongs to."""
-    top = _working_tree(folder)
-    if top is not None:
-        inside = "" if top == folder else f"{folder.relative_to(top)}/"
-        rules = _rules_above(top, inside)
-        if rules is not None:
-            return _git_source(top, inside, rules)
+    """Return the source that a folder (an absolute path without links) belongs to.
+
+    A repository that cannot be read, e.g. with SHA-256 ids, is read as a folder without git.
+    """
+    if is_bare(folder):
+        return _bare_source(folder)
+    for top in (folder, *folder.parents):
+        if not os.path.lexists(top / GIT):
+            continue
+        try:
+            with Repository(top) as repository:
+                inside = "" if top == folder else f"{folder.relative_to(top)}/"
+                rules = _rules_above(repository, inside)
+                if rules is None:
+                    break
+                return _git_source(repository, inside, rules)
+        except UsageError:
+            continue
     return _plain_source(folder)
 
 
-def _working_tree(folder: Path) -> Path | None:
-    """Return the innermost folder at or above `folder` that has a .git which a repository can be opened from."""
-    return next((one for one in (folder, *folder.parents) if os.path.lexists(one / GIT) and _opens(one)), None)
-
-
-def _opens(top: Path) -> bool:
-    # dulwich raises errors of many kinds for a broken repository; such a folder is read as one without git.
-    try:
-        Repo(str(top)).close()
-    except Exception:
-        return False
-    return True
-
-
-def _rules_above(top: Path, inside: str) -> tuple[IgnoreRules, ...] | None:
+def _rules_above(repository: Repository, inside: str) -> tuple[IgnoreRules, ...] | None:
     """Return the rules that hold in `inside`, without its own ignore file; None if git ignores the folder."""
-    rules = _excludes(top)
+    rules = ignore_rules(repository.common / "info" / "exclude")
     folder = ""
     for name in inside.split("/")[:-1]:
-        rules += ignore_rules(top / folder / IGNORE_FILE, folder)
+        rules += ignore_rules(repository.path / folder / IGNORE_FILE, folder)
         if is_ignored(rules, f"{folder}{name}", is_folder=True):
             return None
         folder += f"{name}/"
     return rules
 
 
-def _excludes(top: Path) -> tuple[IgnoreRules, ...]:
-    with Repo(str(top)) as repository:
-        return ignore_rules(Path(repository.commondir()) / "info" / "exclude")
-
-
-def _git_source(top: Path, inside: str, rules: tuple[IgnoreRules, ...]) -> Source:
-    with Repo(str(top)) as repository:
-        commit, blobs = _head(repository, os.fsencode(inside))
-        remote = _remote_name(repository)
-        shallow = bool(repository.get_shallow())
+def _git_source(repository: Repository, inside: str, rules: tuple[IgnoreRules, ...]) -> Source:
+    top = repository.path
+    commit, blobs = _head(repository, os.fsencode(inside))
     cargo, project = _cargo(top), _project(top)
     return Source(
         top=top,
         inside=inside,
-        repository=remote or _name(top, cargo, project),
+        repository=_origin_name(repository) or _name(top, cargo, project),
         license=repository_license(top, cargo, project),
         commit=commit,
         marked=True,
         git=True,
         rules=rules,
-        shallow=shallow,
+        shallow=bool(repository.shallow_boundary()),
         blobs=blobs,
     )
+
+
+def _bare_source(folder: Path) -> Source:
+    with Repository(folder) as repository:
+        head = repository.head()
+        return Source(
+            top=folder,
+            inside="",
+            repository=_origin_name(repository) or _name(folder.with_suffix(""), {}, {}),
+            license=None,
+            commit=None if head is None else head.decode(),
+            marked=True,
+            git=False,
+            bare=True,
+            shallow=bool(repository.shallow_boundary()),
+        )
 
 
 def _plain_source(folder: Path) -> Source:
@@ -169,32 +200,39 @@ def _plain_source(folder: Path) -> Source:
     )
 
 
-def _head(repository: Repo, inside: bytes) -> tuple[str | None, dict[bytes, bytes]]:
+def _head(repository: Repository, inside: bytes) -> tuple[str | None, dict[bytes, bytes]]:
     """Return the commit of HEAD and {path: blob id} of its files below a folder; (None, {}) without a commit.
 
-    A partial clone that lacks the trees of HEAD counts as one without a commit.
+    A damaged repository, a partial clone that lacks the trees of HEAD, and one of over 200,000 folders count as ones
+    without a commit.
     """
+    head = repository.head()
+    blobs: dict[bytes, bytes] = {}
     try:
-        commit = repository[repository.head()]
-        if not isinstance(commit, Commit):
+        if head is None:
             return None, {}
-        blobs: dict[bytes, bytes] = {
-            entry.path: entry.sha
-            for entry in repository.object_store.iter_tree_contents(commit.tree)
-            if stat.S_ISREG(entry.mode) and entry.path.startswith(inside)
-        }
-    except (KeyError, ValueError, OSError):
-        return None, {}
-    return commit.id.decode(), blobs
+        trees = [(b"", repository.objects.commit(head, LARGEST_COMMIT_BYTES).tree)]
+        for _ in range(_MOST_TREES):
+            if not trees:
+                return head.decode(), blobs
+            folder, tree = trees.pop()
+            for entry in repository.objects.tree(tree, _LARGEST_TREE_BYTES).items():
+                path = folder + entry.path
+                if stat.S_ISDIR(entry.mode) and (path + b"/").startswith(inside[: len(path) + 1]):
+                    trees.append((path + b"/", entry.sha))
+                elif stat.S_ISREG(entry.mode) and path.startswith(inside):
+                    blobs[path] = entry.sha
+    except ObjectError:
+        pass
+    return None, {}
 
 
-def _remote_name(repository: Repo) -> str | None:
-    """Return owner/name of the remote `origin`, or only the name if the remote is a path of a machine."""
-    try:
-        url = repository.get_config().get((b"remote", b"origin"), b"url").decode()
-    except (KeyError, ValueError, OSError):
-        return None
-    return remote_name(url)
+def _origin_name(repository: Repository) -> str | None:
+    """Return the name in the remote `origin` of the repository's own configuration, without the files it includes."""
+    config = text_of(repository.common / "config") or ""
+    section = re.search(r'^[ \t]*\[remote "origin"\](.*?)(?=^[ \t]*\[|\Z)', config, re.MULTILINE | re.DOTALL)
+    url = re.search(r"^[ \t]*url[ \t]*=[ \t]*(.+?)[ \t]*$", section[1], re.MULTILINE) if section else None
+    return remote_name(url[1].strip('"')) if url else None
 
 
 def remote_name(url: str) -> str | None:

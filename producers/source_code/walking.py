@@ -103,8 +103,7 @@ def walk(sources: Sequence[Source], rules: WalkRules) -> Iterator[Entry]:
     """Yield every file below the sources once, in the order of the sources and of the names."""
     given = {source.top / source.inside for source in sources}
     for source in sources:
-        # A bare repository has a history and no files.
-        if not source.git and is_bare(source.top):
+        if source.bare:
             continue
         yield from _Walk(rules, given - {source.top / source.inside}).files(source)
 

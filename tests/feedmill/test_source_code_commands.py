@@ -21,6 +21,7 @@ from schema.record import RAW, decode
 from schema.registry import FAMILIES
 from schema.source_code import FAMILY
 from tests.producers.source_code.test_source_code_run import hostile_tree, program
+from tests.producers.source_code.test_walking import git
 from tests.topic_records import all_records
 
 
@@ -122,6 +123,22 @@ def test_a_topic_receives_the_documents_of_a_tree(
     wanted = pl.concat(generate(CodeRun(paths=[str(tmp_path)])))
     assert rows.sort("path").equals(wanted.sort("path"))
     assert figures["rows"] == rows.height == 6
+
+
+def test_histories_are_an_option_and_are_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    top, out = tmp_path / "tree", str(tmp_path / "rows.jsonl")
+    program(top, "a.py", "a")
+    git(top, "init", "--quiet")
+    for number in range(3):
+        program(top, "a.py", f"n{number}")
+        git(top, "add", ".")
+        git(top, "commit", "--quiet", "-m", f"Change {number}, says somebody@mailhost.net")
+    produce_code(str(top), "--out", out, "--workers", "1", "--git-history", "--json")
+    figures = json.loads(capfd.readouterr().out)
+    assert (figures["rows"], figures["documents"], figures["evolutions"], figures["commits"]) == (3, 1, 2, 3)
+    assert (figures["history_left_out"], sum(figures["scrubbed"].values())) == ({"change_added": 1}, 2)
+    produce_code(str(top), "--out", out, "--workers", "1", "--git-history")
+    assert "2 changes of 3 commits, left out: 1 change_added; replaced: 2 scrubbed_" in capfd.readouterr().err
 
 
 def test_the_telemetry_of_an_empty_tree_is_a_line_too() -> None:

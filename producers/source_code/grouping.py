@@ -1,0 +1,71 @@
+"""The final groups of all documents of a run: near duplicates, and the versions of one file, are in one group.
+
+1. The default group is the repository, or the file if one repository has most of the documents.
+2. Near duplicates are joined into components (`producers.source_code.components`).
+3. So are the documents of one path: a file, and the evolutions from and to it, have the same text in them.
+4. Each component has one group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from producers.source_code.components import components_of, joined_components, named_groups
+
+# A repository with a larger share of the documents would put nearly all of them into one split.
+_LARGEST_REPOSITORY = 0.5
+
+
+class Place(NamedTuple):
+    """Where a document is from: its repository, its path, and the path that it had before a change."""
+
+    repository: str
+    path: str
+    old_path: str
+
+
+class Groups(NamedTuple):
+    """The group of each document, and the number of documents that have a near duplicate."""
+
+    names: list[str]
+    near_duplicates: int
+
+
+def final_groups_of(
+    places: Sequence[Place], sketches: npt.NDArray[np.uint8], read: Callable[[int], str | None]
+) -> Groups:
+    """Return the final groups of N documents.
+
+    Args:
+        places: of each document.
+        sketches: (N, SLOTS), from `components.sketch_documents`.
+        read: number of a document -> its text, or None if it can no longer be read.
+    """
+    if not places:
+        return Groups([], 0)
+    largest = max(Counter(place.repository for place in places).values())
+    by_repository = largest <= _LARGEST_REPOSITORY * len(places)
+    default = [place.repository if by_repository else f"{place.repository}/{place.path}" for place in places]
+    similar, _ = components_of(sketches, read)
+    _, sizes = np.unique(similar, return_counts=True)
+    components = joined_components(similar, *_same_file(places))
+    names = named_groups(components, pl.Series(default), by_repository=by_repository)
+    return Groups(names.to_list(), int(sizes[sizes > 1].sum()))
+
+
+def _same_file(places: Sequence[Place]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return pairs of documents (left, right) whose joining joins all documents that have a path in common."""
+    first: dict[tuple[str, str], int] = {}
+    pairs = [
+        (first.setdefault((place.repository, path), number), number)
+        for number, place in enumerate(places)
+        for path in (place.path, place.old_path)
+    ]
+    left, right = np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2).T
+    return left, right
