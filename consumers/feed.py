@@ -38,6 +38,7 @@ from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
 from consumers.tensor_form import form_of
 from schema.errors import FeedError, FeedmillError, UsageError
+from schema.family import Family
 from schema.registry import family_named
 from schema.settings import Settings
 
@@ -91,13 +92,13 @@ class Feed(IterableDataset[Batch]):
     ) -> None:
         super().__init__()
         options = options or FeedOptions()
-        self.family = family_named(family)
+        declared = family_named(family)
         self._form = form_of(family, options.form)
         if batch_size is None and options.batch_tokens is None:
             batch_size = DEFAULT_BATCH_SIZE
         spec = FeedSpec(
             family=family,
-            schema_version=self.family.version,
+            schema_version=declared.version,
             sources=(),
             mode=mode,
             split=split,
@@ -109,7 +110,7 @@ class Feed(IterableDataset[Batch]):
             window_rows=options.window_rows,
             window_bytes=options.window_bytes,
             bucket=options.bucket,
-            where=None if options.where is None else Predicate.of(options.where, self.family.wire),
+            where=None if options.where is None else Predicate.of(options.where, declared.wire),
             curriculum=options.curriculum,
             least_rows=options.ranks(mode) if options.least_rows is None else options.least_rows,
             form=self._form.identity,
@@ -127,6 +128,11 @@ class Feed(IterableDataset[Batch]):
         self._resume = False
         self._worker: tuple[int, int] | None = None
         self._loader_workers: LoaderWorkers | None = None
+
+    @property
+    def family(self) -> Family:
+        """The family's declaration, looked up by name: loader workers copy a feed, and a declaration has no copy."""
+        return family_named(self.spec.family)
 
     @property
     def epoch(self) -> int:
