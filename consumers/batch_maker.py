@@ -13,7 +13,9 @@ from consumers.batches import Batch, Stamp
 from consumers.feed_options import FeedOptions
 from consumers.follow import next_pass
 from consumers.loader_workers import LoaderWorkers
+from consumers.packed_rows import RowLayout
 from consumers.sequence.cursor import Cursor
+from consumers.sequence.lineage import TOKENS
 from consumers.sequence.spec import FeedSpec
 from consumers.sequence.stream import KeptColumns
 from consumers.sequence.windows import Window, windows
@@ -115,9 +117,15 @@ class BatchMaker:
         encoded = self.form.encode(window.rows, self.spec.topics)
         world = self.options.ranks(self.spec.mode)
         rank = self.options.rank if world > 1 else 0
+        tokens = window.rows[TOKENS].to_numpy()
         for number in numbers:
-            rows = window.batches[number]
-            yield encoded.batch(rows[rank::world], Stamp(window.after(number), len(rows), window.too_long))
+            planned = window.batches[number]
+            sequences, row = planned.of_rank(rank, world)
+            layout = None
+            if row is not None and self.spec.pack_tokens is not None:
+                layout = RowLayout.of(row, tokens[sequences], self.spec.pack_tokens)
+            stamp = Stamp(window.after(number), planned.rows, planned.tokens, window.too_long, layout)
+            yield encoded.batch(sequences, stamp)
 
     def _warn_dropped(self, dropped: int) -> None:
         # Ranks that share batches drop the same rows, so only one logs them.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from consumers.packed_rows import RowLayout
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.lineage import OFFSET, PARTITION, ROW, SOURCE
 
@@ -20,14 +21,14 @@ ORIGIN = ("example_id", SOURCE, PARTITION, OFFSET, ROW)
 
 @dataclass(frozen=True, eq=False)
 class Position:
-    """Where the rows of a batch were read.
+    """Where the sequences of a batch were read; S of them, one for each row unless the batch is packed.
 
     Attributes:
         topics: the feed's topics.
-        source: (B,) int64, the index in `topics`.
-        partition: (B,) int64.
-        offset: (B,) int64, of the record.
-        row: (B,) int64, the row within the record, from 0.
+        source: (S,) int64, the index in `topics`.
+        partition: (S,) int64.
+        offset: (S,) int64, of the record.
+        row: (S,) int64, the row within the record, from 0.
     """
 
     topics: tuple[str, ...]
@@ -37,31 +38,42 @@ class Position:
     row: torch.Tensor
 
     def of_row(self, index: int) -> tuple[str, int, int, int]:
-        """Return (topic, partition, offset, row in the record) of one row of the batch."""
+        """Return (topic, partition, offset, row in the record) of one sequence of the batch."""
         topic = self.topics[int(self.source[index])]
         return topic, int(self.partition[index]), int(self.offset[index]), int(self.row[index])
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Facts about a batch that its rows do not contain; see `Batch`."""
+    """Facts about a batch that its rows do not contain; see `Batch`. `layout` is that of a packed batch."""
 
     cursor: Cursor
     global_rows: int
+    global_tokens: int
     too_long: int
+    layout: RowLayout | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
-    """A padded micro-batch; B rows, T tokens.
+    """A padded micro-batch; B rows, T tokens, S sequences.
+
+    A sequence is one row of the topic, or a part of it. Each has a row of its own (S equals B), unless the feed packs
+    sequences (`FeedOptions.pack_tokens`). In a packed batch the fields of a family are (S,) if they are not per token.
 
     Attributes:
         attention_mask: (B, T) bool, true on real tokens.
-        example_id: (B,) int64, the bits of the uint64 id (torch cannot pickle uint64 tensors); `hex_ids` prints them.
-        position: where each row was read.
+        example_id: (S,) int64, the bits of the uint64 id (torch cannot pickle uint64 tensors); `hex_ids` prints them.
+        position: where each sequence was read.
         cursor: the feed's cursor after this batch.
         global_rows: rows of the global batch, of which this is one rank's share; equals B with one rank.
+        global_tokens: real tokens of the global batch, without padding; equals `real_tokens` with one rank.
         too_long: rows that this pass has left out so far, because they have more tokens than the feed's `max_tokens`.
+        segment_ids: (B, T) int64, the number of a token's sequence in its row, from 1; 0 is padding. None unless the
+            batch is packed, as the fields below.
+        position_ids: (B, T) int64, the place of a token in its sequence, from 0; 0 in padding.
+        sequence_row: (S,) int64, the row that holds each sequence, ascending.
+        sequence_start: (S,) int64, the place in the row of the sequence's first token.
     """
 
     attention_mask: torch.Tensor
@@ -69,10 +81,15 @@ class Batch:
     position: Position
     cursor: Cursor
     global_rows: int
+    global_tokens: int
     too_long: int
+    segment_ids: torch.Tensor | None = None
+    position_ids: torch.Tensor | None = None
+    sequence_row: torch.Tensor | None = None
+    sequence_start: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        return int(self.example_id.shape[0])
+        return int(self.attention_mask.shape[0])
 
     @property
     def real_tokens(self) -> int:
@@ -106,16 +123,19 @@ def shared_fields(
 
     Args:
         mask: (B, T), true on real tokens.
-        origin: the columns `ORIGIN` of the batch's rows, each (B,) int64.
+        origin: the columns `ORIGIN` of the batch's sequences, each (S,) int64.
         topics: the feed's topics.
         stamp: what the rows do not contain.
     """
     example_id, *lineage = origin
+    packed = {} if stamp.layout is None else stamp.layout.fields()
     return {
         "attention_mask": torch.from_numpy(mask),
         "example_id": example_id,
         "position": Position(topics, *lineage),
         "cursor": stamp.cursor,
         "global_rows": stamp.global_rows,
+        "global_tokens": stamp.global_tokens,
         "too_long": stamp.too_long,
+        **packed,
     }

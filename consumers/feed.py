@@ -36,7 +36,7 @@ from consumers.sequence.cursor import Cursor
 from consumers.sequence.predicates import Predicate
 from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
-from consumers.tensor_form import form_of
+from consumers.tensor_form import TensorForm, form_of
 from schema.errors import FeedError, FeedmillError, UsageError
 from schema.family import Family
 from schema.registry import family_named
@@ -58,7 +58,8 @@ class Feed(IterableDataset[Batch]):
         source: settings to connect with, or a connection.
         family: a family with a tensor form.
         split: "train", "val" or "test"; None takes all rows.
-        batch_size: rows in a global batch; B is one rank's share of them. 64, unless `batch_tokens` is set.
+        batch_size: rows in a global batch; B is one rank's share of them. 64, unless `batch_tokens` is set. A packed
+            row (`FeedOptions.pack_tokens`) counts as one.
         mode: "snapshot" ends at the topics' end offsets when the feed was made; "follow" never ends.
         shuffle_seed: shuffles blocks of records, and rows within windows; None keeps the topics' order.
         options: settings that are seldom changed.
@@ -104,7 +105,7 @@ class Feed(IterableDataset[Batch]):
             split=split,
             batch_size=batch_size,
             batch_tokens=options.batch_tokens,
-            max_tokens=self._form.max_tokens if options.max_tokens is None else options.max_tokens,
+            max_tokens=_most_tokens(self._form, options),
             shuffle_seed=shuffle_seed,
             block_rows=options.block_rows,
             window_rows=options.window_rows,
@@ -115,8 +116,9 @@ class Feed(IterableDataset[Batch]):
             least_rows=options.ranks(mode) if options.least_rows is None else options.least_rows,
             form=self._form.identity,
             weight_column=options.weight_column,
+            pack_tokens=options.pack_tokens,
         )
-        check_options(spec, options)
+        check_options(spec, options, self._form)
         self.options = options
         self.connection = source if isinstance(source, Connection) else connect(source)
         with kept_clients(self.connection) as kept:
@@ -358,6 +360,16 @@ class Feed(IterableDataset[Batch]):
                 too_long,
                 self.max_tokens,
             )
+
+
+def _most_tokens(form: TensorForm, options: FeedOptions) -> int:
+    """Return the most tokens of a sequence: as set, or else the form's limit, or what a packed row can hold."""
+    if options.max_tokens is not None:
+        return options.max_tokens
+    # Most sequences of a form that cuts rows have all its tokens, so shorter packed rows are refused, not filled.
+    if options.pack_tokens is None or form.expand is not None:
+        return form.max_tokens
+    return min(form.max_tokens, options.pack_tokens)
 
 
 def _with(passes: tuple[Passes, ...], added: Passes) -> tuple[Passes, ...]:

@@ -11,7 +11,8 @@ import polars as pl
 from consumers.form_options import FormOptions
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.sources import Source, check_sources
-from consumers.sequence.spec import SEEDS, Curriculum, FeedSpec, least_rows_fault
+from consumers.sequence.spec import SEEDS, Curriculum, FeedSpec, least_rows_fault, packing_fault
+from consumers.tensor_form import TensorForm
 from schema.errors import UsageError
 from schema.family import SPLITS
 from schema.registry import family_named
@@ -37,6 +38,9 @@ class FeedOptions:
         bucket: batch rows of similar length together, which saves padding.
         max_tokens: rows with more tokens are left out and counted, in `Batch.too_long` and in the log; None takes the
             family's limit.
+        pack_tokens: put several sequences into each row of this many tokens, T, so that a batch has little padding;
+            see docs/feeds.md. `batch_size` and `least_rows` then count such rows, and `max_tokens` is at most T. None
+            gives each sequence a row of its own.
         window_rows: rows in memory at once for shuffling, bucketing and mixing (a reduction row takes about 0.4 KiB).
         window_bytes: a window ends early if its rows take more than this; a row counts 1 byte per token and 64 more.
         block_rows: neighbouring rows of a topic that a shuffled feed reads together. A window takes
@@ -61,6 +65,7 @@ class FeedOptions:
     batch_tokens: int | None = None
     bucket: bool = False
     max_tokens: int | None = None
+    pack_tokens: int | None = None
     window_rows: int = 262_144
     window_bytes: int = 96 * 1024 * 1024
     block_rows: int = 2_048
@@ -78,12 +83,19 @@ class FeedOptions:
         return self.world if mode == "snapshot" or self.together is not None else 1
 
 
-def check_options(spec: FeedSpec, options: FeedOptions) -> None:
+def check_options(spec: FeedSpec, options: FeedOptions, form: TensorForm) -> None:
     """Raise UsageError if the options are invalid or contradict each other; `spec` may lack its sources."""
     if spec.split is not None and spec.split not in SPLITS:
         raise UsageError(f"unknown split {spec.split!r}: use one of {', '.join(SPLITS)}")
     if spec.mode not in ("snapshot", "follow"):
         raise UsageError(f"unknown mode {spec.mode!r}: use snapshot or follow")
+    if spec.pack_tokens is not None and not form.packs:
+        raise UsageError(
+            f"rows of family {spec.family!r} cannot be packed, because its tensors hold one sequence a row: "
+            f"leave pack_tokens {spec.pack_tokens} out, or use bucket=True against padding"
+        )
+    if (fault := packing_fault(spec)) is not None:
+        raise UsageError(fault)
     if (
         (spec.batch_size or 1) < 1
         or spec.batch_size == 0

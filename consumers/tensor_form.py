@@ -31,7 +31,10 @@ class Encoded(Protocol):
     """The rows of a window in flat arrays, from which batches are cut."""
 
     def batch(self, rows: Indices, stamp: Stamp) -> Batch:
-        """Return the window's rows with these indices (B,) as a padded batch that shares no memory with the window."""
+        """Return the window's rows with these indices (B,) as a padded batch that shares no memory with the window.
+
+        If `stamp.layout` is set, the batch is packed: the layout says where each of the rows, then (S,), is written.
+        """
         ...
 
 
@@ -90,6 +93,7 @@ class TensorForm:
             are expanded, it gets sequences, which also have `PART` and the expansion's `schema`.
         max_tokens: rows with more tokens are left out, unless the feed sets another limit.
         expand: turns rows into training sequences; None if a row is one.
+        packs: whether `encode` can write several sequences into one row.
     """
 
     columns: tuple[str, ...]
@@ -97,6 +101,7 @@ class TensorForm:
     encode: Callable[[pl.DataFrame, tuple[str, ...]], Encoded]
     max_tokens: int
     expand: Expansion | None = None
+    packs: bool = False
 
     @property
     def identity(self) -> FormIdentity | None:

@@ -236,7 +236,7 @@ def _seen(
             given += len(batches)
             part = given / each.batches if each.batches else min(window.start.places[0].block / max(blocks, 1), 1)
             # A window whose rows were all dropped has no batches.
-            order = np.concatenate([np.empty(0, dtype=np.int64), *batches])
+            order = np.concatenate([np.empty(0, dtype=np.int64), *(batch.sequences for batch in batches)])
             rows = window.rows.select(columns)[order]
             yield RunProgress(number + part, _count(run_passes), 0), rows, len(batches)
             if given == each.batches:

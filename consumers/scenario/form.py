@@ -25,4 +25,5 @@ FORM = TensorForm(
     tokens=token_count(),
     encode=_encode,
     max_tokens=MAX_TOKENS,
+    packs=True,
 )

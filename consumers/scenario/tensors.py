@@ -13,6 +13,7 @@ import polars as pl
 import torch
 
 from consumers.batches import ORIGIN, Batch, Stamp, shared_fields
+from consumers.packed_rows import RowLayout
 from consumers.scenario.byte_tokens import BOS, EOS, FIRST_BYTE, PAD, SEP, SPECIAL_TOKENS, TEXTS, token_count
 from consumers.tensor_form import Indices
 from schema.buffers import strings
@@ -28,17 +29,17 @@ Texts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScenarioBatch(Batch):
-    """A batch of scenarios; B rows, T tokens in the longest row.
+    """A batch of scenarios; B rows, T tokens in the longest row, S scenarios (S equals B unless the batch is packed).
 
     Attributes:
-        tokens: (B, T) int64: BOS, the context's bytes, SEP, the request's, SEP, the response's, EOS, then PAD. A byte's
-            token is the byte + `FIRST_BYTE`.
+        tokens: (B, T) int64: BOS, the context's bytes, SEP, the request's, SEP, the response's, EOS, then PAD; a packed
+            row holds several scenarios before the PAD. A byte's token is the byte + `FIRST_BYTE`.
         response_mask: (B, T) bool, true on the response's bytes and the EOS after them: the tokens that a language
             model learns to predict from the context and the request.
-        authenticity_score: (B,) float32, 0 to 1.
-        capacity: (B,) float32, the effective capacity, points out of 10.
-        support_needed: (B,) float32, points out of 10.
-        cell: (B,) int64, the index of the row's cell in `FAMILY.cells()`, whose order is row-major over the cell axes;
+        authenticity_score: (S,) float32, 0 to 1.
+        capacity: (S,) float32, the effective capacity, points out of 10.
+        support_needed: (S,) float32, points out of 10.
+        cell: (S,) int64, the index of the row's cell in `FAMILY.cells()`, whose order is row-major over the cell axes;
             -1 if a label is not one of its axis, which happens only in unvalidated data.
     """
 
@@ -78,11 +79,12 @@ class EncodedScenarios:
 
     def batch(self, rows: Indices, stamp: Stamp) -> ScenarioBatch:
         """Return the window's rows with these indices (B,) as a batch that shares no memory with the window."""
-        shape = (len(rows), int(self._lengths[rows].max(initial=SPECIAL_TOKENS)))
+        layout = stamp.layout or RowLayout.one_each(self._lengths[rows], SPECIAL_TOKENS)
+        shape = layout.shape
         tokens = np.full(shape, PAD, dtype=np.int64)
         mask, response_mask = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
         context, request, response = self._texts
-        _write_rows(*context, *request, *response, rows, tokens, mask, response_mask)
+        _write_rows(*context, *request, *response, rows, layout.row, layout.start, tokens, mask, response_mask)
         # Transposed copies, so that each column is contiguous.
         amounts = torch.from_numpy(np.ascontiguousarray(np.take(self._amounts, rows, axis=0).T))
         cell, *origin = torch.from_numpy(np.ascontiguousarray(np.take(self._numbers, rows, axis=0).T))
@@ -117,15 +119,20 @@ def _write_rows(
     response: npt.NDArray[np.uint8],
     response_bounds: npt.NDArray[np.int64],
     rows: Indices,
+    row_of: Indices,
+    start_of: Indices,
     tokens: npt.NDArray[np.int64],
     mask: npt.NDArray[np.bool_],
     response_mask: npt.NDArray[np.bool_],
 ) -> None:
-    """Write the rows' tokens and masks over arrays of PAD and false."""
-    for row in range(len(rows)):
-        number = rows[row]
-        tokens[row, 0] = BOS
-        column = 1
+    """Write the tokens and masks of `rows` (S,) over arrays (B, T) of PAD and false.
+
+    Sequence s goes to row row_of[s], from column start_of[s] on.
+    """
+    for sequence in range(len(rows)):
+        number, row, first = rows[sequence], row_of[sequence], start_of[sequence]
+        tokens[row, first] = BOS
+        column = first + 1
         for place in range(context_bounds[number], context_bounds[number + 1]):
             tokens[row, column] = FIRST_BYTE + context[place]
             column += 1
@@ -142,5 +149,5 @@ def _write_rows(
             column += 1
         tokens[row, column] = EOS
         column += 1
-        mask[row, :column] = True
+        mask[row, first:column] = True
         response_mask[row, begin:column] = True

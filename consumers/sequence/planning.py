@@ -73,6 +73,42 @@ class BatchShape:
     least_rows: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class PlannedBatch:
+    """The sequences of a batch, row after row; known before any tensor is made.
+
+    Attributes:
+        sequences: (S,) indices in the window.
+        tokens: tokens of all sequences, without padding.
+        row: (S,) the batch's row that holds each sequence, ascending from 0; None if each has a row of its own.
+    """
+
+    sequences: Indices
+    tokens: int
+    row: Indices | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        if self.row is None:
+            return len(self.sequences)
+        return int(self.row[-1]) + 1 if len(self.row) else 0
+
+    def of_rank(self, rank: int, ranks: int) -> tuple[Indices, Indices | None]:
+        """Return the sequences of every `ranks`-th row, from row `rank` on, and their rows, numbered from 0 again."""
+        if self.row is None:
+            return self.sequences[rank::ranks], None
+        own = self.row % ranks == rank
+        return self.sequences[own], self.row[own] // ranks
+
+
+def first_order(count: int, seeds: Seeds | None, order: Indices | None) -> Indices:
+    """Return the order in which rows are planned: permuted by `seeds`, or else `order`, or else as stored."""
+    if seeds is not None:
+        return permutation(count, *seeds)
+    return np.arange(count, dtype=np.int64) if order is None else order
+
+
 def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, order: Indices | None) -> list[Indices]:
     """Return the row indices of each batch of a window.
 
@@ -86,10 +122,7 @@ def plan(tokens: npt.NDArray[np.int64], shape: BatchShape, seeds: Seeds | None, 
         order: (N,) the order without seeds; None keeps the order of the rows.
     """
     count = len(tokens)
-    if seeds is not None:
-        order = permutation(count, *seeds)
-    elif order is None:
-        order = np.arange(count, dtype=np.int64)
+    order = first_order(count, seeds, order)
     if shape.bucket:
         order = order[_by_length(tokens[order])]
     ends = np.empty(count, dtype=np.int64)

@@ -28,7 +28,8 @@ from schema.registry import family_named
 STATE_VERSION = 2
 # Shuffle seeds are below this.
 SEEDS = 2**64
-
+# The longest packed row; planning takes up to 12 bytes of memory for each of its tokens.
+MOST_PACK_TOKENS = 1 << 20
 
 # {partition: ((first offset, offsets to a block), ...)}, ascending; a size holds until the next one begins.
 BlockSizes = dict[int, tuple[tuple[int, Annotated[int, Field(ge=1)]], ...]]
@@ -85,6 +86,8 @@ class FeedSpec:
         least_rows: the least rows of a batch; a state without the value means 1.
         form: what decides the sequences of a row; None if each row is one sequence.
         weight_column: the column with the rows' weights; None takes each sequence once.
+        pack_tokens: the length of a row that holds several sequences; a state without the value means None: each
+            sequence has a row of its own.
     """
 
     family: str
@@ -105,6 +108,7 @@ class FeedSpec:
     least_rows: int = 1
     form: FormIdentity | None = None
     weight_column: str | None = None
+    pack_tokens: int | None = None
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -219,8 +223,9 @@ def faults(state: FeedState) -> Iterator[str]:
     sizes = (spec.max_tokens, spec.block_rows, spec.window_rows, spec.window_bytes, spec.least_rows)
     if min(*sizes, spec.batch_size or 1, spec.batch_tokens or 1) < 1 or spec.batch_size == 0 or spec.batch_tokens == 0:
         yield "a size is below 1"
-    if (fault := least_rows_fault(spec)) is not None:
-        yield fault
+    for fault in (packing_fault(spec), least_rows_fault(spec)):
+        if fault is not None:
+            yield fault
     if not 1 <= len(spec.sources) <= 255 or len(cursor.places) not in (0, len(spec.sources)):
         yield "it has a wrong number of sources or places"
     if not all(0 < source.weight < float("inf") for source in spec.sources):
@@ -258,6 +263,28 @@ def _form_fault(form: FormIdentity) -> str | None:
         form.options()
     except UsageError as error:
         return f"its form is damaged: {error}"
+    return None
+
+
+def packing_fault(spec: FeedSpec) -> str | None:
+    """Return the reason why the spec's sequences cannot be packed into rows of `pack_tokens`; None if they can."""
+    row_tokens = spec.pack_tokens
+    if row_tokens is None:
+        return None
+    if not 1 <= row_tokens <= MOST_PACK_TOKENS:
+        return f"pack_tokens {row_tokens} is outside 1 to {MOST_PACK_TOKENS:,}: use the length of the model's context"
+    if row_tokens < spec.max_tokens:
+        return (
+            f"pack_tokens {row_tokens} is less than max_tokens {spec.max_tokens}, so a sequence may fit no row: "
+            "raise one or lower the other"
+        )
+    if spec.bucket:
+        return f"bucket sorts rows of one sequence, but pack_tokens is {row_tokens}: leave one of the two out"
+    if spec.batch_tokens is not None and spec.batch_tokens < spec.least_rows * row_tokens:
+        return (
+            f"batch_tokens {spec.batch_tokens} is less than least_rows {spec.least_rows} rows of pack_tokens "
+            f"{row_tokens}: raise batch_tokens to {spec.least_rows * row_tokens} or more"
+        )
     return None
 
 

@@ -23,11 +23,11 @@ from broker.clients import Connection
 from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.lineage import TOKENS
 from consumers.sequence.mixing import last_quotas, quotas
-from consumers.sequence.planning import BatchShape, interleaved, plan
+from consumers.sequence.packing import plan_packed
+from consumers.sequence.planning import BatchShape, PlannedBatch, interleaved, plan
 from consumers.sequence.sources import TopicCheck
 from consumers.sequence.spec import FeedSpec
 from consumers.sequence.stream import KeptColumns, Selection, SourceStream
-from consumers.tensor_form import Indices
 
 # Batches to a window without shuffling, bucketing or mixing: many make concatenation cheap, few come sooner.
 _PLAIN_WINDOW_BATCHES = 16
@@ -44,14 +44,14 @@ class Window:
 
     Attributes:
         rows: the rows, with lineage columns.
-        batches: row indices of each batch, in the order of the sequence.
+        batches: the rows of each batch, in the order of the sequence.
         start: the cursor before the window's first batch, even if the feed resumes within the window.
         too_long: rows of the pass, up to the window's end, that were left out because of their length.
         dropped: rows of the pass, up to the window's end, that were dropped because they could not fill a batch.
     """
 
     rows: pl.DataFrame
-    batches: list[Indices]
+    batches: list[PlannedBatch]
     start: Cursor
     too_long: int
     dropped: int
@@ -64,11 +64,18 @@ class Window:
 
 def window_rows(spec: FeedSpec) -> int:
     """Return the rows of a full window of the feed: whole batches, if batches are cut by rows."""
-    plain = spec.shuffle_seed is None and not spec.bucket and len(spec.sources) == 1
-    if spec.batch_tokens is not None or spec.batch_size is None:
+    # Only the last row and the last batch of a packed window can have room left, so its windows are large.
+    mixes = spec.bucket or spec.pack_tokens is not None
+    plain = spec.shuffle_seed is None and not mixes and len(spec.sources) == 1
+    if not _cut_by_rows(spec) or spec.batch_size is None:
         return max(_PLAIN_WINDOW_ROWS if plain else spec.window_rows, spec.least_rows)
     wanted = _PLAIN_WINDOW_BATCHES * spec.batch_size if plain else spec.window_rows
     return max(wanted // spec.batch_size, 1) * spec.batch_size
+
+
+def _cut_by_rows(spec: FeedSpec) -> bool:
+    """Return whether every batch but a window's last has `batch_size` of the window's rows."""
+    return spec.batch_tokens is None and spec.pack_tokens is None
 
 
 def windows(
@@ -140,7 +147,7 @@ def _phase_windows(
             del pieces
             if rows.height:
                 batches = _plan(spec, start, rows, counts)
-                dropped = start.dropped + rows.height - sum(map(len, batches))
+                dropped = start.dropped + rows.height - sum(len(batch.sequences) for batch in batches)
                 yield Window(rows, batches, start, sum(stream.too_long for stream in streams), dropped)
                 start = replace(start, window=start.window + 1, batches=start.batches + len(batches), dropped=dropped)
             # Free this window before the next one is read.
@@ -161,7 +168,7 @@ def _filled(
     taken: list[list[pl.DataFrame]] = [[] for _ in streams]
     whole = sum(wanted)
     # A window that ends early still holds whole batches, unless several sources share them.
-    whole_batches = spec.batch_size if spec.batch_tokens is None and len(streams) == 1 else None
+    whole_batches = spec.batch_size if _cut_by_rows(spec) and len(streams) == 1 else None
     unit = whole_batches or spec.least_rows
     rows = window_bytes = 0
     step = _FIRST_STEP_ROWS
@@ -193,7 +200,11 @@ def _first(pieces: list[pl.DataFrame], rows: int) -> list[pl.DataFrame]:
     return [pl.concat(pieces)[:rows]] if pieces else []
 
 
-def _plan(spec: FeedSpec, start: Cursor, rows: pl.DataFrame, counts: list[int]) -> list[Indices]:
+def _plan(spec: FeedSpec, start: Cursor, rows: pl.DataFrame, counts: list[int]) -> list[PlannedBatch]:
     seeds = None if spec.shuffle_seed is None else (spec.shuffle_seed, start.epoch, start.window)
     shape = BatchShape(spec.batch_size, spec.batch_tokens, spec.bucket, spec.least_rows)
-    return plan(rows[TOKENS].to_numpy(), shape, seeds, interleaved(counts) if len(counts) > 1 else None)
+    tokens = rows[TOKENS].to_numpy()
+    order = interleaved(counts) if len(counts) > 1 else None
+    if spec.pack_tokens is not None:
+        return plan_packed(tokens, spec.pack_tokens, shape, seeds, order)
+    return [PlannedBatch(batch, int(tokens[batch].sum())) for batch in plan(tokens, shape, seeds, order)]

@@ -33,5 +33,6 @@ def batch_of(
         position=Position(("topic",), nowhere.to(torch.uint8), nowhere, nowhere.long(), nowhere),
         cursor=Cursor(),
         global_rows=rows,
+        global_tokens=sum(lengths),
         too_long=0,
     )

@@ -50,7 +50,7 @@ def rows(texts: list[Triple]) -> pl.DataFrame:
 
 def cut(frame: pl.DataFrame, *numbers: int) -> ScenarioBatch:
     window = EncodedScenarios(frame, ("topic",))
-    return window.batch(np.array(numbers, dtype=np.int64), Stamp(Cursor(), len(numbers), 0))
+    return window.batch(np.array(numbers, dtype=np.int64), Stamp(Cursor(), len(numbers), 0, 0))
 
 
 def plain_tokens(texts: Triple) -> list[int]:

@@ -48,7 +48,7 @@ def rows(
 
 
 def cut(window: EncodedReductions, *numbers: int) -> ReductionBatch:
-    return window.batch(np.array(numbers, dtype=np.int64), Stamp(Cursor(), len(numbers), 0))
+    return window.batch(np.array(numbers, dtype=np.int64), Stamp(Cursor(), len(numbers), 0, 0))
 
 
 def batch(texts: list[str], spans: list[tuple[int, int]] | None = None) -> ReductionBatch:

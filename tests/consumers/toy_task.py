@@ -107,6 +107,7 @@ def toy_batch(rows: int, seed: int) -> ScenarioBatch:
         position=Position(("topic",), nowhere, nowhere, nowhere, nowhere),
         cursor=Cursor(),
         global_rows=rows,
+        global_tokens=int(mask.sum()),
         too_long=0,
     )
 
@@ -120,5 +121,6 @@ def part(batch: ScenarioBatch, rows: slice) -> ScenarioBatch:
         position=batch.position,
         cursor=batch.cursor,
         global_rows=batch.global_rows,
+        global_tokens=batch.global_tokens,
         too_long=0,
     )
