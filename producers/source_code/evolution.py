@@ -12,7 +12,8 @@ The rules, in the order in which they apply. A commit or a change that a rule le
 3. Paths: `change_path_invalid` (not UTF-8, control characters, a part `..`), `change_language_unknown`, and the
    reasons of `EvolutionOptions.skip`.
 4. Contents: `change_too_large` (the size is known before the file is read), `change_missing`, `change_damaged`,
-   `change_binary` (a NUL), `change_not_utf8`, `change_lfs_pointer`.
+   `change_binary` (a NUL), `change_not_utf8`, `change_lfs_pointer`; of the version after the change,
+   `change_generated` and `change_minified` (`producers.source_code.file_texts`).
 5. What is left to learn: `change_secret_only` (both versions are equal without secrets), `change_formatting_only`,
    `change_too_long` (of message and diff).
 
@@ -33,6 +34,7 @@ from typing import NamedTuple
 from dulwich.diff_tree import TreeChange, tree_changes
 from dulwich.objects import Commit, Tree, TreeEntry
 
+from producers.source_code.file_texts import file_text
 from producers.source_code.formatting import differ_in_form_only
 from producers.source_code.git_objects import BLOB, DAMAGE, GitObjects, ObjectError
 from producers.source_code.git_repository import LARGEST_COMMIT_BYTES, Repository
@@ -285,6 +287,8 @@ def _evolution(
     if (language := language_of(path)) is None:
         raise _LeftOut("change_language_unknown")
     texts = [header.message, *(_text(objects, entry, options) for entry in (old, new))]
+    if (kind := file_text(texts[2].encode(), path)) in ("generated", "minified"):
+        raise _LeftOut(f"change_{kind}")
     (message, before, after), scrubbed = scrubbed_together(texts)
     if before == after:
         raise _LeftOut("change_secret_only")

@@ -10,7 +10,7 @@ import pytest
 from producers.source_code.dependencies import Dependencies
 from producers.source_code.signatures import imports_of, rendered, signatures_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def dependencies(files: dict[str, str], **options: int) -> Dependencies:
