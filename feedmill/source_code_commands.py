@@ -48,6 +48,9 @@ def produce_code_command(
     git_history: Annotated[
         bool, typer.Option("--git-history", help="Make a document of each change of a file in git histories, too.")
     ] = False,
+    with_signatures: Annotated[
+        bool, typer.Option("--with-signatures", help="Add signatures of what a file imports from its repository.")
+    ] = False,
     decontaminate: Annotated[
         list[Path] | None,
         typer.Option(
@@ -72,6 +75,7 @@ def produce_code_command(
         paths=paths,
         exclusions=Exclusions(vendor, node_modules, lock_files, tests, benches, examples),
         file_limit_bytes=FILE_LIMIT_BYTES if file_limit is None else file_limit,
+        signatures=with_signatures,
         git_history=git_history,
         decontaminate=[str(path) for path in decontaminate or ()],
         workers=chosen_workers(workers),

@@ -35,6 +35,7 @@ class FileToRead:
         blob: the id of its blob in the commit of its origin, in hex; empty if the commit does not have it, and None if
             the commit holds for all files.
         group: its final group.
+        signatures: of what it imports from its repository, if they are wanted.
     """
 
     origin: Origin
@@ -42,6 +43,7 @@ class FileToRead:
     size: int
     blob: bytes | None
     group: str
+    signatures: str | None = None
 
 
 def read_file(file: FileToRead, rules: WalkRules) -> FileText | str:
@@ -67,6 +69,7 @@ def snapshot(file: FileToRead, read: FileText) -> dict[str, Any]:
         "path": file.path,
         "license": file_license(read.text) or origin.license,
         "kind": "snapshot",
+        "signatures": file.signatures,
         "group": file.group,
     }
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,8 @@ import polars as pl
 from producers.run import ProducerRun, UnitRows
 from producers.source_code.documents import FileToRead, document_rows, read_file, snapshot
 from producers.source_code.exclusions import Exclusions
-from producers.source_code.sources import given_folders, open_source
+from producers.source_code.regular_files import read_regular
+from producers.source_code.sources import Origin, given_folders, open_source
 from producers.source_code.walking import WalkRules
 from schema.errors import UsageError
 from schema.family import Family
@@ -71,6 +73,7 @@ class CodeRun(ProducerRun[CodeUnit]):
         file_limit_bytes: larger files are skipped.
         decontaminate: JSONL files of evaluation tasks; documents that share 13 consecutive words with one are left out
             (`producers.source_code.decontamination`).
+        signatures: give each file the signatures of what it imports from its repository.
         git_history: make documents of the changes in git histories, too.
         on_files: called by `plan` with the number of files seen so far.
 
@@ -86,6 +89,7 @@ class CodeRun(ProducerRun[CodeUnit]):
     exclusions: Exclusions = field(default=Exclusions(), kw_only=True)
     file_limit_bytes: int = field(default=FILE_LIMIT_BYTES, kw_only=True)
     decontaminate: Sequence[str] = field(default=(), kw_only=True)
+    signatures: bool = field(default=False, kw_only=True)
     git_history: bool = field(default=False, kw_only=True)
     on_files: OnFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
 
@@ -135,7 +139,9 @@ class CodeRun(ProducerRun[CodeUnit]):
             *(0, sum(len(portion.commits) for portion in found.portions)),
         )
         counts: Mapping[str, int] = found.counts
-        for files in _megabytes(found.files):
+        # Here, because a worker process does not know the other files of a repository.
+        wanted = _signed(found.files) if self.signatures else found.files
+        for files in _megabytes(wanted):
             read = sum(file.size for file in files)
             done = replace(done, files=done.files + len(files), bytes=done.bytes + read)
             yield CodeUnit(files, None, counts, done)
@@ -187,7 +193,25 @@ class CodeRun(ProducerRun[CodeUnit]):
         return [document for document, is_found in zip(documents, found, strict=True) if not is_found]
 
 
-def _megabytes(files: Sequence[FileToRead]) -> Iterator[tuple[FileToRead, ...]]:
+def _signed(files: Sequence[FileToRead]) -> Iterator[FileToRead]:
+    """Yield the files with their signatures; those of one repository after another need little memory."""
+    from producers.source_code.dependencies import Dependencies
+
+    paths: dict[Origin, dict[str, Callable[[], bytes]]] = {}
+    for file in files:
+        paths.setdefault(file.origin, {})[file.path] = partial(_bytes, file)
+    now: tuple[Origin, Dependencies] | None = None
+    for file in files:
+        if now is None or now[0] != file.origin:
+            now = file.origin, Dependencies(paths[file.origin])
+        yield replace(file, signatures=now[1].signatures(file.path))
+
+
+def _bytes(file: FileToRead) -> bytes:
+    return read_regular(file.origin.top / file.path, file.size) or b""
+
+
+def _megabytes(files: Iterable[FileToRead]) -> Iterator[tuple[FileToRead, ...]]:
     """Yield the files in order, some of about a megabyte at a time; once, and with none, if there are no files."""
     portion: list[FileToRead] = []
     size = 0
