@@ -1,0 +1,102 @@
+"""Windows of code as tensors: tokens, mask, labels if tokens are masked, and where each window is in its document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from consumers.batches import ORIGIN, Batch, Stamp, shared_fields
+from consumers.sequence.lineage import TOKENS
+from consumers.source_code.masking import NO_LABEL
+from consumers.source_code.windows import PLACES
+from consumers.tensor_form import PART, Indices
+from schema.buffers import lists
+from schema.compiled import compiled
+
+Items = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CodeBatch(Batch):
+    """A batch of windows; B rows, T tokens in the longest row.
+
+    Attributes:
+        tokens: (B, T) int64, then padding.
+        labels: (B, T) int64: the masked tokens, and -100 elsewhere; None without masking.
+        part: (B,) int64, the number of the window in its document, from 0.
+        char_start, char_end: (B,) int64, the window's characters of the text, half-open.
+        line_start, line_end: (B,) int64, the lines of its first and its last character, from 1.
+    """
+
+    tokens: torch.Tensor
+    labels: torch.Tensor | None
+    part: torch.Tensor
+    char_start: torch.Tensor
+    char_end: torch.Tensor
+    line_start: torch.Tensor
+    line_end: torch.Tensor
+
+
+class EncodedWindows:
+    """The windows of code that are in memory, as flat arrays.
+
+    Args:
+        rows: windows with the columns of the tensor form, `example_id` and lineage.
+        topics: names of the topics, for the lineage.
+        padding: the padding token.
+    """
+
+    def __init__(self, rows: pl.DataFrame, topics: tuple[str, ...], padding: int) -> None:
+        self._topics, self._padding = topics, padding
+        self._lengths: Indices = rows[TOKENS].to_numpy()
+        self._inputs = _flat(rows["input_ids"])
+        self._labels = _flat(rows["labels"]) if "labels" in rows.columns else None
+        names = (PART, *PLACES, *ORIGIN)
+        # Row-major, so that a batch's rows are picked in one call.
+        self._numbers = np.empty((rows.height, len(names)), dtype=np.int64)
+        for index, name in enumerate(names):
+            column = rows[name].to_numpy()
+            self._numbers[:, index] = column.view(np.int64) if column.dtype == np.uint64 else column
+
+    def batch(self, rows: Indices, stamp: Stamp) -> CodeBatch:
+        """Return the windows with these indices (B,) as a batch that shares no memory with this object."""
+        shape = (len(rows), int(self._lengths[rows].max(initial=0)))
+        mask = np.arange(shape[1]) < self._lengths[rows][:, None]
+        # Transposed copies, so that each column is contiguous.
+        numbers = torch.from_numpy(np.ascontiguousarray(np.take(self._numbers, rows, axis=0).T))
+        part, char_start, char_end, line_start, line_end, *origin = numbers
+        return CodeBatch(
+            tokens=_padded(*self._inputs, rows, shape, self._padding),
+            labels=None if self._labels is None else _padded(*self._labels, rows, shape, NO_LABEL),
+            part=part,
+            char_start=char_start,
+            char_end=char_end,
+            line_start=line_start,
+            line_end=line_end,
+            **shared_fields(mask, origin, self._topics, stamp),
+        )
+
+
+def _flat(values: pl.Series) -> tuple[Indices, Items]:
+    """Return lists as (bounds, items)."""
+    bounds, items = lists(values.rechunk())
+    return bounds, items.to_numpy(zero_copy_only=True)
+
+
+def _padded(bounds: Indices, items: Items, rows: Indices, shape: tuple[int, int], padding: int) -> torch.Tensor:
+    filled = np.full(shape, padding, dtype=np.int64)
+    _write_rows(bounds, items, rows, filled)
+    return torch.from_numpy(filled)
+
+
+@compiled
+def _write_rows(bounds: Indices, items: Items, rows: Indices, filled: npt.NDArray[np.int64]) -> None:
+    """Write the lists with the numbers `rows` over an array of padding."""
+    for row in range(len(rows)):
+        begin = bounds[rows[row]]
+        for place in range(bounds[rows[row] + 1] - begin):
+            filled[row, place] = items[begin + place]
