@@ -30,8 +30,9 @@ _MEANINGS = {
     "duplicate_ids": "example ids more than once in clean",
     "misplaced": "clean rows in a wrong partition",
     "foreign_records": "records in clean, rejected or ledger that no worker wrote",
+    "rows_retracted": "clean rows that are retracted",
 }
-_COUNTED_NOT_FAULTY = frozenset({"raw_records", "ledger_entries", "waiting", "foreign_records"})
+_COUNTED_NOT_FAULTY = frozenset({"raw_records", "ledger_entries", "waiting", "foreign_records", "rows_retracted"})
 
 
 def audit_command(

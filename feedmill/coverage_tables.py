@@ -35,6 +35,8 @@ def accounting_line(report: Mapping[str, Any]) -> Text:
     )
     if report["rows_lost"]:
         line.append(f" + {report['rows_lost']:,} lost to retention", style="bold red")
+    if report["rows_retracted"]:
+        line.append(f"; {report['rows_retracted']:,} clean rows are retracted and not counted below")
     return line
 
 

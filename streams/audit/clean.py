@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from schema.family import CELL_AXIS, Family, axis_codes, cell_codes, cell_label
 from schema.record import CLEAN
+from schema.retractions import Ids, is_retracted
 from streams.audit.ids import IdLog
 from streams.audit.ledger import fingerprints
 from streams.audit.rows_by_raw_offset import RowsByRawOffset
@@ -39,10 +40,17 @@ class CleanLog:
         first_entry_ms: {partition: time of its first ledger record}. A row may be in the partition of an older
             partition count if it was written before the later partitions were used.
         window: rows among which no id may occur twice; None for all.
+        retracted: the ids that are retracted, ascending.
     """
 
     def __init__(
-        self, family: Family, raw_topic: str, partitions: int, first_entry_ms: Mapping[int, int], window: int | None
+        self,
+        family: Family,
+        raw_topic: str,
+        partitions: int,
+        first_entry_ms: Mapping[int, int],
+        window: int | None,
+        retracted: Ids,
     ) -> None:
         self._family = family
         self._raw_topic = raw_topic
@@ -53,12 +61,15 @@ class CleanLog:
         self.by_source = RowsByRawOffset(amounts=2)
         self.misplaced: list[Misplaced] = []
         self.foreign = 0
+        self.rows_retracted = 0
+        self._retracted = retracted
 
     def add(self, records: Sequence[Any]) -> None:
         """Add records of clean."""
         family = self._family
         batch = decode_batch(records, (family.name, CLEAN, family.version), family.wire)
         self.foreign += batch.foreign
+        self.rows_retracted += int(is_retracted(batch.frame, self._retracted).sum())
         if not batch.records:
             return
         rows = batch.per_record(np.ones(batch.frame.height, dtype=np.int64))

@@ -59,6 +59,11 @@ def _differences(family: Family, report: Mapping[str, Any], folded: LedgerSums) 
     for axis, bins in report["axes"].items():
         in_duckdb |= {f"{axis} {bin_}": rows for bin_, rows in bins.items()}
     in_duckdb |= {f"{CELL_AXIS} {label}": rows for label, rows in report["cells"].items()}
+    # The ledger still counts the rows that were retracted.
+    for axis, bins in report["retracted"].items():
+        for bin_, rows in bins.items():
+            if axis in axes or (axis == CELL_AXIS and bin_ in cells):
+                in_duckdb[f"{axis} {bin_}"] = in_duckdb.get(f"{axis} {bin_}", 0) + rows
     return [
         f"{name}: DuckDB has {in_duckdb.get(name, 0):,}, the ledger {in_ledger.get(name, 0):,}"
         for name in (*in_ledger, *(in_duckdb.keys() - in_ledger.keys()))

@@ -49,6 +49,7 @@ class AuditReport:
         foreign_records: records in clean, rejected or ledger that no worker wrote; no other count has them.
         rows: the row counts of all entries, by column of the ledger.
         rejected_by_reason: {reason: rows}, of all entries.
+        rows_retracted: clean rows that are retracted, or whose origin is; they are no fault.
         coverage: the comparison with DuckDB.
         first_fault: the first fault, or None.
     """
@@ -70,6 +71,7 @@ class AuditReport:
     coverage: CoverageCheck
     first_fault: AuditFault | None
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    rows_retracted: int = 0
     elapsed_s: float = 0.0
 
     @property

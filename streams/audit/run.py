@@ -1,7 +1,8 @@
 """Run an audit: read a family's topics, compare them with its ledger, and report the faults.
 
     1. Read the stored coverage, and take the offsets to read (`view`).
-    2. Read ledger, clean, rejected and raw, each once; keep flat arrays of offsets, counts and ids.
+    2. Read ledger, clean, rejected and raw, each once; keep flat arrays of offsets, counts and ids. Rows of clean that
+       are retracted are counted; they are no fault.
     3. For each raw partition: compare records with entries one by one, then the rows that the entries claim with the
        rows found, and the coverage counts with a recount.
     4. Look for example ids that are in clean twice, and rows in the wrong partition.
@@ -17,9 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from broker.clients import Connection
+from broker.retractions import retraction_bound, retraction_entries
 from broker.topics import Extent, topic_id, topic_name
+from schema.errors import AuditError
 from schema.family import Family
-from schema.record import CLEAN, LEDGER, RAW, REJECTED, STAGES
+from schema.record import CLEAN, LEDGER, RAW, REJECTED, RETRACTIONS, STAGES
+from schema.retractions import COLUMNS, NO_IDS, Ids, sorted_ids
 from streams.audit import fold
 from streams.audit.clean import CleanLog
 from streams.audit.ledger import ROW_COUNTS, LedgerLog
@@ -75,6 +79,7 @@ def audit(connection: Connection, family: Family, on_progress: OnProgress | None
         misplaced=sum(wrong.rows for wrong in logs.clean.misplaced),
         foreign_records=logs.ledger.foreign + logs.clean.foreign + logs.rejected.foreign,
         rows={name: sums.counts[name] for name in ROW_COUNTS},
+        rows_retracted=logs.clean.rows_retracted,
         rejected_by_reason=dict(sums.reasons.most_common()),
         coverage=coverage,
         first_fault=faults[0] if faults else None,
@@ -88,7 +93,14 @@ def _read(
     settings = connection.settings
     raw_topic = topic_name(settings, family.name, RAW)
     ledger = LedgerLog(family, topic_id(connection, raw_topic), folded)
-    clean = CleanLog(family, raw_topic, len(view.stages[RAW]), ledger.first_entry_ms, settings.dedup_window_rows)
+    clean = CleanLog(
+        family,
+        raw_topic,
+        len(view.stages[RAW]),
+        ledger.first_entry_ms,
+        settings.dedup_window_rows,
+        _retracted(connection, family),
+    )
     logs = Logs(ledger, clean, RejectedLog(family, raw_topic), RawLog(family, raw_topic))
     done = 0
     # The ledger comes first, because it has each partition's first use and the skipped offsets.
@@ -105,6 +117,16 @@ def _read(
         for records in scan(connection, name, view.stages[stage], passed, is_passed_over):
             log.add(records)
     return logs
+
+
+def _retracted(connection: Connection, family: Family) -> Ids:
+    """Return the ids that are retracted now; records that cannot be decoded are passed over with a warning."""
+    topic = topic_name(connection.settings, family.name, RETRACTIONS)
+    bound = retraction_bound(connection, topic)
+    if bound is None:
+        return NO_IDS
+    columns = {"example_id": COLUMNS["example_id"]}
+    return sorted_ids(retraction_entries(connection, topic, bound, AuditError, columns=columns, is_strict=False))
 
 
 def _of_raw(

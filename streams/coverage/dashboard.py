@@ -105,9 +105,10 @@ def _family(family: Family, report: Mapping[str, Any], troubles: Mapping[str, st
     notes = "".join(f'<p class="no">{escape(line)}</p>\n' for line in warnings)
     return f"""<section><h2>{escape(family.name)}</h2>
 {notes}<p class="sums">{sums}</p>
-<p>{report["entries"]:,} raw records, {report["rows_augmented"]:,} rows augmented; {_newest(report)}.
-{report["cells_covered"]:,} of {report["cells_possible"]:,} possible cells covered ({report["cells_total"]:,} in the
-full cross product), {report["avg_per_cell"]:,.1f} rows per cell, {len(report["gaps_to_fill"]):,} gaps.</p>
+<p>{report["entries"]:,} raw records, {report["rows_augmented"]:,} rows augmented{_retracted(report)};
+{_newest(report)}. {report["cells_covered"]:,} of {report["cells_possible"]:,} possible cells covered
+({report["cells_total"]:,} in the full cross product), {report["avg_per_cell"]:,.1f} rows per cell,
+{len(report["gaps_to_fill"]):,} gaps.</p>
 <div class="columns">
 <div><h3>Cells: {escape(" x ".join(family.cell_axes))}</h3>{_heat(family, report)}</div>
 <div><h3>Quotas</h3>{_quotas(report["quotas"])}
@@ -115,6 +116,11 @@ full cross product), {report["avg_per_cell"]:,.1f} rows per cell, {len(report["g
 <h3>Rows in, by minute</h3>{_minutes(report["rows_per_minute"])}
 <h3>Largest gaps</h3>{_gaps(report["gaps_to_fill"])}</div>
 </div></section>"""
+
+
+def _retracted(report: Mapping[str, Any]) -> str:
+    """Return the part of a sentence that counts the retracted rows, if there are any."""
+    return f", {report['rows_retracted']:,} clean rows retracted and not counted below" * bool(report["rows_retracted"])
 
 
 def _newest(report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Fold the ledger topics into the coverage store.
+"""Fold the ledger topics, and after them the retractions (`retraction_fold`), into the coverage store.
 
 Reads every partition of every family's ledger from the position in the store, read_committed and without a consumer
 group. The records of a poll are folded in one DuckDB transaction for each family, together with the position. The
@@ -33,6 +33,7 @@ from schema.ledger_entries import decode_entries
 from schema.record import LEDGER
 from streams.coverage.completeness import note_missing
 from streams.coverage.entries import ForeignRecord, sums
+from streams.coverage.retraction_fold import RetractionFold
 from streams.coverage.store import REBUILD_HINT, CoverageStore, FoldAdvance
 from streams.positions import bound_positions
 
@@ -47,6 +48,8 @@ _PARTITIONS_CHECK_S = 5.0
 _STALL_S = 30.0
 # A family that could not be folded is tried again after this long.
 _RETRY_S = 30.0
+# A service looks for new retractions this often; they are rare.
+_RETRACTIONS_CHECK_S = 1.0
 # How often a service checks that the ledger is complete.
 _COMPLETE_CHECK_S = 30.0
 
@@ -70,6 +73,7 @@ class LedgerFold:
         self._topics = {topic_name(connection.settings, name, LEDGER): name for name in families}
         ensure_topics(connection, families)
         self._reader = CommittedReader(connection)
+        self._retractions = RetractionFold(connection, store)
         self._checked_at = 0.0
         self.reachable = True
         self.troubles: Mapping[str, str] = {}
@@ -185,11 +189,13 @@ class LedgerFold:
         self._reader.follow(self._positions)
 
     def to_end(self) -> None:
-        """Fold all records that are committed now in the ledgers of the families without trouble.
+        """Fold all records and retractions that are committed now, of the families without trouble.
 
         Raises:
             CoverageError: the broker returned no record for half a minute.
+            BrokerError: the broker does not answer.
         """
+        self._retractions.look(self.families.keys() - self.troubles.keys())
         ends = {
             TopicPartition(topic, partition): extent.end
             for topic in self._topics
@@ -208,6 +214,17 @@ class LedgerFold:
             elif time.monotonic() - moved_at > _STALL_S:
                 names = ", ".join(f"{partition.topic}/{partition.partition}" for partition in behind)
                 raise CoverageError(f"no ledger records came from {names} for {_STALL_S:.0f} s: see `feedmill doctor`")
+        self._fold_retractions()
+
+    def _fold_retractions(self) -> int:
+        """Fold the retractions whose ledger entries are folded; return how many families were folded."""
+        folded: dict[str, dict[int, int]] = {}
+        for at, end in self._positions.items():
+            folded.setdefault(self._topics[at.topic], {})[at.partition] = end
+        done, causes = self._retractions.fold(folded)
+        if causes:
+            self._suspend(causes)
+        return done
 
     def check(self, family: str) -> None:
         """Raise an error if `family` cannot be folded.
@@ -219,16 +236,22 @@ class LedgerFold:
             raise CoverageError(self.troubles[family])
 
     def run(self, stop: threading.Event, on_step: Callable[[int], None]) -> None:
-        """Fold until `stop` is set; call `on_step` after each step with the number of ledger records read.
+        """Fold until `stop` is set; call `on_step` after each step with the number of records that were folded.
 
         Raises:
             CoverageError: the ledgers cannot be read at all.
         """
-        asked_at = float("-inf")
+        asked_at = looked_at = float("-inf")
         refined: dict[str, dict[int, int]] = {}
         while not stop.is_set():
             folded = self.step(wait_s=_FOLD_INTERVAL_S, gather_s=_GATHER_S)
-            on_step(folded)
+            retracted = 0
+            with suppress(BrokerError):
+                retracted = self._fold_retractions()
+                if time.monotonic() - looked_at > _RETRACTIONS_CHECK_S and self.reachable:
+                    looked_at = time.monotonic()
+                    self._retractions.look(self.families.keys() - self.troubles.keys())
+            on_step(folded + retracted)
             with suppress(BrokerError):
                 if not folded and refined:
                     # No record came since the positions were read, so the fold has reached the ledger's end.

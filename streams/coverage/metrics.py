@@ -17,6 +17,7 @@ _ROWS = {
     "rows_rerouted": "rerouted",
     "rows_augmented": "augmented",
     "rows_lost": "lost",
+    "rows_retracted": "retracted",
 }
 
 

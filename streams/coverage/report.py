@@ -31,6 +31,9 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
         entry.
         foreign_records: [{partition, records, last_offset, last_reason}] of ledger records that are no entries.
         rejected_by_reason: {reason: rows}; a row that breaks two rules counts under both.
+        rows_retracted: rows of clean that are retracted; rows_clean counts them, too.
+        retracted_by_reason: {reason: rows}.
+        retracted: {axis: {bin: rows}} of retracted rows, cells under `cell`; the figures below do not count these rows.
         axes: {axis: {bin: rows}}, every declared bin, then bins that only older entries have.
         cell_axes: the axes whose cross product makes the cells; cells: {label: rows}, those with rows.
         cells_total: the full cross product; cells_possible: those that can exist; cells_covered: those with rows.
@@ -65,6 +68,9 @@ def coverage_report(family: Family, counts: Counts) -> dict[str, Any]:
             for values in counts.foreign
         ],
         "rejected_by_reason": dict(counts.reasons),
+        "rows_retracted": counts.retracted.rows,
+        "retracted_by_reason": dict(counts.retracted.reasons),
+        "retracted": {axis: dict(bins) for axis, bins in counts.retracted.bins.items()},
         "axes": {axis.name: _marginal(axis.bins, counts.bins.get(axis.name, {})) for axis in family.axes},
         "cell_axes": list(family.cell_axes),
         "cells": covered,

@@ -20,6 +20,7 @@ from kafka.errors import KafkaError
 
 from broker.clients import Connection
 from broker.committed import committed_records
+from broker.retractions import RetractionBound
 from broker.topics import extents, partition_count, topic_name
 from schema.errors import BrokerError, RecordError
 from schema.family import Family, cell_label
@@ -55,8 +56,8 @@ class RequestPublisher:
         self._connection = connection
         self._topics = {name: topic_name(connection.settings, name, REQUESTS) for name in families}
         self._pages: dict[str, list[_PublishedPage]] = {}
-        # The ledger positions at which each family was last published.
-        self._published: dict[str, Mapping[int, int]] = {}
+        # The positions in ledger and retractions at which each family was last published.
+        self._published: dict[str, tuple[Mapping[int, int], RetractionBound | None]] = {}
         self._checked_at = 0.0
         self._producer = _producer(connection)
         self.behind = True
@@ -78,7 +79,8 @@ class RequestPublisher:
                 self._look_for_partitions()
             positions = self._store.positions()
             for name, family in self._families.items():
-                at = {partition: end for (folded, partition), end in positions.items() if folded == name}
+                ledger = {partition: end for (folded, partition), end in positions.items() if folded == name}
+                at = ledger, self._store.retraction_position(name)
                 if name not in self._pages or self._published.get(name) != at:
                     self._publish(family)
                     self._published[name] = at

@@ -19,11 +19,15 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from broker.retractions import RetractionBound
 from schema.errors import CoverageError, CoverageOwnedError
 from schema.family import CELL_AXIS, Family, cell_label
 from schema.ledger_entries import COUNTS
+from schema.retractions import KEY
+from streams.coverage import retraction_tables
 from streams.coverage.entries import Sums
 from streams.coverage.owner import process_name
+from streams.coverage.retraction_tables import RetractedCounts
 from streams.coverage.tables import FOLD, SEED, STORE_VERSION, TABLES, cell_view
 
 STORE_FILE = "coverage.duckdb"
@@ -58,7 +62,7 @@ class Counts:
     Attributes:
         totals: `entries` and the six row counts.
         reasons: {reason: rows}, most frequent first.
-        bins: {axis: {bin: rows}}, cells under the axis `cell`.
+        bins: {axis: {bin: rows}}, cells under the axis `cell`; retracted rows do not count.
         minutes: (start in ms since the epoch, rows_in, rows_clean), oldest first, of the last day with entries.
         generated: (first, last) time of a raw record, ms since the epoch; None before the first.
         positions: {ledger partition: (first offset folded, next offset to fold)}.
@@ -66,6 +70,7 @@ class Counts:
         missing: {raw partition: (first, next)}: records in [first, next) were refined but are not counted here, because
             the ledger has lost their entries.
         foreign: (ledger partition, records, last offset, last reason) of ledger records that are no entries.
+        retracted: the rows of clean that are retracted.
     """
 
     totals: Mapping[str, int]
@@ -77,6 +82,7 @@ class Counts:
     accounted: Mapping[int, int] = field(default_factory=dict)
     foreign: tuple[tuple[int, int, int, str], ...] = ()
     missing: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    retracted: RetractedCounts = field(default_factory=RetractedCounts)
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -202,6 +208,35 @@ class CoverageStore:
             if frames:
                 cursor.execute(FOLD, [_MINUTES_KEPT])
 
+    @_own_errors()
+    def retraction_position(self, family: str) -> RetractionBound | None:
+        """Return up to where the retractions of `family` are folded; None before the first fold."""
+        return retraction_tables.position(self._writer, family)
+
+    @_own_errors()
+    def fold_retractions(
+        self, family: str, start: RetractionBound | None, end: RetractionBound, entries: pl.DataFrame
+    ) -> None:
+        """Count the entries of the retractions from `start` to `end`, and move the position, in one transaction.
+
+        An entry of a row that is stored already is not counted again.
+
+        Raises:
+            CoverageError: the position is not `start`, or DuckDB failed.
+        """
+        different = entries.drop_nulls(KEY).unique(KEY, keep="first", maintain_order=True)
+        keys = different.select(*KEY).with_row_index("nth")
+        with self._registered({"new_retractions": keys}), self._transaction() as cursor:
+            nth = retraction_tables.unknown(cursor, family)
+        frames = retraction_tables.fresh_frames(family, different[sorted(nth)])
+        with self._registered(frames), self._transaction() as cursor:
+            if (at := retraction_tables.position(cursor, family)) != start:
+                raise CoverageError(
+                    f"retractions of {family} are folded up to {at}, not to {start}: another process wrote the store; "
+                    f"{REBUILD_HINT}"
+                )
+            retraction_tables.fold(cursor, family, end)
+
     def accounted(self, family: str) -> dict[int, tuple[int, int]]:
         """Return {raw partition: (first, next)}: the raw records whose entries are folded lie in [first, next)."""
         query = 'SELECT "partition", first_offset, next_offset FROM accounted WHERE family = ?'
@@ -231,7 +266,8 @@ class CoverageStore:
             if totals is None:
                 raise CoverageError(f"the coverage store has no family {family!r}: {REBUILD_HINT}")
             bins: dict[str, dict[str, int]] = {}
-            query = 'SELECT axis, bin, "rows" FROM coverage WHERE family = ?'
+            # A ledger that lost entries may count fewer rows than were retracted.
+            query = 'SELECT axis, bin, greatest("rows" - retracted, 0) FROM coverage WHERE family = ?'
             for axis, bin_, rows in cursor.execute(query, [family]).fetchall():
                 bins.setdefault(axis, {})[bin_] = rows
             query = 'SELECT reason, "rows" FROM reasons WHERE family = ? ORDER BY "rows" DESC, reason'
@@ -250,6 +286,7 @@ class CoverageStore:
             positions = {
                 partition: (first, end) for name, partition, first, end in self._positions(cursor) if name == family
             }
+            retracted = retraction_tables.counts(cursor, family)
         first, last = totals[-2:]
         return Counts(
             totals=dict(zip(("entries", *COUNTS), totals[:-2], strict=True)),
@@ -261,6 +298,7 @@ class CoverageStore:
             accounted=accounted,
             foreign=foreign,
             missing=missing,
+            retracted=retracted,
         )
 
     def _make_tables(self) -> None:
@@ -268,6 +306,7 @@ class CoverageStore:
         cursor.begin()
         if not cursor.execute("SELECT 1 FROM duckdb_tables()").fetchall():
             cursor.execute(TABLES)
+            cursor.execute(retraction_tables.TABLES)
             cursor.execute("INSERT INTO store VALUES (?)", [STORE_VERSION])
         version: Any = cursor.execute("SELECT version FROM store").fetchone()
         cursor.commit()

@@ -1,7 +1,8 @@
 """The coverage store's tables, as SQL.
 
 All tables are small except `coverage`. From the start it has a line with 0 rows for every bin and cell of every family.
-So folding is an UPDATE and needs no key. Offsets are Kafka's; times are those of the raw records.
+So folding is an UPDATE and needs no key. Offsets are Kafka's; times are those of the raw records. The tables of
+retractions are in `retraction_tables`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from schema.family import CELL_AXIS, CELL_SEPARATOR, Family
 
 # Raise it when a table changes; an older store must be folded again.
-STORE_VERSION = 4
+STORE_VERSION = 5
 
 TABLES = """
 CREATE TABLE store (version INTEGER NOT NULL);
@@ -45,7 +46,7 @@ CREATE TABLE reasons (family VARCHAR NOT NULL, reason VARCHAR NOT NULL, "rows" B
 
 CREATE TABLE coverage (
     family VARCHAR NOT NULL, axis VARCHAR NOT NULL, bin VARCHAR NOT NULL, "rows" BIGINT NOT NULL,
-    first_generated TIMESTAMPTZ, last_generated TIMESTAMPTZ);
+    first_generated TIMESTAMPTZ, last_generated TIMESTAMPTZ, retracted BIGINT NOT NULL);
 
 CREATE TABLE minutes (
     family VARCHAR NOT NULL, "minute" TIMESTAMPTZ NOT NULL, rows_in BIGINT NOT NULL, rows_clean BIGINT NOT NULL);
@@ -54,7 +55,7 @@ CREATE TABLE minutes (
 # The relations `seed_*` and `sum_*` are frames, registered only for the transaction that reads them.
 SEED = """
 INSERT INTO coverage
-SELECT s.family, s.axis, s.bin, 0, NULL, NULL FROM seed_bins s ANTI JOIN coverage USING (family, axis, bin);
+SELECT s.family, s.axis, s.bin, 0, NULL, NULL, 0 FROM seed_bins s ANTI JOIN coverage USING (family, axis, bin);
 INSERT INTO totals
 SELECT s.family, 0, 0, 0, 0, 0, 0, 0, NULL, NULL FROM seed_families s ANTI JOIN totals USING (family);
 """
@@ -77,7 +78,7 @@ UPDATE coverage t SET
 FROM sum_bins s WHERE t.family = s.family AND t.axis = s.axis AND t.bin = s.bin;
 -- Bins that are no longer declared are kept, so that no count is lost.
 INSERT INTO coverage
-SELECT s.family, s.axis, s.bin, s."rows", s.first_generated, s.last_generated
+SELECT s.family, s.axis, s.bin, s."rows", s.first_generated, s.last_generated, 0
 FROM sum_bins s ANTI JOIN coverage USING (family, axis, bin);
 
 -- A raw topic that was deleted and created again has another id, and its offsets begin again.
@@ -114,6 +115,7 @@ def cell_view(family: Family) -> str:
     bins = (f"split_part(bin, '{CELL_SEPARATOR}', {nth}) AS \"{axis}\"" for nth, axis in enumerate(family.cell_axes, 1))
     return (
         f'CREATE OR REPLACE VIEW "{family.cell_view}" AS '  # noqa: S608 - names of the declaration, never input
-        f'SELECT {", ".join(bins)}, "rows" AS generated_count, first_generated, last_generated '
+        f'SELECT {", ".join(bins)}, greatest("rows" - retracted, 0) AS generated_count, '
+        "first_generated, last_generated "
         f"FROM coverage WHERE family = '{family.name}' AND axis = '{CELL_AXIS}'"
     )
