@@ -42,7 +42,7 @@ _BANDS = SLOTS // _WIDTH
 _UNSURE_DEVIATIONS = 3.3
 # Many unlike documents can share a band, so each is compared with at most this many that come before it.
 _LONGEST_WALK = 2_000
-# More unsure pairs than this are joined without reading their texts: too large a group is no leak.
+# Unsure pairs beyond this number are judged by their sketches. Near duplicates of 0.7 are joined in any case.
 _MOST_CHECKED = 200_000
 # Hashes of texts read again that are kept for the next pair: 32 MiB.
 _CACHED_HASHES = 1 << 22
@@ -160,7 +160,8 @@ def _unsure_pairs(sketches: NDArray[np.uint8], parents: NDArray[np.int64], thres
         keys = _band_keys(sketches, band)
         order = np.argsort(keys, kind="stable")
         room = _MOST_CHECKED - total
-        pairs = _compare_bucket_mates(sketches, keys, order, band, parents, round(mean - margin), mean + margin, room)
+        limits = (round(mean - margin), mean, mean + margin)
+        pairs = _compare_bucket_mates(sketches, keys, order, band, parents, *limits, room)
         found.append(pairs)
         total += len(pairs)
     unsure = np.concatenate(found)
@@ -228,12 +229,12 @@ def _band_keys(sketches, band):  # type: ignore[no-untyped-def] # pragma: no cov
 
 @compiled
 def _compare_bucket_mates(  # type: ignore[no-untyped-def] # pragma: no cover
-    sketches, keys, order, band, parents, least, sure, room
+    sketches, keys, order, band, parents, least, likely, sure, room
 ):
     """Join the pairs of a bucket that agree in at least `sure` slots; return those that agree in at least `least`.
 
     Pairs that are already joined are left out. So are pairs that share an earlier band, because they were compared
-    there. When `room` pairs are found, further ones are joined.
+    there. When `room` pairs are found, further ones are joined if they agree in at least `likely` slots.
     """
     found = np.empty((64, 2), dtype=np.int64)
     held = 0
@@ -246,9 +247,9 @@ def _compare_bucket_mates(  # type: ignore[no-untyped-def] # pragma: no cover
             if _root(parents, row) == _root(parents, other) or _share_earlier(sketches, row, other, band):
                 continue
             agreeing = _agreeing(sketches, row, other, least)
-            if agreeing >= sure or (agreeing >= least and held >= room):
+            if agreeing >= (sure if held < room else likely):
                 _join(parents, row, other)
-            elif agreeing >= least:
+            elif agreeing >= least and held < room:
                 if held == found.shape[0]:
                     grown = np.empty((2 * held, 2), dtype=np.int64)
                     grown[:held] = found

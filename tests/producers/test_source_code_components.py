@@ -147,12 +147,15 @@ def test_documents_that_can_no_longer_be_read_are_joined() -> None:
     assert (found[20:] == found[:20]).sum() == checked
 
 
-def test_unsure_pairs_above_the_limit_are_joined_without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("replaced", "least", "most"), [(69, 0.99, 1), (99, 0.4, 0.6), (130, 0, 0.05)])
+def test_unsure_pairs_beyond_the_limit_are_judged_by_their_sketches(
+    replaced: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(components, "_MOST_CHECKED", 5)
-    texts, _ = pairs(40, 105, seed=2)
+    texts, _ = pairs(1_000, replaced, seed=2)
     found, checked = components_of(sketch_documents(pl.Series(texts)), texts.__getitem__)
-    assert checked == 5
-    assert (found[40:] == found[:40]).sum() > 20
+    assert checked <= 5
+    assert least <= (found[1_000:] == found[:1_000]).mean() <= most
 
 
 def test_texts_are_read_again_once_if_the_cache_has_room_and_more_often_if_not(monkeypatch: pytest.MonkeyPatch) -> None:
