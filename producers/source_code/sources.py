@@ -251,8 +251,8 @@ def remote_name(url: str) -> str | None:
 
 def _name(folder: Path, cargo: Mapping[str, Any], project: Mapping[str, Any]) -> str:
     for stated in (cargo.get("name"), project.get("name")):
-        if isinstance(stated, str) and stated.strip():
-            return stated.strip()
+        if isinstance(stated, str) and (name := stated.strip().rpartition("/")[2]):
+            return name
     return os.fsencode(folder.name).decode(errors="replace") or "unnamed"
 
 
@@ -275,7 +275,7 @@ def _project(folder: Path) -> Mapping[str, Any]:
 def _toml(folder: Path, name: str) -> Mapping[str, Any]:
     try:
         return tomllib.loads(text_of(folder / name) or "")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
 
 

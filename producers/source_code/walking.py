@@ -115,7 +115,8 @@ class _Walk:
 
     def files(self, source: Source) -> Iterator[Entry]:
         # A stack of its own, because trees can be deeper than Python's recursion limit.
-        waiting = [_Folder(source, source.inside, source.rules)]
+        skipped = None if _is_utf8(source.inside) else "name_not_utf8"
+        waiting = [_Folder(source, source.inside, source.rules, skipped)]
         while waiting:
             inner: list[_Folder] = []
             yield from self._folder(waiting.pop(), inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +17,12 @@ NAMES = ("a", "b", "ab", "b.c", "x y")
 FOLDERS = ("a/", "b/", "a/b/", "ab/", "")
 PATHS = tuple(f"{folder}{name}" for folder in FOLDERS for name in NAMES if f"{folder}{name}/" not in FOLDERS)
 
-PIECES = st.sampled_from(["a", "b", "ab", "*", "**", "?", "b.c", "*.c", "[ab]", "[!a]", "[[:alpha:]]", "x\\ y", "\\a"])
+PIECES = st.sampled_from(
+    [
+        *("a", "b", "ab", "*", "**", "?", "b.c", "*.c", "[ab]", "[!a]", "[[:alpha:]]", "x\\ y", "\\a"),
+        *("*a*b*", "*b*.*c*", "*?*"),
+    ]
+)
 PATTERNS = st.tuples(
     st.sampled_from(["", "!", "/", "!/", "\\!", "#", "\\#"]),
     st.lists(PIECES, min_size=1, max_size=3).map("/".join),
@@ -88,6 +94,24 @@ def test_an_ignore_file_that_is_a_link_or_missing_has_no_rules(tmp_path: Path) -
     (tmp_path / ".gitignore").symlink_to("rules")
     assert ignore_rules(tmp_path / ".gitignore") == ()
     assert ignore_rules(tmp_path / "absent") == ()
+
+
+def test_a_pattern_of_many_stars_takes_no_time(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*a" * 30 + "b\n" + "**/" * 30 + "*a*a*a*ab\n!" + "*a" * 9 + "c\n")
+    rules = ignore_rules(tmp_path / ".gitignore")
+    began = time.monotonic()
+    names = ("a" * 255, "a/" * 1000 + "a", "a" * 254 + "b", "a" * 254 + "c")
+    assert [is_ignored(rules, name, is_folder=False) for name in names] == [False, False, True, False]
+    assert time.monotonic() - began < 5
+
+
+def test_a_hostile_ignore_file_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / ".gitignore"
+    path.write_text("".join(f"name{number}\n" for number in range(20_000)))
+    ((rules,)) = ignore_rules(path)
+    assert len(rules.patterns) == 10_000
+    path.write_text("a\n" * 600_000)
+    assert ignore_rules(path) == ()
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_pattern(tmp_path: Path) -> None:

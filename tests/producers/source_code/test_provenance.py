@@ -116,7 +116,7 @@ def test_the_licence_is_read_from_the_crate_then_the_project_then_the_licence_fi
 
 def test_hostile_manifests_and_licence_files_give_no_licence(tmp_path: Path) -> None:
     tree(tmp_path, "a.py")
-    (tmp_path / "Cargo.toml").write_text("package = 7\n[[[")
+    (tmp_path / "Cargo.toml").write_text(f"package = {'9' * 5000}\n")
     (tmp_path / "pyproject.toml").write_bytes(b"\xff\xfe")
     (tmp_path / "LICENSE").symlink_to("/dev/zero")
     (tmp_path / ".cargo_vcs_info.json").write_text("[" * 100_000)

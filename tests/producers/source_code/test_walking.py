@@ -126,6 +126,13 @@ def test_names_that_are_not_utf8_are_counted(tmp_path: Path) -> None:
     assert Counter(found(tmp_path).values()) == {None: 2, "name_not_utf8": 2}
 
 
+def test_a_folder_of_a_repository_whose_name_is_not_utf8_can_be_given(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    tree(folder, "a.py")
+    assert list(found(folder).values()) == ["name_not_utf8"]
+
+
 def test_files_of_a_folder_that_cannot_be_listed_are_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path, "a.py", "locked/b.py")
     listed = os.scandir
