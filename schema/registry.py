@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 
-from schema import reduction, scenario
+from schema import reduction, scenario, source_code
 from schema.errors import ConfigError, UnknownFamilyError
 from schema.family import Family
 from schema.settings import PREFIX, Settings
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (reduction.FAMILY, scenario.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (reduction.FAMILY, scenario.FAMILY, source_code.FAMILY)
+}
 
 
 def family_named(name: str) -> Family:

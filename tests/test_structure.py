@@ -214,6 +214,7 @@ IMPORTERS = {
     "feedmill/__init__.py": "the table of public names",
     "feedmill/bench_commands.py": "the list of benchmarks",
     "schema/parts.py": "the declarations of families",
+    "schema/source_code/grammar.py": "the table of grammars",
 }
 # multiprocessing pickles between a process and its own children, over pipes that no other process can open.
 PIPES = {"producers/pool.py", "consumers/loader.py", "consumers/loader_workers.py"}

@@ -153,7 +153,7 @@ def test_an_augmentation_with_invalid_rows_is_refused(monkeypatch: pytest.Monkey
 
 def test_a_setting_for_a_family_without_augmentation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_augment(load_settings(augment={"reduction": 0.5, "scenario": 1}))
-    with pytest.raises(ConfigError, match="'poetry', which is no family: use reduction, scenario"):
+    with pytest.raises(ConfigError, match="'poetry', which is no family: use code, reduction, scenario"):
         check_augment(load_settings(augment={"poetry": 1}))
     without = replace(FAMILY, parts=replace(FAMILY.parts, augmentation=None))
     monkeypatch.setitem(FAMILIES, "reduction", without)
