@@ -25,7 +25,7 @@ STATED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileToRead:
     """A file that gives a document.
 

@@ -61,11 +61,14 @@ def final_groups_of(
 
 def _same_file(places: Sequence[Place]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return pairs of documents (left, right) whose joining joins all documents that have a path in common."""
-    first: dict[tuple[str, str], int] = {}
-    pairs = [
-        (first.setdefault((place.repository, path), number), number)
-        for number, place in enumerate(places)
-        for path in (place.path, place.old_path)
-    ]
-    left, right = np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2).T
-    return left, right
+    count = len(places)
+    paths = pl.DataFrame(
+        {
+            "repository": [place.repository for place in places] * 2,
+            "path": [place.path for place in places] + [place.old_path for place in places],
+            "number": np.tile(np.arange(count), 2),
+        }
+    )
+    pairs = paths.select("number", first=pl.col("number").min().over("repository", "path"))
+    pairs = pairs.filter(pl.col("first") != pl.col("number"))
+    return pairs["first"].to_numpy(), pairs["number"].to_numpy()

@@ -72,9 +72,9 @@ def _without(source: bytes, spans: list[tuple[int, int]]) -> bytes:
     """Return `source` without the spans, which may nest, and without what is left of their lines if that is blank."""
     kept, end = [], 0
     for begin, stop in sorted(spans):
-        if begin >= end:
-            line = source.rfind(b"\n", end, begin) + 1 or end
-            kept.append(source[end : line if source[line:begin].isspace() else begin])
+        # A span inside the one before it begins before `end`, and then nothing is kept between the two.
+        line = source.rfind(b"\n", end, begin) + 1 or end
+        kept.append(source[end : line if source[line:begin].isspace() else begin])
         if stop > end:
             newline = source.find(b"\n", stop)
             blank = newline >= 0 and not source[stop:newline].strip()

@@ -157,6 +157,20 @@ def test_a_tree_without_documents_gives_no_row_but_its_counts(tmp_path: Path) ->
     assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 
+def test_counts_of_a_run_with_several_units_add_up(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text(f"word{number} " * 50_000)
+    tree(tmp_path, "logo.png")
+    run = CodeRun(paths=[str(tmp_path)])
+    units = list(run.plan())
+    counts = counts_of(run)
+    assert len(units) > 1
+    assert (counts["files_seen"], counts["documents"], counts["binary"]) == (6, 5, 1)
+    done = [unit.done for unit in units]
+    assert [one.files for one in done] == sorted(one.files for one in done)
+    assert (done[-1].files, done[-1].bytes) == (done[-1].files_total, done[-1].bytes_total)
+
+
 @pytest.mark.slow
 def test_rows_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     for number in range(40):
