@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedmill.produce_runs import Out, RunName, Workers, chosen_workers, connected, deliver, print_totals
+from feedmill.produce_runs import Out, Workers, chosen_workers, connected, deliver, print_totals
 from feedmill.progress import OnAdvance, progress
 from schema.errors import UsageError
 from schema.source_code import FAMILY
@@ -38,7 +38,7 @@ def produce_code_command(
     node_modules: Annotated[bool, typer.Option("--skip-node-modules/--keep-node-modules")] = True,
     lock_files: Annotated[bool, typer.Option("--skip-lock-files/--keep-lock-files")] = True,
     tests: Annotated[
-        bool, typer.Option("--skip-tests/--keep-tests", help="Test files, and #[cfg(test)] items of Rust files.")
+        bool, typer.Option("--skip-tests/--keep-tests", help="Test files, and test items of Rust files.")
     ] = False,
     benches: Annotated[bool, typer.Option("--skip-benches/--keep-benches")] = False,
     examples: Annotated[bool, typer.Option("--skip-examples/--keep-examples")] = False,
@@ -59,7 +59,9 @@ def produce_code_command(
         ),
     ] = None,
     workers: Workers = None,
-    run: RunName = "",
+    run: Annotated[
+        str, typer.Option(help="Name of this run in the ledger; made from the first PATH if not given.")
+    ] = "",
     out: Out = None,
     follow: Annotated[bool, typer.Option("--follow", hidden=True)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,

@@ -5,8 +5,8 @@
 3. Sketch the texts, some at a time.
 4. Give each document its final group (`producers.source_code.grouping`).
 
-A survey takes some 600 bytes of memory for a document. Texts are read again when rows are made, so that few are in
-memory.
+A survey keeps some 500 bytes for a document, and takes up to 2 kB of memory while the groups are found. Texts are read
+again when rows are made, so that few are in memory.
 """
 
 from __future__ import annotations

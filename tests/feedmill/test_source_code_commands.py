@@ -8,17 +8,15 @@ from typing import Any
 
 import polars as pl
 import pytest
-import typer
 
 from broker.clients import Connection
 from broker.topics import topic_name
 from feedmill import source_code_commands
-from feedmill.source_code_commands import produce_code_command, telemetry
+from feedmill.cli import run
+from feedmill.source_code_commands import telemetry
 from producers.run import generate
 from producers.source_code.run import CodeRun
-from schema.errors import UsageError
 from schema.record import RAW, decode
-from schema.registry import FAMILIES
 from schema.source_code import FAMILY
 from tests.producers.source_code.test_source_code_run import hostile_tree, program
 from tests.producers.source_code.test_walking import git
@@ -26,9 +24,7 @@ from tests.topic_records import all_records
 
 
 def produce_code(*arguments: str) -> None:
-    single = typer.Typer(add_completion=False)
-    single.command("code")(produce_code_command)
-    typer.main.get_command(single)(list(arguments), standalone_mode=False)
+    assert run(["produce", "code", *arguments]) == 0
 
 
 def test_a_file_holds_the_run_and_the_report_adds_up(
@@ -100,17 +96,17 @@ def test_documents_with_words_of_evaluation_tasks_are_left_out_and_counted(
     ],
 )
 def test_unusable_arguments_are_refused_before_a_broker_is_looked_for(
-    arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(source_code_commands, "connected", lambda family: pytest.fail("connected"))
-    with pytest.raises(UsageError, match=complaint):
-        produce_code(*arguments)
+    assert run(["produce", "code", *arguments]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert complaint in line
 
 
 def test_a_topic_receives_the_documents_of_a_tree(
     tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(FAMILIES, FAMILY.name, FAMILY)
     monkeypatch.setattr(source_code_commands, "connected", lambda family: connection)
     for number in range(5):
         program(tmp_path, f"{number}.py", f"n{number}")
