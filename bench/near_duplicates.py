@@ -31,7 +31,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from producers.source_code.components import final_groups, sketch_documents
+from producers.source_code.components import components_of, sketch_documents
+from producers.source_code.grouping import named_groups
 from schema.family import Family, identify, partition_of
 from schema.settings import load_settings
 from schema.shingles import shingles
@@ -61,19 +62,20 @@ def run(texts: pl.Series, family: Family, partitions: int = 4) -> dict[str, Any]
     began = time.perf_counter()
     pairs, similarities = similar_pairs(*shingles(texts, family.shingle_words), BANDS[0])
     compared = time.perf_counter()
-    grouping = final_groups(sketch_documents(texts), names, texts.__getitem__, by_repository=False)
+    components, _ = components_of(sketch_documents(texts), texts.__getitem__)
+    groups = named_groups(components, names, by_repository=False)
     joined = time.perf_counter()
     rows = _identified(texts, names, family, partitions)
     admitted = _admitted(rows, family)
     judged = time.perf_counter()
-    rows_joined = _identified(texts, grouping.groups, family, partitions)
+    rows_joined = _identified(texts, groups, family, partitions)
     left, right = pairs.T
     both, both_joined = (flags[left] & flags[right] for flags in (admitted, _admitted(rows_joined, family)))
-    _, sizes = np.unique(grouping.components, return_counts=True)
+    _, sizes = np.unique(components, return_counts=True)
     sizes = sizes[sizes > 1]
     counted = {
         "online": _online(rows, family, pairs),
-        "offline": grouping.components[left] == grouping.components[right],
+        "offline": components[left] == components[right],
         "left": both,
         "leaks": both & _apart(rows["split"], pairs),
         "leaks_joined": both_joined & _apart(rows_joined["split"], pairs),

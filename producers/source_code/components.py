@@ -1,12 +1,12 @@
-"""Final groups of documents: near duplicates are joined into components, and a component is in one split.
+"""Components of documents: near duplicates are joined, also if they are only joined through others.
 
 1. The run sketches each document as it reads it (`sketch_documents`, 256 bytes a document). The texts are not kept.
-2. `final_groups` finds the pairs whose sketches agree, through 51 bands of five slots. A pair of Jaccard similarity 0.7
-   shares a band with probability 0.9999, and one of 0.6 with probability 0.98.
+2. `components_of` finds the pairs whose sketches agree, through 51 bands of five slots. A pair of Jaccard similarity
+   0.7 shares a band with probability 0.9999, and one of 0.6 with probability 0.98.
 3. A pair whose sketches agree in 3.3 standard deviations more slots than pairs at the threshold do is joined at once. A
    pair that agrees in 3.3 fewer is left. For a pair between, both texts are read again and their sets of shingles are
    compared exactly.
-4. Joined documents are one component, also if they are only joined through others. All its documents get one group.
+4. Joined documents are one component. `producers.source_code.grouping` gives it one group.
 
 Memory is 256 bytes a document, 16 bytes for each pair to be compared exactly, and 32 MiB of shingles of texts that are
 read again.
@@ -16,15 +16,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from schema.compiled import compiled
-from schema.family import SPLITS, split_of
 from schema.minhash import expected_agreement, sketch_texts
 from schema.shingles import Hashes, shingles
 from schema.source_code import FAMILY
@@ -50,67 +47,9 @@ _CACHED_HASHES = 1 << 22
 ReadText = Callable[[int], str | None]
 
 
-class Grouping(NamedTuple):
-    """The final groups of N documents.
-
-    Attributes:
-        groups: (N,) String, the value of the column `group`.
-        components: (N,) int64, the smallest number of a document of the same component.
-        checked: pairs whose texts were compared exactly.
-    """
-
-    groups: pl.Series
-    components: NDArray[np.int64]
-    checked: int
-
-
 def sketch_documents(texts: pl.Series) -> NDArray[np.uint8]:
     """Return the sketches (N, `SLOTS`) of texts (N,) String without nulls; concatenate them over a run."""
     return sketch_texts(texts, WORDS, SLOTS)[0]
-
-
-def final_groups(
-    sketches: NDArray[np.uint8],
-    groups: pl.Series,
-    read: ReadText,
-    *,
-    by_repository: bool,
-    threshold: float = THRESHOLD,
-) -> Grouping:
-    """Return the final group of each document, so that near duplicates are in one split.
-
-    A document without near duplicates keeps its default group. So does a component within one default group. A
-    component of several repositories gets a group of its own in train; the other documents of these repositories keep
-    their group. A component of several files gets the default group that comes first in byte order.
-
-    >>> texts = pl.Series(["def area(w, h): return w * h # of a box"] * 2 + ["import this, that and the other one"])
-    >>> files = pl.Series(["b.py", "a.py", "c.py"])
-    >>> final_groups(sketch_documents(texts), files, texts.__getitem__, by_repository=False).groups.to_list()
-    ['a.py', 'a.py', 'c.py']
-
-    The result does not depend on the order of the documents.
-
-    Args:
-        sketches: (N, SLOTS) uint8, from `sketch_documents`.
-        groups: (N,) String, the default group of each document: its repository, or its repository and path.
-        read: number of a document -> its text, or None if the text can no longer be read. A pair without a text is
-            joined.
-        by_repository: whether the default groups are repositories.
-        threshold: the Jaccard similarity of the sets of 5-word shingles from which documents are joined.
-    """
-    components, checked = components_of(sketches, read, threshold)
-    return Grouping(named_groups(components, groups, by_repository=by_repository), components, checked)
-
-
-def named_groups(components: NDArray[np.int64], groups: pl.Series, *, by_repository: bool) -> pl.Series:
-    """Return the group of each document (N,) from its component (N,) and its default group (N,), as `final_groups`."""
-    named = pl.DataFrame({"component": components, "group": groups})
-    first = named.group_by("component").agg(pl.col("group").min(), several=pl.col("group").n_unique() > 1)
-    if by_repository:
-        spanning = first.filter("several").with_columns(pl.col("group").map_elements(_train_group, pl.String))
-        first = first.update(spanning, on="component")
-    joined = named.select("component").join(first, on="component", how="left", maintain_order="left")
-    return joined["group"].rename(groups.name)
 
 
 def joined_components(
@@ -132,10 +71,17 @@ def components_of(
 ) -> tuple[NDArray[np.int64], int]:
     """Return the component of each document (N,), the smallest number in it, and how many pairs were read again.
 
+    >>> texts = ["import this, that and the other one"] + ["def area(w, h): return w * h # of a box"] * 2
+    >>> components_of(sketch_documents(pl.Series(texts)), texts.__getitem__)[0].tolist()
+    [0, 1, 1]
+
+    Which documents are in one component does not depend on their order.
+
     Args:
-        sketches: (N, SLOTS) uint8.
-        read: as in `final_groups`.
-        threshold: as in `final_groups`.
+        sketches: (N, SLOTS) uint8, from `sketch_documents`.
+        read: number of a document -> its text, or None if the text can no longer be read. A pair without a text is
+            joined.
+        threshold: the Jaccard similarity of the sets of 5-word shingles from which documents are joined.
     """
     # Equal documents are common in trees of packages; comparing each pair of them takes long.
     rows = np.ascontiguousarray(sketches).view(np.dtype((np.void, SLOTS))).ravel()
@@ -204,15 +150,6 @@ def jaccard(left: Hashes, right: Hashes) -> float:
     shared = _shared(left, right)
     together = len(left) + len(right) - shared
     return shared / together if together else 1.0
-
-
-def _train_group(repository: str) -> str:
-    """Return a group for a component of several repositories, the first of them `repository`; its split is train."""
-    for number in count():
-        name = f"{repository} and near duplicates {number}"
-        if pl.select(pl.lit(name).alias("name")).select(split_of("name")).item() == SPLITS[0]:
-            return name
-    raise AssertionError
 
 
 @compiled

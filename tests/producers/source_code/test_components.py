@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.source_code import components
-from producers.source_code.components import SLOTS, components_of, final_groups, jaccard, sketch_documents
+from producers.source_code.components import components_of, jaccard, sketch_documents
+from producers.source_code.grouping import named_groups
 from schema.family import split_of
 
 # Words of a text whose pairs have a chosen similarity: 396 shingles of five words.
@@ -52,6 +53,11 @@ def pairs(count: int, replaced: int, seed: int) -> tuple[list[str], float]:
     return left + right, similarity(left[0], right[0])
 
 
+def final_groups(texts: list[str], defaults: list[str], *, by_repository: bool) -> list[str]:
+    found, _ = components_of(sketch_documents(pl.Series(texts, dtype=pl.String)), texts.__getitem__)
+    return named_groups(found, pl.Series(defaults, dtype=pl.String), by_repository=by_repository).to_list()
+
+
 def split(group: str) -> str:
     return str(pl.DataFrame({"group": [group]}).select(split_of("group")).item())
 
@@ -77,10 +83,8 @@ def test_groups_do_not_depend_on_the_order_of_documents(
     texts: list[str], by_repository: bool, named: list[str]
 ) -> None:
     def groups(order: list[int]) -> list[str]:
-        chosen = [texts[at] for at in order]
-        defaults = pl.Series([named[at] for at in order], dtype=pl.String)
-        sketches = sketch_documents(pl.Series(chosen, dtype=pl.String))
-        return final_groups(sketches, defaults, chosen.__getitem__, by_repository=by_repository).groups.to_list()
+        chosen, defaults = [texts[at] for at in order], [named[at] for at in order]
+        return final_groups(chosen, defaults, by_repository=by_repository)
 
     forwards, backwards = list(range(len(texts))), list(range(len(texts)))[::-1]
     assert groups(forwards) == groups(backwards)[::-1]
@@ -122,19 +126,16 @@ def test_a_component_of_several_repositories_is_in_train() -> None:
     texts = [variant(base, 0, changed) for base in ("river", "stone", "cloud") for changed in (0, 2)]
     tests = [name for name in (f"repository{number}" for number in range(200)) if split(name) == "test"]
     defaults = [tests[1], tests[0], tests[1], tests[1], tests[2], tests[2]]
-    sketches = sketch_documents(pl.Series(texts))
-    groups = final_groups(sketches, pl.Series(defaults), texts.__getitem__, by_repository=True).groups.to_list()
+    groups = final_groups(texts, defaults, by_repository=True)
     assert groups[2:] == defaults[2:]
     assert groups[0] == groups[1]
     assert split(groups[0]) == "train"
-    by_file = final_groups(sketches, pl.Series(defaults), texts.__getitem__, by_repository=False).groups.to_list()
-    assert by_file[:2] == [min(tests[:2])] * 2
+    assert final_groups(texts, defaults, by_repository=False)[:2] == [min(tests[:2])] * 2
 
 
 def test_a_component_of_files_has_one_split_that_is_not_always_train() -> None:
     texts = [variant(f"base{number}", 0, changed) for number in range(300) for changed in (0, 1)]
-    defaults = pl.Series([f"pkg/{number}.py" for number in range(600)])
-    groups = final_groups(sketch_documents(pl.Series(texts)), defaults, texts.__getitem__, by_repository=False).groups
+    groups = final_groups(texts, [f"pkg/{number}.py" for number in range(600)], by_repository=False)
     splits = pl.DataFrame({"group": groups}).select(split_of("group")).to_series()
     assert splits.gather_every(2).to_list() == splits.gather_every(2, 1).to_list()
     assert set(splits) == {"train", "val", "test"}
@@ -186,10 +187,7 @@ def test_many_equal_documents_take_no_comparison() -> None:
 
 
 def test_no_documents_have_no_groups() -> None:
-    none = final_groups(
-        np.empty((0, SLOTS), dtype=np.uint8), pl.Series([], dtype=pl.String), lambda _: None, by_repository=True
-    )
-    assert none.groups.to_list() == []
+    assert final_groups([], [], by_repository=True) == []
 
 
 @given(st.sets(st.integers(0, 50)), st.sets(st.integers(0, 50)))
