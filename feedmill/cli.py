@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from feedmill import broker_commands, coverage_commands, service_commands, signals
+from feedmill import broker_commands, coverage_commands, service_commands, signals, tokenizer_commands
 from feedmill.audit_command import audit_command
 from feedmill.bench_commands import bench_command
 from feedmill.compare_command import compare_command
@@ -66,6 +66,7 @@ app.command("compare")(compare_command)
 app.command("watch")(watch_command)
 app.add_typer(_family_commands("Train a model from a clean topic."), name="train")
 app.add_typer(_family_commands("Evaluate a model on examples that it has never seen."), name="eval")
+app.add_typer(tokenizer_commands.app, name="tokenizer")
 app.command("bench")(bench_command)
 
 

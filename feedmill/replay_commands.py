@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from schema.registry import family_named
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
+    from consumers.form_options import FormOptions
     from consumers.replay.topic_range import ReplayProgress, ReplayReport
     from consumers.replay.training_run import RunProgress, RunReport
 
@@ -39,6 +40,16 @@ def replay_command(
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Manifest of a training run: write its rows in its order.")
     ] = None,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Write each document's windows of tokens; needs --tokenizer.")
+    ] = False,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="Tokenizer of --windows, or of the run of --manifest.")
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens of a window.", show_default="1024")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens from one window's start to the next.", show_default="256")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Write an offset range of a topic to a file, the same bytes every time, with a manifest beside it."""
@@ -50,15 +61,17 @@ def replay_command(
     ending(out)
     began = time.monotonic()
     if manifest is not None:
-        named = {"--stage": stage, "--from": start, "--to": end, "--where": where}
+        named: dict[str, Any] = {"--stage": stage, "--from": start, "--to": end, "--where": where}
+        named |= {"--windows": windows or None, "--window": window, "--stride": stride}
         if given := [name for name, value in named.items() if value is not None]:
             raise UsageError(f"--manifest already fixes the rows to replay: leave out {' and '.join(given)}")
-        report: ReplayReport | RunReport = _replay_run(manifest, family, out, as_json)
+        report: ReplayReport | RunReport = _replay_run(manifest, family, out, tokenizer, as_json)
         notes: list[str] = []
     elif family is None:
         raise UsageError("nothing to replay is named: name a family, or a run's manifest with --manifest")
     else:
-        report, notes = _replay(family, out, stage, (start, end), where, as_json)
+        form = _form(windows, {"--tokenizer": tokenizer, "--window": window, "--stride": stride})
+        report, notes = _replay(family, out, stage, (start, end), where, form, as_json)
     if as_json:
         print(json.dumps(asdict(report)))
         return
@@ -68,12 +81,30 @@ def replay_command(
         print(line, file=sys.stderr)
 
 
+def _form(windows: bool, given: dict[str, Any]) -> FormOptions | None:
+    """Return the options of the windows; None writes rows."""
+    from consumers.form_options import FormOptions
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not windows:
+        if chosen:
+            raise UsageError(f"{' and '.join(chosen)} {'is' if len(chosen) == 1 else 'are'} for windows: add --windows")
+        return None
+    if "--tokenizer" not in chosen:
+        raise UsageError(
+            "--windows needs a tokenizer: give its file or name with --tokenizer, or make one with "
+            "`feedmill tokenizer train`"
+        )
+    return FormOptions(**{name.removeprefix("--"): value for name, value in chosen.items()})
+
+
 def _replay(
     family: str,
     out: Path,
     stage: str | None,
     bounds: tuple[str | None, str | None],
     where: str | None,
+    form: FormOptions | None,
     quiet: bool,
 ) -> tuple[ReplayReport, list[str]]:
     """Return the report, and lines about undecodable records."""
@@ -90,7 +121,9 @@ def _replay(
         def show(done: ReplayProgress) -> None:
             advance(100 * done.offsets_done / max(done.offsets_total, 1), f"{done.rows:,} rows")
 
-        report = replay(connection, family, out, stage=stage, start=first, end=last, where=where, on_progress=show)
+        report = replay(
+            connection, family, out, stage=stage, start=first, end=last, where=where, form=form, on_progress=show
+        )
     notes = []
     if report.rows_retracted:
         notes.append(f"{report.rows_retracted:,} retracted rows of these offsets were left out")
@@ -104,7 +137,7 @@ def _replay(
     return report, notes
 
 
-def _replay_run(path: Path, family: str | None, out: Path, quiet: bool) -> RunReport:
+def _replay_run(path: Path, family: str | None, out: Path, tokenizer: str | None, quiet: bool) -> RunReport:
     from broker.clients import connect
     from consumers.replay.training_run import read_manifest, replay_run
 
@@ -115,4 +148,4 @@ def _replay_run(path: Path, family: str | None, out: Path, quiet: bool) -> RunRe
         def show(done: RunProgress) -> None:
             advance(100 * done.passes_done / max(done.passes_total, 1), f"{done.rows:,} rows")
 
-        return replay_run(connection, manifest, out, family=family, on_progress=show)
+        return replay_run(connection, manifest, out, family=family, tokenizer=tokenizer, on_progress=show)

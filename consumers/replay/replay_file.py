@@ -18,6 +18,7 @@ import polars as pl
 
 from consumers.replay.formats import ending, open_writer
 from consumers.replay.row_groups import RowGroups
+from consumers.replay.sequence_rows import SequenceRows
 from consumers.replay.whole_file import WholeFile, whole_file
 from consumers.row_filter import RowFilter
 from schema.errors import UsageError
@@ -79,6 +80,7 @@ def replay_file(
     columns: Mapping[str, pl.DataType],
     lines: Callable[[pl.DataFrame], bytes],
     row_filter: RowFilter | None = None,
+    sequences: SequenceRows | None = None,
 ) -> Iterator[ReplayFile]:
     """Give a `ReplayFile`; without `place` it leaves no file.
 
@@ -87,11 +89,13 @@ def replay_file(
         columns: the columns of the rows.
         lines: returns a frame's rows as JSON lines.
         row_filter: keeps some rows; None keeps all.
+        sequences: writes the sequences of the rows; `lines` then gets frames of sequences.
 
     Raises:
         ReplayError: the file cannot be written.
     """
     manifest = out.with_name(f"{out.name}.manifest.json")
     with whole_file(out, manifest) as file, ExitStack() as opened:
-        writer = opened.enter_context(closing(open_writer(out, file.stream, columns, lines)))
-        yield ReplayFile(out, manifest, file, RowGroups(writer, columns, row_filter), opened)
+        written = columns if sequences is None else sequences.columns
+        writer = opened.enter_context(closing(open_writer(out, file.stream, written, lines)))
+        yield ReplayFile(out, manifest, file, RowGroups(writer, columns, row_filter, sequences), opened)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 
 import polars as pl
@@ -11,9 +13,29 @@ from schema.family import Family
 from schema.json_form import ID_COLUMNS, hex_digits
 
 
-def sequence_columns(family: Family, expand: Expansion) -> dict[str, pl.DataType]:
-    """Return the columns of a file of sequences: those of the row, the number of the part, and the sequence's own."""
-    return {name: family.wire[name] for name in expand.beside} | {PART: pl.Int32()} | dict(expand.schema)
+@dataclass(frozen=True)
+class SequenceRows:
+    """How a replay turns rows of a family into rows of sequences.
+
+    Attributes:
+        family: the family.
+        expand: its expansion.
+    """
+
+    family: Family
+    expand: Expansion
+
+    @property
+    def columns(self) -> dict[str, pl.DataType]:
+        """The columns of the file: those of the row, the number of the part, and the sequence's own."""
+        beside = {name: self.family.wire[name] for name in self.expand.beside}
+        return beside | {PART: pl.Int32()} | dict(self.expand.schema)
+
+    def of(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield the sequences of rows, with `columns`, in frames of limited size; masking is that of seed 0, pass 0."""
+        beside = rows.select(self.expand.beside)
+        for parents, made in self.expand.sequences(rows, 0, 0):
+            yield beside[parents].hstack(made).select(list(self.columns))
 
 
 def sequence_lines(frame: pl.DataFrame) -> bytes:

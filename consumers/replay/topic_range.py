@@ -25,11 +25,14 @@ import polars as pl
 from broker.clients import Connection
 from broker.retractions import RetractionBound, retracted_ids, retraction_bound
 from broker.topics import Extent, topic_name
+from consumers.form_options import FormIdentity, FormOptions
 from consumers.reading import OffsetBlock, Record, TopicReader
 from consumers.replay.bounds import Bound, resolve
 from consumers.replay.replay_file import check_out, replay_file
 from consumers.replay.row_groups import RowGroups
+from consumers.replay.sequence_rows import SequenceRows, sequence_lines
 from consumers.row_filter import RowFilter
+from consumers.tensor_form import form_of
 from schema import ledger
 from schema.dead_letter import CONNECT_PREFIX, REASON_HEADER, is_dead_letter
 from schema.decoding import decode_record, is_foreign
@@ -73,6 +76,7 @@ class ReplayReport:
         foreign_records: records that another program wrote into the topic; they are left out, and a warning names each.
         rows_retracted: rows of these offsets that were left out because they, or their origins, are retracted.
         retractions: the bound of the retractions that were known; None if there are none yet, and for the ledger.
+        form: what decides the sequences, if the file has sequences; `rows` then counts them.
         created: time of writing, ISO 8601 in UTC.
         feedmill: the version of Feedmill that wrote the file.
     """
@@ -91,6 +95,7 @@ class ReplayReport:
     foreign_records: int
     rows_retracted: int
     retractions: RetractionBound | None
+    form: FormIdentity | None
     created: str
     feedmill: str
 
@@ -104,6 +109,7 @@ def replay(
     start: Bound | None = None,
     end: Bound | None = None,
     where: str | None = None,
+    form: FormOptions | None = None,
     on_progress: Callable[[ReplayProgress], None] = lambda progress: None,
 ) -> ReplayReport:
     """Write an offset range of `<family>.<stage>` to `out`, and its manifest to `<out>.manifest.json`.
@@ -116,10 +122,13 @@ def replay(
         start: the first offset of every partition, or the first time; None is the beginning of the topic.
         end: the offset or time to stop before; None is the last committed record now.
         where: an SQL condition over the columns.
+        form: writes the training sequences of clean rows in place of the rows, for families whose tensor form makes
+            sequences with a tokenizer.
         on_progress: called after every row group.
 
     Raises:
-        UnknownFamilyError, UsageError: the family, stage or ending is unknown, or the end lies before the start.
+        UnknownFamilyError, UsageError: the family, stage or ending is unknown, the end lies before the start, or the
+            family has no such form.
         BrokerError: the topic does not exist, or the broker cannot be read.
         ReplayError: retention removed the offsets, the filter is refused, a record cannot be read, or the file
             cannot be written.
@@ -134,7 +143,12 @@ def replay(
     if stage not in STAGES:
         raise UsageError(f"stage {stage!r} cannot be replayed: use one of {', '.join(STAGES)}")
     check_out(out)
+    if form is not None and stage != CLEAN:
+        raise UsageError(f"only rows of clean have sequences, and the stage is {stage!r}: leave the stage out")
+    expand = None if form is None else form_of(family, form).expand
+    sequences = None if expand is None else SequenceRows(declared, expand)
     stage_columns = _stage_columns(declared, stage)
+    lines = stage_columns.lines if sequences is None else sequence_lines
     topic = topic_name(connection.settings, family, stage)
     with RowFilter(where, stage_columns.columns, ReplayError) if where is not None else nullcontext() as row_filter:
         ranges = resolve(connection, topic, start, end)
@@ -142,7 +156,7 @@ def replay(
         retractions = topic_name(connection.settings, family, RETRACTIONS)
         bound = None if stage == LEDGER else retraction_bound(connection, retractions)
         ids = retracted_ids(connection, retractions, bound, ReplayError)
-        with replay_file(out, stage_columns.columns, stage_columns.lines, row_filter) as file:
+        with replay_file(out, stage_columns.columns, lines, row_filter, sequences) as file:
             left_out = _read(connection, topic, ranges, stage_columns, ids, file.rows, on_progress)
             written = file.finish()
             report = ReplayReport(
@@ -158,6 +172,7 @@ def replay(
                 foreign_records=left_out.foreign_records,
                 rows_retracted=left_out.rows_retracted,
                 retractions=bound,
+                form=None if expand is None else expand.identity,
             )
             file.place(report)
     return report

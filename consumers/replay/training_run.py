@@ -19,7 +19,7 @@ import polars as pl
 from broker.clients import Connection
 from broker.held_offsets import require_unchanged
 from consumers.replay.replay_file import check_out, replay_file
-from consumers.replay.sequence_rows import sequence_columns, sequence_lines
+from consumers.replay.sequence_rows import SequenceRows, sequence_lines
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.predicates import Predicate
@@ -146,7 +146,7 @@ def replay_run(
     columns: Mapping[str, pl.DataType] = declared.wire
     lines: Callable[[pl.DataFrame], bytes] = partial(json_lines, family=declared)
     if form.expand is not None:
-        columns, lines = sequence_columns(declared, form.expand), sequence_lines
+        columns, lines = SequenceRows(declared, form.expand).columns, sequence_lines
     with replay_file(out, columns, lines) as file:
         batches = 0
         for progress, frame, whole in _seen(connection, spec, form, tuple(columns), run_passes):

@@ -50,6 +50,7 @@ def code_form(options: FormOptions) -> TensorForm:
         encode=partial(_encode, loaded.padding),
         max_tokens=options.window,
         expand=windows,
+        packs=True,
     )
 
 

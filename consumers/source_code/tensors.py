@@ -10,6 +10,7 @@ import polars as pl
 import torch
 
 from consumers.batches import ORIGIN, Batch, Stamp, shared_fields
+from consumers.packed_rows import RowLayout
 from consumers.sequence.lineage import TOKENS
 from consumers.source_code.masking import NO_LABEL
 from consumers.source_code.windows import PLACES
@@ -22,14 +23,14 @@ Items = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CodeBatch(Batch):
-    """A batch of windows; B rows, T tokens in the longest row.
+    """A batch of windows; B rows, T tokens in the longest row, S windows (S equals B unless the batch is packed).
 
     Attributes:
-        tokens: (B, T) int64, then padding.
+        tokens: (B, T) int64, then padding; a packed row holds several windows before it.
         labels: (B, T) int64: the masked tokens, and -100 elsewhere; None without masking.
-        part: (B,) int64, the number of the window in its document, from 0.
-        char_start, char_end: (B,) int64, the window's characters of the text, half-open.
-        line_start, line_end: (B,) int64, the lines of its first and its last character, from 1.
+        part: (S,) int64, the number of the window in its document, from 0.
+        char_start, char_end: (S,) int64, the window's characters of the text, half-open.
+        line_start, line_end: (S,) int64, the lines of its first and its last character, from 1.
     """
 
     tokens: torch.Tensor
@@ -63,15 +64,16 @@ class EncodedWindows:
             self._numbers[:, index] = column.view(np.int64) if column.dtype == np.uint64 else column
 
     def batch(self, rows: Indices, stamp: Stamp) -> CodeBatch:
-        """Return the windows with these indices (B,) as a batch that shares no memory with this object."""
-        shape = (len(rows), int(self._lengths[rows].max(initial=0)))
-        mask = np.arange(shape[1]) < self._lengths[rows][:, None]
+        """Return the windows with these indices (S,) as a batch that shares no memory with this object."""
+        layout = stamp.layout or RowLayout.one_each(self._lengths[rows], 0)
+        mask = np.zeros(layout.shape, dtype=np.bool_)
+        _mark_rows(layout.row, layout.start, layout.length, mask)
         # Transposed copies, so that each column is contiguous.
         numbers = torch.from_numpy(np.ascontiguousarray(np.take(self._numbers, rows, axis=0).T))
         part, char_start, char_end, line_start, line_end, *origin = numbers
         return CodeBatch(
-            tokens=_padded(*self._inputs, rows, shape, self._padding),
-            labels=None if self._labels is None else _padded(*self._labels, rows, shape, NO_LABEL),
+            tokens=_padded(*self._inputs, rows, layout, self._padding),
+            labels=None if self._labels is None else _padded(*self._labels, rows, layout, NO_LABEL),
             part=part,
             char_start=char_start,
             char_end=char_end,
@@ -87,16 +89,29 @@ def _flat(values: pl.Series) -> tuple[Indices, Items]:
     return bounds, items.to_numpy(zero_copy_only=True)
 
 
-def _padded(bounds: Indices, items: Items, rows: Indices, shape: tuple[int, int], padding: int) -> torch.Tensor:
-    filled = np.full(shape, padding, dtype=np.int64)
-    _write_rows(bounds, items, rows, filled)
+def _padded(bounds: Indices, items: Items, rows: Indices, layout: RowLayout, padding: int) -> torch.Tensor:
+    filled = np.full(layout.shape, padding, dtype=np.int64)
+    _write_rows(bounds, items, rows, layout.row, layout.start, filled)
     return torch.from_numpy(filled)
 
 
 @compiled
-def _write_rows(bounds: Indices, items: Items, rows: Indices, filled: npt.NDArray[np.int64]) -> None:
-    """Write the lists with the numbers `rows` over an array of padding."""
-    for row in range(len(rows)):
-        begin = bounds[rows[row]]
-        for place in range(bounds[rows[row] + 1] - begin):
-            filled[row, place] = items[begin + place]
+def _write_rows(
+    bounds: Indices, items: Items, rows: Indices, row_of: Indices, start_of: Indices, filled: npt.NDArray[np.int64]
+) -> None:
+    """Write the lists with the numbers `rows` (S,) over an array (B, T) of padding.
+
+    List s goes to row row_of[s], from column start_of[s] on.
+    """
+    for sequence in range(len(rows)):
+        begin = bounds[rows[sequence]]
+        for place in range(bounds[rows[sequence] + 1] - begin):
+            filled[row_of[sequence], start_of[sequence] + place] = items[begin + place]
+
+
+@compiled
+def _mark_rows(row_of: Indices, start_of: Indices, lengths: Indices, mask: npt.NDArray[np.bool_]) -> None:
+    """Write true over false where the sequences are."""
+    for sequence in range(len(row_of)):
+        first = start_of[sequence]
+        mask[row_of[sequence], first : first + lengths[sequence]] = True

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from broker.clients import Connection
 from consumers.feed import Curriculum, Feed, FeedOptions
@@ -239,3 +240,32 @@ def test_batches_of_repositories_side_by_side_vary_like_those_of_a_uniform_shuff
     uniform = np.var([each for batch in runs for each in batch]) / BATCH
     assert len(means) > 200
     assert np.var(means) / uniform < 3
+
+
+def test_packed_rows_hold_every_window_with_its_labels_and_part(
+    connection: Connection, rows: pl.DataFrame, tokenizer: Path
+) -> None:
+    write(connection, rows[:20], rows_per_record=5, family=FAMILY)
+    plain = Counter(row for batch in windows(feed(connection, tokenizer, masking=0.1)) for row in unpadded(batch))
+    packed: Counter[Row] = Counter()
+    for batch in batches(feed(connection, tokenizer, masking=0.1, pack_tokens=200, batch_size=4)):
+        assert batch.tokens.shape[1] == 200
+        assert batch.labels is not None and batch.sequence_row is not None and batch.sequence_start is not None
+        assert batch.segment_ids is not None
+        assert torch.equal(batch.attention_mask, batch.segment_ids > 0)
+        assert batch.global_tokens == batch.real_tokens
+        places = torch.stack([batch.char_start, batch.char_end, batch.line_start, batch.line_end], 1)
+        segments = [0] * len(batch)
+        for number, (row, start) in enumerate(
+            zip(batch.sequence_row.tolist(), batch.sequence_start.tolist(), strict=True)
+        ):
+            segments[row] += 1
+            length = int((batch.segment_ids[row] == segments[row]).sum())
+            tokens, labels = (each[row, start : start + length].tolist() for each in (batch.tokens, batch.labels))
+            identity = (int(batch.example_id[number]) % 2**64, int(batch.part[number]))
+            packed[(*identity, tuple(tokens), tuple(labels), tuple(places[number].tolist()))] += 1
+    assert packed == plain
+
+
+def unpadded(batch: list[Row]) -> list[Row]:
+    return [(*row[:2], row[2], row[3][: len(row[2])], row[4]) for row in batch]
