@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from feedmill.demo_code import code_demo
 from feedmill.demo_steps import Pace, drain_shown, services_of, show_coverage, show_paces, suggest
 from feedmill.progress import progress
 from feedmill.train_commands import require_torch, samples_of
@@ -40,7 +42,17 @@ _MAX_TOKENS = 96
 _SAMPLES = 10
 
 
+class DemoFamily(StrEnum):
+    """The examples that a demo shows."""
+
+    reduction = "reduction"
+    code = "code"
+
+
 def demo_command(
+    family: Annotated[
+        DemoFamily, typer.Option(help="reduction also shows scenarios; code reads Python's standard library.")
+    ] = DemoFamily.reduction,
     count: Annotated[int, typer.Option(min=1000, help="Reductions to generate.")] = _COUNT,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = _TRAIN_STEPS,
     seed: Annotated[int | None, typer.Option(min=0, help="Random and printed if not given.")] = None,
@@ -57,6 +69,9 @@ def demo_command(
         services_of(settings, connection) as services,
     ):
         console.print(f"Kafka at {connection.servers}")
+        if family is DemoFamily.code:
+            code_demo(connection, services, console)
+            return
         paces = _fill(connection, services, count, seed, console)
         paces.append(_close_gaps(connection, console))
         report = show_coverage(connection, FAMILY, console)

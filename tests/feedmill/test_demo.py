@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import os
 import re
 import signal
@@ -33,6 +34,22 @@ def test_the_demo_shows_every_stage(called: Command, connection: Connection) -> 
     assert "Try next" in out
     replayed = pl.read_parquet(connection.settings.data_dir / "demo" / "reductions.parquet")
     assert f"{replayed.height:,} clean" in out
+
+
+def test_the_demo_of_code_shows_every_stage(
+    called: Command, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Path(email.__file__).parent
+    monkeypatch.setattr("feedmill.demo_code.sysconfig.get_paths", lambda: {"stdlib": str(tree)})
+    status, out, err = called("demo", "--family", "code")
+    assert status == 0, err
+    files = sum(path.is_file() for path in tree.rglob("*"))
+    passed = re.search(rf"(\d+)/{files} files passed", out)
+    assert passed
+    assert f"code: {passed[1]} rows in = " in out
+    assert (connection.settings.data_dir / "demo" / "tokenizer.json").is_file()
+    assert re.search(r"[1-9]\d* different windows of 1,024 tokens; goal 20,000: [\d,]+ short", out)
+    assert "Try next" in out
 
 
 @pytest.mark.parametrize(
