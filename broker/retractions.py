@@ -65,7 +65,7 @@ def retracted_ids(connection: Connection, topic: str, bound: RetractionBound | N
         BrokerError, KafkaError: the topic cannot be read.
         FeedmillError: of the class `error`: as `retraction_entries`.
     """
-    if bound is None:
+    if bound is None or not bound.end:
         return NO_IDS
     ids = _kept.get((topic, bound))
     if ids is None:

@@ -20,6 +20,7 @@ from consumers.sequence.spec import FeedSpec
 from consumers.sequence.stream import KeptColumns
 from consumers.sequence.windows import Window, windows
 from consumers.tensor_form import TensorForm
+from schema.errors import FeedError
 
 _log = logging.getLogger("feedmill.feed")
 
@@ -73,7 +74,7 @@ class BatchMaker:
         # The number of this worker's next batch in the pass.
         mine = cursor.batches - 1 + count if after_own else cursor.batches + index
         while True:
-            spec = self.spec if cursor.bounds is None else self.spec.with_bounds(cursor.bounds)
+            spec = self.spec.of_pass(cursor)
             end, dropped = cursor.batches, cursor.dropped
             for window in windows(connection, spec, cursor, kept, share):
                 first = window.start.batches
@@ -120,6 +121,11 @@ class BatchMaker:
         tokens = window.rows[TOKENS].to_numpy()
         for number in numbers:
             planned = window.batches[number]
+            if planned.rows < world:
+                raise FeedError(
+                    f"a batch holds {planned.rows} rows, too few for {world} ranks, because rows are left out that "
+                    "were retracted since the state was saved: begin a new run without the state"
+                )
             sequences, row = planned.of_rank(rank, world)
             layout = None
             if row is not None and self.spec.pack_tokens is not None:

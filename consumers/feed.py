@@ -4,6 +4,10 @@ A feed yields one global sequence of batches. A `FeedSpec` (sources with fixed o
 decides it; timing, workers and ranks have no effect (`consumers.sequence`). A `Cursor` of a few numbers is a place in
 the sequence. So a state is small, and a resumed feed continues with the very next batch.
 
+Rows that are retracted (`broker.retractions`) when a feed is made, or when a pass of a following feed begins, are left
+out. If rows of a saved state were retracted since, `load_state_dict` refuses it, unless `leave_out_retracted` is set:
+then the sequence stays as it was planned, and these rows are dropped from their batches.
+
 In `snapshot` mode a pass reads the offsets that were fixed when the feed was made. In `follow` mode a pass reads the
 records that arrived since the last pass began, and passes never end.
 
@@ -34,6 +38,7 @@ from consumers.loader_workers import Failure, LoaderWorkers, end_with_trainer
 from consumers.prefetch import Prefetched
 from consumers.sequence.cursor import Cursor
 from consumers.sequence.predicates import Predicate
+from consumers.sequence.retracted import with_new_retractions
 from consumers.sequence.sources import Source, pin, require_held
 from consumers.sequence.spec import Curriculum, FeedSpec, FeedState, Passes, read_state, require_same
 from consumers.tensor_form import TensorForm, form_of
@@ -202,8 +207,9 @@ class Feed(IterableDataset[Batch]):
         change, up to the state's `least_rows`. This feed takes over that value unless its options set another.
 
         Raises:
-            FeedError: the state does not fit this feed, its batches hold too few rows for the ranks, or the topic no
-                longer holds its offsets; the line gives both values.
+            FeedError: the state does not fit this feed, its batches hold too few rows for the ranks, the topic no
+                longer holds its offsets, or rows within its offsets were retracted since and `leave_out_retracted` is
+                not set; the line gives the values.
             BrokerError: a topic is gone.
         """
         state = read_state(state_dict)
@@ -228,9 +234,10 @@ class Feed(IterableDataset[Batch]):
             )
         with kept_clients(self.connection) as kept:
             require_held(kept, state.spec, state.cursor)
+            spec = with_new_retractions(kept, state.spec, state.cursor, self.options.leave_out_retracted)
         # The state may hold only a fingerprint of its filter. This feed's filter is the same and can run.
         # Its tokenizer may have been at another place.
-        self.spec = dataclasses.replace(state.spec, where=self.spec.where, form=self.spec.form)
+        self.spec = dataclasses.replace(spec, where=self.spec.where, form=self.spec.form)
         self._cursor, self._passes = state.cursor, state.passes
         self._worker, self._resume = state.worker, True
 

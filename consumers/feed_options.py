@@ -50,6 +50,8 @@ class FeedOptions:
         least_rows: the least rows of a global batch, so that as many ranks can share it. Rows that cannot fill such a
             batch are dropped and counted in the log. None takes `world`, or the value of a loaded state. Set it to let
             a later resume use more ranks.
+        leave_out_retracted: continue from a saved state although rows of it were retracted since. These rows are
+            dropped from their batches, which then are smaller.
         prefetch: batches made ahead in a thread; 0 makes each batch on request.
         form: for families whose tensor form makes sequences with a tokenizer: which, and how they are cut.
         weight_column: a numeric column with the weight of each row, 0 to 100. A pass takes a sequence as often as its
@@ -74,6 +76,7 @@ class FeedOptions:
     least_rows: int | None = None
     form: FormOptions | None = None
     weight_column: str | None = None
+    leave_out_retracted: bool = False
     prefetch: int = 4
     linger_s: float = 1.0
     together: Together | None = None

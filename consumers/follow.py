@@ -1,4 +1,7 @@
-"""Follow a topic: the offsets of the next pass, as soon as enough records arrived or the first waited long enough."""
+"""Follow a topic: the offsets of the next pass, as soon as enough records arrived or the first waited long enough.
+
+Each pass leaves out the rows that are retracted when it begins.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 
 from broker.clients import Connection
 from consumers.sequence.cursor import Cursor
+from consumers.sequence.retracted import bounds_now
 from consumers.sequence.sources import later
 from consumers.sequence.spec import FeedSpec
 
@@ -45,6 +49,6 @@ def next_pass(connection: Connection, spec: FeedSpec, cursor: Cursor, linger_s: 
         if offsets:
             closes_at = closes_at or time.monotonic() + linger_s
             if offsets >= _PROMPT_OFFSETS or time.monotonic() >= closes_at:
-                yield Cursor(epoch=cursor.epoch + 1, bounds=arrived)
+                yield Cursor(epoch=cursor.epoch + 1, bounds=arrived, retractions=bounds_now(connection, spec))
         time.sleep(_LOOK_INTERVAL_S)
         yield None

@@ -50,6 +50,9 @@ def replay_command(
     stride: Annotated[
         int | None, typer.Option(help="Tokens from one window's start to the next.", show_default="256")
     ] = None,
+    leave_out_retracted: Annotated[
+        bool, typer.Option("--leave-out-retracted", help="With --manifest: leave out rows that were retracted since.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Write an offset range of a topic to a file, the same bytes every time, with a manifest beside it."""
@@ -65,8 +68,10 @@ def replay_command(
         named |= {"--windows": windows or None, "--window": window, "--stride": stride}
         if given := [name for name, value in named.items() if value is not None]:
             raise UsageError(f"--manifest already fixes the rows to replay: leave out {' and '.join(given)}")
-        report: ReplayReport | RunReport = _replay_run(manifest, family, out, tokenizer, as_json)
+        report: ReplayReport | RunReport = _replay_run(manifest, family, out, tokenizer, leave_out_retracted, as_json)
         notes: list[str] = []
+        if report.rows_retracted:
+            notes.append(f"{report.rows_retracted:,} rows of the run were retracted since and left out")
     elif family is None:
         raise UsageError("nothing to replay is named: name a family, or a run's manifest with --manifest")
     else:
@@ -137,7 +142,9 @@ def _replay(
     return report, notes
 
 
-def _replay_run(path: Path, family: str | None, out: Path, tokenizer: str | None, quiet: bool) -> RunReport:
+def _replay_run(
+    path: Path, family: str | None, out: Path, tokenizer: str | None, leave_out_retracted: bool, quiet: bool
+) -> RunReport:
     from broker.clients import connect
     from consumers.replay.training_run import read_manifest, replay_run
 
@@ -148,4 +155,12 @@ def _replay_run(path: Path, family: str | None, out: Path, tokenizer: str | None
         def show(done: RunProgress) -> None:
             advance(100 * done.passes_done / max(done.passes_total, 1), f"{done.rows:,} rows")
 
-        return replay_run(connection, manifest, out, family=family, tokenizer=tokenizer, on_progress=show)
+        return replay_run(
+            connection,
+            manifest,
+            out,
+            family=family,
+            tokenizer=tokenizer,
+            leave_out_retracted=leave_out_retracted,
+            on_progress=show,
+        )

@@ -94,6 +94,10 @@ def train_reduction_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint, with its settings.")
     ] = False,
+    leave_out_retracted: Annotated[
+        bool,
+        typer.Option("--leave-out-retracted", help="Resume although rows were retracted since, without these rows."),
+    ] = False,
     init_from: Annotated[
         Path | None,
         typer.Option(
@@ -153,7 +157,12 @@ def train_reduction_command(
         stop = StopRequest()
         stages = [
             CurriculumStage(
-                _feed(connection, {**chosen, "max_tokens": tokens}, ranks, _together(ranks, number, chosen, stop)),
+                _feed(
+                    connection,
+                    {**chosen, "max_tokens": tokens, "leave_out_retracted": leave_out_retracted},
+                    ranks,
+                    _together(ranks, number, chosen, stop),
+                ),
                 until,
             )
             for number, (until, tokens) in enumerate([*chosen["curriculum"], (1.0, chosen["max_tokens"])])
@@ -210,6 +219,7 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, toget
             rank=ranks.rank,
             world=ranks.world,
             together=together,
+            leave_out_retracted=chosen["leave_out_retracted"],
         ),
     )
 

@@ -18,11 +18,13 @@ import polars as pl
 
 from broker.clients import Connection
 from broker.held_offsets import require_unchanged
+from broker.retractions import RetractionBound, retractions_beside
 from consumers.replay.replay_file import check_out, replay_file
 from consumers.replay.sequence_rows import SequenceRows, sequence_lines
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Cursor, Place
 from consumers.sequence.predicates import Predicate
+from consumers.sequence.retracted import RetractedSince, reasons_text
 from consumers.sequence.spec import FeedSpec, FeedState, Passes, difference, read_state
 from consumers.sequence.stream import KeptColumns
 from consumers.sequence.windows import windows
@@ -31,6 +33,7 @@ from schema.errors import FeedError, ReplayError, UsageError
 from schema.json_file import read_json_file
 from schema.json_form import json_lines
 from schema.registry import family_named
+from schema.retractions import WIRE_IDS
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class RunReport:
         offsets: {topic: {partition: [begin, end]}}, without the end, that contain the rows.
         batches: global batches of the run.
         passes: passes that the run began.
+        rows_retracted: rows that the run saw and the file leaves out, because they were retracted since.
+        retracted_by_reason: {reason: rows} of these rows.
+        retractions: {topic: the bound of the retractions that were known}.
         run: the run's manifest, so that the file can be written again from the manifest next to it.
         created: time of writing, ISO 8601 in UTC.
         feedmill: the version of Feedmill that wrote the file.
@@ -56,6 +62,9 @@ class RunReport:
     path: str
     manifest: str
     family: str
+    rows_retracted: int
+    retracted_by_reason: dict[str, int]
+    retractions: dict[str, RetractionBound | None]
     run: dict[str, Any]
     created: str
     feedmill: str
@@ -98,6 +107,7 @@ def replay_run(
     family: str | None = None,
     where: pl.Expr | None = None,
     tokenizer: str | Path | None = None,
+    leave_out_retracted: bool = False,
     on_progress: Callable[[RunProgress], None] = lambda progress: None,
 ) -> RunReport:
     """Write the rows that a run saw, in the same order, to `out`, and a report to `<out>.manifest.json`.
@@ -111,13 +121,16 @@ def replay_run(
             which must match; an SQL filter is in the manifest itself.
         tokenizer: where the run's tokenizer is now; None looks where the run found it. The file has one row per
             training sequence if the run had a tokenizer.
+        leave_out_retracted: write the file although rows of the run were retracted since; it lacks these rows, and the
+            report counts them.
         on_progress: called after every window of rows.
 
     Raises:
         UsageError: the ending is unknown, the run has another family, `where` is not its filter, or the tokenizer is
             missing.
         ReplayError: the manifest is invalid, that of a feed in `follow` mode, or of a run with another tokenizer; a
-            topic no longer holds the run's offsets; or the file cannot be written.
+            topic no longer holds the run's offsets; rows of the run were retracted since; or the file cannot be
+            written.
         BrokerError: a topic is gone, or the broker cannot be read.
 
     Example::
@@ -138,10 +151,11 @@ def replay_run(
     if family not in (None, state.spec.family):
         raise UsageError(f"the manifest is for family {state.spec.family!r}, not {family!r}: leave the family out")
     declared = family_named(state.spec.family)
-    spec = _with_filter(state.spec, where)
+    spec = _as_planned(_with_filter(state.spec, where))
     for source in spec.sources:
         require_unchanged(connection, source.topic, source.topic_id, source.bounds, ReplayError)
     run_passes = _run_passes(state)
+    retracted = RetractedSince(connection, spec)
     form = _form(spec, tokenizer)
     columns: Mapping[str, pl.DataType] = declared.wire
     lines: Callable[[pl.DataFrame], bytes] = partial(json_lines, family=declared)
@@ -149,10 +163,16 @@ def replay_run(
         columns, lines = SequenceRows(declared, form.expand).columns, sequence_lines
     with replay_file(out, columns, lines) as file:
         batches = 0
-        for progress, frame, whole in _seen(connection, spec, form, tuple(columns), run_passes):
+        for progress, frame, whole in _seen(connection, spec, form, tuple(columns), run_passes, retracted):
             file.rows.take(frame, 0)
             batches += whole
             on_progress(replace(progress, rows=file.rows.written))
+        left_out = retracted.reasons
+        if left_out and not leave_out_retracted:
+            raise ReplayError(
+                f"the run saw {left_out.total():,} rows that were retracted since ({reasons_text(left_out)}): write "
+                "the file without them with --leave-out-retracted, and the report counts them"
+            )
         written = file.finish()
         report = RunReport(
             **written,
@@ -161,10 +181,21 @@ def replay_run(
             batches=batches,
             passes=_count(run_passes),
             family=declared.name,
+            rows_retracted=left_out.total(),
+            retracted_by_reason=dict(left_out.most_common()),
+            retractions={
+                retractions_beside(source.topic): bound
+                for source, bound in zip(spec.sources, retracted.bounds, strict=True)
+            },
             run=dict(manifest),
         )
         file.place(report)
     return report
+
+
+def _as_planned(spec: FeedSpec) -> FeedSpec:
+    """Return the spec without the rows that a resume dropped, because the run saw some of them before."""
+    return replace(spec, sources=tuple(replace(source, withdrawn=None) for source in spec.sources))
 
 
 def _with_filter(spec: FeedSpec, where: pl.Expr | None) -> FeedSpec:
@@ -223,11 +254,19 @@ def _count(run_passes: tuple[Passes, ...]) -> int:
 
 
 def _seen(
-    connection: Connection, spec: FeedSpec, form: TensorForm, columns: tuple[str, ...], run_passes: tuple[Passes, ...]
+    connection: Connection,
+    spec: FeedSpec,
+    form: TensorForm,
+    columns: tuple[str, ...],
+    run_passes: tuple[Passes, ...],
+    retracted: RetractedSince,
 ) -> Iterator[tuple[RunProgress, pl.DataFrame, int]]:
-    """Yield the rows of each window in the order of its batches, and the number of these batches."""
+    """Yield the rows of each window in the order of its batches, and the number of these batches.
+
+    Rows that were retracted since are left out and counted by `retracted`.
+    """
     wire = family_named(spec.family).wire
-    kept = KeptColumns.of(form, (name for name in columns if name in wire))
+    kept = KeptColumns.of(form, (name for name in wire if name in columns or name in WIRE_IDS))
     blocks = len(reading_order(spec, 0, 0, 0, Place()))
     for number, each in enumerate(_passes(run_passes)):
         given = 0
@@ -237,7 +276,7 @@ def _seen(
             part = given / each.batches if each.batches else min(window.start.places[0].block / max(blocks, 1), 1)
             # A window whose rows were all dropped has no batches.
             order = np.concatenate([np.empty(0, dtype=np.int64), *(batch.sequences for batch in batches)])
-            rows = window.rows.select(columns)[order]
+            rows = retracted.without(window.rows[order]).select(columns)
             yield RunProgress(number + part, _count(run_passes), 0), rows, len(batches)
             if given == each.batches:
                 break

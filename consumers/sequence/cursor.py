@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from broker.retractions import RetractionBound
 from broker.topics import Extent
 
 Bounds = dict[int, Extent]
@@ -42,6 +43,7 @@ class Cursor:
         places: where the window begins in each source.
         dropped: rows of this pass's earlier windows that were dropped because they could not fill a batch.
         bounds: in `follow` mode the offsets of this pass, per source; a snapshot's are the same in every pass.
+        retractions: in `follow` mode the retractions that are known in this pass, per source; None before the second.
     """
 
     epoch: int = 0
@@ -52,3 +54,4 @@ class Cursor:
     dropped: int = 0
     places: tuple[Place, ...] = field(default=())
     bounds: tuple[Bounds, ...] | None = None
+    retractions: tuple[RetractionBound | None, ...] | None = None

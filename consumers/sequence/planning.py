@@ -101,6 +101,20 @@ class PlannedBatch:
         own = self.row % ranks == rank
         return self.sequences[own], self.row[own] // ranks
 
+    def without(self, gone: npt.NDArray[np.bool_], tokens: npt.NDArray[np.int64]) -> PlannedBatch:
+        """Return the batch without the sequences that are `gone`; a row without any is left out.
+
+        Args:
+            gone: (N,) whether to leave out each sequence of the window.
+            tokens: (N,) their lengths.
+        """
+        left = ~gone[self.sequences]
+        if left.all():
+            return self
+        sequences = self.sequences[left]
+        row = None if self.row is None else np.unique(self.row[left], return_inverse=True)[1].astype(np.int64)
+        return PlannedBatch(sequences, int(tokens[sequences].sum()), row)
+
 
 def first_order(count: int, seeds: Seeds | None, order: Indices | None) -> Indices:
     """Return the order in which rows are planned: permuted by `seeds`, or else `order`, or else as stored."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from broker.clients import Connection
 from broker.held_offsets import gone, require_offsets
+from broker.retractions import retraction_bound, retractions_beside
 from broker.topics import Extent, identified_extents, topic_id, topic_name
 from consumers.sequence.block_sizes import block_sizes
 from consumers.sequence.blocks import remaining
@@ -91,6 +92,8 @@ def pin(connection: Connection, family: str, source: Source, block_rows: int | N
         weight=source.weight,
         repeat=source.repeat,
         blocks={} if block_rows is None else block_sizes(connection, topic, bounds, block_rows),
+        # Taken after the ends, so that it holds every retraction of these rows.
+        retractions=retraction_bound(connection, retractions_beside(topic)),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field, TypeAdapter, ValidationError
 
+from broker.retractions import RetractionBound
 from broker.topics import Extent
 from consumers.form_options import FormIdentity
 from consumers.sequence.cursor import Cursor
@@ -66,6 +67,8 @@ class PinnedSource:
         weight: its part in the mix, relative to the other sources.
         repeat: start again when exhausted, until another source ends the pass.
         blocks: block sizes in offsets, measured when the offsets were fixed.
+        retractions: the retractions whose rows are left out before batches are planned; None if there were none.
+        withdrawn: later retractions, whose rows are dropped from planned batches (`consumers.sequence.retracted`).
     """
 
     topic: str
@@ -74,6 +77,8 @@ class PinnedSource:
     weight: float = 1.0
     repeat: bool = False
     blocks: BlockSizes = dataclasses.field(default_factory=dict)
+    retractions: RetractionBound | None = None
+    withdrawn: RetractionBound | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +125,16 @@ class FeedSpec:
         """Number of phases in a pass."""
         return 1 if self.curriculum is None else len(self.curriculum.edges) + 1
 
-    def with_bounds(self, bounds: tuple[dict[int, Extent], ...]) -> FeedSpec:
-        """Return the spec with other offsets."""
-        sources = zip(self.sources, bounds, strict=True)
-        return dataclasses.replace(
-            self, sources=tuple(dataclasses.replace(source, bounds=bound) for source, bound in sources)
+    def of_pass(self, cursor: Cursor) -> FeedSpec:
+        """Return the spec with the offsets and retractions of the cursor's pass, which differ in `follow` mode."""
+        if cursor.bounds is None:
+            return self
+        known = cursor.retractions or tuple(source.retractions for source in self.sources)
+        sources = tuple(
+            dataclasses.replace(source, bounds=bounds, retractions=bound)
+            for source, bounds, bound in zip(self.sources, cursor.bounds, known, strict=True)
         )
+        return dataclasses.replace(self, sources=sources)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +244,11 @@ def faults(state: FeedState) -> Iterator[str]:
     bounds = [source.bounds for source in spec.sources] + list(cursor.bounds or ())
     if any(part < 0 or not 0 <= extent.begin <= extent.end for each in bounds for part, extent in each.items()):
         yield "an offset or a partition is below 0, or an end before its begin"
+    if len(cursor.retractions or spec.sources) != len(spec.sources):
+        yield "it has a wrong number of bounds of retractions"
+    known = [bound for source in spec.sources for bound in (source.retractions, source.withdrawn)]
+    if any(bound is not None and bound.end < 0 for bound in (*known, *(cursor.retractions or ()))):
+        yield "a bound of retractions is below 0"
     measured = [sizes for source in spec.sources for sizes in source.blocks.values()]
     if any(not sizes or list(sizes) != sorted(dict(sizes).items()) or sizes[0][0] < 0 for sizes in measured):
         yield "the blocks' sizes are not in the order of offsets"

@@ -21,6 +21,7 @@ from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import reading_order
 from consumers.sequence.cursor import Place
 from consumers.sequence.lineage import LINEAGE, OFFSET, PARTITION, ROW, SOURCE, TOKENS
+from consumers.sequence.retracted import RetractedRows
 from consumers.sequence.spec import FeedSpec
 from consumers.sequence.weights import copies, draws
 from consumers.tensor_form import PART, Expansion, TensorForm
@@ -75,12 +76,21 @@ class Selection:
         phase: number of the curriculum's phase.
         share: (index, count): only the rows with `example_id mod count == index`.
         kept: the columns to keep, the length of a row in tokens, and how rows become sequences.
+        retracted: the rows that do not belong because they are retracted.
 
     Raises:
         FeedError: the spec's filter is not a condition, or a Polars expression that this program has not passed.
     """
 
-    def __init__(self, spec: FeedSpec, epoch: int, phase: int, share: tuple[int, int], kept: KeptColumns) -> None:
+    def __init__(
+        self,
+        spec: FeedSpec,
+        epoch: int,
+        phase: int,
+        share: tuple[int, int],
+        kept: KeptColumns,
+        retracted: RetractedRows,
+    ) -> None:
         family = family_named(spec.family)
         self._kind = (family.name, CLEAN, spec.schema_version)
         tests = [pl.col("split") == spec.split] if spec.split is not None else []
@@ -93,7 +103,8 @@ class Selection:
         self._tokens, self._max_tokens = kept.tokens, spec.max_tokens
         self._expand, self._weight = kept.expand, spec.weight_column
         self._seed, self._epoch = spec.shuffle_seed or 0, epoch
-        needed = {*kept.names}
+        self._retracted = retracted
+        needed = {*kept.names, *retracted.columns}
         needed.update(kept.tokens.meta.root_names() if kept.expand is None else (*kept.expand.columns, "example_id"))
         if self._weight is not None:
             needed.update((self._weight, "example_id"))
@@ -102,7 +113,7 @@ class Selection:
         if self._where is not None:
             needed.update(self._where.columns)
         self._columns = {name: kind for name, kind in family.wire.items() if name in needed}
-        row_schema = {name: family.wire[name] for name in kept.names} | LINEAGE
+        row_schema = {name: family.wire[name] for name in kept.names} | LINEAGE | retracted.schema
         # What a sequence takes from its row.
         also = [] if self._weight is None else [self._weight, "example_id"]
         self._carried = list(dict.fromkeys([*row_schema, *also]))
@@ -128,6 +139,7 @@ class Selection:
         blocks = pl.Series(_BLOCK, np.repeat([number for number, _ in records], counts), dtype=pl.Int64())
         tokens = [] if self._expand is not None else [self._tokens.alias(TOKENS)]
         chosen = frame.with_columns(*_lineage(read, counts, source), *tokens, blocks)
+        chosen = self._retracted.without(chosen, source)
         if self._belongs is not None:
             chosen = chosen.filter(self._belongs)
         if self._where is not None:

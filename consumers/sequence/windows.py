@@ -6,7 +6,8 @@ One pass has these levels. The spec and the cursor alone decide each:
 2. Streams. Each source gives its rows in the order of its blocks (`blocks`).
 3. Windows. The sources fill a window with exact shares (`mixing`). A window that a source cannot fill is
    the phase's last.
-4. Batches. The window is shuffled, bucketed and cut (`planning`). Rows that cannot fill a batch are dropped.
+4. Batches. The window is shuffled, bucketed and cut (`planning`). Rows that cannot fill a batch are dropped. Rows that
+   were retracted after the spec was made are dropped from their batches (`retracted`).
 
 Ranks, workers and tensors play no part here.
 """
@@ -25,6 +26,7 @@ from consumers.sequence.lineage import TOKENS
 from consumers.sequence.mixing import last_quotas, quotas
 from consumers.sequence.packing import plan_packed
 from consumers.sequence.planning import BatchShape, PlannedBatch, interleaved, plan
+from consumers.sequence.retracted import dropped_from, read_retracted
 from consumers.sequence.sources import TopicCheck
 from consumers.sequence.spec import FeedSpec
 from consumers.sequence.stream import KeptColumns, Selection, SourceStream
@@ -105,8 +107,9 @@ def windows(
     start = replace(cursor, batch=0, batches=cursor.batches - cursor.batch)
     if not start.places:
         start = replace(start, places=(Place(),) * len(spec.sources))
+    retracted = read_retracted(connection, spec)
     for phase in range(cursor.phase, spec.phases):
-        selection = Selection(spec, cursor.epoch, phase, share, kept)
+        selection = Selection(spec, cursor.epoch, phase, share, kept, retracted)
         phase_windows = _phase_windows(connection, spec, replace(start, phase=phase), selection)
         while True:
             try:
@@ -148,7 +151,9 @@ def _phase_windows(
             if rows.height:
                 batches = _plan(spec, start, rows, counts)
                 dropped = start.dropped + rows.height - sum(len(batch.sequences) for batch in batches)
-                yield Window(rows, batches, start, sum(stream.too_long for stream in streams), dropped)
+                yield Window(
+                    rows, dropped_from(rows, batches), start, sum(stream.too_long for stream in streams), dropped
+                )
                 start = replace(start, window=start.window + 1, batches=start.batches + len(batches), dropped=dropped)
             # Free this window before the next one is read.
             del rows

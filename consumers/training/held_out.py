@@ -59,6 +59,7 @@ class HeldOut:
                 where=feed.options.where,
                 max_tokens=feed.max_tokens,
                 window_rows=rows * _WINDOW,
+                leave_out_retracted=feed.options.leave_out_retracted,
             ),
         )
         if state is not None:

@@ -139,3 +139,16 @@ def test_the_mask_lets_tokens_attend_to_their_own_sequence_only() -> None:
     both, causal = (block_diagonal_mask(segments, causal=causal)[0, 0].int().tolist() for causal in (False, True))
     assert both == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     assert causal == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+@given(lengths, seeds, st.data())
+def test_sequences_that_are_left_out_of_planned_rows_leave_all_others_in_place(
+    tokens: np.ndarray, seed: tuple[int, ...] | None, data: st.DataObject
+) -> None:
+    gone = np.array(data.draw(st.lists(st.booleans(), min_size=len(tokens), max_size=len(tokens))), dtype=np.bool_)
+    for batch in plan_packed(tokens, ROW, BatchShape(8, None, False, 1), seed, None):
+        left = batch.without(gone, tokens)
+        kept = [[number for number in row if not gone[number]] for row in rows_of(batch)]
+        assert rows_of(left) == [row for row in kept if row]
+        assert left.rows == len(rows_of(left))
+        assert left.tokens == int(tokens[left.sequences].sum())

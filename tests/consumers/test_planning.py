@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.sequence.planning import BatchShape, interleaved, permutation, plan
+from consumers.sequence.planning import BatchShape, PlannedBatch, interleaved, permutation, plan
 
 lengths = st.lists(st.integers(2, 300), max_size=200).map(lambda values: np.array(values, dtype=np.int64))
 seeds = st.none() | st.tuples(st.integers(0, 2**63), st.integers(0, 5), st.integers(0, 5))
@@ -131,3 +131,12 @@ def test_interleaving_spreads_every_part_evenly(counts: list[int]) -> None:
         seen = np.cumsum(parts == part)
         share = np.arange(1, len(parts) + 1) * count / max(len(parts), 1)
         assert (np.abs(seen - share) <= len(counts)).all()
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_rows_that_are_left_out_of_a_planned_batch_leave_the_others_in_order(gone: list[bool]) -> None:
+    tokens = np.arange(1, 1 + len(gone))
+    order = permutation(len(gone), 1, 2)
+    left = PlannedBatch(order, int(tokens.sum())).without(np.array(gone), tokens)
+    assert left.sequences.tolist() == [number for number in order.tolist() if not gone[number]]
+    assert left.tokens == sum(number + 1 for number, is_gone in enumerate(gone) if not is_gone)
