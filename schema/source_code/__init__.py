@@ -39,6 +39,7 @@ FAMILY = Family(
     near_duplicate_threshold=0.7,
     parts=Parts(
         producer="producers.source_code.run:CodeRun",
+        augmentation="streams.augmentation.source_code:augment",
         tensor_form="consumers.source_code.form:code_form",
         commands={"produce code": "feedmill.source_code_commands:produce_code_command"},
         samples="tests.source_code:valid_rows",
