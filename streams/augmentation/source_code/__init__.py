@@ -2,7 +2,7 @@
 
 Each snapshot gets up to four copies for each round of four:
 
-1. `renamed`: local variables and parameters have other names (`python_scopes`, `rust_scopes`, `new_names`);
+1. `renamed`: local variables and parameters have other names (`python_names`, `rust_names`, `new_names`);
 2. `comments`: comments are removed, or added above functions (`comments`);
 3. `reformatted`: other indentation and spaces (`whitespace`);
 4. `renamed` again, with other names.

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 
-from tree_sitter import Node, Query, QueryCursor, Tree
+from tree_sitter import Node, Tree
 
-from schema.source_code.grammar import grammar_of
 from streams.augmentation.source_code.edits import Edit
+from streams.augmentation.source_code.tree_queries import captured
 
 # Comments that tools read, or that people must not lose.
 KEPT = re.compile(
@@ -50,7 +49,7 @@ _QUERIES = {
 def removed(source: bytes, tree: Tree, language: str) -> list[Edit]:
     """Return the edits that remove the comments of UTF-8 source code, with lines that hold nothing else."""
     edits: list[Edit] = []
-    for node in _captures(tree, language).get("comment", ()):
+    for node in captured(tree, language, _QUERIES[language]).get("comment", ()):
         start, end = node.start_byte, node.end_byte
         if _stays(source, start, end):
             continue
@@ -71,7 +70,7 @@ def removed(source: bytes, tree: Tree, language: str) -> list[Edit]:
 
 def added(source: bytes, tree: Tree, language: str) -> list[Edit]:
     """Return the edits that add a comment above each function of UTF-8 source code that has none."""
-    found = _captures(tree, language)
+    found = captured(tree, language, _QUERIES[language])
     begins = {}
     for node in found.get("decorated", ()):
         definition = node.child_by_field_name("definition")
@@ -169,14 +168,3 @@ def _text(source: bytes, node: Node | None) -> str:
 def _plain(text: str) -> str:
     """Return a text on one line, printable, so that it ends no comment."""
     return "".join(each for each in _SPACE.sub(" ", text).strip() if each.isprintable())
-
-
-def _captures(tree: Tree, language: str) -> dict[str, list[Node]]:
-    return QueryCursor(_query(language)).captures(tree.root_node)
-
-
-@cache
-def _query(language: str) -> Query:
-    grammar = grammar_of(language)
-    assert grammar is not None  # noqa: S101
-    return Query(grammar, _QUERIES[language])

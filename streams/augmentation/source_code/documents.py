@@ -8,7 +8,7 @@ import keyword
 from functools import cached_property
 
 from schema.source_code.grammar import parse
-from streams.augmentation.source_code import comments, python_scopes, rust_scopes, whitespace
+from streams.augmentation.source_code import comments, python_names, rust_names, whitespace
 from streams.augmentation.source_code.edits import Edit, edited
 from streams.augmentation.source_code.new_names import new_names, words_of
 from streams.augmentation.source_code.python_check import same_code
@@ -110,13 +110,13 @@ class Document:
     @cached_property
     def _python_names(self) -> dict[str, list[int]]:
         try:
-            return python_scopes.renamable(self.source, self._module, self._tree)
+            return python_names.renamable(self.source, self._module, self._tree)
         except _UNREADABLE as error:
             raise LeftOut("not_parsed") from error
 
     @cached_property
-    def _rust_names(self) -> rust_scopes.RustNames:
-        return rust_scopes.renamable(self.source, self._tree)
+    def _rust_names(self) -> rust_names.RustNames:
+        return rust_names.renamable(self.source, self._tree)
 
     @cached_property
     def _taken(self) -> set[str]:

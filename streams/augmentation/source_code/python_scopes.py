@@ -1,18 +1,6 @@
-"""Which local variables and parameters of a Python file can be renamed, and every place where each of them occurs.
+"""The scopes of a Python file: which names each scope binds, and where each name is used.
 
-The rules of Python's own scopes decide which variable a name means. A variable is renamed everywhere or not at all. It
-keeps its name if one of these holds:
-
-- it is global, an attribute or a name of a class body, or it is named in `global` or `nonlocal`;
-- an import, `def`, `class`, type parameter or `**rest` of a pattern binds it;
-- it is `self`, `cls`, `_`, or begins with two underscores;
-- it is a parameter that a caller may pass by its name. Parameters that can be renamed are `*args`, `**kwargs`, those
-  before `/`, and those of a function that is defined inside another one, if every use of the function is a call
-  without keywords. Parameters of decorated functions keep their names.
-- its function, or one inside it, uses `locals`, `eval` or another name of `SEES_NAMES`;
-- an f-string shows its name, as in `f"{total=}"`.
-
-Strings and comments are never changed.
+The rules of Python's own scopes decide which variable a name means (`Scope.owner`).
 """
 
 from __future__ import annotations
@@ -21,25 +9,26 @@ import ast
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from tree_sitter import Query, QueryCursor, Tree
+from tree_sitter import Tree
 
-from schema.source_code.grammar import grammar_of
+from streams.augmentation.source_code.tree_queries import captured
 
 # Functions and attributes through which code can see the names of local variables.
 SEES_NAMES = frozenset(
     ("locals", "vars", "eval", "exec", "execfile", "dir", "globals", "_getframe", "currentframe", "f_locals")
 )
-_KEPT = frozenset(("self", "cls", "_"))
-_MODULE, _CLASS, _FUNCTION, _COMPREHENSION, _TYPES = range(5)
+MODULE, CLASS, FUNCTION, COMPREHENSION, TYPES = range(5)
 # Fields of syntax nodes that hold no names.
 _NO_CODE = frozenset(("ctx", "op", "ops", "type_comment", "type_ignores", "simple", "is_async", "conversion"))
 _FIELDS: dict[type, tuple[str, ...]] = {}
 _NEW_LINE = re.compile(rb"\r\n|\r|\n")
 _AS_NAME = re.compile(rb"(?:[\s\\)]|#[^\n]*\n)*as[\s\\]+")
 _SHOWN = re.compile(rb"\s*=")
+_INTERPOLATIONS = """
+[(interpolation expression: (_) @expression) (format_expression expression: (_) @expression)]
+"""
 
 
 Below = list[tuple[ast.AST, "Scope"]]
@@ -65,21 +54,21 @@ class Scope:
             if name in scope.not_local:
                 return None
             # A class's names are seen in its own body only.
-            if name in scope.bound and name not in scope.outer and (scope is self or scope.kind != _CLASS):
-                return scope if scope.kind in (_FUNCTION, _COMPREHENSION, _TYPES) else None
+            if name in scope.bound and name not in scope.outer and (scope is self or scope.kind != CLASS):
+                return scope if scope.kind in (FUNCTION, COMPREHENSION, TYPES) else None
             scope = scope.parent
         return None
 
     def binder(self) -> Scope:
         """Return the scope in which `:=` binds."""
         scope = self
-        while scope.kind == _COMPREHENSION and scope.parent is not None:
+        while scope.kind == COMPREHENSION and scope.parent is not None:
             scope = scope.parent
         return scope
 
 
 @dataclass(eq=False)
-class _Local:
+class LocalFunction:
     """A function inside another function, whose calls may all be known."""
 
     name: str
@@ -88,34 +77,24 @@ class _Local:
     parameters: list[str]
 
 
-def renamable(source: bytes, module: ast.Module, tree: Tree) -> dict[str, list[int]]:
-    """Return the byte offsets of every occurrence of each renamable variable, by name.
+class ScopeWalk:
+    """One pass over a syntax tree; the order of nodes does not matter, because scopes do not depend on it.
 
-    Args:
-        source: the file as UTF-8.
-        module: its syntax tree by `ast`.
-        tree: its syntax tree by tree-sitter, without errors; it gives the places inside f-strings.
-
-    Raises:
-        ValueError: the two syntax trees disagree on an f-string.
+    Attributes:
+        scopes: all scopes of the file.
+        local_functions: the functions without decorators that are defined inside another function.
+        calls: (scope, name, byte offset) of each function that is called by its name and without keywords.
+        shown: (scope, name) of each name that an f-string shows, as in `f"{total=}"`.
     """
-    walk = _Walk(source, tree)
-    walk.add(module, walk.scope(_MODULE, None), 0, source)
-    return walk.renamable()
-
-
-class _Walk:
-    """One pass over a syntax tree; the order of nodes does not matter, because scopes do not depend on it."""
 
     def __init__(self, source: bytes, tree: Tree) -> None:
         self._source = source
         self._interpolations = _interpolations(tree)
         self._starts = [start for start, _ in self._interpolations]
-        self._scopes: list[Scope] = []
-        self._locals: list[_Local] = []
-        # The functions of calls without keywords: (scope, name, offset).
-        self._calls: list[tuple[Scope, str, int]] = []
-        self._keep: list[tuple[Scope, str]] = []
+        self.scopes: list[Scope] = []
+        self.local_functions: list[LocalFunction] = []
+        self.calls: list[tuple[Scope, str, int]] = []
+        self.shown: list[tuple[Scope, str]] = []
 
     def add(self, root: ast.AST, scope: Scope, shift: int, text: bytes, shown: bool = False) -> None:
         """Add the nodes below `root`, whose text begins at byte `shift` of the source; `shown` keeps all its names."""
@@ -135,7 +114,7 @@ class _Walk:
                 elif name in SEES_NAMES:
                     scope.sees_names = True
                 if shown:
-                    self._keep.append((scope, name))
+                    self.shown.append((scope, name))
                 continue
             if kind is ast.Constant:
                 continue
@@ -155,62 +134,6 @@ class _Walk:
                 elif isinstance(value, ast.AST):
                     push((value, scope))
 
-    def renamable(self) -> dict[str, list[int]]:
-        """Return the occurrences of each renamable variable, by name, after all nodes were added."""
-        for scope in self._scopes:
-            if scope.sees_names:
-                seen: Scope | None = scope
-                while seen is not None:
-                    seen.kept.update(seen.bound)
-                    seen = seen.parent
-            for name in scope.outer:
-                owner = scope.parent.owner(name) if scope.parent else None
-                if owner is not None:
-                    owner.kept.add(name)
-        for scope, name in self._keep:
-            owner = scope.owner(name)
-            if owner is not None:
-                owner.kept.add(name)
-        self._keep_parameters()
-
-        found: dict[str, list[int]] = {}
-        wrong: set[tuple[int, str]] = set()
-        owned: list[tuple[Scope, str, int]] = []
-        for scope in self._scopes:
-            for name, offset in scope.places:
-                if name in _KEPT or name.startswith("__"):
-                    continue
-                owner = scope.owner(name)
-                if owner is None or name in owner.kept or owner.kind == _TYPES:
-                    continue
-                encoded = name.encode()
-                # A name can be written with other letters that Python counts as the same.
-                if self._source[offset : offset + len(encoded)] != encoded:
-                    wrong.add((id(owner), name))
-                owned.append((owner, name, offset))
-        for owner, name, offset in owned:
-            if (id(owner), name) not in wrong:
-                found.setdefault(name, []).append(offset)
-        return found
-
-    def _keep_parameters(self) -> None:
-        """Keep the parameters of local functions that are used in another way than calls without keywords."""
-        if not self._locals:
-            return
-        called = set(self._calls)
-        by_owner: dict[tuple[int, str], bool] = {}
-        watched = {local.name for local in self._locals}
-        for scope in self._scopes:
-            for name, offset in scope.places:
-                if name in watched:
-                    owner = scope.owner(name)
-                    if owner is not None and (scope, name, offset) not in called:
-                        by_owner[id(owner), name] = True
-        for local in self._locals:
-            bound_once = local.scope.bound.get(local.name) == 1 and local.name not in local.scope.not_local
-            if not bound_once or local.name in local.scope.outer or (id(local.scope), local.name) in by_owner:
-                local.own.kept.update(local.parameters)
-
     # Each method adds what one kind of node binds, and yields the nodes below it with the scopes that they belong to.
 
     def _function(self, node: Any, scope: Scope, shift: int, lines: list[int]) -> Below:
@@ -225,7 +148,7 @@ class _Walk:
             around = self._type_scope(node, scope, outside)
             if node.returns is not None:
                 outside.append((node.returns, around))
-        own = self.scope(_FUNCTION, around)
+        own = self.scope(FUNCTION, around)
         arguments = node.args
         outside += ((each, scope) for each in (*arguments.defaults, *arguments.kw_defaults) if each is not None)
         by_name = [*arguments.args, *arguments.kwonlyargs]
@@ -237,8 +160,8 @@ class _Walk:
                 outside.append((argument.annotation, around))
         if decorated:
             own.kept.update(argument.arg for argument in (*by_name, *never_by_name))
-        elif not is_lambda and scope.kind == _FUNCTION:
-            self._locals.append(_Local(node.name, scope, own, [argument.arg for argument in by_name]))
+        elif not is_lambda and scope.kind == FUNCTION:
+            self.local_functions.append(LocalFunction(node.name, scope, own, [argument.arg for argument in by_name]))
         else:
             own.kept.update(argument.arg for argument in by_name)
         outside += ((each, own) for each in (node.body if isinstance(node.body, list) else [node.body]))
@@ -249,7 +172,7 @@ class _Walk:
         nodes: Below = [(each, scope) for each in node.decorator_list]
         around = self._type_scope(node, scope, nodes)
         nodes += ((each, around) for each in (*node.bases, *node.keywords))
-        own = self.scope(_CLASS, around)
+        own = self.scope(CLASS, around)
         return [*nodes, *((each, own) for each in node.body)]
 
     def _alias(self, node: Any, scope: Scope, shift: int, lines: list[int]) -> Below:
@@ -257,21 +180,21 @@ class _Walk:
         nodes: Below = [(node.name, scope)]
         scope.kept.add(node.name.id)
         around = self._type_scope(node, scope, nodes)
-        return [*nodes, (node.value, self.scope(_TYPES, around))]
+        return [*nodes, (node.value, self.scope(TYPES, around))]
 
     def _type_scope(self, node: ast.AST, scope: Scope, nodes: Below) -> Scope:
         """Return the scope of a node's type parameters, or `scope` if it has none."""
         parameters = getattr(node, "type_params", None)
         if not parameters:
             return scope
-        around = self.scope(_TYPES, scope)
+        around = self.scope(TYPES, scope)
         for parameter in parameters:
             around.bound[parameter.name] = 1
             nodes += ((child, around) for child in ast.iter_child_nodes(parameter))
         return around
 
     def _comprehension(self, node: Any, scope: Scope, shift: int, lines: list[int]) -> Below:
-        own = self.scope(_COMPREHENSION, scope)
+        own = self.scope(COMPREHENSION, scope)
         nodes: Below = []
         for name, value in ast.iter_fields(node):
             if name != "generators":
@@ -290,7 +213,7 @@ class _Walk:
     def _call(self, node: Any, scope: Scope, shift: int, lines: list[int]) -> Below:
         if isinstance(node.func, ast.Name) and not node.keywords:
             offset = shift + lines[node.func.lineno - 1] + node.func.col_offset
-            self._calls.append((scope, node.func.id, offset))
+            self.calls.append((scope, node.func.id, offset))
         return [(each, scope) for each in (node.func, *node.args, *node.keywords)]
 
     def _attribute(self, node: Any, scope: Scope, shift: int, lines: list[int]) -> Below:
@@ -360,8 +283,9 @@ class _Walk:
         return []
 
     def scope(self, kind: int, parent: Scope | None) -> Scope:
+        """Add a scope to the file and return it."""
         scope = Scope(kind, parent)
-        self._scopes.append(scope)
+        self.scopes.append(scope)
         return scope
 
     @staticmethod
@@ -371,40 +295,31 @@ class _Walk:
 
 
 _SPECIAL = {
-    ast.FunctionDef: _Walk._function,
-    ast.AsyncFunctionDef: _Walk._function,
-    ast.Lambda: _Walk._function,
-    ast.ClassDef: _Walk._class,
-    ast.ListComp: _Walk._comprehension,
-    ast.SetComp: _Walk._comprehension,
-    ast.DictComp: _Walk._comprehension,
-    ast.GeneratorExp: _Walk._comprehension,
-    ast.NamedExpr: _Walk._walrus,
-    ast.Call: _Walk._call,
-    ast.Attribute: _Walk._attribute,
-    ast.Import: _Walk._import,
-    ast.ImportFrom: _Walk._import,
-    ast.Global: _Walk._global,
-    ast.Nonlocal: _Walk._nonlocal,
-    ast.ExceptHandler: _Walk._handler,
-    ast.MatchAs: _Walk._capture,
-    ast.MatchStar: _Walk._capture,
-    ast.MatchMapping: _Walk._mapping,
-    ast.JoinedStr: _Walk._f_string,
-    **({ast.TypeAlias: _Walk._alias} if hasattr(ast, "TypeAlias") else {}),
+    ast.FunctionDef: ScopeWalk._function,
+    ast.AsyncFunctionDef: ScopeWalk._function,
+    ast.Lambda: ScopeWalk._function,
+    ast.ClassDef: ScopeWalk._class,
+    ast.ListComp: ScopeWalk._comprehension,
+    ast.SetComp: ScopeWalk._comprehension,
+    ast.DictComp: ScopeWalk._comprehension,
+    ast.GeneratorExp: ScopeWalk._comprehension,
+    ast.NamedExpr: ScopeWalk._walrus,
+    ast.Call: ScopeWalk._call,
+    ast.Attribute: ScopeWalk._attribute,
+    ast.Import: ScopeWalk._import,
+    ast.ImportFrom: ScopeWalk._import,
+    ast.Global: ScopeWalk._global,
+    ast.Nonlocal: ScopeWalk._nonlocal,
+    ast.ExceptHandler: ScopeWalk._handler,
+    ast.MatchAs: ScopeWalk._capture,
+    ast.MatchStar: ScopeWalk._capture,
+    ast.MatchMapping: ScopeWalk._mapping,
+    ast.JoinedStr: ScopeWalk._f_string,
+    **({ast.TypeAlias: ScopeWalk._alias} if hasattr(ast, "TypeAlias") else {}),
 }
-
-
-@cache
-def _query() -> Query:
-    grammar = grammar_of("python")
-    assert grammar is not None  # noqa: S101
-    return Query(
-        grammar, "[(interpolation expression: (_) @expression) (format_expression expression: (_) @expression)]"
-    )
 
 
 def _interpolations(tree: Tree) -> list[tuple[int, int]]:
     """Return the byte ranges of the expressions in f-strings, in order."""
-    nodes = QueryCursor(_query()).captures(tree.root_node).get("expression", [])
+    nodes = captured(tree, "python", _INTERPOLATIONS).get("expression", [])
     return sorted((node.start_byte, node.end_byte) for node in nodes)

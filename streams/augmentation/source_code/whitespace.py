@@ -13,12 +13,11 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 
-from tree_sitter import Query, QueryCursor, Tree
+from tree_sitter import Tree
 
-from schema.source_code.grammar import grammar_of
 from streams.augmentation.source_code.edits import Edit
+from streams.augmentation.source_code.tree_queries import captured
 
 UNITS = (b"  ", b"    ", b"        ", b"\t")
 _TAB_STOP = 8
@@ -65,7 +64,7 @@ def style_of(number: int, used: bytes) -> Style:
 
 def reformatted(source: bytes, tree: Tree, language: str, number: int) -> list[Edit]:
     """Return the edits that lay out UTF-8 source code in the style of a number, at least 0."""
-    found = QueryCursor(_query(language)).captures(tree.root_node)
+    found = captured(tree, language, _QUERIES[language])
     ranges = [
         (node.start_byte, node.end_byte, mark)
         for kind, mark in (("string", _STRING), ("comment", _COMMENT))
@@ -177,10 +176,3 @@ def _indented(masked: bytes, style: Style) -> list[Edit]:
             units, rest = divmod(_width(masked[start:text_start]), columns)
             edits.append(Edit(start, text_start, style.unit * units + b" " * rest))
     return edits
-
-
-@cache
-def _query(language: str) -> Query:
-    grammar = grammar_of(language)
-    assert grammar is not None  # noqa: S101
-    return Query(grammar, _QUERIES[language])

@@ -17,7 +17,7 @@ import pytest
 from schema.source_code.grammar import parse
 from streams.augmentation.source_code.documents import Document, LeftOut
 from streams.augmentation.source_code.python_check import same_code
-from streams.augmentation.source_code.python_scopes import renamable
+from streams.augmentation.source_code.python_names import renamable
 from tests.streams.source_code.workloads import WORKLOADS
 
 # A function, and the names in it that are renamed.

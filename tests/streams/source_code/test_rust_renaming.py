@@ -12,7 +12,7 @@ import pytest
 
 from schema.source_code.grammar import parse, parses
 from streams.augmentation.source_code.documents import Document, LeftOut
-from streams.augmentation.source_code.rust_scopes import renamable
+from streams.augmentation.source_code.rust_names import renamable
 
 # A file, and the names in it that are renamed.
 CASES = {

@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cache
 
-from tree_sitter import Node, Query, QueryCursor, Tree
+from tree_sitter import Node, Tree
 
-from schema.source_code.grammar import grammar_of
 from streams.augmentation.source_code.edits import Edit
+from streams.augmentation.source_code.tree_queries import captured
 
 # Attributes that do not read the names inside the item.
 HARMLESS = frozenset(
@@ -138,7 +137,7 @@ class RustNames:
 
 def renamable(source: bytes, tree: Tree) -> RustNames:
     """Return the renamable names of UTF-8 source code, whose syntax tree has no errors."""
-    found = QueryCursor(_query()).captures(tree.root_node)
+    found = captured(tree, "rust", _QUERY)
     bindings = {node.start_byte for name in ("bind", "bind_short") for node in found.get(name, ())}
     others = {node.start_byte for name in ("other", "item") for node in found.get(name, ())}
     bindings -= others
@@ -276,10 +275,3 @@ def _foreign(source: bytes, found: dict[str, list[Node]]) -> list[tuple[int, int
         if item is not None:
             ranges.append((item.start_byte, item.end_byte))
     return ranges
-
-
-@cache
-def _query() -> Query:
-    grammar = grammar_of("rust")
-    assert grammar is not None  # noqa: S101
-    return Query(grammar, _QUERY)
