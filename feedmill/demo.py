@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from feedmill.demo_code import code_demo
+from feedmill.demo_code import augmented, code_demo
 from feedmill.demo_steps import Pace, drain_shown, services_of, show_coverage, show_paces, suggest
 from feedmill.progress import progress
 from feedmill.train_commands import require_torch, samples_of
@@ -63,6 +63,8 @@ def demo_command(
     # Checked first, not after minutes of work.
     require_torch()
     settings = load_settings()
+    if family is DemoFamily.code:
+        settings = augmented(settings)
     console = Console()
     with (
         broker_while_needed(settings, lambda line: console.print(f"[dim]{line}[/]")) as connection,

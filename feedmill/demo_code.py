@@ -13,6 +13,7 @@ from rich.console import Console
 
 from feedmill.demo_steps import Pace, drain_shown, show_coverage, show_paces, suggest
 from feedmill.progress import progress
+from schema.settings import Settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
@@ -22,8 +23,15 @@ FAMILY = "code"
 # The goal for the windows of one source: with fewer, a small model sees the same windows too often.
 WINDOWS_GOAL = 20_000
 _VOCABULARY = 8_192
+# Two renamings, one change of comments, one of layout.
+_COPIES = 4.0
 _BATCH_ROWS = 128
 _MB = 1e6
+
+
+def augmented(settings: Settings) -> Settings:
+    """Return the settings with augmentations of code, unless the user has set their number."""
+    return settings.model_copy(update={"augment": {FAMILY: _COPIES, **settings.augment}})
 
 
 def code_demo(connection: Connection, services: list[Service], console: Console) -> None:
@@ -80,7 +88,7 @@ def _tokenizer(connection: Connection, path: Path, console: Console) -> Pace:
 
 def _windows(connection: Connection, tokenizer: Path, console: Console) -> Pace:
     """Feed all windows once and count the different ones."""
-    with progress("windows", WINDOWS_GOAL, "of the goal") as advance:
+    with progress("windows", None, "different windows") as advance:
         # Loading torch takes seconds, so the bar is shown first.
         from consumers.feed import Feed, FeedOptions
         from consumers.form_options import FormOptions
@@ -96,7 +104,7 @@ def _windows(connection: Connection, tokenizer: Path, console: Console) -> Pace:
             tokens += batch.real_tokens
             rows, masks = batch.tokens.numpy(), batch.attention_mask.numpy()
             seen.update(row[mask].tobytes() for row, mask in zip(rows, masks, strict=True))
-            advance(min(len(seen), WINDOWS_GOAL), f"{len(seen):,} different windows")
+            advance(len(seen), f"goal {WINDOWS_GOAL:,}")
     reached = "reached" if len(seen) >= WINDOWS_GOAL else f"{WINDOWS_GOAL - len(seen):,} short"
     console.print(f"{len(seen):,} different windows of {form.window:,} tokens; goal {WINDOWS_GOAL:,}: {reached}")
     return Pace("windows from clean to tensors", tokens, "tokens/s", time.monotonic() - began)
