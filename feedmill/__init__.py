@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from broker.clients import Connection, connect
     from consumers.feed import Curriculum, Feed, FeedOptions, Source
     from consumers.ledger import read_ledger
+    from consumers.packed_rows import block_diagonal_mask
     from consumers.replay.topic_range import replay
     from consumers.replay.training_run import replay_run
     from feedmill.python_api import coverage_report, produce
@@ -35,6 +36,7 @@ _MODULES = {
     "ReductionRun": "producers.reduction.run",
     "Settings": "schema.settings",
     "Source": "consumers.feed",
+    "block_diagonal_mask": "consumers.packed_rows",
     "connect": "broker.clients",
     "coverage_report": "feedmill.python_api",
     "drain": "streams.drain",
@@ -54,6 +56,7 @@ __all__ = [
     "ReductionRun",
     "Settings",
     "Source",
+    "block_diagonal_mask",
     "connect",
     "coverage_report",
     "drain",

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from schema.errors import AuditError, ConfigError, UsageError
 
-NAMES = ("generate", "refine", "pipeline", "feed", "scenario", "code", "storm")
+NAMES = ("generate", "refine", "pipeline", "feed", "packing", "scenario", "code", "storm")
 _VARIANTS = ("topic_order",)
 _FURTHER = {
     "order": "order",
