@@ -155,7 +155,7 @@ def replay_run(
     for source in spec.sources:
         require_unchanged(connection, source.topic, source.topic_id, source.bounds, ReplayError)
     run_passes = _run_passes(state)
-    retracted = RetractedSince(connection, spec)
+    retracted = RetractedSince(connection, spec, ReplayError)
     form = _form(spec, tokenizer)
     columns: Mapping[str, pl.DataType] = declared.wire
     lines: Callable[[pl.DataFrame], bytes] = partial(json_lines, family=declared)

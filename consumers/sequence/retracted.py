@@ -26,7 +26,7 @@ from consumers.sequence.cursor import Bounds, Cursor
 from consumers.sequence.lineage import SOURCE, TOKENS
 from consumers.sequence.planning import PlannedBatch
 from consumers.sequence.spec import FeedSpec
-from schema.errors import FeedError
+from schema.errors import FeedError, FeedmillError
 from schema.retractions import COLUMNS, KEY, WIRE_IDS, Ids, is_retracted, sorted_ids
 
 # Whether a row is in the plan and must be dropped from its batch.
@@ -147,6 +147,7 @@ class RetractedSince:
     Args:
         connection: the broker to read from.
         spec: the run's spec.
+        error: class of the errors about the retractions topic.
 
     Attributes:
         bounds: the present bound of each source's retractions.
@@ -154,10 +155,10 @@ class RetractedSince:
 
     Raises:
         BrokerError: the broker does not answer.
-        FeedError: a retractions topic was created again or shortened, or a record of it cannot be decoded.
+        FeedmillError: of the class `error`: a retractions topic was shortened, or a record of it cannot be decoded.
     """
 
-    def __init__(self, connection: Connection, spec: FeedSpec) -> None:
+    def __init__(self, connection: Connection, spec: FeedSpec, error: type[FeedmillError]) -> None:
         self.bounds = bounds_now(connection, spec)
         self.reasons: Counter[str] = Counter()
         self._known: dict[int, tuple[Ids, pl.DataFrame]] = {}
@@ -165,7 +166,7 @@ class RetractedSince:
             if bound != source.retractions and bound is not None:
                 columns = {name: COLUMNS[name] for name in ("example_id", "reason")}
                 topic = retractions_beside(source.topic)
-                entries = retraction_entries(connection, topic, bound, FeedError, columns=columns)
+                entries = retraction_entries(connection, topic, bound, error, columns=columns)
                 self._known[number] = sorted_ids(entries), entries.unique("example_id", keep="first")
 
     def without(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.family import CELL_AXIS
-from schema.reduction import FAMILY
+from schema.parts import load_part
+from schema.registry import FAMILIES
 from schema.retractions import COLUMNS, NO_IDS, WIRE_IDS, coverage_of, is_retracted, sorted_ids
-from tests import reductions
-from tests.streams.refined import coverage_of as counted_one_by_one
+from streams.refine.ledger_entries import _coverage
 
 IDS = st.one_of(st.integers(0, 20), st.integers(2**64 - 5, 2**64 - 1))
 
@@ -29,13 +30,16 @@ def test_an_id_that_is_retracted_several_times_counts_once(retracted: list[int])
     assert sorted_ids(entries).tolist() == sorted(set(retracted))
 
 
-def test_an_entry_holds_the_bins_that_coverage_counts_its_row_in() -> None:
-    rows = reductions.valid(200)
-    counted = coverage_of(rows, FAMILY)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_entry_holds_the_bins_that_the_ledger_counts_its_row_in(name: str) -> None:
+    family = FAMILIES[name]
+    rows = load_part(family, "samples")(40).select(list(family.wire))
+    counted = coverage_of(rows, family)
     assert counted.dtype == COLUMNS["coverage"]
     sums = counted.explode().struct.unnest().group_by("axis", "bin").len()
     assert CELL_AXIS in sums["axis"]
-    wanted = {(each["axis"], each["bin"]): each["rows"] for each in counted_one_by_one(rows)}
+    in_ledger = _coverage(family.derive(rows.with_columns(record=pl.lit(0, dtype=pl.UInt32))), family, 1)
+    wanted = {(each["axis"], each["bin"]): each["rows"] for each in in_ledger[0]}
     assert {(axis, bin_): rows for axis, bin_, rows in sums.iter_rows()} == wanted
 
 
