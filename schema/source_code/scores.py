@@ -29,19 +29,28 @@ class Marks(NamedTuple):
 
 
 NO_MARKS = Marks(0, 0, False, 0, 0, True)
+UNPARSABLE = Marks(0, 0, False, 0, 0, False)
+# Nodes further down are not looked at: the time for a node grows with its depth. Ordinary code has fewer levels.
+_DEEPEST_LEVEL = 256
 
 
 def marks_of(source: bytes, language: str | None) -> Marks:
     """Return the marks of UTF-8 source code; `NO_MARKS` for a language without grammar.
 
+    They are `UNPARSABLE` for source code beyond the budget of `grammar.parse`.
+
     >>> marks_of(b"def double(x: int):\\n    return 2 * x  # TODO\\n", "python")
     Marks(idiomatic=1, low_quality=1, documented=False, nesting=1, branches=0, parses=True)
     """
     query = marks_query(language) if language else None
-    tree = parse(source, language) if language else None
-    if query is None or tree is None:
+    if language is None or query is None:
         return NO_MARKS
-    found = QueryCursor(query).captures(tree.root_node)
+    tree = parse(source, language)
+    if tree is None:
+        return UNPARSABLE
+    cursor = QueryCursor(query)
+    cursor.set_max_start_depth(_DEEPEST_LEVEL)
+    found = cursor.captures(tree.root_node)
     return Marks(
         idiomatic=sum(name.startswith("idiom.") for name in found),
         low_quality=sum(name.startswith("low.") for name in found),
