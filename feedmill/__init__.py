@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from broker.clients import Connection, connect
     from consumers.feed import Curriculum, Feed, FeedOptions, Source
+    from consumers.form_options import FormOptions
     from consumers.ledger import read_ledger
     from consumers.packed_rows import block_diagonal_mask
     from consumers.replay.topic_range import replay
@@ -33,6 +34,7 @@ _MODULES = {
     "Feed": "consumers.feed",
     "FeedOptions": "consumers.feed",
     "FeedmillError": "schema.errors",
+    "FormOptions": "consumers.form_options",
     "ReductionRun": "producers.reduction.run",
     "Settings": "schema.settings",
     "Source": "consumers.feed",
@@ -53,6 +55,7 @@ __all__ = [
     "Feed",
     "FeedOptions",
     "FeedmillError",
+    "FormOptions",
     "ReductionRun",
     "Settings",
     "Source",

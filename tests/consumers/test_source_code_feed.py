@@ -21,16 +21,10 @@ from consumers.source_code.masking import NO_LABEL
 from consumers.source_code.tensors import CodeBatch
 from consumers.source_code.tokenizer import load_tokenizer
 from schema.family import identify
-from schema.registry import FAMILIES
 from schema.source_code import FAMILY
 from tests.consumers.records import write
 from tests.consumers.resumed_feeds import saved
 from tests.source_code import valid_rows
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "code", FAMILY)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +161,10 @@ def test_a_window_comes_as_often_as_the_weight_of_its_document_over_passes(
         assert abs(total - weight * count) <= 6 * (count * fraction * (1 - fraction)) ** 0.5
 
 
-def test_ranks_see_the_same_windows(connection: Connection, rows: pl.DataFrame, tokenizer: Path) -> None:
+@pytest.mark.slow
+def test_ranks_and_loader_workers_see_the_same_windows(
+    connection: Connection, rows: pl.DataFrame, tokenizer: Path
+) -> None:
     write(connection, rows[:30], rows_per_record=5, family=FAMILY)
     options: dict[str, Any] = {"masking": 0.1, "masking_form": "fim", "least_rows": 2}
     whole = windows(feed(connection, tokenizer, **options))
@@ -176,6 +173,7 @@ def test_ranks_see_the_same_windows(connection: Connection, rows: pl.DataFrame, 
         # A rank pads to its own longest row.
         assert [row[:3] for row in batch[::2]] == [row[:3] for row in even]
         assert [row[:3] for row in batch[1::2]] == [row[:3] for row in odd]
+    assert windows(feed(connection, tokenizer, **options).loader(workers=2)) == whole
 
 
 def test_a_run_on_code_is_replayed_window_by_window(

@@ -12,15 +12,9 @@ from typer.testing import CliRunner
 from broker.clients import Connection
 from consumers.source_code.tokenizer import load_tokenizer
 from feedmill.cli import app
-from schema.registry import FAMILIES
 from schema.source_code import FAMILY
 from tests.consumers.records import write
 from tests.source_code import valid_rows
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "code", FAMILY)
 
 
 def run(*arguments: str | Path, fails: bool = False) -> str:
