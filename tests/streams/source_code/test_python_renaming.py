@@ -28,6 +28,7 @@ CASES = {
     "def f():\n    x = 1\n    z = 2\n    def g():\n        nonlocal x\n        x = z\n    return g": "z",
     "def f():\n    x = 1\n    class A:\n        x = x\n        y = x\n    return A": "x",
     "def f():\n    x = 1\n    class A:\n        y = x\n    return A": "x",
+    "def f():\n    x = 1\n    class A:\n        x = 2\n        def g(*a): return x\n    return A": "x a",
     "class A:\n    x = 1\n    y = [x + z for z in range(x)]": "z",
     "def f():\n    import os\n    from a import b as c\n    def g(): ...\n    class D: ...\n    return os, c, g, D": "",
     "def f(self, cls):\n    _ = self.x = cls\n    __y = 1\n    return _": "",

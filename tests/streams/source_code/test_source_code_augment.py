@@ -144,19 +144,19 @@ def test_comments_are_added_above_functions_that_have_none() -> None:
 
 @pytest.mark.parametrize("seed", range(0, 64, 2))
 def test_other_layouts_keep_strings_comments_and_python_code(seed: int) -> None:
-    text = (
-        'def f(a, b):\n    if (a == b and\n            a != 1):\n        # one\n        return """x,  y\n    z""", a\n'
-    )
+    test = "(a == b and\n            a\n            != 1)"
+    text = f'def f(a, b):\n    if {test}:\n        # one\n        return """x,  y\n    z""", a\n'
     new = Document(text, "python").augmented("reformatted", seed)
     assert ast.dump(ast.parse(new)) == ast.dump(ast.parse(text))
     assert '"""x,  y\n    z"""' in new and "# one" in new
 
 
 def test_a_layout_of_rust_leaves_macros_as_they_are() -> None:
-    text = 'fn f(a: u8) -> u8 {\n    g(a, 1);\n    m!(a, b == c);\n    "x, y\n    z"\n}\n'
+    text = 'fn f(a: u8) -> u8 {\n    g(a, a as V<u8> == 1);\n    m!(a, b == c);\n    "x, y\n    z"\n}\n'
     results = {Document(text, "rust").augmented("reformatted", seed) for seed in range(0, 64, 2)}
     assert len(results) > 6
     for new in results:
+        assert parses(new.encode(), "rust")
         assert "m!(a, b == c)" in new and '"x, y\n    z"' in new
         assert new.replace(" ", "").replace("\t", "") == text.replace(" ", "")
 
