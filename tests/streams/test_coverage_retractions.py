@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,19 @@ from hypothesis import strategies as st
 
 from broker.clients import Connection
 from broker.retractions import RetractionBound
-from broker.topics import delete_topics, ensure_topics
+from broker.topics import delete_topics, ensure_topics, extents
 from consumers.retraction.forget import forget
 from schema.errors import CoverageError
-from schema.record import RETRACTIONS
+from schema.record import REQUESTS, RETRACTIONS
 from schema.reduction import FAMILY
+from schema.registry import FAMILIES
 from schema.retractions import COLUMNS, coverage_of
 from streams.coverage import retraction_fold
 from streams.coverage.client import open_coverage, rebuild
+from streams.coverage.fold import LedgerFold
+from streams.coverage.owner import coverage_folder
 from streams.coverage.report import coverage_report
+from streams.coverage.requests import RequestPublisher
 from streams.coverage.store import CoverageStore
 from streams.drain import drain
 from tests import reductions
@@ -118,6 +124,48 @@ def test_a_retractions_topic_that_was_created_again_is_a_trouble_until_the_store
         report(connection)
     rebuild(connection)
     assert bins_of(report(connection)) == counted(rows)
+
+
+def test_a_running_fold_sees_retractions_and_requests_the_rows_again(
+    connection: Connection, rows: pl.DataFrame
+) -> None:
+    store = CoverageStore(coverage_folder(connection.settings), FAMILIES)
+    fold = LedgerFold(connection, store, FAMILIES)
+    publisher = RequestPublisher(connection, store, FAMILIES)
+    stop = threading.Event()
+    steps: list[int] = []
+
+    def on_step(folded: int) -> None:
+        steps.append(folded)
+        if folded or publisher.due:
+            publisher.publish()
+
+    running = threading.Thread(target=fold.run, args=(stop, on_step))
+    running.start()
+    try:
+        wait_until(lambda: store.counts(NAME).totals["rows_clean"] == rows.height)
+        wait_until(lambda: steps[-1:] == [0])
+        before = published(connection)
+        retracted = forget(connection, FAMILY, "size > 30").rows_retracted
+        wait_until(lambda: store.counts(NAME).retracted.rows == retracted)
+        wait_until(lambda: published(connection) > before)
+    finally:
+        stop.set()
+        running.join()
+        publisher.close()
+        fold.close()
+        store.close()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def published(connection: Connection) -> int:
+    return sum(extent.end for extent in extents(connection, topic(connection, REQUESTS)).values())
 
 
 ROWS = reductions.valid(20)
