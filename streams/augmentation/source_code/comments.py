@@ -19,7 +19,7 @@ from streams.augmentation.source_code.tree_queries import captured
 
 # Comments that tools read, or that people must not lose.
 KEPT = re.compile(
-    rb"(?i)[#/*!\s]*(?:type:|noqa\b|pragma\b|pylint:|fmt:|ruff:|mypy:|pyright:|flake8:|isort:|yapf:|nosec\b|doctest:)"
+    rb"(?is)[#/*!\s]*(?:type:|noqa\b|pragma\b|pylint:|fmt:|ruff:|mypy:|pyright:|flake8:|isort:|yapf:|nosec\b|doctest:)"
     rb"|.*(?:copyright|spdx-license-identifier|licen[cs]ed? )"
 )
 _ENCODING = re.compile(rb"[ \t\f]*#.*?coding[:=]")

@@ -43,7 +43,8 @@ class A:
     def g(x=1, *, y): return "# no comment"
 '''
 RUST = """//! Doc.
-// Copyright 2024 A. B.
+/*
+ * Copyright 2024 A. B. */
 /// Adds.
 fn f(a: u8, b: u8) -> u8 { // two
     /* sum */ a/**/+ b
