@@ -96,8 +96,10 @@ def computed(frame: pl.DataFrame) -> pl.DataFrame:
     marks = [marks_of(source, language) for source, language in zip(sources, facts["language"].to_list(), strict=True)]
     types = {name: COLUMNS[name] for name in Marks._fields}
     complexity = complexity_of(_lines("source"), pl.col("nesting"), pl.col("branches"), pl.col("role"))
+    is_known = pl.col("source").is_not_null() & pl.col("language").is_not_null()
     return (
         facts.hstack(pl.DataFrame(marks, schema=types, orient="row"))
+        .with_columns(pl.when(is_known).then(pl.col(name)).alias(name) for name in types)
         .with_columns(
             weight=weight_expression(pl.col("role")),
             characters=pl.col("text").str.len_chars(),
