@@ -48,6 +48,10 @@ def produce_code_command(
     git_history: Annotated[
         bool, typer.Option("--git-history", help="Make a document of each change of a file in git histories, too.")
     ] = False,
+    scrub: Annotated[
+        bool,
+        typer.Option("--scrub", help="Replace secrets and e-mail addresses in files; in histories they always are."),
+    ] = False,
     with_signatures: Annotated[
         bool, typer.Option("--with-signatures", help="Add signatures of what a file imports from its repository.")
     ] = False,
@@ -78,6 +82,7 @@ def produce_code_command(
         exclusions=Exclusions(vendor, node_modules, lock_files, tests, benches, examples),
         file_limit_bytes=FILE_LIMIT_BYTES if file_limit is None else file_limit,
         signatures=with_signatures,
+        scrub=scrub,
         git_history=git_history,
         decontaminate=[str(path) for path in decontaminate or ()],
         workers=chosen_workers(workers),
@@ -130,7 +135,8 @@ def _deliver(
 def summary(report: ProduceReport) -> dict[str, Any]:
     """Return the totals of a run; `files_seen` is the sum of `documents` and of all numbers in `skipped`.
 
-    `rows` is the sum of `documents` and `evolutions`. `history_left_out` and `scrubbed` are about evolutions only.
+    `rows` is the sum of `documents` and `evolutions`. `history_left_out` is about evolutions only. So is
+    `scrubbed`, unless the run scrubs files.
     """
     from producers.source_code.skip_reasons import SKIP_REASONS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import Any
 
@@ -54,7 +54,14 @@ def read_file(file: FileToRead, rules: WalkRules) -> FileText | str:
         return "unreadable"
     if data is None:
         return "too_large"
-    return file_text(data, file.path, keep_tests=not rules.exclusions.tests)
+    found = file_text(data, file.path, keep_tests=not rules.exclusions.tests)
+    if rules.scrub and isinstance(found, FileText):
+        # Imported here because only runs that scrub need it.
+        from producers.source_code.secrets import scrubbed
+
+        text, counts = scrubbed(found.text)
+        found = replace(found, text=text, scrubbed=counts)
+    return found
 
 
 def snapshot(file: FileToRead, read: FileText) -> dict[str, Any]:

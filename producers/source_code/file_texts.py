@@ -8,6 +8,7 @@ Tabs, form feeds and a lone CR are kept. A byte order mark is left out. Nothing 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from producers.source_code.rust_tests import without_tests
@@ -35,11 +36,12 @@ _SMALL_CHARACTERS = 1000
 
 @dataclass(frozen=True)
 class FileText:
-    """The text of a file, whether its line ends were changed, and its bytes on disk."""
+    """The text of a file, whether its line ends were changed, its bytes on disk, and its secrets that were replaced."""
 
     text: str
     had_crlf: bool
     data: bytes = field(repr=False)
+    scrubbed: Mapping[str, int] = field(default_factory=dict, repr=False)
 
 
 def file_text(data: bytes, path: str, *, keep_tests: bool = True) -> FileText | str:

@@ -74,6 +74,8 @@ class CodeRun(ProducerRun[CodeUnit]):
         decontaminate: JSONL files of evaluation tasks; documents that share 13 consecutive words with one are left out
             (`producers.source_code.decontamination`).
         signatures: give each file the signatures of what it imports from its repository.
+        scrub: replace secrets and e-mail addresses in files (`producers.source_code.secrets`); in changes of histories
+            they are always replaced.
         git_history: make documents of the changes in git histories, too.
         on_files: called by `plan` with the number of files seen so far.
 
@@ -90,6 +92,7 @@ class CodeRun(ProducerRun[CodeUnit]):
     file_limit_bytes: int = field(default=FILE_LIMIT_BYTES, kw_only=True)
     decontaminate: Sequence[str] = field(default=(), kw_only=True)
     signatures: bool = field(default=False, kw_only=True)
+    scrub: bool = field(default=False, kw_only=True)
     git_history: bool = field(default=False, kw_only=True)
     on_files: OnFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
 
@@ -111,7 +114,7 @@ class CodeRun(ProducerRun[CodeUnit]):
     @property
     def rules(self) -> WalkRules:
         """What the walk leaves out."""
-        return WalkRules(self.exclusions, self.file_limit_bytes)
+        return WalkRules(self.exclusions, self.file_limit_bytes, self.scrub)
 
     def check_paths(self) -> None:
         """Check that the paths and the files of evaluation tasks can be read.
@@ -140,7 +143,7 @@ class CodeRun(ProducerRun[CodeUnit]):
         )
         counts: Mapping[str, int] = found.counts
         # Here, because a worker process does not know the other files of a repository.
-        wanted = _signed(found.files) if self.signatures else found.files
+        wanted = _signed(found.files, self.scrub) if self.signatures else found.files
         for files in _megabytes(wanted):
             read = sum(file.size for file in files)
             done = replace(done, files=done.files + len(files), bytes=done.bytes + read)
@@ -169,6 +172,7 @@ class CodeRun(ProducerRun[CodeUnit]):
                 continue
             counts["documents"] += 1
             counts["crlf_files"] += read.had_crlf
+            counts.update({f"scrubbed_{kind}": number for kind, number in read.scrubbed.items()})
             documents.append(snapshot(file, read))
         rows = self._without_contaminated(documents, counts, "documents", "contaminated")
         if unit.portion is not None:
@@ -193,7 +197,7 @@ class CodeRun(ProducerRun[CodeUnit]):
         return [document for document, is_found in zip(documents, found, strict=True) if not is_found]
 
 
-def _signed(files: Sequence[FileToRead]) -> Iterator[FileToRead]:
+def _signed(files: Sequence[FileToRead], scrub: bool) -> Iterator[FileToRead]:
     """Yield the files with their signatures; those of one repository after another need little memory."""
     from producers.source_code.dependencies import Dependencies
 
@@ -204,7 +208,12 @@ def _signed(files: Sequence[FileToRead]) -> Iterator[FileToRead]:
     for file in files:
         if now is None or now[0] != file.origin:
             now = file.origin, Dependencies(paths[file.origin])
-        yield replace(file, signatures=now[1].signatures(file.path))
+        signatures = now[1].signatures(file.path)
+        if scrub and signatures:
+            from producers.source_code.secrets import scrubbed
+
+            signatures = scrubbed(signatures)[0]
+        yield replace(file, signatures=signatures)
 
 
 def _bytes(file: FileToRead) -> bytes:

@@ -74,10 +74,11 @@ BINARY_EXTENSIONS = frozenset(
 
 @dataclass(frozen=True)
 class WalkRules:
-    """What a walk leaves out: excluded paths, and files of more than `file_limit_bytes`."""
+    """What a walk leaves out: excluded paths, and files of more than `file_limit_bytes`; with `scrub`, also secrets."""
 
     exclusions: Exclusions
     file_limit_bytes: int
+    scrub: bool = False
 
 
 class Entry(NamedTuple):

@@ -157,7 +157,7 @@ def test_a_file_that_inflates_to_much_more_than_it_says_is_damaged(history: Made
     name = Blob.from_string(NEW).id.decode()
     path = history.objects / name[:2] / name[2:]
     path.chmod(0o644)
-    path.write_bytes(zlib.compress(b"blob 20\0" + bytes(64 << 20), 1))
+    path.write_bytes(zlib.compress(b"blob 20\0" + bytes(64 << 20)))
     tracemalloc.start()
     assert left_out(history.path) == {"change_added": 1, "change_damaged": 1}
     assert tracemalloc.get_traced_memory()[1] < 20 << 20
@@ -172,6 +172,16 @@ def test_a_file_of_200_mb_is_counted_by_its_header(history: MadeHistory) -> None
     assert left_out(history.path) == {"change_added": 1, "change_too_large": 1}
     assert tracemalloc.get_traced_memory()[1] < 20 << 20
     tracemalloc.stop()
+
+
+def test_a_file_with_the_content_of_another_is_damaged(history: MadeHistory) -> None:
+    history.commit({"a.py": OLD})
+    history.commit({"a.py": NEW})
+    names = [Blob.from_string(data).id.decode() for data in (OLD, NEW)]
+    old, new = (history.objects / name[:2] / name[2:] for name in names)
+    new.unlink()
+    new.write_bytes(old.read_bytes())
+    assert left_out(history.path) == {"change_added": 1, "change_damaged": 1}
 
 
 def test_a_shallow_clone_begins_after_its_boundary(history: MadeHistory) -> None:
@@ -314,10 +324,10 @@ def test_units_of_a_history_give_what_the_whole_gives(history: MadeHistory) -> N
 @pytest.mark.slow
 def test_a_packed_history_with_deltas_gives_the_same_and_damage_is_counted(history: MadeHistory) -> None:
     for number in range(12):
-        history.commit(
-            {"a.py": LINES + b"# %d\nx = %d\n" % (number, number), "d/b.py": LINES * 3 + b"y = %d\n" % number}
-        )
+        files = {"a.py": LINES + b"# %d\nx = %d\n" % (number, number), "d/b.py": LINES * 3 + b"y = %d\n" % number}
+        history.commit({**files, "c.py": LINES * 1000 + b"z = %d\n" % number})
     loose = read(history.path)
+    assert loose[1]["change_too_large"] == 11
     subprocess.run(["git", "-C", history.path, "gc", "-q"], check=True, timeout=60)
     assert not list(history.objects.glob("??/*"))
     assert read(history.path) == loose

@@ -6,6 +6,7 @@ import ast
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.source_code.line_diff import patched, unified_diff
+from producers.source_code.run import CodeRun
 from producers.source_code.secrets import EMAIL, SECRET, scrubbed, scrubbed_together
 from schema.source_code.grammar import parses
 
@@ -159,6 +161,23 @@ def test_a_long_line_of_cues_takes_bounded_time(unit: str) -> None:
     started = time.process_time()
     scrubbed(text)
     assert time.process_time() - started < 20
+
+
+def test_a_run_replaces_secrets_in_files_and_signatures_if_asked_to(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(f'def f():\n    """By alice@corp.io."""\n    return "{TOKENS["github"]}"\n')
+    (tmp_path / "b.py").write_text("from a import f\n\nprint(f())\n")
+    run = CodeRun(paths=[str(tmp_path)], scrub=True, signatures=True)
+    (unit,) = run.plan()
+    made = run.make(unit)
+    assert made.frame["text"][0] == f'def f():\n    """By {EMAIL}."""\n    return "{SECRET}"\n'
+    assert made.frame["signatures"][1] == f'# a.py\ndef f():\n    """By {EMAIL}."""\n'
+    assert {name: made.counts[name] for name in ("scrubbed_email", "scrubbed_github")} == {
+        "scrubbed_email": 1,
+        "scrubbed_github": 1,
+    }
+    plain = replace(run, scrub=False)
+    (unit,) = plain.plan()
+    assert "alice@corp.io" in plain.rows(unit)["text"][0]
 
 
 def test_no_module_for_the_network_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
