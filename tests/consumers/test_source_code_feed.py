@@ -16,6 +16,7 @@ from broker.clients import Connection
 from consumers.feed import Curriculum, Feed, FeedOptions
 from consumers.form_options import FormOptions
 from consumers.replay.training_run import replay_run
+from consumers.retraction.forget import forget
 from consumers.source_code.byte_pairs import train_byte_pairs
 from consumers.source_code.masking import NO_LABEL
 from consumers.source_code.tensors import CodeBatch
@@ -267,3 +268,34 @@ def test_packed_rows_hold_every_window_with_its_labels_and_part(
 
 def unpadded(batch: list[Row]) -> list[Row]:
     return [(*row[:2], row[2], row[3][: len(row[2])], row[4]) for row in batch]
+
+
+@pytest.mark.parametrize("pack_tokens", [None, 128])
+def test_a_continued_feed_leaves_out_the_windows_of_retracted_documents_and_no_other(
+    connection: Connection, rows: pl.DataFrame, tokenizer: Path, tmp_path: Path, pack_tokens: int | None
+) -> None:
+    documents = rows[:20]
+    copy = documents[:1].with_columns(augmented_from=documents["example_id"][3])
+    write(connection, pl.concat([copy, documents[1:]]), rows_per_record=5, family=FAMILY)
+    options: dict[str, Any] = {"weight_column": "weight", "pack_tokens": pack_tokens, "batch_size": 8}
+    whole = ids(feed(connection, tokenizer, **options))
+    begun = feed(connection, tokenizer, **options)
+    given = batches(begun)
+    before = ids([next(given), next(given)])
+    state = saved(begun)
+    given.close()  # type: ignore[attr-defined]
+    forget(connection, FAMILY, f"example_id = {documents['example_id'][3]}")
+    gone = {documents["example_id"][3], documents["example_id"][0]}
+    assert gone <= set(whole)
+    resumed = feed(connection, tokenizer, leave_out_retracted=True, **options)
+    resumed.load_state_dict(state)
+    assert before + ids(resumed) == before + [number for number in whole[len(before) :] if number not in gone]
+    report = replay_run(connection, resumed.manifest(), tmp_path / "x.parquet", leave_out_retracted=True)
+    written = pl.read_parquet(tmp_path / "x.parquet")["example_id"].to_list()
+    assert written == [number for number in whole if number not in gone]
+    assert report.rows_retracted == len(whole) - len(written)
+
+
+def ids(source: Any) -> list[int]:
+    """The example id of each sequence, in order."""
+    return [number % 2**64 for batch in batches(source) for number in batch.example_id.tolist()]
