@@ -2,9 +2,12 @@
 
 The objects of tree-sitter are made on first use, in each process. No grammar is downloaded.
 
-Every function ends soon on any text. Some texts that follow no grammar take time that grows with the square of their
+Some texts that follow no grammar take time that grows with the square of their
 length, such as thousands of `->` in JavaScript (6 s for 8 kB). So parsing has a budget of steps, which depends on the
 length only: the result is the same on every machine. Ordinary code takes 2 to 18 steps per kB.
+
+The budget does not cover the parser's last step, at the end of the text. There, repeated invalid C or Java such as
+60 kB of `xxxxxxxxxxxxx=>` makes tree-sitter 0.26.1 run for minutes or end the process.
 """
 
 from __future__ import annotations
