@@ -7,7 +7,8 @@ length, such as thousands of `->` in JavaScript (6 s for 8 kB). So parsing has a
 length only: the result is the same on every machine. Ordinary code takes 2 to 18 steps per kB.
 
 The budget does not cover the parser's last step, at the end of the text. There, repeated invalid C or Java such as
-60 kB of `xxxxxxxxxxxxx=>` makes tree-sitter 0.26.1 run for minutes or end the process.
+60 kB of `xxxxxxxxxxxxx=>` makes tree-sitter 0.26.1 run for minutes or end the process. So the refine stage parses in a
+child process (`isolated_marks`), and in its own process only documents that parsed there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _GRAMMARS = {
     "cpp": ("tree_sitter_cpp", "language"),
     "java": ("tree_sitter_java", "language"),
 }
+# The languages with a grammar.
+LANGUAGES = tuple(_GRAMMARS)
 # Steps are calls of the parser's progress callback; in the worst case one takes some 40 us.
 _STEPS_PER_KB = 25
 _LEAST_STEPS = 200

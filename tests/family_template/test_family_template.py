@@ -77,11 +77,11 @@ def report(connection: Connection) -> dict[str, Any]:
         return coverage.report(FAMILY.name)
 
 
-def test_the_template_passes_the_tests_of_every_family(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_template_passes_the_tests_of_every_family(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(test_json_rows.SAMPLES, FAMILY.name, samples(20))
     test_json_rows.test_written_lines_are_read_back_unchanged(FAMILY)
     test_json_rows.test_every_column_refuses_values_of_other_types(FAMILY)
-    test_registry.test_every_declared_part_exists_and_is_of_its_kind(FAMILY)
+    test_registry.test_every_declared_part_exists_and_is_of_its_kind(FAMILY, tmp_path)
     test_registry.test_sample_rows_are_valid_and_different(FAMILY)
     test_registry.test_filled_rows_are_valid_and_of_their_cells(FAMILY)
     test_registry.test_the_rules_cover_exactly_the_columns(FAMILY)

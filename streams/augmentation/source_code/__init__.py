@@ -98,13 +98,15 @@ def _texts(rows: pl.DataFrame, left_out: Counter[str]) -> tuple[list[str | None]
     last: tuple[str, str] | None = None
     document: Document | LeftOut = LeftOut("not_parsed")
     with _parsing():
-        for may, text, language, kind, seed in zip(eligible, rows["text"], rows["language"], kinds, seeds, strict=True):
+        columns = rows["text"], rows["language"], rows["parses"]
+        for may, text, language, parses, kind, seed in zip(eligible, *columns, kinds, seeds, strict=True):
             if not may:
                 left_out["not_source_code"] += 1
                 texts.append(None)
                 continue
             if last != (text, language):
-                last, document = (text, language), _document(text, language)
+                # Only a text that parsed in the process for parsing is parsed in this one: others may crash it.
+                last, document = (text, language), _document(text, language) if parses else LeftOut("not_parsed")
             try:
                 if isinstance(document, LeftOut):
                     raise document
