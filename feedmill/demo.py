@@ -17,6 +17,7 @@ from rich.console import Console
 
 from feedmill.demo_code import augmented, code_demo
 from feedmill.demo_steps import Pace, drain_shown, services_of, show_coverage, show_paces, suggest
+from feedmill.extras import require_code
 from feedmill.progress import progress
 from feedmill.train_commands import require_torch, samples_of
 from schema.registry import family_named
@@ -62,6 +63,8 @@ def demo_command(
 
     # Checked first, not after minutes of work.
     require_torch()
+    if family is DemoFamily.code:
+        require_code("the demo of code")
     settings = load_settings()
     if family is DemoFamily.code:
         settings = augmented(settings)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feedmill.extras import require_code
 from feedmill.progress import progress
 from schema.errors import UsageError
 from schema.registry import family_named
@@ -100,6 +101,7 @@ def _form(windows: bool, given: dict[str, Any]) -> FormOptions | None:
             "--windows needs a tokenizer: give its file or name with --tokenizer, or make one with "
             "`feedmill tokenizer train`"
         )
+    require_code("--windows")
     return FormOptions(**{name.removeprefix("--"): value for name, value in chosen.items()})
 
 

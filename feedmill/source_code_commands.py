@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feedmill.extras import require_code
 from feedmill.produce_runs import Out, Workers, chosen_workers, connected, deliver, print_totals
 from feedmill.progress import OnAdvance, progress
 from schema.errors import UsageError
@@ -71,6 +72,7 @@ def produce_code_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Read source files and send each as a document: respects .gitignore, and counts what it skips by reason."""
+    require_code("produce code")
     from producers.source_code.exclusions import Exclusions
     from producers.source_code.run import FILE_LIMIT_BYTES, CodeRun
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from feedmill.extras import require_code
 from schema.errors import UsageError
 from schema.settings import load_settings
 from schema.stale_files import in_making
@@ -43,6 +44,7 @@ def train_command(
 
     The tokenizer has tokens that mask, pad, end a text, and mark a missing middle. It needs no network.
     """
+    require_code("tokenizer train")
     from consumers.source_code.byte_pairs import VOCABULARY_SIZE, train_byte_pairs
 
     if out.is_dir():

@@ -6,13 +6,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from feedmill.extras import require
 from feedmill.progress import OnAdvance, progress
 from feedmill.train_settings import (
     BATCH_TOKENS,
@@ -24,7 +24,6 @@ from feedmill.train_settings import (
     chosen_settings,
     parse_curriculum,
 )
-from schema.errors import ConfigError
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
@@ -178,9 +177,7 @@ def train_reduction_command(
 
 def require_torch() -> None:
     """Raise ConfigError, naming the extra to install, if a training library is missing."""
-    missing = [name for name in ("torch", "transformers", "safetensors", "tensorboard") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"training needs {', '.join(missing)}: install the extra with `pip install feedmill[train]`")
+    require("training", "train", "torch", "transformers", "safetensors", "tensorboard")
 
 
 def show_steps(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
