@@ -13,13 +13,14 @@ import pytest
 
 from broker.clients import Connection
 from broker.retractions import retracted_ids, retraction_bound, retraction_entries
-from broker.topics import delete_topics, ensure_topics, extents, undecided
+from broker.topics import delete_topics, extents, undecided
 from consumers.replay.topic_range import replay
 from consumers.retraction.forget import ForgetReport, forget
 from schema.errors import ReplayError, UsageError
 from schema.record import REJECTED, RETRACTIONS
 from schema.reduction import FAMILY
 from tests import reductions
+from tests.broker.recreation import create_again
 from tests.consumers.records import envelope, send, topic, write
 
 LARGE = "size > 30"
@@ -131,11 +132,11 @@ def test_an_undecodable_record_of_retractions_is_an_error(connection: Connection
 
 
 def test_a_retractions_topic_that_was_created_again_is_an_error(connection: Connection) -> None:
-    ensure_topics(connection, ["reduction"])
+    write(connection, reductions.valid(4))
+    forget(connection, FAMILY, "true")
     name = topic(connection, RETRACTIONS)
     bound = retraction_bound(connection, name)
-    delete_topics(connection, [name])
-    ensure_topics(connection, ["reduction"])
+    create_again(connection, name)
     with pytest.raises(ReplayError, match="was created again"):
         retracted_ids(connection, name, bound, ReplayError)
 
