@@ -109,8 +109,8 @@ def forget(
     both = pl.concat([found, of_origins])
     new = both.join(before, on=KEY, how="anti", maintain_order="left")
     if new.height and not dry_run:
-        told = {"reason": reason, "requested": where, "time": datetime.now(UTC)}
-        _write(connection, family, topic, new, told)  # 4
+        constants = {"reason": reason, "requested": where, "time": datetime.now(UTC)}
+        _write(connection, family, topic, new, constants)  # 4
     return ForgetReport(
         family=family.name,
         topic=topic,
@@ -182,9 +182,9 @@ class _Clean:
 
 
 def _write(
-    connection: Connection, family: Family, topic: str, entries: pl.DataFrame, told: Mapping[str, object]
+    connection: Connection, family: Family, topic: str, entries: pl.DataFrame, constants: Mapping[str, object]
 ) -> None:
-    """Write the entries in one transaction, and return when every reader can see them."""
+    """Write the entries with the columns `constants` in one transaction, and return when every reader can see them."""
     settings = connection.settings
     run = f"forget-{uuid.uuid4().hex[:8]}"
     try:
@@ -194,7 +194,7 @@ def _write(
             producer.begin_transaction()
             sent = []
             for chunk, part in enumerate(entries.iter_slices(settings.rows_per_record)):
-                whole = part.with_columns(pl.lit(value).alias(name) for name, value in told.items())
+                whole = part.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
                 table = to_table(whole.select(pl.col(name).cast(kind) for name, kind in COLUMNS.items()))
                 pieces = encode_parts(table, settings.rows_per_record, settings.record_max_bytes)
                 for number, (rows, data) in enumerate(pieces):
