@@ -28,7 +28,7 @@ from schema.source_code.grammar import LANGUAGES
 from schema.source_code.syntax_marks import NO_MARKS, UNPARSABLE, Marks
 
 # The largest rows take a tenth of a second; the system counts in whole seconds.
-LIMIT_CPU_S = 3
+LIMIT_CPU_S = 2
 ASKED, ANSWER = struct.Struct("<BI"), struct.Struct("<II?II?")
 READY = b"\n"
 # How a child ends that cannot go on with its document.
