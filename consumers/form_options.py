@@ -26,6 +26,9 @@ class FormOptions:
         masking: share of a sequence's tokens that are masked, from 0 to below 1.
         masking_form: "mask" replaces tokens by the tokenizer's mask token. "fim" moves one span of tokens to the end,
             in the tokenizer's fill-in-the-middle form. None takes the mask token if the tokenizer has one.
+        cache: a folder on this machine that keeps tokenized documents for later passes, ranks, loader workers and runs;
+            None keeps none. It changes no batch, so it is not part of the form's identity.
+        cache_bytes: the most bytes of files in `cache`; the least recently used ones are removed.
 
     Raises:
         UsageError: a number is outside its range.
@@ -39,6 +42,8 @@ class FormOptions:
     stride: int = 256
     masking: float = 0.0
     masking_form: MaskingForm | None = None
+    cache: str | Path | None = None
+    cache_bytes: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
         if not 1 <= self.window <= _MOST_TOKENS:
@@ -49,6 +54,8 @@ class FormOptions:
             )
         if not (math.isfinite(self.masking) and 0 <= self.masking < 1):
             raise UsageError(f"masking is {self.masking}: use a share from 0 to below 1")
+        if self.cache_bytes < 1:
+            raise UsageError(f"cache_bytes is {self.cache_bytes}: use 1 or more, or leave cache out")
         if self.masking_form not in (None, "mask", "fim"):
             raise UsageError(f"masking_form is {self.masking_form!r}: use mask or fim")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from consumers.form_options import FormIdentity, FormOptions, MaskingForm
+from consumers.source_code.token_cache import TokenCache
 from consumers.source_code.tokenizer import LoadedTokenizer, load_tokenizer
 from consumers.source_code.windows import Windows
 from consumers.tensor_form import TensorForm
@@ -38,6 +40,7 @@ def code_form(options: FormOptions) -> TensorForm:
             masking_form=_masking_form(options, loaded),
             found_at=loaded.found_at,
         ),
+        None if options.cache is None else TokenCache(Path(options.cache), options.cache_bytes),
     )
     if options.stride > windows.content_tokens:
         raise UsageError(

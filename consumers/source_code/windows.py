@@ -22,6 +22,7 @@ import polars as pl
 from consumers.form_options import FormIdentity
 from consumers.sequence.weights import draws
 from consumers.source_code.masking import filled_in_middle, masked
+from consumers.source_code.token_cache import COLUMNS, TokenCache
 from consumers.source_code.tokenizer import LoadedTokenizer
 from consumers.tensor_form import PART, Indices
 from schema.buffers import lists_of, strings
@@ -74,10 +75,12 @@ class Windows:
     Attributes:
         loaded: the tokenizer.
         identity: what decides the windows.
+        cache: keeps tokenized documents; None tokenizes them in every pass.
     """
 
     loaded: LoadedTokenizer
     identity: FormIdentity
+    cache: TokenCache | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -114,9 +117,8 @@ class Windows:
 
     def _of(self, rows: pl.DataFrame, first: int, seed: int, epoch: int) -> Iterator[tuple[Indices, pl.DataFrame]]:
         """Yield the windows of documents that are tokenized together; `first` is the index of the first document."""
-        encoded = self.loaded.tokenizer.encode_batch(rows["text"].to_list(), add_special_tokens=False)
-        tokens = [np.array(each.ids, dtype=np.int32) for each in encoded]
-        bounds = [window_bounds(len(each), self.content_tokens, self.identity.stride) for each in tokens]
+        tokens, places_of = self._tokenized(rows["text"])
+        bounds = [self._bounds(each) for each in tokens]
         counts = [len(begins) for begins, _ in bounds]
         if not sum(counts):
             return
@@ -124,9 +126,7 @@ class Windows:
         parents = np.repeat(np.arange(len(tokens)), counts)
         parts = np.concatenate([np.arange(count) for count in counts])
         begins, ends = (np.concatenate([each[side] for each in bounds]) for side in (0, 1))
-        places = np.concatenate(
-            [_places(*each) for each in zip(encoded, _texts(rows["text"]), bounds, strict=True)], axis=1
-        )
+        places = np.concatenate(places_of, axis=1)
         flat = np.concatenate(tokens)
         drawn = draws(rows["example_id"].to_numpy()[parents], parts, seed, epoch)
         for low, high in _groups(ends - begins, _FRAME_TOKENS):
@@ -136,6 +136,46 @@ class Windows:
             ranges = {name: pl.Series(name, places[number, some]) for number, name in enumerate(PLACES)}
             frame = pl.DataFrame({PART: pl.Series(parts[some], dtype=pl.Int32()), **made, **ranges})
             yield parents[some] + first, frame.cast(dict.fromkeys(PLACES, pl.Int32()))
+
+    def _bounds(self, tokens: Tokens) -> tuple[Indices, Indices]:
+        return window_bounds(len(tokens), self.content_tokens, self.identity.stride)
+
+    def _tokenized(self, texts: pl.Series) -> tuple[list[Tokens], list[Indices]]:
+        """Return each document's tokens, and the `PLACES` (4, K) of its windows."""
+        if self.cache is None:
+            return self._encoded(texts)
+        key = self.cache.key(texts, self.identity.tokenizer, self.content_tokens, self.identity.stride)
+        kept = self.cache.read(key, len(texts))
+        if kept is not None and (values := self._kept(kept, texts)) is not None:
+            return values
+        tokens, places = self._encoded(texts)
+        columns = {"tokens": tokens, "places": [each.astype(np.int32).ravel() for each in places]}
+        self.cache.write(key, pl.DataFrame(columns, schema=COLUMNS))
+        return tokens, places
+
+    def _encoded(self, texts: pl.Series) -> tuple[list[Tokens], list[Indices]]:
+        encoded = self.loaded.tokenizer.encode_batch(texts.to_list(), add_special_tokens=False)
+        tokens = [np.array(each.ids, dtype=np.int32) for each in encoded]
+        bounds = [self._bounds(each) for each in tokens]
+        return tokens, [_places(*each) for each in zip(encoded, _texts(texts), bounds, strict=True)]
+
+    def _kept(self, kept: pl.DataFrame, texts: pl.Series) -> tuple[list[Tokens], list[Indices]] | None:
+        """Return the values of a cached frame, or None if they cannot be those of the texts."""
+        if any(each.null_count() for name in COLUMNS for each in kept[name]):
+            return None
+        tokens = [each.to_numpy() for each in kept["tokens"]]
+        flat = [each.to_numpy().astype(np.int64) for each in kept["places"]]
+        if any(len(each) != 4 * len(self._bounds(some)[0]) for each, some in zip(flat, tokens, strict=True)):
+            return None
+        places = [each.reshape(4, -1) for each in flat]
+        most = self.loaded.tokenizer.get_vocab_size(with_added_tokens=True)
+        if any(len(each) and not 0 <= each.min() <= each.max() < most for each in tokens):
+            return None
+        for (starts, stops, first, last), characters in zip(places, texts.str.len_chars().to_list(), strict=True):
+            ordered = (starts >= 0) & (starts <= stops) & (stops <= characters) & (first >= 1) & (first <= last)
+            if not ordered.all():
+                return None
+        return tokens, places
 
     def _masked(self, tokens: Tokens, lengths: Indices, drawn: npt.NDArray[np.uint64]) -> dict[str, pl.Series]:
         """Return the tokens of windows, one after the other, as columns of lists."""

@@ -12,7 +12,7 @@ import pytest
 from kafka import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import delete_topics, ensure_topics
+from broker.topics import delete_topics
 from schema.record import LEDGER
 from schema.reduction import FAMILY
 from schema.registry import families_under
@@ -22,6 +22,7 @@ from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import coverage_folder
 from streams.coverage.report import coverage_report
 from streams.coverage.store import CoverageStore
+from tests.broker.recreation import create_again
 from tests.streams.refined import RefinedTopics, rows_of
 
 
@@ -77,8 +78,7 @@ def test_a_store_that_counted_the_entries_before_they_were_removed_stays_right(t
 
 
 def test_a_ledger_that_was_made_again_does_not_balance_with_nothing_in_it(topics: RefinedTopics) -> None:
-    delete_topics(topics.connection, [topics.names[LEDGER]])
-    ensure_topics(topics.connection, [FAMILY.name])
+    create_again(topics.connection, topics.names[LEDGER])
     lines = rebuild(topics.connection)
     assert any("no entries for raw offsets 0-4 of partition 0" in line for line in lines)
     answer = report(topics.connection)

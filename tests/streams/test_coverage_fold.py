@@ -13,7 +13,7 @@ import pytest
 from kafka.structs import TopicPartition
 
 from broker.clients import Connection
-from broker.topics import delete_topics, ensure_topics, extents, topic_name
+from broker.topics import extents, topic_name
 from schema.errors import CoverageError
 from schema.record import LEDGER, Envelope, encode
 from schema.registry import FAMILIES
@@ -25,6 +25,7 @@ from streams.coverage.fold import LedgerFold
 from streams.coverage.owner import coverage_folder
 from streams.coverage.report import foreign_lines
 from streams.coverage.store import CoverageStore, FoldAdvance
+from tests.broker.recreation import create_again
 from tests.streams.ledgers import FAMILY, LedgerWriter, as_folded, entry, folded, frame, random_entry, without_minutes
 
 NAME = FAMILY.name
@@ -157,8 +158,7 @@ def test_one_familys_trouble_does_not_stop_another(connection: Connection, ledge
     with open_coverage(connection) as coverage:
         assert coverage.report(other)["rows_in"] == 0
     # The other family's ledger is deleted and created again while coverage runs.
-    delete_topics(connection, [other_topic])
-    ensure_topics(connection, [other])
+    create_again(connection, other_topic, other)
     ledger.write([entry(1, rows_in=4, rows_clean=4)])
     with open_coverage(connection) as coverage:
         assert coverage.report(NAME)["rows_in"] == 7
@@ -200,7 +200,7 @@ def test_a_family_whose_store_fails_keeps_its_position_and_is_tried_again(
 def test_a_ledger_that_was_created_again_is_refused_until_rebuilt(connection: Connection, ledger: LedgerWriter) -> None:
     filled(ledger, seed=5)
     report(connection)
-    delete_topics(connection, [ledger.topic])
+    create_again(connection, ledger.topic)
     recreated = LedgerWriter(connection)
     recreated.write([entry(rows_in=9, rows_clean=9)])
     recreated.close()
@@ -216,7 +216,7 @@ def test_a_ledger_that_is_created_again_while_coverage_runs_is_not_folded_on(
     ledger.write([entry(rows_in=2, rows_clean=2)])
     with folding(connection) as (store, fold):
         fold.to_end()
-        delete_topics(connection, [ledger.topic])
+        create_again(connection, ledger.topic)
         recreated = LedgerWriter(connection)
         # More records than were folded, so that the old offset exists in the new topic.
         for _ in range(6):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from broker.clients import Connection
 from broker.retractions import RetractionBound
-from broker.topics import delete_topics, ensure_topics, extents
+from broker.topics import extents
 from consumers.retraction.forget import forget
 from schema.errors import CoverageError
 from schema.record import REQUESTS, RETRACTIONS
@@ -31,6 +31,7 @@ from streams.coverage.requests import RequestPublisher
 from streams.coverage.store import CoverageStore
 from streams.drain import drain
 from tests import reductions
+from tests.broker.recreation import create_again
 from tests.consumers.records import envelope, send, topic
 from tests.streams import refined
 from tests.streams.refined import RefinedTopics, rows_of
@@ -118,8 +119,7 @@ def test_a_retractions_topic_that_was_created_again_is_a_trouble_until_the_store
 ) -> None:
     forget(connection, FAMILY, "size > 30")
     report(connection)
-    delete_topics(connection, [topic(connection, RETRACTIONS)])
-    ensure_topics(connection, [NAME])
+    create_again(connection, topic(connection, RETRACTIONS), NAME)
     with pytest.raises(CoverageError, match="coverage rebuild"):
         report(connection)
     rebuild(connection)

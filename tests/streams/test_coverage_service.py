@@ -21,7 +21,7 @@ import pytest
 
 from broker import embedded
 from broker.clients import Connection, connect
-from broker.topics import delete_topics, ensure_topics, topic_name
+from broker.topics import topic_name
 from schema.errors import CoverageError, CoverageOwnedError, UnknownFamilyError
 from schema.record import LEDGER
 from schema.settings import Settings, load_settings
@@ -36,6 +36,7 @@ from streams.coverage.owner import (
     service_address,
 )
 from streams.coverage.service import serve
+from tests.broker.recreation import create_again
 from tests.streams.ledgers import FAMILY, LedgerWriter, as_folded, entry, folded, random_entry, without_minutes
 
 NAME = FAMILY.name
@@ -287,8 +288,7 @@ def test_a_ledger_that_cannot_be_folded_is_reported_and_stops_no_other(
     with open_coverage(connection) as coverage:
         coverage.report(NAME)
     topic = topic_name(connection.settings, "scenario", LEDGER)
-    delete_topics(connection, [topic])
-    ensure_topics(connection, ["scenario"])
+    create_again(connection, topic, "scenario")
     url = start().ready()
     ledger.send(b"junk", [])
     ledger.write([entry(1, rows_in=4, rows_clean=4)])

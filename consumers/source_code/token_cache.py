@@ -1,0 +1,132 @@
+"""A cache on this machine for tokenized documents, shared by ranks, loader workers, epochs and runs.
+
+Tokenizing takes nearly all of the time of a feed of code. The documents that are tokenized together make one file, an
+Arrow stream. Its name is a hash of the texts and of everything that decides their windows: so a file never holds the
+windows of other texts, whatever happens to the topic. Masking is not part of it, because it differs between epochs.
+
+A file is written under another name and then renamed, so no reader sees a part of it, and two writers are harmless. A
+file that is damaged or holds impossible values is made again. If the folder cannot be written, a warning says so once,
+and the feed goes on without new files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from schema.buffers import strings
+from schema.errors import RecordError
+from schema.record import decode, encode
+
+_log = logging.getLogger("feedmill.feed")
+
+# One row a document: its tokens, and the places of its windows, one of four numbers after the other.
+COLUMNS: dict[str, pl.DataType] = {"tokens": pl.List(pl.Int32()), "places": pl.List(pl.Int32())}
+# Grows when the same key would have other values.
+_VERSION = b"1"
+# Documents of 256 KiB of text, or one larger document, take a few MB.
+_FILE_BYTES = 256 * 1024 * 1024
+_ENDING, _UNFINISHED = ".arrow", ".part"
+# Every so many writes of a process the size of the folder is looked at.
+_LOOK_WRITES = 64
+# After this time an unfinished file belongs to a process that was killed.
+_UNFINISHED_S = 3600.0
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """A folder of tokenized documents.
+
+    Attributes:
+        folder: is made when the first file is written.
+        most_bytes: when the files take more, the least recently used ones are removed.
+    """
+
+    folder: Path
+    most_bytes: int
+
+    def key(self, texts: pl.Series, *decisive: str | int) -> str:
+        """Return the name for the windows of these texts; `decisive` are the values that decide them."""
+        data, bounds = strings(texts.rechunk())
+        digest = hashlib.blake2b(_VERSION, digest_size=20)
+        digest.update(repr(decisive).encode())
+        digest.update(np.ascontiguousarray(bounds - bounds[0]).tobytes())
+        digest.update(np.ascontiguousarray(data[bounds[0] : bounds[-1]]).data)
+        return digest.hexdigest()
+
+    def read(self, key: str, documents: int) -> pl.DataFrame | None:
+        """Return the rows of a file, in `COLUMNS`; None if there is no such file or it is damaged."""
+        path = self._path(key)
+        try:
+            with path.open("rb") as stream:
+                value = stream.read(_FILE_BYTES + 1)
+            if len(value) > _FILE_BYTES:
+                return None
+            frame = decode(value, COLUMNS, documents, max_bytes=_FILE_BYTES)
+        except (OSError, RecordError):
+            return None
+        with suppress(OSError):
+            # The least recently used files are removed first.
+            os.utime(path)
+        return frame if frame.height == documents and not frame.null_count().sum_horizontal().item() else None
+
+    def write(self, key: str, frame: pl.DataFrame) -> None:
+        """Write the rows of a file; if that fails, warn once."""
+        path = self._path(key)
+        unfinished = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(encode(frame))
+            unfinished.replace(path)
+            _writes(self)[0] += 1
+            if _writes(self)[0] % _LOOK_WRITES == 1:
+                self._make_room()
+        except OSError as error:
+            _warn(self.folder, error.strerror or str(error))
+        finally:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}{_ENDING}"
+
+    def _make_room(self) -> None:
+        """Remove the least recently used files if all of them take more than `most_bytes`, and old unfinished ones."""
+        files = sorted(self._files())
+        size = sum(size for _, size, _ in files)
+        for used_s, bytes_, path in files:
+            if path.suffix == _UNFINISHED and used_s > time.time() - _UNFINISHED_S:
+                continue
+            if size <= self.most_bytes and path.suffix != _UNFINISHED:
+                continue
+            path.unlink(missing_ok=True)
+            size -= bytes_
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        for path in self.folder.glob("??/*"):
+            if path.suffix in (_ENDING, _UNFINISHED):
+                with suppress(OSError):
+                    status = path.stat()
+                    yield status.st_mtime, status.st_size, path
+
+
+@cache
+def _writes(_cache: TokenCache) -> list[int]:
+    """Return the number of writes of this process to a cache, as a list of one."""
+    return [0]
+
+
+@cache
+def _warn(folder: Path, reason: str) -> None:
+    _log.warning("the token cache %s cannot be written (%s): the feed goes on without new files", folder, reason)
