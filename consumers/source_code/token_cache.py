@@ -4,9 +4,9 @@ Tokenizing takes nearly all of the time of a feed of code. The documents that ar
 Arrow stream. Its name is a hash of the texts and of everything that decides their windows: so a file never holds the
 windows of other texts, whatever happens to the topic. Masking is not part of it, because it differs between epochs.
 
-A file is written under another name and then renamed, so no reader sees a part of it, and two writers are harmless. A
-file that is damaged or holds impossible values is made again. If the folder cannot be written, a warning says so once,
-and the feed goes on without new files.
+A file is written under another name and then renamed, so no reader sees a part of it, and two writers are harmless. It
+begins with a checksum; a damaged file is made again. After the first file that cannot be written, a warning says so,
+and the process writes no more.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _log = logging.getLogger("feedmill.feed")
 COLUMNS: dict[str, pl.DataType] = {"tokens": pl.List(pl.Int32()), "places": pl.List(pl.Int32())}
 # Grows when the same key would have other values.
 _VERSION = b"1"
+_CHECKSUM_BYTES = 20
 # Documents of 256 KiB of text, or one larger document, take a few MB.
 _FILE_BYTES = 256 * 1024 * 1024
 _ENDING, _UNFINISHED = ".arrow", ".part"
@@ -44,13 +45,18 @@ _LOOK_WRITES = 64
 _UNFINISHED_S = 3600.0
 
 
+# Folders in which this process could not write.
+_unwritable: set[Path] = set()
+
+
 @dataclass(frozen=True)
 class TokenCache:
     """A folder of tokenized documents.
 
     Attributes:
         folder: is made when the first file is written.
-        most_bytes: when the files take more, the least recently used ones are removed.
+        most_bytes: when the files take more, the least recently used ones are removed. A process looks at its first
+            write and then at every 64th, so the files may take somewhat more.
     """
 
     folder: Path
@@ -73,7 +79,10 @@ class TokenCache:
                 value = stream.read(_FILE_BYTES + 1)
             if len(value) > _FILE_BYTES:
                 return None
-            frame = decode(value, COLUMNS, documents, max_bytes=_FILE_BYTES)
+            checksum, payload = value[:_CHECKSUM_BYTES], value[_CHECKSUM_BYTES:]
+            if checksum != _checksum(key, payload):
+                return None
+            frame = decode(payload, COLUMNS, documents, max_bytes=_FILE_BYTES)
         except (OSError, RecordError):
             return None
         with suppress(OSError):
@@ -82,18 +91,23 @@ class TokenCache:
         return frame if frame.height == documents and not frame.null_count().sum_horizontal().item() else None
 
     def write(self, key: str, frame: pl.DataFrame) -> None:
-        """Write the rows of a file; if that fails, warn once."""
+        """Write the rows of a file; if that fails, warn, and write nothing from then on."""
+        if self.folder in _unwritable:
+            return
+        payload = encode(frame)
         path = self._path(key)
         unfinished = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(encode(frame))
+            unfinished.write_bytes(_checksum(key, payload) + payload)
             unfinished.replace(path)
             _writes(self)[0] += 1
             if _writes(self)[0] % _LOOK_WRITES == 1:
                 self._make_room()
         except OSError as error:
-            _warn(self.folder, error.strerror or str(error))
+            _unwritable.add(self.folder)
+            reason = error.strerror or str(error)
+            _log.warning("the token cache %s cannot be written (%s): no more files are written", self.folder, reason)
         finally:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
@@ -127,6 +141,5 @@ def _writes(_cache: TokenCache) -> list[int]:
     return [0]
 
 
-@cache
-def _warn(folder: Path, reason: str) -> None:
-    _log.warning("the token cache %s cannot be written (%s): the feed goes on without new files", folder, reason)
+def _checksum(key: str, payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, key=key.encode(), digest_size=_CHECKSUM_BYTES).digest()

@@ -50,7 +50,9 @@ def tokenizer(rows: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def feed(connection: Connection, tokenizer: Path, *, split: str | None = None, **options: Any) -> Feed:
-    form = {name: options.pop(name) for name in ("window", "stride", "masking", "masking_form") if name in options}
+    form = {
+        name: options.pop(name) for name in ("window", "stride", "masking", "masking_form", "cache") if name in options
+    }
     form_options = FormOptions(**{"tokenizer": tokenizer, "window": 64, "stride": 16, **form})
     seed, size = options.pop("shuffle_seed", 5), options.pop("batch_size", 32)
     chosen = FeedOptions(**{"form": form_options, "window_rows": 300, "block_rows": 4, **options})
@@ -86,7 +88,7 @@ def content(batch: CodeBatch) -> list[Row]:
 
 
 def test_a_feed_stopped_at_every_batch_goes_on_with_the_same_masked_windows(
-    connection: Connection, rows: pl.DataFrame, tokenizer: Path
+    connection: Connection, rows: pl.DataFrame, tokenizer: Path, tmp_path: Path
 ) -> None:
     write(connection, rows[:20], rows_per_record=5, family=FAMILY)
     options: dict[str, Any] = {"masking": 0.1, "weight_column": "weight", "stride": 48, "bucket": True}
@@ -101,10 +103,12 @@ def test_a_feed_stopped_at_every_batch_goes_on_with_the_same_masked_windows(
         before = [content(next(given)) for _ in range(stop)]
         state = saved(one)
         given.close()  # type: ignore[attr-defined]
-        resumed = feed(connection, tokenizer, **options)
+        # Every other feed shares a cache of tokens, which changes nothing.
+        resumed = feed(connection, tokenizer, cache=tmp_path if stop % 4 else None, **options)
         resumed.load_state_dict(state)
         assert before + windows(resumed) == whole
     assert windows(resumed) == second_pass
+    assert list(tmp_path.rglob("*.arrow"))
 
 
 def test_train_and_test_share_no_byte_of_source_although_windows_overlap(

@@ -94,12 +94,18 @@ def rows(tokens: list[list[int | None]], places: list[list[int]]) -> bytes:
     return encode(pl.DataFrame({"tokens": tokens, "places": places}, schema=COLUMNS))
 
 
+def flipped(value: bytes) -> bytes:
+    """Return the file with another bit in a byte of its Arrow part."""
+    return value[:-40] + bytes([value[-40] ^ 1]) + value[-39:]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda value: b"",
         lambda value: value[: len(value) // 2],
         lambda value: b"x" * len(value),
+        flipped,
         lambda value: rows([[1]], [[0, 1, 1, 1]]),
         lambda value: rows([[1]] * 5, [[0, 1, 1, 1]] * 5),
         lambda value: rows([[10**6]] * 4 + [[]], [[0, 1, 1, 1]] * 4 + [[]]),
@@ -110,11 +116,18 @@ def rows(tokens: list[list[int | None]], places: list[list[int]]) -> bytes:
         lambda value: encode(pl.DataFrame({"tokens": ["a"] * 5, "places": [[1]] * 5})),
     ],
 )
-def test_a_damaged_file_is_made_again(file: Path, tmp_path: Path, damage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_a_damaged_file_is_made_again(
+    file: Path, tmp_path: Path, damage: Any, with_checksum: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     windows = windows_of(file, tmp_path)
     plain = expanded(windows, TEXTS)
     (kept,) = tmp_path.rglob("*.arrow")
-    kept.write_bytes(damage(kept.read_bytes()))
+    value = damage(kept.read_bytes())
+    if with_checksum and damage is not flipped:
+        # Even a file with a right checksum is not believed.
+        value = token_cache._checksum(kept.stem, value) + value
+    kept.write_bytes(value)
     assert expanded(windows, TEXTS).equals(plain)
     warm(windows, monkeypatch)
     assert expanded(windows, TEXTS).equals(plain)
@@ -127,7 +140,7 @@ def test_a_folder_that_cannot_be_written_is_named_once(
     blocked.write_text("no folder")
     windows = windows_of(file, blocked)
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
+        for _ in range(3):
             assert expanded(windows, TEXTS).equals(expanded(windows_of(file, None), TEXTS))
     assert [f"{blocked} cannot be written" in record.getMessage() for record in caplog.records] == [True]
 
@@ -135,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_named_once(
 def test_the_least_recently_used_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_cache, "_LOOK_WRITES", 1)
     frame = pl.DataFrame({"tokens": [[1] * 1000], "places": [[0, 1, 1, 1]]}, schema=COLUMNS)
-    size = len(encode(frame))
+    size = len(encode(frame)) + 20
     cache = TokenCache(tmp_path, 3 * size)
     keys = [f"{number:02d}" * 20 for number in range(5)]
     killed = tmp_path / "00" / ".killed.part"
