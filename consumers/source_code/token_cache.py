@@ -16,10 +16,10 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ _LOOK_WRITES = 64
 _UNFINISHED_S = 3600.0
 
 
+# Files that this process wrote, by folder.
+_writes: Counter[Path] = Counter()
 # Folders in which this process could not write.
 _unwritable: set[Path] = set()
 
@@ -101,8 +103,8 @@ class TokenCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished.write_bytes(_checksum(key, payload) + payload)
             unfinished.replace(path)
-            _writes(self)[0] += 1
-            if _writes(self)[0] % _LOOK_WRITES == 1:
+            _writes[self.folder] += 1
+            if _writes[self.folder] % _LOOK_WRITES == 1:
                 self._make_room()
         except OSError as error:
             _unwritable.add(self.folder)
@@ -133,12 +135,6 @@ class TokenCache:
                 with suppress(OSError):
                     status = path.stat()
                     yield status.st_mtime, status.st_size, path
-
-
-@cache
-def _writes(_cache: TokenCache) -> list[int]:
-    """Return the number of writes of this process to a cache, as a list of one."""
-    return [0]
 
 
 def _checksum(key: str, payload: bytes) -> bytes:

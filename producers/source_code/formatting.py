@@ -31,7 +31,7 @@ _NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 def differ_in_form_only(before: str, after: str, language: str | None) -> bool:
     """Return whether a change leaves the meaning of a file as it is.
 
-    Python: both versions have the same syntax tree but for positions. Other languages with a grammar: both have the
+    Python: both versions have the same syntax tree except for positions. Other languages with a grammar: both have the
     same tokens and literals; comments do not count. All others: both are equal without whitespace.
 
     >>> differ_in_form_only("x = f(1,2)", "# a\\nx = f(\\n    1, 2\\n)", "python")

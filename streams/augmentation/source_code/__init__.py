@@ -18,7 +18,7 @@ A copy is left out, and counted by reason in the log:
 - `not_parsed`: the original has a syntax error;
 - `unchanged`: the augmentation changes nothing;
 - `repeated`: an earlier copy of the same row has the same text;
-- `check_failed`: the result does not parse, or a Python file has another syntax tree, but for the renamed variables.
+- `check_failed`: the result does not parse, or a Python file has another syntax tree, renamed variables aside.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The check of augmented Python files: their syntax tree is the same, but for the names of local variables."""
+"""The check of augmented Python files: their syntax tree is the same, except for the names of local variables."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _QUERIES = {
 [(macro_invocation) (macro_definition) (attribute_item) (inner_attribute_item)] @macro
 """,
 }
-# What stands for the bytes of a string and of a comment while whitespace is searched.
+# What replaces the bytes of a string and of a comment while whitespace is searched.
 _STRING, _COMMENT, _MACRO = b"s", b"#", b"."
 
 

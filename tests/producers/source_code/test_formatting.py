@@ -1,4 +1,4 @@
-"""Changes of form are told from changes of meaning."""
+"""Changes of form are distinguished from changes of meaning."""
 
 from __future__ import annotations
 
