@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     status = run(arguments)
     broken = broken_output()
+    signals.forget_interrupt()
     sys.exit(_output_status(broken) if broken is not None and not status else status)
 
 

@@ -70,6 +70,16 @@ def end_by_interrupt() -> None:
     _Received.ended = True
 
 
+def forget_interrupt() -> None:
+    """Let this process end with the exit status that it chooses, although an interrupt was caught.
+
+    An interrupt that comes while `exec` runs a text leaves a mark in Python 3.11, even if it is caught (numba and
+    dataclasses run texts). `python -m` then ends itself by SIGINT, whatever the status. A further text takes the mark
+    away.
+    """
+    exec("")  # noqa: S102 - an empty text
+
+
 def received_stop() -> bool:
     """Return whether this process received SIGTERM or SIGHUP."""
     return _Received.number is not None

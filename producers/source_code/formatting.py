@@ -25,7 +25,7 @@ _LITERALS = {
 _TOKENS = re.compile(rb"\w+|[^\w\s]")
 _WORDS = re.compile(r"\w+")
 # The parser of Python raises these for text that is no Python, or is nested too deeply.
-_NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+_NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, SystemError)
 
 
 def differ_in_form_only(before: str, after: str, language: str | None) -> bool:

@@ -127,6 +127,18 @@ print(cli.run([]))
     )
 
 
+def test_interrupt_within_a_text_that_python_runs_keeps_the_status(tmp_path: Path) -> None:
+    program = """
+from feedmill import cli
+
+cli.app = lambda **options: exec("raise KeyboardInterrupt")
+cli.main([])
+"""
+    (tmp_path / "interrupted.py").write_text(program)
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "feedmill: stopped\n")
+
+
 def test_sigterm_reaches_a_background_job_that_ignores_ctrl_c(settings: Settings, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
