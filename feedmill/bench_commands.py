@@ -12,7 +12,7 @@ from rich.table import Table
 
 from schema.errors import AuditError, ConfigError, UsageError
 
-NAMES = ("generate", "refine", "pipeline", "feed", "packing", "scenario", "code", "storm")
+NAMES = ("generate", "refine", "pipeline", "feed", "packing", "scenario", "code", "code-parts", "storm")
 _VARIANTS = ("topic_order",)
 _FURTHER = {
     "order": "order",
@@ -44,7 +44,7 @@ def bench_command(
     if minutes is not None or seed is not None:
         raise UsageError(f"--minutes and --seed apply to the storm only, not to {name}: use --rows")
     try:
-        run = import_module(f"bench.{name}").run
+        run = import_module(f"bench.{name.replace('-', '_')}").run
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the benchmark {name} needs {error.name}: install the extra that has it, `pip install feedmill[train]`"
