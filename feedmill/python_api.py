@@ -1,4 +1,4 @@
-"""Functions of the public API that name a family: `produce`, `coverage_report`, `forget`. Import them from `feedmill`."""
+"""Functions of the public API that name a family: `produce`, `coverage_report`, `forget`. Import them from feedmill."""
 
 from __future__ import annotations
 
