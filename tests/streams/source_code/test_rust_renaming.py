@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from schema.source_code.grammar import parse, parses
+from schema.source_code.grammar import parse
 from streams.augmentation.source_code.documents import Document, LeftOut
 from streams.augmentation.source_code.rust_names import renamable
+from tests.source_code import parses
 
 # A file, and the names in it that are renamed.
 CASES = {
