@@ -19,8 +19,8 @@ from consumers.sequence.cursor import Cursor
 from consumers.sequence.lineage import LINEAGE, TOKENS
 from consumers.sequence.packing import plan_packed
 from consumers.sequence.planning import BatchShape
+from consumers.source_code.document_tokens import PLACES
 from consumers.source_code.tensors import CodeBatch, EncodedWindows
-from consumers.source_code.windows import PLACES
 from consumers.tensor_form import PART
 from tests.consumers.test_scenario_form import rows
 
