@@ -41,7 +41,10 @@ FAMILY = Family(
         producer="producers.source_code.run:CodeRun",
         augmentation="streams.augmentation.source_code:augment",
         tensor_form="consumers.source_code.form:code_form",
-        commands={"produce code": "feedmill.source_code_commands:produce_code_command"},
+        commands={
+            "produce code": "feedmill.source_code_commands:produce_code_command",
+            "train code": "feedmill.train_code_command:train_code_command",
+        },
         samples="tests.source_code:valid_rows",
     ),
 )
