@@ -88,6 +88,8 @@ def load_base(place: str) -> PreTrainedModel:
         return merged
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    # Its progress bar would disturb ours.
+    transformers_logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             place,

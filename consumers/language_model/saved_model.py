@@ -1,8 +1,8 @@
 """The files of a language model: those of transformers or of a peft adapter, and its tokenizer; none is a pickle.
 
 A full model is config.json, generation_config.json and model.safetensors. An adapter is adapter_config.json and
-adapter_model.safetensors, with the config.json of its base. transformers' `AutoModelForCausalLM.from_pretrained` takes
-both. An adapter's file is checked here, because peft would import a library that it names.
+adapter_model.safetensors. transformers' `AutoModelForCausalLM.from_pretrained` takes both. An adapter's file is checked
+here, because peft would import a library that it names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG)
 FULL_FILES = (CONFIG, GENERATION, WEIGHTS, *_TOKENIZER_FILES)
-ADAPTER_FILES = (CONFIG, ADAPTER, ADAPTER_WEIGHTS, *_TOKENIZER_FILES)
+ADAPTER_FILES = (ADAPTER, ADAPTER_WEIGHTS, *_TOKENIZER_FILES)
 
 
 class Lora(BaseModel):
@@ -128,7 +128,6 @@ def save_model(model: PreTrainedModel | PeftModel, tokenizer: LoadedTokenizer, f
             {name: value.contiguous() for name, value in get_peft_model_state_dict(model).items()},
             folder / ADAPTER_WEIGHTS,
         )
-        model.base_model.model.config.save_pretrained(folder)
     else:
         model.save_pretrained(folder)
     (folder / TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
