@@ -111,7 +111,12 @@ class Generator:
             )
         drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if sampling.temperature:
-            drawn = {"do_sample": True, "temperature": float(sampling.temperature), "top_p": float(sampling.top_p), "top_k": 0}
+            drawn = {
+                "do_sample": True,
+                "temperature": float(sampling.temperature),
+                "top_p": float(sampling.top_p),
+                "top_k": 0,
+            }
         with torch.inference_mode():
             made = self._model.generate(
                 **inputs,
