@@ -1,4 +1,4 @@
-"""Filters that a training run applies to documents, as SQL conditions for a feed, and how many documents pass them.
+"""Filters that a training run applies to documents, as SQL conditions for a feed.
 
 The conditions are those of the refine stage (`schema.source_code.filters`), and paths of examples and benchmarks. A
 feed's state and manifest hold them as text.
@@ -6,18 +6,8 @@ feed's state and manifest hold them as text.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 
-import polars as pl
-
-from broker.clients import Connection
-from consumers.row_filter import RowFilter
-from consumers.source_code.clean_texts import train_rows
-from schema.errors import UsageError
-from schema.source_code import FAMILY
 from schema.source_code.languages import FIRST_CLASS
 
 _EXAMPLES = "(^|/)(examples|example)/"
@@ -75,63 +65,6 @@ class DocumentFilters:
         if self.where is not None:
             chosen["where"] = self.where
         return chosen
-
-    @property
-    def sql(self) -> str:
-        """All conditions as one, for `FeedOptions.where`."""
-        # Two brackets keep a condition such as `a) OR (b` together, and the line break ends a comment.
-        return " AND ".join(f"(({condition}\n))" for condition in self.conditions().values())
-
-
-@dataclass(frozen=True)
-class FilterCounts:
-    """How many documents of the split train there are, how many pass, and how many fail each filter.
-
-    A document that fails several filters counts in each of them.
-
-    Attributes:
-        documents: of the split.
-        passed: of these, the ones that pass.
-        filtered: failed documents by reason.
-        kinds: passed documents by `kind`.
-    """
-
-    documents: int
-    passed: int
-    filtered: Mapping[str, int]
-    kinds: Mapping[str, int]
-
-    def __str__(self) -> str:
-        share = f" ({self.passed / self.documents:.1%})" if self.documents else ""
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.filtered.items() if count)
-        return f"{self.passed:,}/{self.documents:,} documents{share}, filtered by reason: {reasons or 'none'}"
-
-
-def count_documents(connection: Connection, filters: DocumentFilters) -> FilterCounts:
-    """Return how many documents of code.clean, split train, pass the filters now; retracted ones are not counted.
-
-    Raises:
-        UsageError: the condition `where` is refused.
-        BrokerError: there is no clean topic, or the broker cannot be read.
-        ReplayError: a record cannot be read.
-    """
-    documents = passed = 0
-    filtered: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    with ExitStack() as stack:
-        tests = {
-            reason: stack.enter_context(RowFilter(condition, FAMILY.wire, UsageError))
-            for reason, condition in filters.conditions().items()
-        }
-        names = frozenset({"kind"}).union(*(test.names for test in tests.values()))
-        for rows in train_rows(connection, names):
-            kept = pl.DataFrame({reason: test.mask(rows) for reason, test in tests.items()})
-            documents += rows.height
-            passes = rows.filter(kept.select(pl.all_horizontal(pl.all())).to_series())
-            passed += passes.height
-            kinds.update(passes["kind"].to_list())
-            filtered.update({reason: int((~kept[reason]).sum()) for reason in tests})
-    return FilterCounts(documents, passed, {reason: filtered[reason] for reason in tests}, dict(sorted(kinds.items())))
 
 
 def _listed(texts: tuple[str, ...] | frozenset[str] | list[str]) -> str:

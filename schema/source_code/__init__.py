@@ -44,7 +44,7 @@ FAMILY = Family(
         commands={
             "produce code": "feedmill.source_code_commands:produce_code_command",
             "generate code": "feedmill.generate_command:generate_code_command",
-            "train code": "feedmill.train_code_command:train_code_command",
+            "train code": "feedmill.language_model_commands:train_code_command",
         },
         samples="tests.source_code:valid_rows",
     ),

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from broker.clients import Connection
-from consumers.language_model.code_run import CodeTraining
 from consumers.language_model.run_file import RunFile, parse_run_file
+from consumers.language_model.training import CodeTraining
 from consumers.source_code.byte_pairs import train_byte_pairs
-from consumers.source_code.document_filters import DocumentFilters, count_documents
+from consumers.source_code.document_filters import DocumentFilters
+from consumers.train_rows import count_rows
 from consumers.training.ranks import ALONE
 from consumers.training.report import Step, TrainReport
 from consumers.training.stopping import StopRequest
@@ -115,8 +116,8 @@ def test_filters_are_those_of_the_refine_stage_and_every_reason_is_counted(
         where="nesting >= 0) OR (nesting < 0 -- all",
     )
     with pytest.raises(UsageError):
-        count_documents(clean, DocumentFilters(where="1 = 1)) OR ((1 = 1"))
-    counts = count_documents(clean, filters)
+        count_rows(clean, FAMILY, DocumentFilters(where="1 = 1)) OR ((1 = 1").conditions(), "kind")
+    counts = count_rows(clean, FAMILY, filters.conditions(), "kind")
     train = documents.filter(pl.col("split") == "train")
     own = {
         "text_too_short": pl.col("characters") >= 200,
@@ -129,9 +130,9 @@ def test_filters_are_those_of_the_refine_stage_and_every_reason_is_counted(
         "other_language": pl.col("language") == "python",
         "where": pl.lit(True),
     }
-    assert counts.documents == train.height
+    assert counts.rows == train.height
     assert counts.filtered == {name: train.filter(~test).height for name, test in own.items()}
     passed = train.filter(pl.all_horizontal(*own.values()))
     assert counts.passed == passed.height
     assert sum(counts.kinds.values()) == counts.passed
-    assert f"{counts.passed}/{counts.documents} documents" in str(counts)
+    assert f"{counts.passed}/{counts.rows} rows" in str(counts)
