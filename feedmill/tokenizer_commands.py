@@ -72,11 +72,9 @@ def train_command(
 
 def _topic_texts() -> Iterator[str]:
     from broker.clients import connect
-    from consumers.train_rows import train_rows
-    from schema.source_code import FAMILY
+    from consumers.source_code.clean_texts import train_texts
 
-    rows = train_rows(connect(load_settings()), FAMILY, {"text"})
-    return (text for some in rows for text in some["text"])
+    return train_texts(connect(load_settings()))
 
 
 def _folder_texts(paths: list[str]) -> Iterator[str]:

@@ -1,1 +1,0 @@
-"""Causal language models of code and scenarios: base models, adapters, the training task, and run files in YAML."""
