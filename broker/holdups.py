@@ -6,6 +6,8 @@ The answers are for messages to people. They are empty if the broker is too old 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kafka import TopicPartition
@@ -73,10 +75,30 @@ def open_transactions(connection: Connection, topic: str) -> list[OpenTransactio
     )
 
 
-def member_count(connection: Connection, group: str) -> int | None:
-    """Return how many members a consumer group has now; None if Kafka does not report it."""
+@dataclass(frozen=True)
+class GroupMembers:
+    """The members of a consumer group: how many, and the partitions of each topic that they read."""
+
+    count: int
+    assigned: Mapping[str, frozenset[int]]
+
+
+def group_members(connection: Connection, group: str) -> GroupMembers | None:
+    """Return the members that a consumer group has now; None if Kafka does not report them."""
+    assigned: defaultdict[str, frozenset[int]] = defaultdict(frozenset)
     try:
         with connection.lend_admin() as admin:
-            return len(admin.describe_groups([group])[group]["members"])
+            members = admin.describe_groups([group])[group]["members"]
+        for member in members:
+            # A member without partitions has no assignment.
+            for topic in (member["member_assignment"] or {}).get("assigned_partitions", ()):
+                assigned[topic["topic"]] |= frozenset(topic["partitions"])
     except (KafkaError, KeyError):
         return None
+    return GroupMembers(len(members), assigned)
+
+
+def member_count(connection: Connection, group: str) -> int | None:
+    """Return how many members a consumer group has now; None if Kafka does not report them."""
+    members = group_members(connection, group)
+    return None if members is None else members.count

@@ -26,6 +26,8 @@ class FormOptions:
         masking: share of a sequence's tokens that are masked, from 0 to below 1.
         masking_form: "mask" replaces tokens by the tokenizer's mask token. "fim" moves one span of tokens to the end,
             in the tokenizer's fill-in-the-middle form. None takes the mask token if the tokenizer has one.
+        completions: make sequences for a language model: each document ends with the tokenizer's end token, a change of
+            a git history is its new file with message and old file as the prompt, and `labels` has the tokens to learn.
         cache: a folder on this machine that keeps tokenized documents for later passes, ranks, loader workers and runs;
             None keeps none. It changes no batch, so it is not part of the form's identity.
         cache_bytes: the most bytes of files in `cache`; the least recently used ones are removed.
@@ -42,6 +44,7 @@ class FormOptions:
     stride: int = 256
     masking: float = 0.0
     masking_form: MaskingForm | None = None
+    completions: bool = False
     cache: str | Path | None = None
     cache_bytes: int = 4 * 1024**3
 
@@ -58,6 +61,8 @@ class FormOptions:
             raise UsageError(f"cache_bytes is {self.cache_bytes}: use 1 or more, or leave cache out")
         if self.masking_form not in (None, "mask", "fim"):
             raise UsageError(f"masking_form is {self.masking_form!r}: use mask or fim")
+        if self.completions and self.masking:
+            raise UsageError("completions and masking both decide the labels: use one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,7 @@ class FormIdentity:
         stride: tokens from the start of a window to the start of the next.
         masking: share of tokens masked.
         masking_form: how they are masked; None without masking.
+        completions: whether the sequences are those of a language model.
         found_at: the tokenizer's path or name when the feed was made. It is not compared.
     """
 
@@ -80,6 +86,7 @@ class FormIdentity:
     stride: int
     masking: float = 0.0
     masking_form: MaskingForm | None = None
+    completions: bool = False
     found_at: str = field(default="", compare=False)
 
     def options(self, tokenizer: str | Path | None = None) -> FormOptions:
@@ -94,4 +101,5 @@ class FormIdentity:
             stride=self.stride,
             masking=self.masking,
             masking_form=self.masking_form,
+            completions=self.completions,
         )

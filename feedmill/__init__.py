@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from consumers.packed_rows import block_diagonal_mask
     from consumers.replay.topic_range import replay
     from consumers.replay.training_run import replay_run
-    from feedmill.python_api import coverage_report, produce
+    from feedmill.python_api import coverage_report, forget, produce
     from producers.reduction.run import ReductionRun
+    from producers.source_code.run import CodeRun
     from schema.errors import FeedmillError
     from schema.settings import Settings, load_settings
     from streams.drain import drain
 
 _MODULES = {
+    "CodeRun": "producers.source_code.run",
     "Connection": "broker.clients",
     "Curriculum": "consumers.feed",
     "Feed": "consumers.feed",
@@ -42,6 +44,7 @@ _MODULES = {
     "connect": "broker.clients",
     "coverage_report": "feedmill.python_api",
     "drain": "streams.drain",
+    "forget": "feedmill.python_api",
     "load_settings": "schema.settings",
     "produce": "feedmill.python_api",
     "read_ledger": "consumers.ledger",
@@ -50,6 +53,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "CodeRun",
     "Connection",
     "Curriculum",
     "Feed",
@@ -63,6 +67,7 @@ __all__ = [
     "connect",
     "coverage_report",
     "drain",
+    "forget",
     "load_settings",
     "produce",
     "read_ledger",

@@ -67,7 +67,8 @@ def _documents(connection: Connection, services: list[Service], console: Console
 def _tokenizer(connection: Connection, path: Path, console: Console) -> Pace:
     """Train a tokenizer on the clean documents of the split train."""
     from consumers.source_code.byte_pairs import train_byte_pairs
-    from consumers.source_code.clean_texts import train_texts
+    from consumers.train_rows import train_rows
+    from schema.registry import family_named
 
     path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -81,7 +82,9 @@ def _tokenizer(connection: Connection, path: Path, console: Console) -> Pace:
                 advance(read)
                 yield text
 
-        path.write_text(train_byte_pairs(shown(train_texts(connection)), _VOCABULARY))
+        rows = train_rows(connection, family_named(FAMILY), {"text"})
+        texts = shown(text for some in rows for text in some["text"])
+        path.write_text(train_byte_pairs(texts, _VOCABULARY))
     console.print(f"tokenizer: {path}, {_VOCABULARY:,} tokens", soft_wrap=True)
     return Pace("train a tokenizer on the split train", read, "MB/s", time.monotonic() - began)
 

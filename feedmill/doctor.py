@@ -154,7 +154,7 @@ def _topics(settings: Settings) -> Iterator[Finding]:
     from broker import embedded
     from broker.clients import connect
     from broker.committed import has_records
-    from broker.holdups import member_count, open_transactions
+    from broker.holdups import group_members, open_transactions
     from broker.topics import committed_positions, extents, list_topics, topic_name
     from streams.positions import position_group, worker_group
 
@@ -166,7 +166,7 @@ def _topics(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "topics", "note", f"none in namespace {settings.namespace}", "feedmill produce reduction --count 20000"
         )
-    workers = member_count(connection, worker_group(settings))
+    members = group_members(connection, worker_group(settings))
     held = {topic: extents(connection, topic) for topic in existing}
     for topic, partitions in held.items():
         offsets = sum(extent.end - extent.begin for extent in partitions.values())
@@ -181,8 +181,13 @@ def _topics(settings: Settings) -> Iterator[Finding]:
         positions = committed_positions(connection, position_group(settings, family), topic)
         at = {partition: positions.get(partition, extent.begin) for partition, extent in partitions.items()}
         waiting = sum(extent.end - at[partition] for partition, extent in partitions.items())
-        if any(has_records(connection, topic, at).values()):
-            fix = "no action needed: workers run" if workers else "no worker runs: start one with feedmill worker"
+        waits = {partition for partition, has in has_records(connection, topic, at).items() if has}
+        if waits:
+            fix = "no action needed: workers run"
+            if members is None or not members.count:
+                fix = "no worker is in the consumer group: start one with feedmill worker"
+            elif not waits <= members.assigned.get(topic, waits):
+                fix = "restart the workers: they find partitions that were added when they start"
             yield Finding(topic, "note", f"{seen}, {waiting:,} not refined yet", fix)
         else:
             yield Finding(topic, "ok", f"{seen}, all refined")

@@ -1,4 +1,4 @@
-"""Functions of the public API that name a family: `produce` and `coverage_report`. Import them from `feedmill`."""
+"""Functions of the public API that name a family: `produce`, `coverage_report`, `forget`. Import them from feedmill."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.clients import Connection, connect
 from broker.topics import ensure_topics
+from consumers.retraction import forget as retraction
 from producers import run as producer_run
 from producers.seeds import fresh_seed
 from schema.errors import UsageError
@@ -96,3 +97,32 @@ def coverage_report(connection: Connection, family: str) -> dict[str, Any]:
     """
     with open_coverage(connection) as coverage:
         return coverage.report(family)
+
+
+def forget(
+    connection: Connection, family: str, where: str, reason: str = retraction.NO_REASON, *, dry_run: bool = False
+) -> retraction.ForgetReport:
+    """Retract rows of clean and the rows that were augmented from them: feeds and replays leave them out from now on.
+
+    Args:
+        connection: the broker to read from and to write to.
+        family: a registered family.
+        where: an SQL condition over the family's columns, as for `replay`.
+        reason: a text for reports.
+        dry_run: count the rows and write nothing.
+
+    Returns:
+        The totals, with `rows_found`, `rows_of_origins`, `rows_retracted_before` and `rows_retracted`.
+
+    Raises:
+        UnknownFamilyError: no such family.
+        UsageError: the filter is refused, or the reason is empty or too long.
+        BrokerError: the broker cannot be read; DeliveryError: it did not take the entries.
+        ReplayError: a record cannot be decoded, or retractions were lost.
+
+    Example::
+
+        forgotten = forget(connection, "reduction", "size > 100", reason="asked out by its owner", dry_run=True)
+        forgotten.rows_found == forgotten.rows_retracted  # True
+    """
+    return retraction.forget(connection, family_named(family), where, reason, dry_run=dry_run)

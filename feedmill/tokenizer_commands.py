@@ -72,9 +72,11 @@ def train_command(
 
 def _topic_texts() -> Iterator[str]:
     from broker.clients import connect
-    from consumers.source_code.clean_texts import train_texts
+    from consumers.train_rows import train_rows
+    from schema.source_code import FAMILY
 
-    return train_texts(connect(load_settings()))
+    rows = train_rows(connect(load_settings()), FAMILY, {"text"})
+    return (text for some in rows for text in some["text"])
 
 
 def _folder_texts(paths: list[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from broker.clients import Connection
 from broker.committed import has_records
-from broker.holdups import member_count, open_transactions
+from broker.holdups import group_members, open_transactions
 from broker.kept_clients import keeping_clients
 from broker.topics import ensure_topics, extents, topic_name, undecided
 from schema.errors import DrainTimeoutError, RowsLostError
@@ -153,22 +153,30 @@ def _what_is_left(
     """Return the error line: the offsets left, the likely cause, and the next command.
 
     The first cause that applies is named: an unfolded ledger, an open transaction (readers cannot pass it), no worker,
-    workers that do not move, too short a timeout.
+    partitions that no worker reads, workers that do not move, too short a timeout.
     """
     stage, left = (RAW, progress.raw) if progress.raw else (LEDGER, progress.ledger)
     listed = ", ".join(f"{count} in partition {partition}" for partition, count in sorted(left.items()))
     line = f"{family} is not drained after {timeout_s:g} s: offsets left in {stage}: {listed}"
     if stage == LEDGER:
         return f"{line}; check that the coverage service runs and folds (`feedmill doctor`)"
-    opened = open_transactions(connection, topic_name(connection.settings, family, RAW))
+    topic = topic_name(connection.settings, family, RAW)
+    opened = open_transactions(connection, topic)
     if opened:
         others = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
         return f"{line}; readers wait for {opened[0]}{others}: end that producer, or wait until Kafka aborts it"
     if still_s >= min(_STILL_S, timeout_s / 2):
-        members = member_count(connection, worker_group(connection.settings))
-        if members == 0:
-            return f"{line}; no worker runs: start `feedmill worker`"
-        workers = "workers" if members is None else f"{members} worker(s) of the consumer group"
+        members = group_members(connection, worker_group(connection.settings))
+        if members is not None and not members.count:
+            return f"{line}; no worker is in the consumer group: start `feedmill worker`"
+        assigned = members.assigned.get(topic) if members is not None else None
+        unread = sorted(left.keys() - assigned) if assigned else []
+        if unread:
+            return (
+                f"{line}; no worker reads partition {', '.join(map(str, unread))}: workers find partitions that were "
+                "added when they start, so restart them"
+            )
+        workers = "workers" if members is None else f"{members.count} worker(s) of the consumer group"
         return (
             f"{line}; refining did not move for {still_s:.0f} s though {workers} may run: see their logs and "
             "`feedmill doctor`"

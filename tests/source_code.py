@@ -8,6 +8,7 @@ import polars as pl
 
 from schema.family import identify
 from schema.source_code import FAMILY
+from schema.source_code.grammar import grammar_of, parse
 from schema.source_code.scores import scored
 
 _NOUNS = ["boxes", "letters", "lamps", "keys", "tickets", "blankets", "ladders", "plates", "bottles", "maps", "cables"]
@@ -89,3 +90,9 @@ def frame(documents: list[dict[str, Any]]) -> pl.DataFrame:
 def valid_rows(count: int, first: int = 0) -> pl.DataFrame:
     """Return `count` valid snapshots with different texts, alternating between Python and Rust."""
     return frame([document(number) for number in range(first, first + count)])
+
+
+def parses(source: bytes, language: str) -> bool:
+    """Whether source code has a syntax tree without errors; true for a language without grammar."""
+    tree = parse(source, language)
+    return grammar_of(language) is None if tree is None else not tree.root_node.has_error

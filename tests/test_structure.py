@@ -203,7 +203,12 @@ def test_all_public_names_exist() -> None:
 
 
 # Modules that turn bytes or text into code or into objects of any type.
-READS_CODE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "yaml", "runpy", "code"}
+READS_CODE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "runpy", "code"}
+# The parts of yaml that make plain values only.
+PLAIN_YAML = {"safe_load", "safe_dump", "parse", "SafeLoader", "AliasEvent", "YAMLError"}
+# With these values transformers reads local files of plain data; a model needs the third one, too.
+LOCAL = {"local_files_only": "True", "trust_remote_code": "False"}
+SAFE_WEIGHTS = {"use_safetensors": "True"}
 # Calls that do the same, by the last part of their names.
 RUNS_CODE = {
     *("eval_expr", "deserialize", "SQLContext", "sql_expr", "literal_eval", "read_pickle", "unpickle", "import_object"),
@@ -228,10 +233,23 @@ def names_of(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
+def is_local(call: ast.Call) -> bool:
+    """Whether a call of `from_pretrained` reads plain data of this machine only."""
+    if names_of(call.func) != "from_pretrained":
+        return False
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    is_model = "Model" in ast.unparse(call.func)
+    return given.items() >= (LOCAL | SAFE_WEIGHTS if is_model else LOCAL).items()
+
+
 def code_readers(path: Path) -> Iterator[str]:
     """Yield the line and the name of each call in a file that could run code named by its input."""
     for node in ast.walk(parsed(path)):
-        if not isinstance(node, ast.Call):
+        if isinstance(node, ast.Attribute) and names_of(node.value) == "yaml" and node.attr not in PLAIN_YAML:
+            yield f"{node.lineno}: yaml.{node.attr}"
+        if isinstance(node, ast.ImportFrom) and node.module == "yaml":
+            yield f"{node.lineno}: from yaml"
+        if not isinstance(node, ast.Call) or is_local(node):
             continue
         name = names_of(node.func)
         is_builtin = isinstance(node.func, ast.Name) and name in BUILTINS_THAT_RUN
@@ -266,9 +284,20 @@ def test_the_search_for_code_readers_finds_them(tmp_path: Path) -> None:
         "subprocess.run(x, shell=True)\nModel.from_pretrained(x)\ndist.broadcast_object_list(x)\n"
     )
     assert [reader.partition(":")[0] for reader in code_readers(bad)] == ["1", "2", "3", "4", "5", "5", "6", "7", "8"]
+    bad.write_text(
+        "AutoModel.from_pretrained(x, local_files_only=True, trust_remote_code=False)\n"
+        "Tokenizer.from_pretrained(x, local_files_only=True)\nyaml.load(x)\nfrom yaml import load\n"
+        "yaml.unsafe_load(x)\nexec('x', names)\n"
+    )
+    found = sorted(reader.partition(":")[0] for reader in code_readers(bad))
+    assert found == ["1", "2", "3", "3", "4", "5", "6"]
     bad.write_text("import pickle\nfrom cloudpickle import loads\n")
     assert imported(bad) & READS_CODE == {"pickle", "cloudpickle"}
-    bad.write_text("model.eval()\njson.loads(x)\nsubprocess.run(x, shell=False)\n")
+    bad.write_text(
+        "model.eval()\njson.loads(x)\nsubprocess.run(x, shell=False)\nexec('')\nyaml.safe_load(x)\n"
+        "AutoModel.from_pretrained(x, local_files_only=True, trust_remote_code=False, use_safetensors=True)\n"
+        "AutoTokenizer.from_pretrained(x, local_files_only=True, trust_remote_code=False)\n"
+    )
     assert list(code_readers(bad)) == []
 
 

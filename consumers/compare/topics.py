@@ -1,14 +1,19 @@
-"""Topics of examples: raw, clean or rejected rows up to the last committed record, from any producer."""
+"""Topics of examples: raw, clean or rejected rows up to the last committed record, from any producer.
+
+Rows that are retracted when reading begins are left out, and a warning says so.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 
 import polars as pl
 
 from broker.clients import Connection
-from broker.topics import extents
+from broker.retractions import retracted_ids, retraction_bound
+from broker.topics import extents, topic_name
 from consumers.compare.rows import ROWS_AT_ONCE, Rows, rows_of_lines
 from consumers.reading import Record, TopicReader
 from consumers.sequence.blocks import order_of
@@ -17,16 +22,19 @@ from schema.envelope import header_text
 from schema.errors import RecordError, ReplayError
 from schema.family import Family
 from schema.json_rows import lines_of
-from schema.record import ARROW_STREAM, ForeignHeaders, decode
+from schema.record import ARROW_STREAM, RETRACTIONS, ForeignHeaders, decode
+from schema.retractions import is_retracted
 
 # Offsets read from a partition before the next partition's turn, so that a topic's first rows come from all partitions.
 _BLOCK_OFFSETS = 16
 # The broker accepts only far smaller records; this limit bounds the memory that a damaged record can claim.
 _MAX_ROWS = 10_000_000
 
+_log = logging.getLogger(__name__)
+
 
 class TopicSource:
-    """The rows of a topic, from its first offset to the last stable one when reading begins.
+    """The rows of a topic that are not retracted, from its first offset to the last stable one when reading begins.
 
     Args:
         connection: the broker that holds the topic.
@@ -53,21 +61,28 @@ class TopicSource:
 
         Raises:
             BrokerError: the topic is gone, or the broker cannot be read.
-            ReplayError: retention removed records before they were read.
+            ReplayError: retention removed records before they were read, or a retraction cannot be decoded.
         """
+        retractions = topic_name(self._connection.settings, family.name, RETRACTIONS)
+        bound = retraction_bound(self._connection, retractions)
+        ids = retracted_ids(self._connection, retractions, bound, ReplayError)
         blocks = order_of(extents(self._connection, self._topic), _BLOCK_OFFSETS, None)
         frames: list[pl.DataFrame] = []
         refused: Counter[str] = Counter()
-        gathered = 0
+        gathered, warned = 0, False
         with TopicReader(self._connection, self._topic, ReplayError) as reader:
             for _, record in reader.records(blocks):
                 try:
                     rows = _rows(record, family)
                 except RecordError as error:
                     rows = Rows(pl.DataFrame(schema=family.wire), {error.reason: 1})
-                frames.append(rows.frame)
+                kept = rows.frame.filter(~is_retracted(rows.frame, ids))
+                if kept.height < rows.frame.height and not warned:
+                    warned = True
+                    _log.warning("rows of %s that are retracted are left out", self._topic)
+                frames.append(kept)
                 refused.update(rows.refused)
-                gathered += len(rows)
+                gathered += kept.height + sum(rows.refused.values())
                 if gathered >= ROWS_AT_ONCE:
                     yield Rows(pl.concat(frames), refused)
                     frames, refused, gathered = [], Counter(), 0

@@ -26,9 +26,11 @@ def code_form(options: FormOptions) -> TensorForm:
     """Return the form that cuts documents into windows.
 
     Raises:
-        UsageError: the tokenizer cannot be loaded, or has no tokens to mask with.
+        UsageError: the tokenizer cannot be loaded, or has no tokens to mask or to end a text with.
     """
     loaded = load_tokenizer(options.tokenizer)
+    if options.completions:
+        _ = loaded.end
     windows = Windows(
         loaded,
         FormIdentity(
@@ -38,6 +40,7 @@ def code_form(options: FormOptions) -> TensorForm:
             stride=options.stride,
             masking=options.masking,
             masking_form=_masking_form(options, loaded),
+            completions=options.completions,
             found_at=loaded.found_at,
         ),
         None if options.cache is None else TokenCache(Path(options.cache), options.cache_bytes),

@@ -12,8 +12,8 @@ import torch
 from consumers.batches import ORIGIN, Batch, Stamp, shared_fields
 from consumers.packed_rows import RowLayout
 from consumers.sequence.lineage import TOKENS
+from consumers.source_code.document_tokens import PLACES
 from consumers.source_code.masking import NO_LABEL
-from consumers.source_code.windows import PLACES
 from consumers.tensor_form import PART, Indices
 from schema.buffers import lists
 from schema.compiled import compiled

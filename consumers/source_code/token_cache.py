@@ -31,10 +31,15 @@ from schema.record import decode, encode
 
 _log = logging.getLogger("feedmill.feed")
 
-# One row a document: its tokens, and the places of its windows, one of four numbers after the other.
-COLUMNS: dict[str, pl.DataType] = {"tokens": pl.List(pl.Int32()), "places": pl.List(pl.Int32())}
+# One row a document: its tokens, the places of its windows, one of four numbers after the other, and how many of the
+# tokens are its prompt.
+COLUMNS: dict[str, pl.DataType] = {
+    "tokens": pl.List(pl.Int32()),
+    "places": pl.List(pl.Int32()),
+    "prompt": pl.Int32(),
+}
 # Grows when the same key would have other values.
-_VERSION = b"1"
+_VERSION = b"2"
 _CHECKSUM_BYTES = 20
 # Documents of 256 KiB of text, or one larger document, take a few MB.
 _FILE_BYTES = 256 * 1024 * 1024

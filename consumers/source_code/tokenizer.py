@@ -25,6 +25,7 @@ _MOST_BYTES = 96 * 1024 * 1024
 # Special tokens of known tokenizers, the project's own first.
 _MASKS = ("<mask>", "[MASK]", "<|mask|>")
 _PADDINGS = ("<pad>", "[PAD]", "<|pad|>", "<|endoftext|>")
+_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>")
 # Before the text, between its two parts, and before the part that is missing between them.
 _FIMS = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
@@ -72,6 +73,21 @@ class LoadedTokenizer:
             if len(found) == len(names):
                 return found[0], found[1], found[2]
         return None
+
+    @property
+    def end(self) -> int:
+        """Number of the token that ends a document.
+
+        Raises:
+            UsageError: the tokenizer has none.
+        """
+        found = next(self._known(_ENDS), None)
+        if found is None:
+            raise UsageError(
+                f"the tokenizer {self.found_at} has no token that ends a text ({', '.join(_ENDS)}), which a language "
+                "model learns: take another tokenizer, or make one with `feedmill tokenizer train`"
+            )
+        return found
 
     @property
     def padding(self) -> int:

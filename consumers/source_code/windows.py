@@ -4,9 +4,9 @@ A document of n tokens gives the windows [k * stride, min(k * stride + window, n
 that ends at n. So every token is in a window, and only the last window can be shorter than the others. A document
 without tokens gives no window.
 
-A window's characters are the smallest range [char_start, char_end) of the text that covers its tokens. A byte-level
-tokenizer can cut a character in two, which is then in both windows. Lines are numbered from 1 and end with a line feed;
-`line_end` is the line of the window's last character.
+For a language model (`FormOptions.completions`) a document is its prompt, its target and the tokenizer's end token, in
+this order; its text is prompt and target together. `labels` has the target and the end token. A window without them is
+left out.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ import polars as pl
 
 from consumers.form_options import FormIdentity
 from consumers.sequence.weights import draws
-from consumers.source_code.masking import filled_in_middle, masked
-from consumers.source_code.token_cache import COLUMNS, TokenCache
+from consumers.source_code import completions
+from consumers.source_code.document_tokens import PLACES, Tokenized, Tokens, from_cache, tokenized
+from consumers.source_code.masking import NO_LABEL, filled_in_middle, masked
+from consumers.source_code.token_cache import TokenCache
 from consumers.source_code.tokenizer import LoadedTokenizer
 from consumers.tensor_form import PART, Indices
-from schema.buffers import lists_of, strings
+from schema.buffers import lists_of
 
-Tokens = npt.NDArray[np.int32]
-
-PLACES = ("char_start", "char_end", "line_start", "line_end")
 # The most bytes of text that are tokenized together; a token takes some 100 bytes until its windows are cut.
 _TEXT_BYTES = 256 * 1024
 # The most tokens of a frame of windows, unless one window has more.
 _FRAME_TOKENS = 1 << 19
-_LINE_FEED = 10
 
 
 def window_bounds(tokens: int, window: int, stride: int) -> tuple[Indices, Indices]:
@@ -51,21 +49,6 @@ def window_bounds(tokens: int, window: int, stride: int) -> tuple[Indices, Indic
     count = 1 + -(-max(tokens - window, 0) // stride) if tokens else 0
     begins = np.arange(count, dtype=np.int64) * stride
     return begins, np.minimum(begins + window, tokens)
-
-
-def line_numbers(text: npt.NDArray[np.uint8], characters: Indices) -> Indices:
-    """Return the lines (N,), from 1, of these characters of a text.
-
-    Args:
-        text: the text's UTF-8 bytes.
-        characters: (N,) indices of characters.
-    """
-    feeds = np.flatnonzero(text == _LINE_FEED)
-    inside = (text & 0xC0) == 0x80
-    if len(feeds) and inside.any():
-        # Bytes inside a character are not counted.
-        feeds = feeds - np.cumsum(inside)[feeds]
-    return np.searchsorted(feeds, characters, side="left").astype(np.int64) + 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +68,7 @@ class Windows:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a document that are read."""
-        return ("text",)
+        return completions.COLUMNS if self.identity.completions else ("text",)
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -94,15 +77,19 @@ class Windows:
 
     @property
     def schema(self) -> dict[str, pl.DataType]:
-        """The columns of a window: `labels` only with masking."""
+        """The columns of a window: `labels` with masking and for a language model."""
         tokens = {"input_ids": pl.List(pl.Int32())}
-        labels = {"labels": pl.List(pl.Int32())} if self.identity.masking_form else {}
+        labels = {"labels": pl.List(pl.Int32())} if self._has_labels else {}
         return {**tokens, **labels, **dict.fromkeys(PLACES, pl.Int32())}
 
     @property
     def token_bytes(self) -> int:
         """Bytes of a window per token."""
-        return 8 if self.identity.masking_form else 4
+        return 8 if self._has_labels else 4
+
+    @property
+    def _has_labels(self) -> bool:
+        return self.identity.masking_form is not None or self.identity.completions
 
     @property
     def content_tokens(self) -> int:
@@ -111,14 +98,21 @@ class Windows:
 
     def sequences(self, rows: pl.DataFrame, seed: int, epoch: int) -> Iterator[tuple[Indices, pl.DataFrame]]:
         """Yield the documents' windows; see `consumers.tensor_form.Expansion.sequences`."""
-        sizes = rows["text"].str.len_bytes().cast(pl.Int64).to_numpy()
-        for begin, end in _groups(sizes, _TEXT_BYTES):
-            yield from self._of(rows[begin:end], begin, seed, epoch)
+        documents = rows.select("example_id", **self._texts(rows))
+        sizes = documents.select(pl.sum_horizontal(pl.col("prompt", "target").str.len_bytes().cast(pl.Int64)))
+        for begin, end in _groups(sizes.to_series().to_numpy(), _TEXT_BYTES):
+            yield from self._of(documents[begin:end], begin, seed, epoch)
 
-    def _of(self, rows: pl.DataFrame, first: int, seed: int, epoch: int) -> Iterator[tuple[Indices, pl.DataFrame]]:
+    def _texts(self, rows: pl.DataFrame) -> dict[str, pl.Series]:
+        if self.identity.completions:
+            return completions.prompts_and_targets(rows).to_dict()
+        return {"prompt": pl.repeat("", rows.height, dtype=pl.String, eager=True), "target": rows["text"]}
+
+    def _of(self, documents: pl.DataFrame, first: int, seed: int, epoch: int) -> Iterator[tuple[Indices, pl.DataFrame]]:
         """Yield the windows of documents that are tokenized together; `first` is the index of the first document."""
-        tokens, places_of = self._tokenized(rows["text"])
-        bounds = [self._bounds(each) for each in tokens]
+        values = self._tokenized(documents)
+        tokens = values.tokens
+        bounds = [self._bounds(len(each)) for each in tokens]
         counts = [len(begins) for begins, _ in bounds]
         if not sum(counts):
             return
@@ -126,59 +120,51 @@ class Windows:
         parents = np.repeat(np.arange(len(tokens)), counts)
         parts = np.concatenate([np.arange(count) for count in counts])
         begins, ends = (np.concatenate([each[side] for each in bounds]) for side in (0, 1))
-        places = np.concatenate(places_of, axis=1)
+        places = np.concatenate(values.places, axis=1)
         flat = np.concatenate(tokens)
-        drawn = draws(rows["example_id"].to_numpy()[parents], parts, seed, epoch)
-        for low, high in _groups(ends - begins, _FRAME_TOKENS):
-            some = slice(low, high)
+        drawn = draws(documents["example_id"].to_numpy()[parents], parts, seed, epoch)
+        # A window that ends within the prompt teaches nothing. Without a prompt every window stays.
+        taught = np.flatnonzero(ends > values.prompts[parents])
+        for low, high in _groups((ends - begins)[taught], _FRAME_TOKENS):
+            some = taught[low:high]
             cut = _gathered(flat, (before[parents] + begins)[some], (before[parents] + ends)[some])
-            made = self._masked(cut, (ends - begins)[some], drawn[some])
+            given = np.maximum(values.prompts[parents] - begins, 0)[some]
+            made = self._columns(cut, (ends - begins)[some], given, drawn[some])
             ranges = {name: pl.Series(name, places[number, some]) for number, name in enumerate(PLACES)}
             frame = pl.DataFrame({PART: pl.Series(parts[some], dtype=pl.Int32()), **made, **ranges})
             yield parents[some] + first, frame.cast(dict.fromkeys(PLACES, pl.Int32()))
 
-    def _bounds(self, tokens: Tokens) -> tuple[Indices, Indices]:
-        return window_bounds(len(tokens), self.content_tokens, self.identity.stride)
+    def _bounds(self, tokens: int) -> tuple[Indices, Indices]:
+        return window_bounds(tokens, self.content_tokens, self.identity.stride)
 
-    def _tokenized(self, texts: pl.Series) -> tuple[list[Tokens], list[Indices]]:
-        """Return each document's tokens, and the `PLACES` (4, K) of its windows."""
+    def _tokenized(self, documents: pl.DataFrame) -> Tokenized:
         if self.cache is None:
-            return self._encoded(texts)
-        key = self.cache.key(texts, self.identity.tokenizer, self.content_tokens, self.identity.stride)
-        kept = self.cache.read(key, len(texts))
-        if kept is not None and (values := self._kept(kept, texts)) is not None:
+            return self._encoded(documents)
+        texts = pl.concat([documents["prompt"], documents["target"]])
+        decisive = self.identity.tokenizer, self.content_tokens, self.identity.stride, int(self.identity.completions)
+        key = self.cache.key(texts, *decisive)
+        kept = self.cache.read(key, documents.height)
+        if kept is not None and (values := from_cache(kept, documents, self.loaded, self._bounds)) is not None:
             return values
-        tokens, places = self._encoded(texts)
-        columns = {"tokens": tokens, "places": [each.astype(np.int32).ravel() for each in places]}
-        self.cache.write(key, pl.DataFrame(columns, schema=COLUMNS))
-        return tokens, places
+        made = self._encoded(documents)
+        self.cache.write(key, made.frame())
+        return made
 
-    def _encoded(self, texts: pl.Series) -> tuple[list[Tokens], list[Indices]]:
-        encoded = self.loaded.tokenizer.encode_batch(texts.to_list(), add_special_tokens=False)
-        tokens = [np.array(each.ids, dtype=np.int32) for each in encoded]
-        bounds = [self._bounds(each) for each in tokens]
-        return tokens, [_places(*each) for each in zip(encoded, _texts(texts), bounds, strict=True)]
+    def _encoded(self, documents: pl.DataFrame) -> Tokenized:
+        return tokenized(documents, self.loaded, self._bounds, ended=self.identity.completions)
 
-    def _kept(self, kept: pl.DataFrame, texts: pl.Series) -> tuple[list[Tokens], list[Indices]] | None:
-        """Return the values of a cached frame, or None if they cannot be those of the texts."""
-        if any(each.null_count() for name in COLUMNS for each in kept[name]):
-            return None
-        tokens = [each.to_numpy() for each in kept["tokens"]]
-        flat = [each.to_numpy().astype(np.int64) for each in kept["places"]]
-        if any(len(each) != 4 * len(self._bounds(some)[0]) for each, some in zip(flat, tokens, strict=True)):
-            return None
-        places = [each.reshape(4, -1) for each in flat]
-        most = self.loaded.tokenizer.get_vocab_size(with_added_tokens=True)
-        if any(len(each) and not 0 <= each.min() <= each.max() < most for each in tokens):
-            return None
-        for (starts, stops, first, last), characters in zip(places, texts.str.len_chars().to_list(), strict=True):
-            ordered = (starts >= 0) & (starts <= stops) & (stops <= characters) & (first >= 1) & (first <= last)
-            if not ordered.all():
-                return None
-        return tokens, places
+    def _columns(
+        self, tokens: Tokens, lengths: Indices, given: Indices, drawn: npt.NDArray[np.uint64]
+    ) -> dict[str, pl.Series]:
+        """Return the tokens of windows, one after the other, as columns of lists; `given` are those of the prompts."""
+        if not self.identity.completions:
+            return self._masked(tokens, lengths, drawn)
+        places = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        labels = np.where(places < np.repeat(given, lengths), np.int32(NO_LABEL), tokens)
+        return {"input_ids": _lists(tokens, lengths), "labels": _lists(labels, lengths)}
 
     def _masked(self, tokens: Tokens, lengths: Indices, drawn: npt.NDArray[np.uint64]) -> dict[str, pl.Series]:
-        """Return the tokens of windows, one after the other, as columns of lists."""
+        """Return the columns of `_columns` for windows that are no completions."""
         share = self.identity.masking
         match self.identity.masking_form:
             case "mask":
@@ -209,21 +195,6 @@ def _groups(sizes: npt.NDArray[Any], most: int) -> Iterator[tuple[int, int]]:
         total += size
     if begin < len(sizes):
         yield begin, len(sizes)
-
-
-def _texts(texts: pl.Series) -> Iterator[npt.NDArray[np.uint8]]:
-    data, bounds = strings(texts.rechunk())
-    for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        yield data[begin:end]
-
-
-def _places(encoding: Any, text: npt.NDArray[np.uint8], bounds: tuple[Indices, Indices]) -> npt.NDArray[np.int64]:
-    """Return `PLACES` (4, K) of the windows of a document."""
-    begins, ends = bounds
-    starts = np.array([encoding.token_to_chars(token)[0] for token in begins.tolist()], dtype=np.int64)
-    stops = np.array([encoding.token_to_chars(token)[1] for token in (ends - 1).tolist()], dtype=np.int64)
-    lines = line_numbers(text, np.concatenate([starts, np.maximum(stops - 1, starts)]))
-    return np.stack([starts, stops, lines[: len(starts)], lines[len(starts) :]])
 
 
 def _gathered(tokens: Tokens, begins: Indices, ends: Indices) -> Tokens:

@@ -58,6 +58,7 @@ class HeldOut:
                 sources=feed.options.sources,
                 where=feed.options.where,
                 max_tokens=feed.max_tokens,
+                form=feed.options.form,
                 window_rows=rows * _WINDOW,
                 leave_out_retracted=feed.options.leave_out_retracted,
             ),

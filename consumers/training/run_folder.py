@@ -111,6 +111,10 @@ class RunFolder:
             shutil.rmtree(leftover)
 
 
+# One of them is in every folder that holds a model; the second is that of an adapter.
+_MODEL_CONFIGS = ("config.json", "adapter_config.json")
+
+
 def newest_first(out: Path) -> list[Path]:
     """Return the checkpoints in a run's folder, the one with the most steps first."""
     by_step = [(int(match[1]), path) for path in out.glob("step-*") if (match := _STEP.fullmatch(path.name))]
@@ -126,7 +130,7 @@ def find_checkpoint(path: Path) -> Path:
     inside = newest_first(path)
     if inside:
         return inside[0]
-    if (path / "config.json").is_file():
+    if any((path / name).is_file() for name in _MODEL_CONFIGS):
         return path
     raise CheckpointError(f"{path} holds no checkpoint: name the folder that `feedmill train` wrote (its --out)")
 

@@ -57,8 +57,10 @@ def read_file(file: FileToRead, rules: WalkRules) -> FileText | str:
     found = file_text(data, file.path, keep_tests=not rules.exclusions.tests)
     if rules.scrub and isinstance(found, FileText):
         # Imported here because only runs that scrub need it.
-        from producers.source_code.secrets import scrubbed
+        from producers.source_code.secrets import has_secret_name, scrubbed
 
+        if has_secret_name(file.path):
+            return "path_secret"
         text, counts = scrubbed(found.text)
         found = replace(found, text=text, scrubbed=counts)
     return found

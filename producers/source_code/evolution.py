@@ -9,8 +9,8 @@ The rules, in the order in which they apply. A commit or a change that a rule le
 2. Changes that are no change of a text: `change_submodule`, `change_symlink`, `change_mode_only`, `change_added`,
    `change_deleted`, `change_renamed_only`. A file that was renamed and changed is an evolution. A rename is
    found by equal content, or by lines that make up at least half of the larger file.
-3. Paths: `change_path_invalid` (not UTF-8, control characters, a part `..`), `change_language_unknown`, and the
-   reasons of `EvolutionOptions.skip`.
+3. Paths: `change_path_invalid` (not UTF-8, control characters, a part `..`), `change_language_unknown`,
+   `change_path_secret` (a secret or an e-mail address), and the reasons of `EvolutionOptions.skip`.
 4. Contents: `change_too_large` (the size is known before the file is read), `change_missing`, `change_damaged`,
    `change_binary` (a NUL), `change_not_utf8`, `change_lfs_pointer`; of the version after the change,
    `change_generated` and `change_minified` (`producers.source_code.file_texts`).
@@ -39,7 +39,7 @@ from producers.source_code.formatting import differ_in_form_only
 from producers.source_code.git_objects import BLOB, DAMAGE, GitObjects, ObjectError
 from producers.source_code.git_repository import LARGEST_COMMIT_BYTES, Repository
 from producers.source_code.line_diff import unified_diff
-from producers.source_code.secrets import scrubbed_together
+from producers.source_code.secrets import has_secret_name, scrubbed_together
 from schema.source_code.languages import language_of
 
 # A folder with 100,000 files takes 4 MB.
@@ -286,6 +286,8 @@ def _evolution(
     path, old_path = _usable_path(new.path, options), _usable_path(old.path, options)
     if (language := language_of(path)) is None:
         raise _LeftOut("change_language_unknown")
+    if has_secret_name(path) or has_secret_name(old_path):
+        raise _LeftOut("change_path_secret")
     texts = [header.message, *(_text(objects, entry, options) for entry in (old, new))]
     if (kind := file_text(texts[2].encode(), path)) in ("generated", "minified"):
         raise _LeftOut(f"change_{kind}")

@@ -11,6 +11,7 @@ from tree_sitter import Query, QueryCursor
 
 from producers.source_code.line_diff import changed_blocks
 from schema.source_code.grammar import grammar_of, parse
+from schema.source_code.isolated_marks import isolated_marks
 
 # Nodes whose text is kept as it is, and nodes that are left out, by language.
 _LITERALS = {
@@ -81,6 +82,9 @@ def _literals(language: str) -> Query | None:
 
 def _tokens(source: bytes, language: str) -> list[bytes] | None:
     """Return the tokens of a file, literals whole and without comments; None if it does not parse."""
+    # Only a text that parsed in the process for parsing is parsed in this one: others may crash it, or take minutes.
+    if not isolated_marks([(source, language)])[0].parses:
+        return None
     query, tree = _literals(language), parse(source, language)
     if query is None or tree is None or tree.root_node.has_error:
         return None

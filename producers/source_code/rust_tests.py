@@ -10,6 +10,7 @@ import re
 from tree_sitter import Node, Query, QueryCursor
 
 from schema.source_code.grammar import grammar_of, parse
+from schema.source_code.rust_items import items_of
 
 # #[cfg(test)], #[cfg(all(test, ...))], #[test], #[bench] and other crates' #[tokio::test], also with arguments.
 _TEST = re.compile(
@@ -18,7 +19,6 @@ _TEST = re.compile(
     re.DOTALL,
 )
 _QUERY = "[(attribute_item) (inner_attribute_item)] @attribute"
-_BEFORE = ("attribute_item", "line_comment", "block_comment")
 
 
 def without_tests(text: str) -> str:
@@ -37,6 +37,8 @@ def without_tests(text: str) -> str:
         return text
     attributes = QueryCursor(Query(grammar, _QUERY)).captures(tree.root_node).get("attribute", [])
     spans = []
+    items = items_of(attributes)
+    begins: dict[int, int] = {}
     for attribute in attributes:
         if not _TEST.fullmatch(source, attribute.start_byte, attribute.end_byte):
             continue
@@ -44,28 +46,27 @@ def without_tests(text: str) -> str:
             # It belongs to what it is in: a module, or the whole file.
             module = attribute.parent.parent if attribute.parent is not None else None
             whole = module if module is not None else tree.root_node
-            spans.append((_begin_of(whole, source), whole.end_byte))
-        elif (item := _item_of(attribute)) is not None:
-            spans.append((_begin_of(attribute, source), item.end_byte))
+            spans.append((_begin_of(whole, source, begins), whole.end_byte))
+        elif (item := items[attribute.start_byte]) is not None:
+            spans.append((_begin_of(attribute, source, begins), item.end_byte))
     return _without(source, spans).decode()
 
 
-def _item_of(attribute: Node) -> Node | None:
-    """Return the item that an attribute belongs to: the next sibling that is no attribute and no comment."""
-    node = attribute.next_named_sibling
-    while node is not None and node.type in _BEFORE:
-        node = node.next_named_sibling
-    return node
+def _begin_of(node: Node, source: bytes, begins: dict[int, int]) -> int:
+    """Return where an item or attribute begins, with the attributes and doc comments before it.
 
-
-def _begin_of(node: Node, source: bytes) -> int:
-    """Return where an item or attribute begins, with the attributes and doc comments before it."""
+    Args:
+        begins: what earlier calls returned, by the node's first byte; the result is added.
+    """
     first = node
     while (before := first.prev_named_sibling) is not None and (
         before.type == "attribute_item" or source.startswith((b"///", b"/**"), before.start_byte)
     ):
         first = before
-    return first.start_byte
+        if first.start_byte in begins:
+            break
+    begins[node.start_byte] = begins.get(first.start_byte, first.start_byte)
+    return begins[node.start_byte]
 
 
 def _without(source: bytes, spans: list[tuple[int, int]]) -> bytes:

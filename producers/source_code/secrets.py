@@ -85,6 +85,16 @@ def scrubbed(text: str) -> tuple[str, Counter[str]]:
     return result, counts
 
 
+def has_secret_name(path: str) -> bool:
+    """Return whether a path holds a secret or an e-mail address; its extension is no top-level domain.
+
+    >>> has_secret_name("notes/alice@corp.io.py"), has_secret_name("routes/layout@admin.ts")
+    (True, False)
+    """
+    folder, slash, name = path.rpartition("/")
+    return bool(scrubbed(f"{folder}{slash}{name.rpartition('.')[0] or name}")[1])
+
+
 def scrubbed_together(texts: Sequence[str]) -> tuple[list[str], Counter[str]]:
     """Return texts without secrets and addresses: what is found in one of them is replaced in all.
 

@@ -29,5 +29,6 @@ SKIP_REASONS: Mapping[str, str] = {
     "not_utf8": "it is not UTF-8",
     "generated": "a comment in its first lines, or its name, says that a program wrote it",
     "minified": "its lines are too long to be written by hand",
+    "path_secret": "its path holds a secret or an e-mail address, and the run scrubs files",
     "contaminated": "13 consecutive words of it are in a file that --decontaminate names",
 }

@@ -244,7 +244,11 @@ def remote_name(url: str) -> str | None:
         remote_name("/srv/git/name.git")  # 'name'
     """
     remote = re.fullmatch(r"(?:(?!file:)[a-z+]+://[^/]*/|(?:[^/:@]+@)?[^/:@]{2,}:(?!//))(.+)", url)
-    parts = [part for part in re.split(r"[/\\]", remote[1] if remote else url) if part not in ("", ".", "..", GIT)]
+    named = remote[1] if remote else url
+    if remote or "://" in url:
+        # Credentials can also be in the query, or before an "@" that is not where it belongs.
+        named = re.sub(r"[^/]*@([^/:]*:)?", "", re.split(r"[?#]", named)[0])
+    parts = [part for part in re.split(r"[/\\]", named) if part not in ("", ".", "..", GIT)]
     kept = parts[-2:] if remote else parts[-1:]
     return "/".join(kept).removesuffix(GIT) or None
 

@@ -40,7 +40,11 @@ FAMILY = Family(
         filling="producers.scenario.filling:fill",
         augmentation="streams.augmentation.scenario:augment",
         tensor_form="consumers.scenario.form:FORM",
-        commands={"produce scenario": "feedmill.scenario_commands:produce_scenario_command"},
+        commands={
+            "produce scenario": "feedmill.scenario_commands:produce_scenario_command",
+            "generate scenario": "feedmill.generate_command:generate_scenario_command",
+            "train scenario": "feedmill.language_model_commands:train_scenario_command",
+        },
         samples="tests.scenarios:valid_rows",
     ),
 )

@@ -91,15 +91,3 @@ def parse(source: bytes, language: str) -> Tree | None:
         return None
     # A tree that was read in pieces cannot give its nodes' text. Parsing again takes over all nodes without errors.
     return parser.parse(source, tree)
-
-
-def parses(source: bytes, language: str) -> bool:
-    """Return whether source code has a syntax tree without errors; true for a language without grammar.
-
-    It is false for source code beyond the budget of steps.
-
-    >>> parses(b"x = 1", "python"), parses(b"x = = 1", "python"), parses(b"x = = 1", "lua")
-    (True, False, True)
-    """
-    tree = parse(source, language)
-    return language not in _GRAMMARS if tree is None else not tree.root_node.has_error

@@ -38,7 +38,7 @@ def test_drain_reports_a_missing_worker_only_if_none_runs(connection: Connection
     with closing(connection.producer()) as producer:
         producer.send(raw, b"{}", partition=0).get(30)
     assert member_count(connection, worker_group(connection.settings)) == 0
-    with pytest.raises(DrainTimeoutError, match="no worker runs: start `feedmill worker`"):
+    with pytest.raises(DrainTimeoutError, match="no worker is in the consumer group: start `feedmill worker`"):
         drain(connection, "reduction", 0.5)
     group = worker_group(connection.settings)
     with closing(connection.consumer(group_id=group, auto_offset_reset="earliest")) as member:

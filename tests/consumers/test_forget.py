@@ -14,6 +14,7 @@ import pytest
 from broker.clients import Connection
 from broker.retractions import retracted_ids, retraction_bound, retraction_entries
 from broker.topics import delete_topics, extents, undecided
+from consumers.compare.sources import source_named
 from consumers.replay.topic_range import replay
 from consumers.retraction.forget import ForgetReport, forget
 from schema.errors import ReplayError, UsageError
@@ -66,6 +67,16 @@ def test_forget_takes_the_rows_of_the_filter_and_the_copies_of_these_rows(
     assert set(written["requested"]) == {"step_k = 0 AND size < 20"}
     read = written.join(rows, on="example_id", maintain_order="left")
     assert read["split"].equals(read["split_right"])
+
+
+def test_a_comparison_leaves_retracted_rows_out(connection: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    rows = with_copies(connection)
+    forget(connection, FAMILY, f"example_id = {rows['example_id'][0]}")
+    source = source_named(f"topic:{topic(connection)}", lambda: connection)
+    compared = pl.concat(part.frame for part in source.rows(FAMILY))
+    assert set(compared["example_id"]) == set(rows["example_id"]) - {rows["example_id"][0], rows["example_id"][100]}
+    assert "rows of" in caplog.text
+    assert "that are retracted are left out" in caplog.text
 
 
 def test_a_row_is_retracted_once_and_later_copies_by_the_next_run(connection: Connection) -> None:

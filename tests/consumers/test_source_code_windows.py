@@ -15,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.form_options import FormOptions
+from consumers.source_code import completions
 from consumers.source_code import windows as windows_module
 from consumers.source_code.byte_pairs import FIM, LEAST_VOCABULARY, MASK, train_byte_pairs
+from consumers.source_code.document_tokens import line_numbers
 from consumers.source_code.form import code_form
 from consumers.source_code.masking import NO_LABEL
 from consumers.source_code.tokenizer import LoadedTokenizer, load_tokenizer
-from consumers.source_code.windows import Windows, line_numbers, window_bounds
+from consumers.source_code.windows import Windows, window_bounds
 from schema.errors import UsageError
 
 SOURCES = [f"def add_{name}(x):\n    return x + {name}\n" for name in ("one", "two", "three")] * 3
@@ -262,3 +264,65 @@ def test_large_special_and_unknown_files_are_refused(tmp_path: Path, monkeypatch
         load_tokenizer("/dev/zero")
     with pytest.raises(UsageError, match="some/name cannot be read"):
         load_tokenizer("some/name")
+
+
+def change(message: str, before: str, after: str) -> dict[str, Any]:
+    return {"text": "", "kind": "evolution", "path": "a.py", "message": message, "before": before, "after": after}
+
+
+def snapshot(text: str) -> dict[str, Any]:
+    return {"text": text, "kind": "snapshot", "path": "a.py", "message": None, "before": None, "after": None}
+
+
+def completed(windows: Windows, documents: list[dict[str, Any]]) -> pl.DataFrame:
+    ids = pl.Series(range(len(documents)), dtype=pl.UInt64)
+    rows = pl.DataFrame(documents, schema=dict.fromkeys(completions.COLUMNS, pl.String)).with_columns(example_id=ids)
+    frames = [frame.with_columns(document=parents) for parents, frame in windows.sequences(rows, 1, 0)]
+    return pl.concat([pl.DataFrame(schema={"part": pl.Int32(), **windows.schema, "document": pl.Int64()}), *frames])
+
+
+@given(st.lists(st.tuples(st.booleans(), texts, texts, texts), min_size=1, max_size=4))
+def test_a_language_model_learns_the_target_and_the_end_of_each_document(
+    file: Path, drawn: list[tuple[bool, str, str, str]]
+) -> None:
+    documents = [change(*three) if changed else snapshot(three[0]) for changed, *three in drawn]
+    windows = windows_of(file, window=4096, stride=4096, completions=True)
+    loaded = load_tokenizer(file)
+    found = completed(windows, documents)
+    assert found["document"].to_list() == list(range(len(documents)))
+    for row, document in zip(found.iter_rows(named=True), documents, strict=True):
+        target = document["after"] if document["kind"] == "evolution" else document["text"]
+        learned = [label for label in row["labels"] if label != NO_LABEL]
+        assert learned[-1] == loaded.end
+        assert loaded.tokenizer.decode(learned[:-1], skip_special_tokens=False) == target
+        given_tokens = row["input_ids"][: len(row["labels"]) - len(learned)]
+        assert row["labels"][: len(given_tokens)] == [NO_LABEL] * len(given_tokens)
+        assert row["input_ids"][len(given_tokens) :] == learned
+        prompt = loaded.tokenizer.decode(given_tokens, skip_special_tokens=False)
+        assert (prompt == "") is (document["kind"] == "snapshot")
+        assert (row["char_start"], row["char_end"]) == (0, len(prompt + target))
+
+
+def test_windows_of_a_prompt_alone_are_left_out(file: Path, tmp_path: Path) -> None:
+    documents = [change("message", "x = 1\n" * 40, "y = 2\n" * 3), snapshot("z = 3\n")]
+    plain = completed(windows_of(file, window=16, stride=16, completions=True), documents)
+    cached = windows_of(file, window=16, stride=16, completions=True, cache=tmp_path)
+    for _ in range(2):
+        assert completed(cached, documents).equals(plain)
+    assert all(any(label != NO_LABEL for label in labels) for labels in plain["labels"])
+    first = plain.filter(pl.col("document") == 0)["part"].to_list()
+    assert first[0] > 5
+    assert first == list(range(first[0], first[0] + len(first)))
+    learned = [label for labels in plain.filter(pl.col("document") == 0)["labels"] for label in labels]
+    assert load_tokenizer(file).tokenizer.decode([each for each in learned if each >= 0]) == "y = 2\n" * 3
+
+
+def test_completions_need_an_end_token_and_exclude_masking(tmp_path: Path) -> None:
+    text = json.loads(TRAINED)
+    text["added_tokens"] = [each for each in text["added_tokens"] if each["content"] != "<|endoftext|>"]
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(text))
+    with pytest.raises(UsageError, match="has no token that ends a text"):
+        windows_of(path, completions=True)
+    with pytest.raises(UsageError, match="both decide the labels"):
+        FormOptions(tokenizer=path, completions=True, masking=0.1)

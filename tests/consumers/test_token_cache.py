@@ -91,7 +91,7 @@ def test_a_second_pass_does_not_tokenize(file: Path, tmp_path: Path, monkeypatch
 
 
 def rows(tokens: list[list[int | None]], places: list[list[int]]) -> bytes:
-    return encode(pl.DataFrame({"tokens": tokens, "places": places}, schema=COLUMNS))
+    return encode(pl.DataFrame({"tokens": tokens, "places": places, "prompt": [0] * len(tokens)}, schema=COLUMNS))
 
 
 def flipped(value: bytes) -> bytes:
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written_is_named_once(
 
 def test_the_least_recently_used_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_cache, "_LOOK_WRITES", 1)
-    frame = pl.DataFrame({"tokens": [[1] * 1000], "places": [[0, 1, 1, 1]]}, schema=COLUMNS)
+    frame = pl.DataFrame({"tokens": [[1] * 1000], "places": [[0, 1, 1, 1]], "prompt": [0]}, schema=COLUMNS)
     size = len(encode(frame)) + 20
     cache = TokenCache(tmp_path, 3 * size)
     keys = [f"{number:02d}" * 20 for number in range(5)]

@@ -21,7 +21,7 @@ from tests.integration.workers import worker
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "python-api.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FUNCTIONS = ["Feed", "connect", "coverage_report", "drain", "load_settings"]
+FUNCTIONS = ["Feed", "connect", "coverage_report", "drain", "forget", "load_settings"]
 FUNCTIONS += ["produce", "read_ledger", "replay", "replay_run"]
 
 

@@ -108,7 +108,7 @@ def test_an_unknown_family_is_refused(connection: Connection) -> None:
 def test_unrefined_records_and_the_missing_worker_are_named(connection: Connection, refiner: Refiner) -> None:
     refiner.write_raw(b"0", partition=2)
     seen: list[DrainProgress] = []
-    with pytest.raises(DrainTimeoutError, match=r"2 in partition 2; no worker runs"):
+    with pytest.raises(DrainTimeoutError, match=r"2 in partition 2; no worker is in the consumer group"):
         drain(connection, NAME, timeout_s=1, on_progress=seen.append)
     assert seen[-1].raw == {2: 2}
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node, Tree
 
+from schema.source_code.rust_items import items_of
 from streams.augmentation.source_code.edits import Edit
 from streams.augmentation.source_code.tree_queries import captured
 
@@ -85,8 +86,8 @@ _QUERY = """
 (match_arm) @arm
 (match_pattern) @pattern
 (let_condition) @condition
-(if_expression consequence: (block) @then) @if
-(while_expression body: (block) @then) @if
+(if_expression) @if
+(while_expression) @if
 (macro_invocation) @macro
 (macro_definition) @macro
 (attribute_item) @attribute
@@ -248,16 +249,18 @@ def _scope(
 def _ends_of_then(found: dict[str, list[Node]]) -> dict[tuple[int, int], int]:
     """Return where the first block of each `if` and `while` ends, by the range of the whole expression."""
     ends = {}
-    for node in found.get("then", ()):
-        parent = node.parent
-        if parent is not None:
-            ends[parent.start_byte, parent.end_byte] = node.end_byte
+    # From the expression down, because finding a node's parent takes time that grows with its depth.
+    for node in found.get("if", ()):
+        block = node.child_by_field_name("consequence") or node.child_by_field_name("body")
+        if block is not None:
+            ends[node.start_byte, node.end_byte] = block.end_byte
     return ends
 
 
 def _foreign(source: bytes, found: dict[str, list[Node]]) -> list[tuple[int, int]]:
     """Return the ranges of the items whose attributes may be procedural macros."""
     ranges = []
+    items = items_of(found.get("attribute", []))
     for node in found.get("attribute", ()):
         match = _ATTRIBUTE_NAME.match(source, node.start_byte, node.end_byte)
         name = match[1].partition(b"::")[0].decode() if match else ""
@@ -269,9 +272,8 @@ def _foreign(source: bytes, found: dict[str, list[Node]]) -> list[tuple[int, int
             if parent is not None and parent.type != "source_file":
                 ranges.append((parent.start_byte, parent.end_byte))
             continue
-        item = node.next_named_sibling
-        while item is not None and item.type in ("attribute_item", "line_comment", "block_comment"):
-            item = item.next_named_sibling
+        item = items[node.start_byte]
         if item is not None:
             ranges.append((item.start_byte, item.end_byte))
-    return ranges
+    # Attributes of one item give one range.
+    return sorted(set(ranges))

@@ -73,6 +73,7 @@ SIMPLE_CHANGES = [
     ({"a.unknown": b"a\n"}, {"a.unknown": b"b\n"}, "change_language_unknown"),
     ({b"\xff.py": OLD}, {b"\xff.py": NEW}, "change_path_invalid"),
     ({b"a\n.py": OLD}, {b"a\n.py": NEW}, "change_path_invalid"),
+    ({"alice@corp.io/a.py": OLD}, {"alice@corp.io/a.py": NEW}, "change_path_secret"),
     ({"a.py": b"x = 1\n" * 40_000}, {"a.py": NEW}, "change_too_large"),
     ({"a.py": b"# alice@corp.io\nx = 1\n"}, {"a.py": b"# bob@corp.io\nx = 1\n"}, "change_secret_only"),
     (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from producers.source_code.formatting import differ_in_form_only
@@ -41,3 +43,13 @@ def test_a_change_of_meaning_is_recognised(language: str, before: str, after: st
 def test_text_that_python_cannot_parse_is_compared_without_whitespace(text: str) -> None:
     assert differ_in_form_only(text, f"{text}#", "python") == ("x =" in text)
     assert differ_in_form_only(text, f"{text}\n", "python")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["c", "java"])
+def test_a_text_that_parsing_cannot_finish_is_compared_without_whitespace(language: str) -> None:
+    text = ("xxxxxxxxxxxxx=>" * 15 + "\n") * 270
+    began = time.process_time()
+    assert differ_in_form_only(text, f"{text}\n", language)
+    assert not differ_in_form_only(text, f"{text}int x;\n", language)
+    assert time.process_time() - began < 5

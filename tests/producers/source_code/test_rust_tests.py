@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from producers.source_code.rust_tests import without_tests
@@ -57,3 +59,9 @@ def test_characters_of_several_bytes_do_not_move_the_cut() -> None:
 def test_nested_test_items_are_one_cut() -> None:
     item = "#[cfg(test)]\nmod a {\n    #[test]\n    fn b() {}\n}\n"
     assert without_tests(item + CODE + item) == CODE
+
+
+def test_many_attributes_of_one_item_take_linear_time() -> None:
+    began = time.process_time()
+    assert without_tests("fn a() {}\n" + "#[test]\n" * 40_000 + "fn f() {}\nfn b() {}\n") == "fn a() {}\nfn b() {}\n"
+    assert time.process_time() - began < 10

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from producers.source_code.line_diff import patched, unified_diff
 from producers.source_code.run import CodeRun
 from producers.source_code.secrets import EMAIL, SECRET, scrubbed, scrubbed_together
-from schema.source_code.grammar import parses
+from tests.source_code import parses
 
 # Made up, and joined here so that no scanner takes them for real ones.
 TOKENS = {

@@ -293,3 +293,11 @@ def test_line_ends_and_byte_order_marks_do_not_change_a_text(text: str, crlf: bo
 def test_generated_and_minified_files_are_known_by_stated_rules(name: str, text: str, reason: str | None) -> None:
     read = file_text(text.encode(), name)
     assert read == reason if reason else isinstance(read, FileText)
+
+
+def test_a_run_that_scrubs_leaves_out_files_whose_path_holds_an_address(tmp_path: Path) -> None:
+    program(tmp_path, "alice@corp.io/a.py", "a")
+    program(tmp_path, "routes/layout@admin.py", "b")
+    run = CodeRun(paths=[str(tmp_path)], scrub=True)
+    assert rows_of(run)["path"].to_list() == ["routes/layout@admin.py"]
+    assert counts_of(run)["path_secret"] == 1

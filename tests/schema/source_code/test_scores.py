@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema.source_code.columns import COLUMNS, COMPUTED
-from schema.source_code.grammar import parses
 from schema.source_code.languages import LANGUAGES, WITH_GRAMMAR, language_of
 from schema.source_code.roles import role_expression, role_of
 from schema.source_code.scores import scored
 from schema.source_code.syntax_marks import UNPARSABLE, marks_of
+from tests.source_code import parses
 
 RUST_PATTERNS = {
     "result": "fn a() -> io::Result<u8> { 1 }",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from schema.source_code.grammar import parse, parses
+from schema.source_code.grammar import parse
 from streams.augmentation.source_code.documents import Document, LeftOut
 from streams.augmentation.source_code.rust_names import renamable
+from tests.source_code import parses
 
 # A file, and the names in it that are renamed.
 CASES = {
@@ -186,3 +188,19 @@ def test_crates_that_type_check_still_do_after_each_augmentation(tmp_path: Path)
             assert type_checks(target, options) == "", (name, kind)
             checked[kind] += changed
     assert min(checked[kind] for kind in ("renamed", "comments", "reformatted")) >= 1, checked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fn f(a: u8) { " + "if b {} else " * 8_000 + "{} }",
+        "#[foo]\n" * 15_000 + "fn f(a: u8) {}",
+    ],
+)
+def test_deep_and_long_rows_of_nodes_take_linear_time(text: str) -> None:
+    tree = parse(text.encode(), "rust")
+    assert tree is not None
+    began = time.process_time()
+    found = renamable(text.encode(), tree)
+    assert time.process_time() - began < 5
+    assert ("a" in found.places) == text.startswith("fn")

@@ -1,0 +1,140 @@
+"""Base models: a tiny one that is made from sizes, or one in a folder or in the local cache of Hugging Face.
+
+Nothing is downloaded, no code of a model runs, and only safetensors are read. A base model that is loaded must know
+some plain English: quantised or half-loaded weights raise no error in transformers and then give nonsense.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from consumers.language_model.saved_model import adapter_base, is_adapter, load_adapter
+from consumers.source_code.tokenizer import LoadedTokenizer
+from schema.errors import UsageError
+
+TINY = "tiny"
+# Loaded models of 100 million parameters and more are below 60 here; a model that is loaded wrongly is above 1,000.
+MOST_PERPLEXITY = 500.0
+PLAIN_TEXT = (
+    "The library in the old town opens at nine in the morning. On Mondays the children from the school across the "
+    "street come in to read, and an old man with a grey coat brings back the books that he borrowed the week before. "
+    "When it rains, the windows on the second floor are closed, and the whole building smells of paper and wet wool. "
+    "Nobody speaks loudly here. If you ask for a book that is not on the shelf, the woman at the desk writes its name "
+    "on a small card and tells you to come back in three days."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinySizes:
+    """The sizes of the tiny model, a Llama with tied embeddings.
+
+    Attributes:
+        hidden_size: width of the model, a multiple of `heads`.
+        layers: number of blocks.
+        heads: attention heads of a block.
+    """
+
+    hidden_size: int = 256
+    layers: int = 4
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        if min(self.hidden_size, self.layers, self.heads) < 1 or self.hidden_size % (2 * self.heads):
+            raise UsageError(
+                f"hidden_size {self.hidden_size}, layers {self.layers} and heads {self.heads} make no model: use 1 or "
+                "more of each, and a hidden_size that is an even multiple of heads"
+            )
+
+
+def tiny_model(sizes: TinySizes, tokenizer: LoadedTokenizer, context: int) -> PreTrainedModel:
+    """Return a small Llama with weights from torch's generator.
+
+    Args:
+        sizes: of the model.
+        tokenizer: gives the vocabulary.
+        context: the most tokens of a sequence.
+    """
+    config = LlamaConfig(
+        vocab_size=tokenizer.tokenizer.get_vocab_size(with_added_tokens=True),
+        hidden_size=sizes.hidden_size,
+        intermediate_size=sizes.hidden_size * 8 // 3,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.end,
+        pad_token_id=tokenizer.padding,
+    )
+    return LlamaForCausalLM(config)
+
+
+def load_base(place: str) -> PreTrainedModel:
+    """Return the model of a folder, or of a name in the local cache of Hugging Face, with any adapter merged in.
+
+    Raises:
+        UsageError: there is no such model on this machine, or it cannot be loaded.
+    """
+    if is_adapter(Path(place)):
+        base = load_base(adapter_base(Path(place)))
+        merged: PreTrainedModel = load_adapter(base, Path(place)).merge_and_unload()
+        return merged
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    # Its progress bar would disturb ours.
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            place,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        # The library raises errors of many classes, with lines of advice that do not apply here.
+        line = str(error).strip().partition("\n")[0][:200]
+        raise UsageError(
+            f"the model {place} cannot be loaded ({type(error).__name__}: {line}): name a folder with config.json and "
+            f"model.safetensors, a model in the local cache of Hugging Face, or {TINY}"
+        ) from None
+    finally:
+        transformers_logging.set_verbosity(before)
+    if info["missing_keys"]:
+        raise UsageError(
+            f"the model {place} has no weights for {len(info['missing_keys'])} of its parameters "
+            f"(e.g. {sorted(info['missing_keys'])[0]}): it is not whole, so take another copy"
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def check_base(model: PreTrainedModel, place: str, tokenizer: LoadedTokenizer) -> float:
+    """Return the model's perplexity on a paragraph of plain English, which ships with the project.
+
+    Raises:
+        UsageError: it is above `MOST_PERPLEXITY`, or not a number.
+    """
+    tokens = torch.tensor([tokenizer.tokenizer.encode(PLAIN_TEXT).ids])
+    if int(tokens.max()) >= model.get_input_embeddings().num_embeddings:
+        raise UsageError(
+            f"the tokenizer {tokenizer.found_at} has more tokens than the model {place}: give the model's own tokenizer"
+        )
+    model.eval()
+    with torch.inference_mode():
+        loss = model(input_ids=tokens, labels=tokens).loss.item()
+    perplexity = math.exp(min(loss, 700.0)) if math.isfinite(loss) else math.inf
+    if not perplexity <= MOST_PERPLEXITY:
+        raise UsageError(
+            f"the model {place} has a perplexity of {perplexity:,.0f} on plain English, above {MOST_PERPLEXITY:.0f}: "
+            "it was loaded wrongly, or its tokenizer is another one. Take another copy, or say --trust-base"
+        )
+    return perplexity

@@ -1,0 +1,173 @@
+"""Complete prompts with a language model: full models and adapters, in batches, greedy or sampled.
+
+A tokenizer with a chat template gets a system prompt that asks for code alone, and the code is taken from the answer's
+first fenced block. Any other model continues the prompt itself. A completion ends at the tokenizer's end token, at the
+end of a fenced block, or after the most tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from consumers.language_model.base_model import load_base
+from consumers.training.checkpoint import unreadable
+from consumers.training.run_folder import find_checkpoint
+from schema.errors import CheckpointError, UsageError
+
+SYSTEM_PROMPT = "You write code. Answer with one fenced block of code, and nothing else."
+_FENCE_END = "\n```"
+_BLOCK = re.compile(r"```[^\n]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Attributes:
+        temperature: 0 takes the most likely token.
+        top_p: tokens are drawn from the smallest set with this probability.
+        seed: of the draws; the same prompts in the same batches give the same completions.
+        max_new_tokens: the most tokens of a completion.
+        batch_size: prompts that are completed together.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 512
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.temperature <= 10 and 0 < self.top_p <= 1):
+            raise UsageError(
+                f"temperature {self.temperature} and top_p {self.top_p} are out of range: use 0 to 10, and above 0 to 1"
+            )
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            raise UsageError("max_new_tokens and batch_size must be at least 1")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The completion of a prompt; `finished` is False if it was cut after the most tokens."""
+
+    prompt: str
+    text: str
+    finished: bool
+    tokens: int
+
+
+class Generator:
+    """A model and its tokenizer, for completions.
+
+    Args:
+        place: a run's folder, a checkpoint, the folder of a full model or of an adapter, or a name in the local cache
+            of Hugging Face.
+        device: of the model.
+
+    Raises:
+        CheckpointError, UsageError: the model or its tokenizer cannot be loaded.
+    """
+
+    def __init__(self, place: str, device: torch.device | None = None) -> None:
+        found = str(find_checkpoint(Path(place))) if Path(place).is_dir() else place
+        self._model = load_base(found).to(device or torch.device("cpu")).eval()
+        self._tokenizer = _tokenizer(found)
+        self.found = found
+
+    @property
+    def chats(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return self._tokenizer.chat_template is not None
+
+    def complete(self, prompts: Sequence[str], sampling: Sampling) -> Iterator[Completion]:
+        """Yield the completion of each prompt, in order.
+
+        Raises:
+            UsageError: a prompt leaves no room for a completion in the model's context.
+        """
+        torch.manual_seed(sampling.seed)
+        for begin in range(0, len(prompts), sampling.batch_size):
+            yield from self._batch(prompts[begin : begin + sampling.batch_size], sampling)
+
+    def _batch(self, prompts: Sequence[str], sampling: Sampling) -> Iterator[Completion]:
+        inputs = self._tokenizer([self._asked(prompt) for prompt in prompts], return_tensors="pt", padding=True)
+        inputs = {name: inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+        length = inputs["input_ids"].shape[1]
+        context = getattr(self._model.config, "max_position_embeddings", None)
+        room = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - length)
+        if room < 1:
+            raise UsageError(
+                f"a prompt has {length} tokens, but the model's context is {context}: shorten it, or take another model"
+            )
+        drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if sampling.temperature:
+            drawn = {
+                "do_sample": True,
+                "temperature": float(sampling.temperature),
+                "top_p": float(sampling.top_p),
+                "top_k": 0,
+            }
+        with torch.inference_mode():
+            made = self._model.generate(
+                **inputs,
+                **drawn,
+                max_new_tokens=room,
+                stop_strings=[_FENCE_END],
+                tokenizer=self._tokenizer,
+                eos_token_id=self._tokenizer.eos_token_id,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        for prompt, tokens in zip(prompts, made[:, length:].tolist(), strict=True):
+            ends = [place for place, token in enumerate(tokens) if token == self._tokenizer.eos_token_id]
+            kept = tokens[: ends[0]] if ends else tokens
+            text = self._tokenizer.decode(kept, skip_special_tokens=True)
+            fenced = _FENCE_END in text
+            text = text.partition(_FENCE_END)[0] + "\n" if fenced and not self.chats else text
+            yield Completion(prompt, code_of(text) if self.chats else text, bool(ends) or fenced, len(kept))
+
+    def _asked(self, prompt: str) -> str:
+        if not self.chats:
+            return prompt
+        messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": prompt}]
+        asked: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return asked
+
+
+def code_of(answer: str) -> str:
+    """Return the code of a chat model's answer: its first fenced block, or all of it.
+
+    >>> code_of("Here it is:\\n```rust\\nfn main() {}\\n```\\nDone.")
+    'fn main() {}\\n'
+    """
+    block = _BLOCK.search(answer)
+    return answer if block is None else block[1] + "\n"
+
+
+def _tokenizer(place: str) -> Any:
+    """Return a tokenizer that pads on the left, so that every prompt ends where its completion begins.
+
+    Raises:
+        CheckpointError: there is none, or it has no end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, local_files_only=True, trust_remote_code=False, padding_side="left"
+        )
+    except Exception as error:
+        # The library raises errors of many classes.
+        raise unreadable(Path(place), error) from error
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"the tokenizer of {place} has no end token (eos_token): take another model")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,93 @@
+"""Completions: the same in batches as alone, ended by the end token or a fence, with and without a chat template."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from consumers.language_model.generation import SYSTEM_PROMPT, Generator, Sampling, code_of
+from schema.errors import CheckpointError, UsageError
+from tests.consumers.language_model.tiny import TEXT, tiny_task, tokenizer_file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned one text by heart."""
+    place = tmp_path_factory.mktemp("model")
+    task = tiny_task(tokenizer_file(place))
+    torch.manual_seed(0)
+    model = task.build(None)
+    tokens = torch.tensor([[*task.tokenizer.tokenizer.encode(TEXT).ids, task.tokenizer.end]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+    for _ in range(150):
+        loss = model(input_ids=tokens, labels=tokens).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+    task.save_model(model, place)
+    return place
+
+
+def test_completions_in_a_batch_are_those_of_each_prompt_alone(folder: Path) -> None:
+    generator = Generator(str(folder))
+    prompts = [TEXT[:4], TEXT[:15], "x", TEXT[:30], "def add(first"]
+    together = list(generator.complete(prompts, Sampling(max_new_tokens=12, batch_size=5)))
+    alone = [next(iter(generator.complete([prompt], Sampling(max_new_tokens=12)))) for prompt in prompts]
+    assert together == alone
+
+
+def test_a_completion_ends_at_the_end_token_and_is_the_rest_of_the_text(folder: Path) -> None:
+    generator = Generator(str(folder))
+    begun = TEXT[: TEXT.index(",")]
+    (ended,) = generator.complete([begun], Sampling(max_new_tokens=50))
+    assert (begun + ended.text, ended.finished) == (TEXT, True)
+    (cut,) = generator.complete([begun], Sampling(max_new_tokens=3))
+    assert (cut.finished, cut.tokens) == (False, 3)
+
+
+def test_a_seed_fixes_sampled_completions(folder: Path) -> None:
+    generator = Generator(str(folder))
+    drawn = [
+        [each.text for each in generator.complete(["x", "y"], Sampling(temperature=3, seed=seed, max_new_tokens=8))]
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_chat_template_gets_a_system_prompt(folder: Path) -> None:
+    generator = Generator(str(folder))
+    assert not generator.chats
+    generator._tokenizer.chat_template = (
+        "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[assistant]"
+    )
+    assert generator._asked("add two numbers") == f"[system]{SYSTEM_PROMPT}[user]add two numbers[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("a\n```rust\nfn f() {}\n```\nb\n```\nc\n```", "fn f() {}\n"),
+        ("```\nx = 1", "x = 1\n"),
+        ("x = 1\n", "x = 1\n"),
+    ],
+)
+def test_the_code_of_an_answer_is_its_first_block(answer: str, code: str) -> None:
+    assert code_of(answer) == code
+
+
+def test_what_cannot_be_completed_is_refused(folder: Path, tmp_path: Path) -> None:
+    generator = Generator(str(folder))
+    with pytest.raises(UsageError, match="the model's context is 64"):
+        list(generator.complete(["x" * 99], Sampling()))
+    for values in ({"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}, {"batch_size": 0}):
+        with pytest.raises(UsageError):
+            Sampling(**values)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        Generator(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        Generator(str(tmp_path))

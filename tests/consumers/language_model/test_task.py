@@ -1,0 +1,169 @@
+"""Models of the task: their files, adapters, bases that are refused, and that transformers loads the same model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from consumers.language_model.base_model import MOST_PERPLEXITY, TinySizes, check_base, load_base
+from consumers.language_model.saved_model import ADAPTER, ADAPTER_FILES, FULL_FILES, Lora
+from consumers.language_model.task import LanguageModelTask
+from consumers.source_code.tokenizer import load_tokenizer
+from schema.errors import CheckpointError, UsageError
+from tests.consumers.language_model.tiny import TEXT, tiny_task, tokenizer_file
+
+TOKENS = torch.arange(7)[None] + 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenizer_file(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def full(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a full model."""
+    return saved(tiny_task(tokenizer), None, tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def adapter(tokenizer: Path, full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an adapter of the full model, whose updates are not zero."""
+    return saved(tiny_task(tokenizer, lora=Lora(r=4)), full, tmp_path_factory.mktemp("adapter"))
+
+
+def saved(task: LanguageModelTask, checkpoint: Path | None, folder: Path) -> Path:
+    torch.manual_seed(1)
+    model = task.build(checkpoint)
+    if checkpoint is not None:
+        task.load_model(model, checkpoint)
+    with torch.no_grad():
+        for weight in task.trainable(model).values():
+            weight.add_(0.05 * torch.randn_like(weight))
+    task.save_model(model, folder)
+    return folder
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(input_ids=TOKENS).logits  # type: ignore[no-any-return]
+
+
+def loaded(task: LanguageModelTask, folder: Path) -> Any:
+    """The model of a folder, from other random weights."""
+    torch.manual_seed(99)
+    model = task.build(folder)
+    task.load_model(model, folder)
+    return model
+
+
+def test_the_files_are_those_that_are_named(full: Path, adapter: Path) -> None:
+    assert {path.name for path in full.iterdir()} == set(FULL_FILES)
+    assert {path.name for path in adapter.iterdir()} == set(ADAPTER_FILES)
+
+
+def test_transformers_loads_the_same_models(tokenizer: Path, full: Path, adapter: Path) -> None:
+    for task, folder in ((tiny_task(tokenizer), full), (tiny_task(tokenizer, lora=Lora(r=4)), adapter)):
+        theirs = AutoModelForCausalLM.from_pretrained(folder)
+        assert torch.equal(logits(loaded(task, folder)), logits(theirs))
+        names = AutoTokenizer.from_pretrained(folder)
+        assert names.decode(names(TEXT)["input_ids"]) == TEXT
+        assert names(TEXT)["input_ids"] == load_tokenizer(tokenizer).tokenizer.encode(TEXT).ids
+        assert names.eos_token_id == load_tokenizer(tokenizer).end
+
+
+def test_an_adapter_trains_its_own_weights_alone(tokenizer: Path, full: Path, adapter: Path) -> None:
+    task = tiny_task(tokenizer, lora=Lora(r=4))
+    model = task.build(full)
+    # A new adapter changes nothing, a trained one does.
+    assert torch.equal(logits(model), logits(load_base(str(full))))
+    assert not torch.equal(logits(loaded(task, adapter)), logits(load_base(str(full))))
+    assert all("lora_" in name for name in task.trainable(model))
+    # Two matrices for each of the seven linear layers of each block.
+    assert len(task.trainable(model)) == 2 * 7 * 2
+    assert len(tiny_task(tokenizer).trainable(load_base(str(full)))) == len(list(load_base(str(full)).parameters()))
+
+
+def test_a_full_run_that_begins_with_an_adapter_has_it_merged(tokenizer: Path, adapter: Path) -> None:
+    merged = loaded(tiny_task(tokenizer), adapter)
+    with_adapter = loaded(tiny_task(tokenizer, lora=Lora(r=4)), adapter)
+    assert torch.allclose(logits(merged), logits(with_adapter), atol=1e-5)
+    assert "lora" not in "".join(merged.state_dict())
+
+
+def test_a_tiny_base_cannot_have_an_adapter(tokenizer: Path) -> None:
+    with pytest.raises(UsageError, match="LoRA would leave them so"):
+        tiny_task(tokenizer, lora=Lora()).build(None)
+    with pytest.raises(UsageError, match="make no model"):
+        TinySizes(hidden_size=30, heads=4)
+
+
+def test_a_base_that_knows_no_english_is_refused_unless_it_is_trusted(tokenizer: Path, full: Path) -> None:
+    # Weights that are drawn at random know nothing, and this vocabulary has only 300 tokens.
+    limit = MOST_PERPLEXITY
+    model = load_base(str(full))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(20)
+    with pytest.raises(UsageError, match=r"perplexity of .* above 500: .* say --trust-base"):
+        check_base(model, "x", load_tokenizer(tokenizer))
+    assert check_base(load_base(str(full)), "x", load_tokenizer(tokenizer)) < limit
+    assert tiny_task(tokenizer, base=str(full), trust_base=True).build(None) is not None
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda folder: shutil.rmtree(folder), "cannot be loaded"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "cannot be loaded"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be loaded"),
+        (lambda folder: grown(folder), "has no weights for"),
+    ],
+)
+def test_a_base_that_is_not_whole_is_refused(full: Path, tmp_path: Path, damage: Any, line: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(full, folder)
+    damage(folder)
+    with pytest.raises(UsageError, match=line):
+        load_base(str(folder))
+
+
+def grown(folder: Path) -> None:
+    """Let config.json promise more layers than the weights have."""
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 3}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"peft_type": "LOHA"},
+        {"base_model_name_or_path": ""},
+        {"r": 0},
+        {"target_modules": ["no_such_layer"]},
+        {"modules_to_save": ["lm_head"]},
+        {"use_dora": True},
+    ],
+)
+def test_an_adapter_of_another_kind_is_refused(
+    tokenizer: Path, adapter: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter, folder)
+    values = json.loads((folder / ADAPTER).read_text())
+    (folder / ADAPTER).write_text(json.dumps({**values, **changed}))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        tiny_task(tokenizer, lora=Lora(r=4)).build(folder)
+
+
+def test_weights_of_another_adapter_are_refused(tokenizer: Path, adapter: Path, full: Path) -> None:
+    task = tiny_task(tokenizer, lora=Lora(r=8))
+    with pytest.raises((RuntimeError, KeyError)):
+        task.load_model(task.build(full), adapter)
