@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from consumers.language_model.base_model import MOST_PERPLEXITY, TinySizes, check_base, load_base
+from consumers.language_model.base_model import MOST_PERPLEXITY, PLAIN_TEXT, TinySizes, check_base, load_base
 from consumers.language_model.saved_model import ADAPTER, ADAPTER_FILES, FULL_FILES, Lora
 from consumers.language_model.task import LanguageModelTask
 from consumers.source_code.tokenizer import load_tokenizer
@@ -105,16 +106,29 @@ def test_a_tiny_base_cannot_have_an_adapter(tokenizer: Path) -> None:
 
 
 def test_a_base_that_knows_no_english_is_refused_unless_it_is_trusted(tokenizer: Path, full: Path) -> None:
-    # Weights that are drawn at random know nothing, and this vocabulary has only 300 tokens.
-    limit = MOST_PERPLEXITY
-    model = load_base(str(full))
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(20)
-    with pytest.raises(UsageError, match=r"perplexity of .* above 500: .* say --trust-base"):
-        check_base(model, "x", load_tokenizer(tokenizer))
-    assert check_base(load_base(str(full)), "x", load_tokenizer(tokenizer)) < limit
-    assert tiny_task(tokenizer, base=str(full), trust_base=True).build(None) is not None
+    with pytest.raises(UsageError, match=r"perplexity of .* a word on plain English, above 1,000: .* --trust-base"):
+        tiny_task(tokenizer, base=str(full)).build(None)
+    trusted = tiny_task(tokenizer, base=str(full), trust_base=True).build(None)
+    assert torch.equal(logits(trusted), logits(load_base(str(full))))
+
+
+def test_a_model_that_has_learned_the_paragraph_passes_the_check(tokenizer: Path) -> None:
+    torch.manual_seed(0)
+    task = tiny_task(tokenizer, context=1024)
+    model = task.build(None)
+    tokens = torch.tensor([task.tokenizer.tokenizer.encode(PLAIN_TEXT).ids])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+    perplexity = check_base(model, "x", task.tokenizer)
+    assert 1 < perplexity < MOST_PERPLEXITY
+    # The same by hand.
+    with torch.inference_mode():
+        guesses = torch.log_softmax(model(input_ids=tokens).logits[0, :-1], dim=-1)
+    nats = -guesses.gather(1, tokens[0, 1:, None]).sum().item()
+    assert perplexity == pytest.approx(math.exp(nats / len(PLAIN_TEXT.split())), rel=1e-4)
 
 
 @pytest.mark.parametrize(
