@@ -138,7 +138,7 @@ def check_base(model: PreTrainedModel, place: str, tokenizer: LoadedTokenizer) -
     if not perplexity <= MOST_PERPLEXITY:
         raise UsageError(
             f"the model {place} has a perplexity of {perplexity:.3g} a word on plain English, above "
-            f"{MOST_PERPLEXITY:,.0f}: it was loaded wrongly, or its tokenizer is another one. Take another copy, or say "
-            "--trust-base"
+            f"{MOST_PERPLEXITY:,.0f}: it was loaded wrongly, or its tokenizer is another one. Take another copy, or "
+            "say --trust-base"
         )
     return perplexity
