@@ -27,6 +27,7 @@ from feedmill.redrive_command import redrive_command
 from feedmill.replay_commands import replay_command
 from feedmill.skip_command import skip_command
 from feedmill.surroundings import broken_output, full_line, is_full, prepare
+from feedmill.sweep_command import sweep_command
 from feedmill.watch import watch_command
 from schema.errors import FeedmillError
 
@@ -68,6 +69,7 @@ app.add_typer(_family_commands("Train a model from a clean topic."), name="train
 app.add_typer(_family_commands("Complete prompts with a trained model."), name="generate")
 app.add_typer(_family_commands("Evaluate a model on examples that it has never seen."), name="eval")
 app.add_typer(tokenizer_commands.app, name="tokenizer")
+app.command("sweep")(sweep_command)
 app.command("bench")(bench_command)
 
 

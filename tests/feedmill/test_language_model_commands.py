@@ -62,6 +62,15 @@ def test_the_command_trains_writes_a_card_and_generates(
     assert status == 0, err
     row = json.loads(printed)
     assert (row["prompt"], row["tokens"] <= 4) == ("fn main() {", True)
+    # A trial of a sweep is a run in a process of its own.
+    sweep = ["--base-cfg", str(file), "--tokenizer", str(tokenizer), "--steps", "2", "--out", str(tmp_path / "sweep")]
+    status, printed, err = called("sweep", *sweep, "--trials", "2", "--dry-run")
+    assert (status, printed.count("sequence_length: 64"), printed.count("# trial ")) == (0, 2, 2), err
+    status, printed, err = called("sweep", *sweep, "--trials", "1", "--json")
+    assert status == 0, err
+    (trial,) = json.loads(printed)["trials"]
+    assert (trial["state"], trial["metric"] > 1) == ("complete", True)
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["trials"] == [trial]
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "def ", "task_id": "a"}\n{"prompt": 3}\n')
     status, _, err = called("generate", "code", "--model", str(out), "--prompt-file", str(prompts))
