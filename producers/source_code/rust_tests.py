@@ -10,6 +10,7 @@ import re
 from tree_sitter import Node, Query, QueryCursor
 
 from schema.source_code.grammar import grammar_of, parse
+from schema.source_code.isolated_marks import is_parsed_in_time
 from schema.source_code.rust_items import items_of
 
 # #[cfg(test)], #[cfg(all(test, ...))], #[test], #[bench] and other crates' #[tokio::test], also with arguments.
@@ -32,6 +33,8 @@ def without_tests(text: str) -> str:
     if "test" not in text and "bench" not in text:
         return text
     source = text.encode()
+    if not is_parsed_in_time(source, "rust"):
+        return text
     grammar, tree = grammar_of("rust"), parse(source, "rust")
     if grammar is None or tree is None:
         return text

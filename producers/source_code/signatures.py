@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tree_sitter import Node, Query, QueryCursor
 
 from schema.source_code.grammar import grammar_of, parse
+from schema.source_code.isolated_marks import is_parsed_in_time
 
 _PYTHON_FUNCTION = "(function_definition name: (_) @name body: (_) @body) @item"
 _PYTHON_CLASS = "(class_definition name: (_) @name body: (_) @body) @item"
@@ -173,7 +174,7 @@ def _query(queries: str, language: str) -> Query | None:
 
 
 def _matches(queries: dict[str, str], source: bytes, language: str) -> Iterator[dict[str, list[Node]]]:
-    if language not in queries:
+    if language not in queries or not is_parsed_in_time(source, language):
         return
     query, tree = _query(queries[language], language), parse(source, language)
     if query is not None and tree is not None:

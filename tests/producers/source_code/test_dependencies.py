@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from producers.source_code import signatures
 from producers.source_code.dependencies import Dependencies
 from producers.source_code.signatures import imports_of, rendered, signatures_of
 
@@ -193,3 +194,8 @@ def test_this_repository_knows_its_own_signatures() -> None:
     assert "# schema/source_code/languages.py\ndef language_of(path: str) -> str | None:" in found
     assert "class Repository:" in found
     assert sum(own.signatures(str(path.relative_to(ROOT))) is not None for path in paths) > len(paths) // 2
+
+
+def test_a_text_that_takes_long_to_parse_has_no_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signatures, "parse", lambda *_: pytest.fail("parsed here"))
+    assert signatures_of(":[\t" * 200_000, "python") == []

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from producers.source_code import rust_tests
 from producers.source_code.rust_tests import without_tests
 
 CODE = "/// Adds.\npub fn add(a: u32) -> u32 {\n    a + 1\n}\n"
@@ -65,3 +66,9 @@ def test_many_attributes_of_one_item_take_linear_time() -> None:
     began = time.process_time()
     assert without_tests("fn a() {}\n" + "#[test]\n" * 40_000 + "fn f() {}\nfn b() {}\n") == "fn a() {}\nfn b() {}\n"
     assert time.process_time() - began < 10
+
+
+def test_a_text_that_takes_long_to_parse_is_not_parsed_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rust_tests, "parse", lambda *_: pytest.fail("parsed here"))
+    text = "{" * 600_000 + "test"
+    assert without_tests(text) == text
