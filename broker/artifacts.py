@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from schema.cache_folder import cache_folder
 from schema.errors import BrokerArtifactError
 from schema.settings import Settings
 
@@ -91,18 +92,9 @@ def check_versions(coordinates: Iterable[tuple[str, str, str]]) -> None:
 def jar_cache(settings: Settings) -> Path:
     """Return the folder for the jars of this Kafka version.
 
-    It is in `settings.cache_dir` if that is set. Otherwise it is in the user's home folder, which all data folders
-    share, or in `settings.data_dir` if the home folder is not writable.
+    `cache_folder` says where it is.
     """
-    name = f"kafka-{KAFKA_VERSION}"
-    if settings.cache_dir is not None:
-        return settings.cache_dir / name
-    try:
-        shared = Path.home() / ".cache" / "feedmill" / name
-        shared.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return settings.data_dir.absolute() / "cache" / name
-    return shared
+    return cache_folder(settings, f"kafka-{KAFKA_VERSION}")
 
 
 def class_path(cache: Path, on_progress: OnProgress | None = None, manifest: Path = MANIFEST) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The rows of a clean topic's split train, in the topic's order, and how many of them pass the filters of a run."""
+"""The rows of a clean topic, in the topic's order, and how many of split train pass the filters of a run."""
 
 from __future__ import annotations
 
@@ -83,7 +83,13 @@ def count_rows(connection: Connection, family: Family, conditions: Mapping[str, 
 
 
 def train_rows(connection: Connection, family: Family, names: Collection[str]) -> Iterator[pl.DataFrame]:
-    """Yield the rows of split train that are not retracted, with the columns `names`, record by record.
+    """Yield the rows of split train as `clean_rows` does."""
+    for rows in clean_rows(connection, family, names):
+        yield rows.filter(pl.col("split") == "train")
+
+
+def clean_rows(connection: Connection, family: Family, names: Collection[str]) -> Iterator[pl.DataFrame]:
+    """Yield the rows that are not retracted, with the columns `names`, record by record.
 
     Raises:
         BrokerError: there is no clean topic, or the broker cannot be read.
@@ -99,5 +105,5 @@ def train_rows(connection: Connection, family: Family, names: Collection[str]) -
     with TopicReader(connection, topic, ReplayError) as reader:
         for _, record in reader.records(blocks):
             if not is_foreign(record, topic, kind):
-                rows = decode_record(record, topic, kind, columns, ReplayError).filter(pl.col("split") == "train")
+                rows = decode_record(record, topic, kind, columns, ReplayError)
                 yield rows.filter(~is_retracted(rows, ids))

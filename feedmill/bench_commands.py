@@ -12,7 +12,7 @@ from rich.table import Table
 
 from schema.errors import AuditError, ConfigError, UsageError
 
-NAMES = ("generate", "refine", "pipeline", "feed", "packing", "scenario", "code", "code-parts", "storm")
+NAMES = ("generate", "refine", "pipeline", "feed", "packing", "scenario", "code", "code-parts", "rust-eval", "storm")
 _VARIANTS = ("topic_order",)
 _FURTHER = {
     "order": "order",
@@ -26,7 +26,7 @@ _TABLED = {"name", "rate", "unit", "elapsed_s", "rows", "peers", "peers_missing"
 
 def bench_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(NAMES)}.")],
-    rows: Annotated[int | None, typer.Option(min=1000, help="Examples; each benchmark has its own default.")] = None,
+    rows: Annotated[int | None, typer.Option(min=10, help="Examples; each benchmark has its own default.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, max=1440, help="storm only: 3 by default.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="storm only: a seed fixes the plan of faults.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,

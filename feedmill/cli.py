@@ -67,7 +67,9 @@ app.command("compare")(compare_command)
 app.command("watch")(watch_command)
 app.add_typer(_family_commands("Train a model from a clean topic."), name="train")
 app.add_typer(_family_commands("Complete prompts with a trained model."), name="generate")
-app.add_typer(_family_commands("Evaluate a model on examples that it has never seen."), name="eval")
+app.add_typer(
+    _family_commands("Evaluate a model on new examples, or generated code by compiler and tests."), name="eval"
+)
 app.add_typer(tokenizer_commands.app, name="tokenizer")
 app.command("sweep")(sweep_command)
 app.command("bench")(bench_command)

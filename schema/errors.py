@@ -21,6 +21,7 @@
     ├── RowsLostError              raw records were removed before they were refined
     ├── ReplayError                a replay's bounds, filter or output cannot be served
     ├── FeedError                  a feed cannot give the batches asked for
+    ├── EvaluationError            code samples cannot be judged: the sandbox, a compiler or a crate failed
     ├── StoppedError               a signal ended a command early, cleanly        (exit status 130 or 143)
     └── TrainingError              a training run cannot go on
         ├── CheckpointError        a checkpoint is absent, or cannot be read or written
@@ -123,6 +124,10 @@ class ReplayError(FeedmillError):
 
 class FeedError(FeedmillError):
     """A feed cannot give the batches it was asked for."""
+
+
+class EvaluationError(FeedmillError):
+    """Code samples cannot be judged, because the sandbox, a compiler or a crate failed."""
 
 
 class StoppedError(FeedmillError):

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     # Namespace and folders
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")] = "feedmill"
     data_dir: Path = Path(".feedmill")
-    # Kafka's jars; default: .cache/feedmill in the home folder, or cache in data_dir if that folder is not writable.
+    # Kafka's jars and built crates; default: .cache/feedmill in the home folder, or cache in data_dir if that is not
+    # writable.
     cache_dir: Path | None = None
 
     # The broker: without bootstrap_servers Feedmill starts the embedded one

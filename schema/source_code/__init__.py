@@ -45,6 +45,8 @@ FAMILY = Family(
             "produce code": "feedmill.source_code_commands:produce_code_command",
             "generate code": "feedmill.generate_command:generate_code_command",
             "train code": "feedmill.language_model_commands:train_code_command",
+            "eval rust": "feedmill.code_evaluation_commands:eval_rust_command",
+            "eval python": "feedmill.code_evaluation_commands:eval_python_command",
         },
         samples="tests.source_code:valid_rows",
     ),
