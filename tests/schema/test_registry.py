@@ -112,8 +112,8 @@ def test_a_part_that_does_not_exist_is_an_error_that_names_it(place: str) -> Non
 
 
 def test_a_part_that_is_not_declared_is_an_error_that_names_it() -> None:
-    with pytest.raises(ConfigError, match="family scenario has no train scenario: declare it"):
-        load_part(FAMILIES["scenario"], "train scenario")
+    with pytest.raises(ConfigError, match="family scenario has no eval scenario: declare it"):
+        load_part(FAMILIES["scenario"], "eval scenario")
     with pytest.raises(ConfigError, match="family scenario has no commands: declare it"):
         load_part(FAMILIES["scenario"], "commands")
 
