@@ -85,3 +85,19 @@ DETECTORS = (
     _own("npm", "npm_", r"npm_[A-Za-z0-9]{36}"),
     _own("stripe", "k_test_ whsec_", r"[rs]k_test_[A-Za-z0-9]{24}", r"whsec_[A-Za-z0-9]{32}"),
 )
+
+# Values without quotes, in group 1: of variables with names in capitals, as in shells, `.env` files, Dockerfiles and
+# CI configurations; of HTTP headers; and of curl's option for a name and a password. Each has cues, as a `Detector`.
+UNQUOTED = (
+    (
+        re.compile(
+            r"\b[A-Z0-9_]*(?:SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)"
+            r"(?:=|:[ \t]+)([A-Za-z0-9+/=_.~-]{16,200})(?=[ \t]*(?:[#;\\].*)?$|[ \t]+[A-Z-])",
+            re.MULTILINE,
+        ),
+        # The name without its first letters, and what follows it.
+        ("secret=", "secret:", "token=", "token:", "password=", "password:", "passwd=", "key=", "key:"),
+    ),
+    (re.compile(r"\b(?:Bearer|Basic)[ \t]+([A-Za-z0-9+/=_.~-]{20,200})"), ("bearer ", "basic ")),
+    (re.compile(r"\bcurl\b[^\n]*?[ \t](?:-u|--user)[ \t]+[\"']?[^\s:\"']+:([^\s\"'@]{8,200})"), ("curl ",)),
+)

@@ -22,7 +22,7 @@ from detect_secrets.plugins.high_entropy_strings import Base64HighEntropyString
 from detect_secrets.plugins.jwt import JwtTokenDetector
 from detect_secrets.plugins.keyword import QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP
 
-from producers.source_code.secret_forms import DETECTORS, Detector
+from producers.source_code.secret_forms import DETECTORS, UNQUOTED, Detector
 
 SECRET = "SCRUBBED_SECRET"  # noqa: S105  # the replacement of secrets
 EMAIL = "email@example.com"
@@ -118,7 +118,8 @@ def _places(text: str) -> list[_Place]:
     """Return the places of a text without overlaps, in order."""
     # The case of other letters is kept, because their lower case can be of another length.
     lower = text.lower() if text.isascii() else _ascii_lower(text)
-    found = [*_private_keys(text, lower), *_known_forms(text, lower), *_keyword_values(text, lower), *_addresses(text)]
+    values = [*_keyword_values(text, lower), *_unquoted_values(text, lower)]
+    found = [*_private_keys(text, lower), *_known_forms(text, lower), *values, *_addresses(text)]
     # The password of an address with one, as in ftp://user:password@host.com, is no local part of an e-mail address.
     found.sort(key=lambda place: (place.begin, place.kind == "email", -place.end, place.kind))
     kept: list[_Place] = []
@@ -211,6 +212,14 @@ def _keyword_values(text: str, lower: str) -> Iterator[_Place]:
             for match in pattern.finditer(passage):
                 if _is_secret(match[group]):
                     yield from _place(text, begin + match.start(group), begin + match.end(group), "keyword")
+
+
+def _unquoted_values(text: str, lower: str) -> Iterator[_Place]:
+    for pattern, cues in UNQUOTED:
+        for begin, end in _cued(text, lower, cues):
+            for match in pattern.finditer(text, begin, end):
+                if _is_secret(match[1]):
+                    yield from _place(text, match.start(1), match.end(1), "keyword")
 
 
 def _is_secret(value: str) -> bool:

@@ -75,7 +75,30 @@ def test_a_value_that_looks_random_is_replaced_beside_a_keyword(line: str) -> No
     assert counts == {"keyword": 1}
 
 
+@pytest.mark.parametrize(
+    ("before", "value", "after"),
+    [
+        ("AWS_SECRET_ACCESS_KEY=", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzz3XAMPLEK", "\n"),
+        ("+export GITHUB_TOKEN=", "a1B2c3D4e5F6g7H8i9J0", "  # of the robot\n"),
+        ("  DB_PASSWORD: ", "s3cr3tPassw0rdXyz9", "\n"),
+        ("RUN API_KEY=", "a1B2c3D4e5F6g7H8i9J0", " OTHER=1 make\n"),
+        ("curl -s -u admin:", "hunter2Pw9", " https://example.com\n"),
+        ("-H 'Authorization: Bearer ", "abcDEF123456ghiJKL789012mno", "'\n"),
+    ],
+)
+def test_a_value_without_quotes_is_replaced_in_shells_and_settings(before: str, value: str, after: str) -> None:
+    assert scrubbed(before + value + after) == (before + SECRET + after, Counter(keyword=1))
+
+
 ORDINARY = [
+    "API_KEY=os.environ",
+    "SECRET_KEY: str = settings.secret_key_1",
+    "SECRET_KEY=$SECRET_KEY_OF_STAGE_2",
+    "MAX_TOKEN=1234567890123456789",
+    "TOKEN: tokenize.TokenInfo",
+    "NEXT_TOKEN=parse_next_token",
+    "Bearer of the token that was made in 2024",
+    "curl -u user https://example.com",
     "password = getpass('Password 1: ')",
     "secret_name = 'client_secret'",
     "password = 'password1'",
