@@ -72,6 +72,10 @@ class LanguageModelTask:
         2. With a checkpoint of the task's kind: the same model; `load_model` loads its weights.
         3. With a full model and `lora`: a new adapter on it. With an adapter and no `lora`: its base with the adapter
            merged in.
+
+        Raises:
+            UsageError: the base cannot be used, or is too small for the task's sequences or tokenizer.
+            CheckpointError: the checkpoint cannot be read.
         """
         if checkpoint is None:
             model = self._new()  # 1
@@ -83,7 +87,21 @@ class LanguageModelTask:
             model = load_base(str(checkpoint))  # 3
         else:
             model = _of_config(checkpoint)  # 2
+        self._check_sizes(model)
         return cast(LanguageModel, model)
+
+    def _check_sizes(self, model: Any) -> None:
+        context = getattr(model.config, "max_position_embeddings", None)
+        if context is not None and context < self.context:
+            raise UsageError(
+                f"sequence_length is {self.context} tokens, but the model's context is {context}: lower sequence_length"
+            )
+        tokens, known = self.tokenizer.tokenizer.get_vocab_size(with_added_tokens=True), model.get_input_embeddings()
+        if tokens > known.num_embeddings:
+            raise UsageError(
+                f"the tokenizer {self.tokenizer.found_at} has {tokens} tokens, but the model {known.num_embeddings}: "
+                "give the model's own tokenizer"
+            )
 
     def _new(self) -> Any:
         if self.base == TINY:

@@ -22,6 +22,7 @@ from consumers.source_code.document_filters import DocumentFilters
 from consumers.source_code.tokenizer import LoadedTokenizer, load_tokenizer
 from consumers.train_rows import RowCounts, count_rows
 from consumers.training.budget import Budget
+from consumers.training.checkpoint import read_trainer
 from consumers.training.options import Execution, Judging, Optimisation, Saving, TrainOptions, bf16_is_fast
 from consumers.training.ranks import Ranks
 from consumers.training.report import Step, TrainReport
@@ -165,11 +166,13 @@ class ModelTraining(ABC):
         )
 
     def _steps_of_epochs(self) -> int:
+        if self.resume:
+            # The topic may have grown since; the run keeps its offsets, and so its length.
+            steps: int = read_trainer(find_checkpoint(self.out))["budget"]["steps"]
+            return steps
         batches = sum(1 for _ in self.feed())
         if not batches:
-            raise UsageError(
-                "no document of code.clean passes the filters of the run file: relax them, or produce more"
-            )
+            raise UsageError("no row passes the filters of the run file: relax them, or produce more")
         return max(1, (self.file.train.epochs or 1) * batches // self.file.train.accumulation)
 
     def train(self, options: TrainOptions, ranks: Ranks, stop: StopRequest, on_step: OnStep) -> TrainReport:
@@ -208,7 +211,15 @@ class CodeTraining(ModelTraining):
 
     def tokenizer(self) -> LoadedTokenizer:
         """Return the tokenizer of the checkpoint, the run file, the earlier run, or the base model."""
-        return load_tokenizer(self._tokenizer_place())
+        chosen, earlier = load_tokenizer(self._tokenizer_place()), self.file.model.load_from
+        if earlier is not None and not self.resume:
+            known = load_tokenizer(str(find_checkpoint(Path(earlier))))
+            if known.sha256 != chosen.sha256:
+                raise UsageError(
+                    f"the run {earlier} has another tokenizer than {chosen.found_at}: leave the tokenizer out, or "
+                    "load_from out"
+                )
+        return chosen
 
     def _tokenizer_place(self) -> str:
         model = self.file.model

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from consumers.language_model.base_model import MOST_PERPLEXITY, PLAIN_TEXT, TinySizes, check_base, load_base
 from consumers.language_model.saved_model import ADAPTER, ADAPTER_FILES, FULL_FILES, Lora
 from consumers.language_model.task import LanguageModelTask
+from consumers.source_code.byte_pairs import train_byte_pairs
 from consumers.source_code.tokenizer import load_tokenizer
 from schema.errors import CheckpointError, UsageError
 from tests.consumers.language_model.tiny import TEXT, tiny_task, tokenizer_file
@@ -129,6 +130,16 @@ def test_a_model_that_has_learned_the_paragraph_passes_the_check(tokenizer: Path
         guesses = torch.log_softmax(model(input_ids=tokens).logits[0, :-1], dim=-1)
     nats = -guesses.gather(1, tokens[0, 1:, None]).sum().item()
     assert perplexity == pytest.approx(math.exp(nats / len(PLAIN_TEXT.split())), rel=1e-4)
+
+
+def test_a_model_that_is_too_small_for_the_task_is_refused(tokenizer: Path, full: Path, tmp_path: Path) -> None:
+    for lora in (None, Lora()):
+        with pytest.raises(UsageError, match="sequence_length is 65 tokens, but the model's context is 64"):
+            tiny_task(tokenizer, context=65, lora=lora).build(full)
+    larger = tmp_path / "tokenizer.json"
+    larger.write_text(train_byte_pairs([TEXT, "while other: continue"] * 3, 320))
+    with pytest.raises(UsageError, match="give the model's own tokenizer"):
+        tiny_task(larger).build(full)
 
 
 @pytest.mark.parametrize(

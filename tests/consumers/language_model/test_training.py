@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -92,12 +93,31 @@ def test_a_run_learns_and_one_that_was_stopped_resumes_exactly(
 
 
 def test_epochs_are_steps_and_a_curriculum_takes_simple_documents_first(
-    clean: Connection, tokenizer: Path, tmp_path: Path
+    clean: Connection, documents: pl.DataFrame, tokenizer: Path, tmp_path: Path
 ) -> None:
     train = "train: {sequence_length: 64, batch_size: 4, epochs: 3, curriculum: true}\n"
     training = CodeTraining(run_file(tokenizer, train=train), clean, tmp_path / "out", tmp_path / "tokens")
     batches = list(training.feed())
     assert training.options(ALONE, replace=False).budget.steps == 3 * len(batches)
+    # A run that is resumed keeps its length, although the topic has grown.
+    with pytest.raises(TrainingStoppedError):
+        trained(clean, tmp_path / "out", training.file, stop_after=2)
+    write(clean, documents, rows_per_record=8, family=FAMILY)
+    resumed = replace(training, resume=True)
+    assert resumed.options(ALONE, replace=False).budget.steps == 3 * len(batches)
+
+
+def test_an_earlier_run_and_another_tokenizer_exclude_each_other(
+    clean: Connection, tokenizer: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingStoppedError):
+        trained(clean, tmp_path / "first", run_file(tokenizer), stop_after=1)
+    other = tmp_path / "tokenizer.json"
+    other.write_text(train_byte_pairs(["something else"], 300))
+    file = run_file(other)
+    later = file.model_copy(update={"model": file.model.model_copy(update={"load_from": str(tmp_path / "first")})})
+    with pytest.raises(UsageError, match="has another tokenizer than"):
+        trained(clean, tmp_path / "later", later)
 
 
 def test_filters_are_those_of_the_refine_stage_and_every_reason_is_counted(
