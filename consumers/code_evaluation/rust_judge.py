@@ -31,7 +31,7 @@ _SOURCE, _BINARY = "main.rs", "program"
 _BINARY_BYTES = TESTING.disk_bytes * 3 // 4
 # What cargo tells the compiler about conditions, and what it leaves to its defaults.
 _OPTIONS = (
-    *("--crate-name", "sample", "--edition", EDITION, "--error-format=json", "-Ccodegen-units=1", "-Cdebuginfo=0"),
+    *("--crate-name", "sample", "--edition", EDITION, "--error-format=json", "-Ccodegen-units=1"),
     *("--check-cfg", "cfg(docsrs,test)", "--check-cfg", "cfg(feature, values())"),
 )
 # Lints of this group are errors by default, which would stop the compiler; the source can still make them errors.
@@ -138,7 +138,8 @@ class RustJudge:
 
     def _test(self, source: bytes, form: Sequence[str], crates: Sequence[str], slot: int) -> str | None:
         """Compile and run a program, or its tests; return why they do not pass, or None."""
-        options = [*form, *crates, "-Cprefer-dynamic", "--emit=link", "-o", _BINARY, "-Awarnings"]
+        # As in cargo's profile: with debug information, a stack holds fewer calls.
+        options = [*form, *crates, "-Cdebuginfo=2", "-Cprefer-dynamic", "--emit=link", "-o", _BINARY, "-Awarnings"]
         compiled = self._call(source, ["rustc", *options], slot, returned=_BINARY)
         if compiled.status:
             return compiled.limit or TESTS_NOT_COMPILED
