@@ -151,8 +151,9 @@ def _show(report: TrainReport) -> None:
     figures = report.judgement.figures
     held_out = "no held-out rows"
     if figures["held_out_tokens"]:
+        before = f"{report.before['held_out_loss']:.3f} -> " if report.before is not None else ""
         held_out = (
-            f"held out: loss {figures['held_out_loss']:.3f}, perplexity {figures['perplexity']:,.1f}, "
+            f"held out: loss {before}{figures['held_out_loss']:.3f}, perplexity {figures['perplexity']:,.1f}, "
             f"{figures['right_tokens']:.1%} of {figures['held_out_tokens']:,} tokens right"
         )
     print(

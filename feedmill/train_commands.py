@@ -24,12 +24,14 @@ from feedmill.train_settings import (
     chosen_settings,
     parse_curriculum,
 )
+from schema.errors import UsageError
 from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
     from consumers.feed import Feed
     from consumers.reduction.samples import Sample
+    from consumers.sequence.sources import Source
     from consumers.training.budget import Budget
     from consumers.training.options import TrainOptions
     from consumers.training.rank_passes import RankPasses
@@ -103,6 +105,10 @@ def train_reduction_command(
             help="Begin a new run with the weights of this checkpoint, e.g. to train on rows that arrived since."
         ),
     ] = None,
+    old_share: Annotated[
+        float | None,
+        typer.Option(help="With --init-from: train on rows that arrived since, and on this share of earlier rows."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Delete the run that is in the folder.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Also train on rows that arrive during the run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -154,11 +160,12 @@ def train_reduction_command(
         ranks.from_first(lambda: connect(settings).servers)
         connection = connect(settings)
         stop = StopRequest()
+        sources = _sources(connection, old_share, init_from, saved)
         stages = [
             CurriculumStage(
                 _feed(
                     connection,
-                    {**chosen, "max_tokens": tokens, "leave_out_retracted": leave_out_retracted},
+                    {**chosen, "max_tokens": tokens, "leave_out_retracted": leave_out_retracted, "sources": sources},
                     ranks,
                     _together(ranks, number, chosen, stop),
                 ),
@@ -198,6 +205,24 @@ def _together(ranks: Ranks, stage: int, chosen: Mapping[str, Any], stop: StopReq
     return RankPasses(ranks, f"stage-{stage}", stop) if ranks.world > 1 and chosen["mode"] == "follow" else None
 
 
+def _sources(
+    connection: Connection, old_share: float | None, init_from: Path | None, saved: Mapping[str, Any]
+) -> tuple[Source, ...]:
+    """Return the sources of the feed: the topic, or what arrived since a checkpoint and a share of earlier rows."""
+    from consumers.sequence.sources import Source
+    from consumers.training.old_rows import newer_and_older, sources_of
+
+    if saved:
+        if old_share is not None:
+            raise UsageError("a resumed run keeps its rows: leave --old-share out")
+        return sources_of(saved["sources"]) if len(saved["sources"]) > 1 else (Source(),)
+    if old_share is None:
+        return (Source(),)
+    if init_from is None:
+        raise UsageError("--old-share needs --init-from, the run that was trained on the old rows")
+    return newer_and_older(connection, init_from, old_share)
+
+
 def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, together: RankPasses | None) -> Feed:
     from consumers.feed import Feed, FeedOptions
 
@@ -217,6 +242,7 @@ def _feed(connection: Connection, chosen: Mapping[str, Any], ranks: Ranks, toget
             world=ranks.world,
             together=together,
             leave_out_retracted=chosen["leave_out_retracted"],
+            sources=chosen["sources"],
         ),
     )
 
@@ -257,6 +283,8 @@ def _show(report: TrainReport, max_tokens: int) -> None:
     for sample in samples_of(report):
         console.print(render_sample(sample.term, sample.true_span, sample.predicted_span), soft_wrap=True)
     if figures["held_out_rows"]:
+        if report.before is not None:
+            console.print(spans_table(report.before["held_out"], "held-out terms before"))
         console.print(spans_table(figures["held_out"], "held-out terms"))
         exact = f"{figures['exact_span']:.1%} of {figures['held_out_rows']:,}"
     else:

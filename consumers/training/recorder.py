@@ -9,7 +9,7 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-from consumers.training.checkpoint import REPORT
+from consumers.training.checkpoint import REPORT, read_json
 from consumers.training.held_out import HeldOut
 from consumers.training.loss_log import LossLog
 from consumers.training.options import TrainOptions
@@ -18,6 +18,9 @@ from consumers.training.run_folder import RunFolder, flush, newest_first
 from consumers.training.task import Judgement
 from consumers.training.tensorboard import Board
 from consumers.training.train_loop import TrainLoop
+
+# The judgement of the model that a run began with.
+BEFORE = "before.json"
 
 
 class RunRecorder:
@@ -71,6 +74,11 @@ class RunRecorder:
             self._loop.save(making, self._held_out.state, random_states)
         self._saved_at = steps
 
+    def judge_before(self) -> None:
+        """Judge the model that the run begins with, on the rows that will judge it at the end."""
+        figures = self._loop.judge(self._held_out.batch).figures
+        _place(self._folder.out / BEFORE, (json.dumps(figures, indent=2) + "\n").encode())
+
     def finish(self, model_files: tuple[str, ...]) -> TrainReport:
         """Judge the model, copy its files to the top of the run's folder, and return the report."""
         report = self._report(self._judge())
@@ -111,6 +119,7 @@ class RunRecorder:
             resumed_from=self._begun_at or None,
             checkpoint=self._folder.out,
             losses=losses,
+            before=read_json(self._folder.out, BEFORE) if (self._folder.out / BEFORE).exists() else None,
         )
 
 

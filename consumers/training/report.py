@@ -71,6 +71,7 @@ class TrainReport:
         resumed_from: step of the checkpoint that this session resumed from; None for a new run.
         checkpoint: the run's folder, which holds the model.
         losses: of every step.
+        before: figures of the model that the run began with, on the same held-out rows; None for a model from the seed.
     """
 
     steps: int
@@ -86,6 +87,7 @@ class TrainReport:
     resumed_from: int | None
     checkpoint: Path
     losses: list[float]
+    before: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values, the judgement's figures among them; samples are left out."""

@@ -8,6 +8,7 @@
         step-00000200/    checkpoints; the last few are kept (consumers/training/checkpoint.py)
         losses.jsonl      one line per step
         tensorboard/      data for TensorBoard
+        before.json       with `init_from`: the judgement of the model that the run began with
         training.json     after the run: its report, beside the model's files
 
 A run has six steps:
@@ -43,7 +44,7 @@ from consumers.training.init_from import RunStart, start_from
 from consumers.training.loss_log import NAME as LOSSES
 from consumers.training.options import Saving, TrainOptions
 from consumers.training.ranks import ALONE, Ranks
-from consumers.training.recorder import RunRecorder
+from consumers.training.recorder import BEFORE, RunRecorder
 from consumers.training.report import Step, TrainReport
 from consumers.training.run_folder import RunFolder, newest_first
 from consumers.training.stages import CurriculumStage
@@ -107,6 +108,8 @@ def train(
             if not saving.resume:
                 _clear(folder, task.model_files)  # 3
             recorder = stack.enter_context(RunRecorder(folder, loop, options, on_step))
+            if saving.init_from and not saving.resume:
+                recorder.judge_before()
         for step in loop.steps(stop):  # 4
             if recorder:
                 recorder.stepped(step)
@@ -145,15 +148,18 @@ def _disk(family: str, out: Path) -> Iterator[None]:
 
 
 def saved_choices(out: Path) -> dict[str, Any]:
-    """Return the settings of the newest checkpoint in a run's folder, by name, with `budget` and `least_rows`.
+    """Return the settings of the newest checkpoint in a run's folder, by name.
+
+    With them are `budget`, `least_rows`, and `sources` of the feed: [topic, weight, repeat] of each.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be read.
         FeedError: the feed's state in the checkpoint cannot be read.
     """
     saved = read_trainer(_newest(out))
-    least_rows = read_state(saved["feed"]).spec.least_rows
-    return {**saved["settings"], "budget": saved["budget"], "least_rows": least_rows}
+    spec = read_state(saved["feed"]).spec
+    sources = [[source.topic, source.weight, source.repeat] for source in spec.sources]
+    return {**saved["settings"], "budget": saved["budget"], "least_rows": spec.least_rows, "sources": sources}
 
 
 def _newest(out: Path) -> Path:
@@ -182,7 +188,7 @@ def _clear(folder: RunFolder, model_files: tuple[str, ...]) -> None:
     """Remove the run that the folder holds."""
     folder.clear()
     shutil.rmtree(folder.out / BOARD, ignore_errors=True)
-    for name in (LOSSES, REPORT, *model_files):
+    for name in (LOSSES, BEFORE, REPORT, *model_files):
         (folder.out / name).unlink(missing_ok=True)
 
 

@@ -44,13 +44,13 @@ def write_rows(connection: Connection) -> None:
     write(connection, every_row(), rows_per_record=128)
 
 
-def feed(connection: Connection, **options: int) -> Feed:
+def feed(connection: Connection, **options: Any) -> Feed:
     return Feed(
         connection,
         "reduction",
         batch_size=32,
         shuffle_seed=1,
-        options=FeedOptions(bucket=True, **options),  # type: ignore[arg-type]
+        options=FeedOptions(bucket=True, **options),
     )
 
 

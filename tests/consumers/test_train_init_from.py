@@ -7,23 +7,28 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from broker.clients import Connection
 from consumers.feed import Feed, FeedOptions
+from consumers.reduction.judging import judge
 from consumers.reduction.loss import loss_sums
 from consumers.reduction.saved_model import load_model
 from consumers.reduction.tensors import ReductionBatch
+from consumers.training.held_out import HeldOut
 from consumers.training.loss_log import read_losses
+from consumers.training.old_rows import newer_and_older, sources_of
 from consumers.training.options import Saving
 from consumers.training.report import TrainReport
-from consumers.training.run import train
+from consumers.training.run import saved_choices, train
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 from schema.scenario import FAMILY as SCENARIO
 from tests import reductions, scenarios
-from tests.consumers.records import write
+from tests.broker.recreation import create_again
+from tests.consumers.records import topic, write
 from tests.consumers.span_runs import SMALL, feed, options, resumed, stopped_after, train_spans
 from tests.consumers.toy_task import ToyTask
 
@@ -154,3 +159,51 @@ def test_a_refused_checkpoint_leaves_the_run_that_it_would_replace(
         assert [path.name for path in old.glob("step-*")] == ["step-00000002"]
         assert (old / "training.json").exists()
         assert len(read_losses(old)) == 2
+
+
+def test_a_run_on_newer_rows_takes_a_share_of_old_ones_and_is_judged_before_and_after(
+    clean: Connection, first: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="arrived since"):
+        newer_and_older(clean, first, 0.2)
+    newer = reductions.valid(300, first=5000)
+    write(clean, newer)
+    sources = newer_and_older(clean, first, 0.2)
+    mixed = Feed(clean, "reduction", batch_size=20, shuffle_seed=1, options=FeedOptions(sources=sources))
+    new_ids = set(newer["example_id"].cast(pl.Int64, wrap_numerical=True).to_list())
+    taken = [number for batch in mixed for number in batch.example_id.tolist()]
+    found = [number in new_ids for number in taken]
+    # Every newer row of the split once, and a fifth of older rows beside them.
+    assert sum(found) == newer.filter(pl.col("split") == "train").height
+    assert 1 - sum(found) / len(found) == pytest.approx(0.2, abs=0.02)
+    out = tmp_path / "second"
+    stop, watch = stopped_after(2)
+    with pytest.raises(TrainingStoppedError):
+        train_spans(
+            feed(clean, sources=sources), options(out, 4, saving=Saving(out=out, init_from=first)), watch, stop=stop
+        )
+    saved = saved_choices(out)["sources"]
+    assert [(weight, repeat) for _, weight, repeat in saved] == [(0.8, False), (0.2, True)]
+    report = train_spans(feed(clean, sources=sources_of(saved)), options(out, 4, saving=resumed(out)))
+    # The same rows judge the first model and the last one.
+    assert report.before is not None
+    assert report.before["held_out_rows"] == report.judgement.figures["held_out_rows"] > 0
+    rows = HeldOut(feed(clean, sources=sources), 40, 0).batch
+    assert isinstance(rows, ReductionBatch)
+    with torch.inference_mode():
+        assert report.before == judge(load_model(first), rows, torch.device("cpu")).figures
+    assert json.loads((out / "training.json").read_text())["before"] == report.before
+    # A new run from the seed has no model before it.
+    assert json.loads((first / "training.json").read_text())["before"] is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
+def test_a_share_of_old_rows_is_above_0_and_below_1(clean: Connection, first: Path, share: float) -> None:
+    with pytest.raises(UsageError, match="above 0 and below 1"):
+        newer_and_older(clean, first, share)
+
+
+def test_old_rows_of_a_topic_that_was_created_again_are_refused(clean: Connection, first: Path) -> None:
+    create_again(clean, topic(clean))
+    with pytest.raises(UsageError, match="was created again since"):
+        newer_and_older(clean, first, 0.5)

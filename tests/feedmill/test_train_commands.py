@@ -52,6 +52,8 @@ def test_invalid_options_are_a_one_line_error(trained: Command, tmp_path: Path) 
         (2, "and --init-from elsewhere begins a new one: give one of them", ("--resume", "--init-from", "elsewhere")),
         (1, "holds no checkpoint: name the folder", ("--replace", "--init-from", str(tmp_path / "absent"))),
         (2, "is in the new run's own folder: choose another --out", ("--replace", "--init-from", out)),
+        (2, "--old-share needs --init-from", ("--replace", "--old-share", "0.2")),
+        (2, "a resumed run keeps its rows", ("--resume", "--old-share", "0.2")),
         (2, "is malformed: give SHARE:TOKENS", ("--length-curriculum", "short ones first")),
         (1, "holds no checkpoint to resume", ("--resume", "--out", str(tmp_path / "absent"))),
     ):
@@ -68,11 +70,12 @@ def test_init_from_begins_a_new_run_with_the_weights_and_newer_rows(
     first, second = tmp_path / "first", tmp_path / "second"
     assert trained("train", "reduction", "--steps", "3", *SHORT, "--out", str(first))[0] == 0
     write(connection, reductions.valid(100, first=1000))
-    more = ("--init-from", str(first), "--out", str(second), "--json")
+    more = ("--init-from", str(first), "--out", str(second), "--json", "--old-share", "0.5")
     status, out_text, err = trained("train", "reduction", "--steps", "2", *SHORT, *more)
     assert (status, err) == (0, "")
     report = json.loads(out_text)
     assert (report["steps"], report["resumed_from"], len(report["losses"])) == (2, None, 2)
+    assert report["before"]["held_out_rows"] == report["held_out_rows"]
     saved = [
         json.loads((run / step / "trainer.json").read_text())
         for run, step in ((first, "step-00000003"), (second, "step-00000002"))
