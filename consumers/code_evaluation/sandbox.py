@@ -7,11 +7,10 @@ time, memory and output. Nothing that it writes reaches a disk.
 
 How a program starts, each step a program that becomes the next one:
 
-1. bwrap makes the namespaces and mounts, and loads the filter of `system_calls`.
-2. A shell lets the system's killer choose this process first if memory is short. It writes to a pipe: from here on, a
-   failure is the program's own.
-3. prlimit sets limits, which the program inherits and cannot raise.
-4. setpriv, if root started the sandbox, becomes a user that exists nowhere else. The limit on processes counts by user,
+1. bwrap makes the namespaces and mounts, loads the filter of `system_calls`, and reports the exit status of what it
+   started. Without that report, bwrap itself failed, and not the program.
+2. prlimit sets limits, which the program inherits and cannot raise.
+3. setpriv, if root started the sandbox, becomes a user that exists nowhere else. The limit on processes counts by user,
    and does not hold for root. As an ordinary user, bwrap starts in a user namespace of its own instead.
 """
 
@@ -33,7 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from consumers.code_evaluation.limited_process import TIME_LIMIT, LimitedRun, run_limited
+from consumers.code_evaluation.limited_process import LimitedRun, run_limited
 from consumers.code_evaluation.limits import MIB, ProcessLimits
 from consumers.code_evaluation.system_calls import denied_calls
 from schema.errors import ConfigError, EvaluationError
@@ -57,8 +56,8 @@ _PROBE = ProcessLimits(wall_s=20.0, memory_bytes=1024 * MIB, processes=64, outpu
 _ADVICE = (
     "install bubblewrap (`pip install feedmill[code]`) and util-linux, or give --unsafe-no-sandbox for trusted code"
 )
-# Step 2: the pipe's number, then what comes next. A file of /proc, because a shell knows no numbers above 9.
-_READY = 'echo 1000 >/proc/self/oom_score_adj; echo 1 >"/proc/self/fd/$1"; shift; exec "$@"'
+# What bwrap reports of a program that it started.
+_EXITED = b'"exit-code"'
 _FILES = 256
 # A check of the sandbox: its user must be able to read the tools.
 _CHECKED = 7
@@ -117,7 +116,8 @@ class Sandbox(ABC):
         """What protects this machine, for people."""
 
     @abstractmethod
-    def _once(self, call: Call, ready: int, files: ExitStack) -> LimitedRun: ...
+    def _once(self, call: Call) -> tuple[LimitedRun, bool]:
+        """Run a program; return how it ended, and whether it was started at all."""
 
     def run(self, call: Call) -> LimitedRun:
         """Run a program and return how it ended.
@@ -128,19 +128,14 @@ class Sandbox(ABC):
         """
         said = ""
         for _ in range(_TRIES):
-            reader, writer = os.pipe()
-            os.set_blocking(reader, False)
-            with ExitStack() as files, os.fdopen(reader, "rb", buffering=0) as answers:
-                files.callback(os.close, writer)
-                try:
-                    ended = self._once(call, writer, files)
-                except OSError as error:
-                    said = error.strerror or str(error)
-                    continue
-                # The program may write to the pipe, too, but not before this.
-                if answers.read(1) == b"1":
-                    return ended
-            said = _last_line(ended.stderr) or ("no answer in time" if ended.stopped == TIME_LIMIT else "no reason")
+            try:
+                ended, is_started = self._once(call)
+            except OSError as error:
+                said = error.strerror or str(error)
+                continue
+            if is_started:
+                return ended
+            said = _last_line(ended.stderr) or "no reason given"
         raise EvaluationError(
             f"the sandbox could not start {call.command[0]} ({said}): end other programs that use memory and "
             "processes, and run again"
@@ -151,8 +146,8 @@ class Sandbox(ABC):
             return list(call.command)
         return ["/bin/sh", "-c", '"$@" >&2 && exec cat "$0"', call.returned, *call.command]
 
-    def _start(self, call: Call, ready: int, user: int) -> list[str]:
-        """Return the command of steps 2 to 4, and the program's own; `user` is 0 without step 4."""
+    def _start(self, call: Call, user: int) -> list[str]:
+        """Return the command of steps 2 and 3, and the program's own; `user` is 0 without step 3."""
         limits = call.limits
         cpu_s = math.ceil(limits.wall_s * _CPU_SHARE)
         wanted = {
@@ -164,7 +159,7 @@ class Sandbox(ABC):
             # First a signal with a name of its own, and a second later the one that cannot be caught.
             "cpu": (resource.RLIMIT_CPU, cpu_s, 1),
         }
-        command = ["/bin/sh", "-c", _READY, "sh", str(ready), "prlimit"]
+        command = ["prlimit"]
         for name, (number, value, further) in wanted.items():
             most = resource.getrlimit(number)[1]
             soft, hard = (
@@ -219,31 +214,39 @@ class BubblewrapSandbox(Sandbox):
                 f"{_ADVICE}"
             )
 
-    def _once(self, call: Call, ready: int, files: ExitStack) -> LimitedRun:
-        descriptors = [ready]
+    def _once(self, call: Call) -> tuple[LimitedRun, bool]:
         command = [str(self._bwrap), *self._namespaces(), *self._visible(call.limits)]
-        if self._filter is not None:
-            descriptors.append(files.enter_context(_in_memory(self._filter)).fileno())
-            command += ["--seccomp", str(descriptors[-1])]
-        for given, permissions in ((call.files, "0644"), (call.programs, "0755")):
-            for name, content in given.items():
-                descriptors.append(files.enter_context(_in_memory(content)).fileno())
-                command += ["--perms", permissions, "--file", str(descriptors[-1]), f"{_FOLDER}/{name}"]
-        environment = {**_ENVIRONMENT, "HOME": _FOLDER, **call.environment}
-        if self._mounts:
-            # Where a Python that is built as a library has it.
-            environment.setdefault("LD_LIBRARY_PATH", f"{_TOOLS}/{PYTHON}/lib")
-        for name, value in environment.items():
+        for name, value in self._environment(call).items():
             command += ["--setenv", name, value]
-        user = _FIRST_USER + call.slot % _USERS if self._is_root else 0
-        return run_limited(
-            [*command, "--", *self._start(call, ready, user)],
-            call.limits,
-            environment={},
-            stopping=self._stopping,
-            stdin=files.enter_context(_in_memory(call.stdin)),
-            pass_fds=descriptors,
-        )
+        with ExitStack() as files:
+            descriptors: list[int] = []
+            if self._filter is not None:
+                descriptors.append(files.enter_context(_in_memory(self._filter)).fileno())
+                command += ["--seccomp", str(descriptors[-1])]
+            for contents, permissions in ((call.files, "0644"), (call.programs, "0755")):
+                for name, content in contents.items():
+                    descriptors.append(files.enter_context(_in_memory(content)).fileno())
+                    command += ["--perms", permissions, "--file", str(descriptors[-1]), f"{_FOLDER}/{name}"]
+            report = files.enter_context(os.fdopen(os.memfd_create("feedmill"), "w+b"))
+            descriptors.append(report.fileno())
+            command += ["--json-status-fd", str(descriptors[-1])]
+            user = _FIRST_USER + call.slot % _USERS if self._is_root else 0
+            ended = run_limited(
+                [*command, "--", *self._start(call, user)],
+                call.limits,
+                environment={},
+                stopping=self._stopping,
+                stdin=files.enter_context(_in_memory(call.stdin)),
+                pass_fds=descriptors,
+            )
+            report.seek(0)
+            # A program that is stopped at a limit has no exit status.
+            return ended, ended.stopped is not None or _EXITED in report.read()
+
+    def _environment(self, call: Call) -> dict[str, str]:
+        # Where a Python that is built as a library has it.
+        library = {"LD_LIBRARY_PATH": f"{_TOOLS}/{PYTHON}/lib"} if self._mounts else {}
+        return {**library, **_ENVIRONMENT, "HOME": _FOLDER, **call.environment}
 
     def _namespaces(self) -> list[str]:
         options = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
@@ -288,21 +291,24 @@ class NoSandbox(Sandbox):
         """A warning."""
         return "none: samples had the rights of this process"
 
-    def _once(self, call: Call, ready: int, files: ExitStack) -> LimitedRun:
-        folder = files.enter_context(tempfile.TemporaryDirectory(prefix="feedmill-eval-", ignore_cleanup_errors=True))
-        for given, permissions in ((call.files, 0o600), (call.programs, 0o700)):
-            for name, content in given.items():
-                (Path(folder) / name).write_bytes(content)
-                (Path(folder) / name).chmod(permissions)
-        return run_limited(
-            self._start(call, ready, 0),
-            call.limits,
-            environment={**_ENVIRONMENT, "HOME": folder, **call.environment},
-            stopping=self._stopping,
-            stdin=files.enter_context(_in_memory(call.stdin)),
-            pass_fds=[ready],
-            folder=folder,
-        )
+    def _once(self, call: Call) -> tuple[LimitedRun, bool]:
+        with (
+            tempfile.TemporaryDirectory(prefix="feedmill-eval-", ignore_cleanup_errors=True) as folder,
+            _in_memory(call.stdin) as stdin,
+        ):
+            for given, permissions in ((call.files, 0o600), (call.programs, 0o700)):
+                for name, content in given.items():
+                    (Path(folder) / name).write_bytes(content)
+                    (Path(folder) / name).chmod(permissions)
+            ended = run_limited(
+                self._start(call, 0),
+                call.limits,
+                environment={**_ENVIRONMENT, "HOME": folder, **call.environment},
+                stopping=self._stopping,
+                stdin=stdin,
+                folder=folder,
+            )
+            return ended, True
 
 
 def make_sandbox(tools: Mapping[str, Path], stopping: threading.Event, *, unsafe: bool = False) -> Sandbox:
