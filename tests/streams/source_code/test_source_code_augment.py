@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from schema.source_code import FAMILY
 from schema.source_code.columns import COMPUTED
-from schema.source_code.grammar import parse, parses
+from schema.source_code.grammar import parse
 from streams.augmentation.source_code import LARGEST_BYTES, augment, augmented_documents, comments
 from streams.augmentation.source_code.documents import Document, LeftOut
 from streams.augmentation.source_code.edits import Edit, edited
 from tests import source_code
+from tests.source_code import parses
 from tests.streams.augmented import copies, judged
 
 KINDS = ("renamed", "comments", "reformatted")
