@@ -76,7 +76,7 @@ def generate_scenario_command(
     from consumers.scenario.byte_tokenizer import prompt_of
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens)
-    _generate(model, [{"prompt": prompt_of(context, request)}], sampling, None)
+    _generate(model, [{"prompt": prompt_of(context, request)}], sampling, None, has_special_tokens=True)
 
 
 def _require() -> None:
@@ -84,7 +84,14 @@ def _require() -> None:
     require("generation", "train", "peft", "tokenizers")
 
 
-def _generate(model: str, asked: list[dict[str, Any]], sampling: Sampling, out: Path | None) -> None:
+def _generate(
+    model: str,
+    asked: list[dict[str, Any]],
+    sampling: Sampling,
+    out: Path | None,
+    *,
+    has_special_tokens: bool = False,
+) -> None:
     from consumers.language_model.generation import Generator
 
     generator = Generator(model)
@@ -94,7 +101,8 @@ def _generate(model: str, asked: list[dict[str, Any]], sampling: Sampling, out: 
             nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8") as stream,
             progress("generating", len(asked), "prompts", quiet=out is None) as advance,
         ):
-            made = generator.complete([row["prompt"] for row in asked], sampling)
+            prompts = [row["prompt"] for row in asked]
+            made = generator.complete(prompts, sampling, has_special_tokens=has_special_tokens)
             for number, (row, completion) in enumerate(zip(asked, made, strict=True), start=1):
                 values = asdict(completion)
                 values["completion"] = values.pop("text")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -83,9 +84,10 @@ def load_base(place: str) -> PreTrainedModel:
     Raises:
         UsageError: there is no such model on this machine, or it cannot be loaded.
     """
-    if is_adapter(Path(place)):
-        base = load_base(adapter_base(Path(place)))
-        merged: PreTrainedModel = load_adapter(base, Path(place)).merge_and_unload()
+    folder = local_folder(place)
+    if is_adapter(folder):
+        base = load_base(adapter_base(folder))
+        merged: PreTrainedModel = load_adapter(base, folder).merge_and_unload()
         return merged
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -93,7 +95,7 @@ def load_base(place: str) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            place,
+            folder,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -116,6 +118,25 @@ def load_base(place: str) -> PreTrainedModel:
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def local_folder(place: str) -> Path:
+    """Return the folder of a model: `place` itself, or that of a name in the local cache of Hugging Face.
+
+    transformers asks the network about a name, even if it is told not to, but not about a folder.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    if Path(place).is_dir():
+        return Path(place)
+    try:
+        return Path(snapshot_download(place, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"there is no model {place} on this machine ({type(error).__name__}): name a folder with config.json and "
+            f"model.safetensors, a model in the local cache of Hugging Face, or {TINY}"
+        ) from None
 
 
 def check_base(model: PreTrainedModel, place: str, tokenizer: LoadedTokenizer) -> float:

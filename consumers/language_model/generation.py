@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from consumers.language_model.base_model import load_base
+from consumers.language_model.base_model import load_base, local_folder
 from consumers.training.checkpoint import unreadable
 from consumers.training.run_folder import find_checkpoint
 from schema.errors import CheckpointError, UsageError
@@ -79,8 +79,8 @@ class Generator:
     """
 
     def __init__(self, place: str, device: torch.device | None = None) -> None:
-        found = str(find_checkpoint(Path(place))) if Path(place).is_dir() else place
-        self._model = load_base(found).to(device or torch.device("cpu")).eval()
+        found = find_checkpoint(Path(place)) if Path(place).is_dir() else local_folder(place)
+        self._model = load_base(str(found)).to(device or torch.device("cpu")).eval()
         self._tokenizer = _tokenizer(found)
         self.found = found
 
@@ -89,18 +89,33 @@ class Generator:
         """Whether the tokenizer has a chat template."""
         return self._tokenizer.chat_template is not None
 
-    def complete(self, prompts: Sequence[str], sampling: Sampling) -> Iterator[Completion]:
+    def complete(
+        self, prompts: Sequence[str], sampling: Sampling, *, has_special_tokens: bool = False
+    ) -> Iterator[Completion]:
         """Yield the completion of each prompt, in order.
 
+        Args:
+            prompts: texts.
+            sampling: how tokens are chosen.
+            has_special_tokens: whether the text of a special token in a prompt is that token. As in training, it is not
+                in code: a source file may hold the text `<|endoftext|>`.
+
         Raises:
-            UsageError: a prompt leaves no room for a completion in the model's context.
+            UsageError: a prompt is empty, or leaves no room for a completion in the model's context.
         """
+        if not all(prompts):
+            raise UsageError("a prompt is empty: give the beginning of a text")
         torch.manual_seed(sampling.seed)
         for begin in range(0, len(prompts), sampling.batch_size):
-            yield from self._batch(prompts[begin : begin + sampling.batch_size], sampling)
+            yield from self._batch(prompts[begin : begin + sampling.batch_size], sampling, has_special_tokens)
 
-    def _batch(self, prompts: Sequence[str], sampling: Sampling) -> Iterator[Completion]:
-        inputs = self._tokenizer([self._asked(prompt) for prompt in prompts], return_tensors="pt", padding=True)
+    def _batch(self, prompts: Sequence[str], sampling: Sampling, has_special_tokens: bool) -> Iterator[Completion]:
+        inputs = self._tokenizer(
+            [self._asked(prompt) for prompt in prompts],
+            return_tensors="pt",
+            padding=True,
+            split_special_tokens=not (has_special_tokens or self.chats),
+        )
         inputs = {name: inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
         length = inputs["input_ids"].shape[1]
         context = getattr(self._model.config, "max_position_embeddings", None)
@@ -153,7 +168,7 @@ def code_of(answer: str) -> str:
     return answer if block is None else block[1] + "\n"
 
 
-def _tokenizer(place: str) -> Any:
+def _tokenizer(place: Path) -> Any:
     """Return a tokenizer that pads on the left, so that every prompt ends where its completion begins.
 
     Raises:
@@ -165,7 +180,7 @@ def _tokenizer(place: str) -> Any:
         )
     except Exception as error:
         # The library raises errors of many classes.
-        raise unreadable(Path(place), error) from error
+        raise unreadable(place, error) from error
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer of {place} has no end token (eos_token): take another model")
     if tokenizer.pad_token_id is None:

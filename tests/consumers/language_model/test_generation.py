@@ -79,8 +79,30 @@ def test_the_code_of_an_answer_is_its_first_block(answer: str, code: str) -> Non
     assert code_of(answer) == code
 
 
+def test_the_text_of_a_special_token_is_text_unless_the_prompt_has_special_tokens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = Generator(str(folder))
+    lengths = []
+
+    def generate(**given: torch.Tensor) -> torch.Tensor:
+        lengths.append(given["input_ids"].shape[1])
+        return given["input_ids"]
+
+    monkeypatch.setattr(generator._model, "generate", generate)
+    for has_special_tokens in (False, True):
+        list(generator.complete(["x<|endoftext|>"], Sampling(), has_special_tokens=has_special_tokens))
+    assert lengths[0] > lengths[1] == 2
+
+
 def test_what_cannot_be_completed_is_refused(folder: Path, tmp_path: Path) -> None:
     generator = Generator(str(folder))
+    with pytest.raises(UsageError, match="a prompt is empty"):
+        list(generator.complete(["x", ""], Sampling()))
+    with pytest.raises(UsageError, match="there is no model nothing/such on this machine"):
+        Generator("nothing/such")
+    with pytest.raises(UsageError, match="there is no model "):
+        Generator("no such: name")
     with pytest.raises(UsageError, match="the model's context is 64"):
         list(generator.complete(["x" * 99], Sampling()))
     for values in ({"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}, {"batch_size": 0}):

@@ -145,7 +145,7 @@ def test_a_model_that_is_too_small_for_the_task_is_refused(tokenizer: Path, full
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (lambda folder: shutil.rmtree(folder), "cannot be loaded"),
+        (lambda folder: shutil.rmtree(folder), "there is no model"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{}"), "cannot be loaded"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be loaded"),
