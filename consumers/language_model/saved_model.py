@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from consumers.source_code.tokenizer import FILE as TOKENIZER
 from consumers.source_code.tokenizer import LoadedTokenizer
 from consumers.training.checkpoint import read_json, unreadable
+from schema.errors import UsageError
 
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -91,17 +92,28 @@ def with_lora(base: PreTrainedModel, place: str, lora: Lora) -> PeftModel:
     return model
 
 
-def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path, lora: Lora | None = None) -> PeftModel:
     """Return a base model with the adapter of a folder.
 
+    Args:
+        base: the adapter's base model.
+        folder: of the adapter.
+        lora: the settings with which it will be trained; its dropout replaces the saved one. None keeps the saved one.
+
     Raises:
+        UsageError: `lora` has another rank or alpha than the adapter.
         CheckpointError: the adapter cannot be read, or is of another model.
     """
     saved = _read_adapter(folder)
+    if lora is not None and (lora.r, lora.alpha) != (saved.r, saved.lora_alpha):
+        raise UsageError(
+            f"the adapter {folder} has r {saved.r} and alpha {saved.lora_alpha}, but r {lora.r} and alpha {lora.alpha} "
+            "are asked for: ask for the same values, or merge it by a run with lora: null first"
+        )
     config = LoraConfig(
         r=saved.r,
         lora_alpha=saved.lora_alpha,
-        lora_dropout=saved.lora_dropout,
+        lora_dropout=saved.lora_dropout if lora is None else lora.dropout,
         target_modules=saved.target_modules,
         task_type="CAUSAL_LM",
     )

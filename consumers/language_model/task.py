@@ -80,7 +80,7 @@ class LanguageModelTask:
         if checkpoint is None:
             model = self._new()  # 1
         elif self.lora is not None and is_adapter(checkpoint):
-            model = load_adapter(load_base(adapter_base(checkpoint)), checkpoint)  # 2
+            model = load_adapter(load_base(adapter_base(checkpoint)), checkpoint, self.lora)  # 2
         elif self.lora is not None:
             model = with_lora(load_base(str(checkpoint)), str(checkpoint.resolve()), self.lora)  # 3
         elif is_adapter(checkpoint):

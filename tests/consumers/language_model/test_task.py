@@ -188,6 +188,15 @@ def test_an_adapter_of_another_kind_is_refused(
         tiny_task(tokenizer, lora=Lora(r=4)).build(folder)
 
 
+def test_an_adapter_of_another_rank_is_refused_and_dropout_may_change(
+    tokenizer: Path, adapter: Path, full: Path
+) -> None:
+    with pytest.raises(UsageError, match="has r 4 and alpha 16, but r 8 and alpha 16 are asked for"):
+        tiny_task(tokenizer, lora=Lora(r=8)).build(adapter)
+    model = tiny_task(tokenizer, lora=Lora(r=4, dropout=0.5)).build(adapter)
+    assert {each.p for name, each in model.named_modules() if name.endswith("lora_dropout.default")} == {0.5}
+
+
 def test_weights_of_another_adapter_are_refused(tokenizer: Path, adapter: Path, full: Path) -> None:
     task = tiny_task(tokenizer, lora=Lora(r=8))
     with pytest.raises((RuntimeError, KeyError)):
