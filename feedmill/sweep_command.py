@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 # The metrics of `feedmill train code --json`, and whether a larger value is better.
 METRICS = {"held_out_loss": False, "perplexity": False, "right_tokens": True}
-RESULTS = "sweep.json"
+RESULTS, PLOT = "sweep.json", "sweep.png"
 _TRIAL_FILE, _REPORT, _LOG = "trial.yml", "report.json", "log"
 _STOP_WITHIN_S = 60.0
 _LINE_SHOWN = 400
@@ -72,8 +73,12 @@ def sweep_command(
         finally:
             found = sweep.trials()
             _keep_best(folder, found)
-    results = {"metric": metric, "trials": [trial.to_json() for trial in found]}
+    results: dict[str, Any] = {"metric": metric, "trials": [trial.to_json() for trial in found]}
     (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if find_spec("matplotlib") is not None:
+        from feedmill.sweep_plot import draw
+
+        draw(results["trials"], metric, folder / PLOT)
     if as_json:
         print(json.dumps(results))
     else:

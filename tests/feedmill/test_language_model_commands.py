@@ -71,6 +71,7 @@ def test_the_command_trains_writes_a_card_and_generates(
     (trial,) = json.loads(printed)["trials"]
     assert (trial["state"], trial["metric"] > 1) == ("complete", True)
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["trials"] == [trial]
+    assert (tmp_path / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "def ", "task_id": "a"}\n{"prompt": 3}\n')
     status, _, err = called("generate", "code", "--model", str(out), "--prompt-file", str(prompts))
