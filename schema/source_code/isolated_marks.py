@@ -8,13 +8,16 @@ document must not end a refine worker. So every document is parsed in a child pr
 3. If the child crashes, or takes over `LIMIT_CPU_S` seconds for one document, the document is `UNPARSABLE`. A new child
    does the rest.
 
-The child ends when its standard input ends, so it never outlives this process. It costs some 50 us a document.
+A child that does not answer for `LIMIT_WAIT_S` seconds, e.g. because somebody stopped it, is killed, and a new child
+takes the document. The child ends when its standard input ends, so it never outlives this process. It costs some 50 us
+a document.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -29,11 +32,13 @@ from schema.source_code.syntax_marks import NO_MARKS, UNPARSABLE, Marks
 
 # The largest rows take a tenth of a second; the system counts in whole seconds.
 LIMIT_CPU_S = 2
+# A child that works answers after `LIMIT_CPU_S` seconds of CPU time, which take longer on a busy machine.
+LIMIT_WAIT_S = 60.0
 ASKED, ANSWER = struct.Struct("<BI"), struct.Struct("<II?II?")
 READY = b"\n"
 # How a child ends that cannot go on with its document.
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE, -signal.SIGXCPU}
-_END_WAIT_S = 5.0
+_START_WAIT_S, _END_WAIT_S = 120.0, 5.0
 _SHORT_BYTES = 65_536
 
 
@@ -67,7 +72,7 @@ def _marks(source: bytes, language: str) -> Marks:
         child = _child()
         try:
             return child.marks(source, language)
-        except (BrokenPipeError, EOFError):
+        except (BrokenPipeError, EOFError, TimeoutError):
             status = child.close()
         if status in _CRASHES:
             return UNPARSABLE
@@ -87,7 +92,13 @@ class _Child:
         assert self._process.stdout is not None  # noqa: S101
         self._asked: IO[bytes] = self._process.stdin
         self._answers: IO[bytes] = self._process.stdout
-        if self._answers.read(1) != READY:
+        # A write must return if the child does not read.
+        os.set_blocking(self._asked.fileno(), False)
+        try:
+            ready = self._read(len(READY), _START_WAIT_S)
+        except (EOFError, TimeoutError):
+            ready = b""
+        if ready != READY:
             raise ConfigError(
                 f"the process that parses documents ended at once, with status {self.close()}: see stderr"
             )
@@ -97,9 +108,24 @@ class _Child:
 
         Raises:
             BrokenPipeError, EOFError: the child has ended.
+            TimeoutError: it does not answer.
         """
-        _write(self._asked, ASKED.pack(LANGUAGES.index(language), len(source)) + source)
-        return Marks(*ANSWER.unpack(read_whole(self._answers, ANSWER.size)))
+        rest = memoryview(ASKED.pack(LANGUAGES.index(language), len(source)) + source)
+        while rest:
+            _wait(self._asked, select.POLLOUT, LIMIT_WAIT_S)
+            rest = rest[os.write(self._asked.fileno(), rest) :]
+        return Marks(*ANSWER.unpack(self._read(ANSWER.size, LIMIT_WAIT_S)))
+
+    def _read(self, size: int, limit_s: float) -> bytes:
+        """Return `size` bytes of the child's answers; raises EOFError and TimeoutError."""
+        value = b""
+        while len(value) < size:
+            _wait(self._answers, select.POLLIN, limit_s)
+            more = os.read(self._answers.fileno(), size - len(value))
+            if not more:
+                raise EOFError
+            value += more
+        return value
 
     def close(self) -> int:
         """End the child and return its exit status."""
@@ -133,10 +159,16 @@ def _close() -> None:
         _own[1].close()
 
 
-def _write(stream: IO[bytes], value: bytes) -> None:
-    rest = memoryview(value)
-    while rest:
-        rest = rest[stream.write(rest) :]
+def _wait(stream: IO[bytes], event: int, limit_s: float) -> None:
+    """Return when a pipe can be read or written, or has ended.
+
+    Raises:
+        TimeoutError: neither happened within `limit_s` seconds.
+    """
+    poll = select.poll()
+    poll.register(stream.fileno(), event)
+    if not poll.poll(limit_s * 1000):
+        raise TimeoutError("the process that parses documents does not answer")
 
 
 def read_whole(stream: IO[bytes], size: int) -> bytes:

@@ -72,6 +72,18 @@ def test_a_child_that_is_killed_each_time_is_no_fault_of_the_document(monkeypatc
         isolated_marks(GOOD)
 
 
+@pytest.mark.parametrize("source", [GOOD[0][0], b"x = 1\n" * 30_000], ids=["waits for an answer", "fills the pipe"])
+def test_a_child_that_is_stopped_is_replaced(source: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT_WAIT_S", 2.0)
+    expected = isolated_marks([(source, "python")])
+    assert module._own is not None
+    stopped = module._own[1]._process
+    stopped.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(module, "_END_WAIT_S", 0.2)
+    assert isolated_marks([(source, "python")]) == expected
+    assert stopped.poll() == -signal.SIGKILL
+
+
 def test_signals_for_the_parent_do_not_end_the_child() -> None:
     isolated_marks(GOOD)
     pid = module._child()._process.pid
