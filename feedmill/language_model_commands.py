@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +30,10 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps, in plac
 LoadFrom = Annotated[str | None, typer.Option(help="Folder of the run to begin with, in place of the file's.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint, with the run's own file.")]
+LeaveOutRetracted = Annotated[
+    bool,
+    typer.Option("--leave-out-retracted", help="Resume although rows were retracted since, without these rows."),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Delete the run that is in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -45,6 +51,7 @@ def train_code_command(
     ] = False,
     out: Out = None,
     resume: Resume = False,
+    leave_out_retracted: LeaveOutRetracted = False,
     replace: Replace = False,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +64,8 @@ def train_code_command(
     from consumers.language_model.training import CodeTraining
 
     file, folder = _run_file("code", config, out, resume, steps, load_from, base=base, tokenizer=tokenizer)
-    _train(CodeTraining, file, folder, resume=resume, replace=replace, trust_base=trust_base, as_json=as_json)
+    training = partial(CodeTraining, file, trust_base=trust_base, leave_out_retracted=leave_out_retracted)
+    _train(training, file, folder, resume=resume, replace=replace, as_json=as_json)
 
 
 def train_scenario_command(
@@ -66,6 +74,7 @@ def train_scenario_command(
     load_from: LoadFrom = None,
     out: Out = None,
     resume: Resume = False,
+    leave_out_retracted: LeaveOutRetracted = False,
     replace: Replace = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +86,8 @@ def train_scenario_command(
     from consumers.language_model.training import ScenarioTraining
 
     file, folder = _run_file("scenario", config, out, resume, steps, load_from)
-    _train(ScenarioTraining, file, folder, resume=resume, replace=replace, trust_base=False, as_json=as_json)
+    training = partial(ScenarioTraining, file, leave_out_retracted=leave_out_retracted)
+    _train(training, file, folder, resume=resume, replace=replace, as_json=as_json)
 
 
 def _require() -> None:
@@ -106,13 +116,12 @@ def _run_file(
 
 
 def _train(
-    kind: type[ModelTraining],
+    made: Callable[..., ModelTraining],
     file: RunFile,
     folder: Path,
     *,
     resume: bool,
     replace: bool,
-    trust_base: bool,
     as_json: bool,
 ) -> None:
     """Train, write the model card and print the result; rank 0 alone prints and writes."""
@@ -127,7 +136,7 @@ def _train(
     with joined() as ranks:
         # Rank 0 connects first: without a configured broker it starts one, which the other ranks then find.
         ranks.from_first(lambda: connect(settings).servers)
-        training = kind(file, connect(settings), folder, settings.data_dir / "tokens", trust_base, resume)
+        training = made(connection=connect(settings), out=folder, cache=settings.data_dir / "tokens", resume=resume)
         counts = training.counts() if ranks.first else None
         if counts is not None and not as_json:
             print(counts, file=sys.stderr)

@@ -52,6 +52,7 @@ class ModelTraining(ABC):
         cache: folder of tokenized documents.
         trust_base: take a base model as it is.
         resume: continue the run in `out`.
+        leave_out_retracted: resume although rows of the run were retracted since, without these rows.
         family: whose clean topic is read.
         kinds: the column by which a model card counts rows.
     """
@@ -62,6 +63,7 @@ class ModelTraining(ABC):
     cache: Path
     trust_base: bool = False
     resume: bool = False
+    leave_out_retracted: bool = False
     family: ClassVar[str]
     kinds: ClassVar[str]
 
@@ -131,6 +133,7 @@ class ModelTraining(ABC):
                 weight_column="weight" if asked.weights else None,
                 curriculum=_CURRICULUM if self.file.train.curriculum else None,
                 window_rows=max(1024, _WINDOW_TOKENS // length),
+                leave_out_retracted=self.leave_out_retracted,
                 rank=rank,
                 world=world,
             ),

@@ -58,6 +58,16 @@ def test_the_command_trains_writes_a_card_and_generates(
     tokenizer.with_suffix(".moved").rename(tokenizer)
     assert status == 0, err
     assert "in 5 steps" in err
+    # Rows that were retracted since stop a resume, and the option that the error names goes on without them.
+    withdrawn = documents.filter(pl.col("split") == "train")["example_id"][0]
+    status, _, err = called("forget", "code", "--where", f"example_id = {withdrawn}")
+    assert status == 0, err
+    again = ("train", "code", "--resume", "--out", str(out), "--steps", "6")
+    status, _, err = called(*again)
+    assert (status, "--leave-out-retracted" in err) == (1, True)
+    status, _, err = called(*again, "--leave-out-retracted")
+    assert status == 0, err
+    assert "in 6 steps" in err
     status, printed, err = called("generate", "code", "--model", str(out), "fn main() {", "--max-new-tokens", "4")
     assert status == 0, err
     row = json.loads(printed)
