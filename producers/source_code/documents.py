@@ -21,7 +21,7 @@ from schema.source_code.languages import language_of
 # What a producer states of a document; the other columns are computed from these.
 STATED = (
     *("text", "language", "repository", "commit", "path", "license", "kind", "group"),
-    *("before", "after", "diff", "message", "author_date", "signatures"),
+    *("before", "after", "diff", "message", "author_date", "signatures", "prompt", "origin", "lint_warnings"),
 )
 
 

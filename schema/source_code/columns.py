@@ -1,23 +1,26 @@
 """The code family's columns. The JSON form of a row is flat: one key for each column.
 
-One row is a document: a source file, an augmentation of a source file, or an evolution, i.e. one change of a file in a
-git history. The columns from `role` to `parses` are computed from the columns before them
-(`schema.source_code.scores`).
+One row is a document: a source file, an augmentation of a source file, an evolution (one change of a file in a git
+history), or a completion (a prompt and the code that completes it). The columns from `role` to `parses` are computed
+from the others (`schema.source_code.scores`).
 """
 
 from __future__ import annotations
 
 import polars as pl
 
-SNAPSHOT, EVOLUTION = "snapshot", "evolution"
+SNAPSHOT, EVOLUTION, COMPLETION = "snapshot", "evolution", "completion"
 # What an augmentation does to a snapshot; such a row has `augmented_from`.
 AUGMENTED_KINDS = ("renamed", "comments", "reformatted")
-KINDS = (SNAPSHOT, *AUGMENTED_KINDS, EVOLUTION)
+KINDS = (SNAPSHOT, *AUGMENTED_KINDS, EVOLUTION, COMPLETION)
+# The origin of completions that a model wrote, and that compiler and linter judged good (`feedmill iterate`).
+EXPERT = "expert"
 # Every row of the kind evolution has these columns, and no other row has one.
 EVOLUTION_COLUMNS = ("before", "after", "diff", "message", "author_date")
 
 COLUMNS: dict[str, pl.DataType] = {
-    "text": pl.String(),  # the whole file; of an evolution: the message, a blank line, and the unified diff
+    # The whole file. Of an evolution: message, a blank line, and the unified diff. Of a completion: also its prompt.
+    "text": pl.String(),
     "language": pl.String(),  # one of `languages.LANGUAGES`
     "repository": pl.String(),  # name of the repository, crate or package
     "commit": pl.String(),  # id of the snapshot's or the evolution's commit
@@ -25,7 +28,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "license": pl.String(),  # SPDX id or name, if a file of the repository gives it
     "kind": pl.String(),  # one of `KINDS`
     "role": pl.String(),  # one of `roles.ROLES`
-    "weight": pl.Float64(),  # mean number of passes over the document in an epoch
+    "weight": pl.Float64(),  # mean number of passes over the document in an epoch, by its role or an expert's scores
     "characters": pl.Int32(),  # of `text`
     "lines": pl.Int32(),  # of `text`
     "idiomatic": pl.Int32(),  # different idiomatic patterns that occur, 0 to 8
@@ -43,6 +46,9 @@ COLUMNS: dict[str, pl.DataType] = {
     "message": pl.String(),  # the commit's message
     "author_date": pl.String(),  # ISO 8601 in UTC, e.g. "2024-05-06T07:08:09Z"
     "signatures": pl.String(),  # signatures of what the file imports from its own repository
+    "prompt": pl.String(),  # of every completion and of no other row: the beginning of `text`, which a model is given
+    "origin": pl.String(),  # `EXPERT`, or missing: people wrote the code
+    "lint_warnings": pl.Int32(),  # of an expert's row: the warnings of clippy or ruff
     "group": pl.String(),  # rows with the same group are all in the same split
 }
 

@@ -9,7 +9,16 @@ import dataframely as dy
 import polars as pl
 
 from schema.family import Example
-from schema.source_code.columns import AUGMENTED_KINDS, COMPUTED, EVOLUTION, EVOLUTION_COLUMNS, KINDS, evolution_text
+from schema.source_code.columns import (
+    AUGMENTED_KINDS,
+    COMPLETION,
+    COMPUTED,
+    EVOLUTION,
+    EVOLUTION_COLUMNS,
+    EXPERT,
+    KINDS,
+    evolution_text,
+)
 from schema.source_code.languages import LANGUAGES
 from schema.source_code.scores import computed
 
@@ -72,6 +81,9 @@ class SourceCode(Example):
     message = dy.String(nullable=True)
     author_date = dy.String(nullable=True)
     signatures = dy.String(nullable=True)
+    prompt = dy.String(nullable=True)
+    origin = dy.String(nullable=True)
+    lint_warnings = dy.Int32(nullable=True)
     group = dy.String(nullable=False)
 
     # Recomputed by `derive`; never in a record. A column is null if what it is computed from is missing.
@@ -122,7 +134,7 @@ class SourceCode(Example):
 
     @dy.rule()
     def origin_mismatch(cls) -> pl.Expr:
-        """The row has an origin (`augmented_from`) exactly if its kind is that of an augmentation."""
+        """The row has `augmented_from` exactly if its kind is that of an augmentation."""
         known = pl.col("kind").is_in(KINDS)
         return ~known | (pl.col("kind").is_in(AUGMENTED_KINDS) == pl.col("augmented_from").is_not_null())
 
@@ -138,7 +150,7 @@ class SourceCode(Example):
 
     @dy.rule()
     def weight_mismatch(cls) -> pl.Expr:
-        """The weight is that of the path's and the language's role."""
+        """The weight is that of the role, or of an expert's scores."""
         return _is_same("weight")
 
     @dy.rule()
@@ -176,3 +188,28 @@ class SourceCode(Example):
             date.str.contains(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")
             & date.str.to_datetime(_ISO_TIME, strict=False).is_not_null()
         )
+
+    @dy.rule()
+    def prompt_misplaced(cls) -> pl.Expr:
+        """The row has a prompt exactly if it is a completion."""
+        kind = pl.col("kind")
+        return ~kind.is_in(KINDS) | ((kind == COMPLETION) == pl.col("prompt").is_not_null())
+
+    @dy.rule()
+    def prompt_mismatch(cls) -> pl.Expr:
+        """The text begins with the prompt, which is not blank, and goes on after it."""
+        text, prompt = pl.col("text"), pl.col("prompt")
+        return prompt.is_null() | (_says_something("prompt") & text.str.starts_with(prompt) & (text != prompt))
+
+    @dy.rule()
+    def origin_unknown(cls) -> pl.Expr:
+        """The origin is missing, or that of an expert."""
+        return pl.col("origin").is_null() | (pl.col("origin") == EXPERT)
+
+    @dy.rule()
+    def expert_incomplete(cls) -> pl.Expr:
+        """A row of an expert is a completion with a number of warnings, and no other row has one."""
+        warnings = pl.col("lint_warnings")
+        of_expert = pl.col("origin").fill_null("") == EXPERT
+        judged = (pl.col("kind") == COMPLETION) & (warnings.fill_null(-1) >= 0)
+        return pl.when(of_expert).then(judged).otherwise(warnings.is_null())

@@ -25,17 +25,22 @@ EVOLUTION = {
 EVOLUTION["text"] = f"{EVOLUTION['message']}\n\n{EVOLUTION['diff']}"
 
 
-def broken(changes: dict[str, Any] | None = None, origin: int | None = None, **document: Any) -> set[str]:
+def broken(changes: dict[str, Any] | None = None, augmented_from: int | None = None, **document: Any) -> set[str]:
     """Return the rules that a document breaks; `changes` are made after it is scored."""
     rows = source_code.frame([source_code.document(0, **document)])
     types = FAMILY.wire
     rows = rows.with_columns(
-        augmented_from=pl.lit(origin, dtype=pl.UInt64),
+        augmented_from=pl.lit(augmented_from, dtype=pl.UInt64),
         record=pl.lit(0, dtype=pl.UInt32),
         **{name: pl.lit(value, dtype=types[name]) for name, value in (changes or {}).items()},
     )
     _, failures = FAMILY.rules.filter(FAMILY.derive(rows))
     return set(failures.counts())
+
+
+_WHOLE = source_code.document(0)["text"]
+COMPLETION = {"kind": "completion", "prompt": _WHOLE[:100]}
+EXPERT = {**COMPLETION, "origin": "expert", "lint_warnings": 1}
 
 
 @pytest.mark.parametrize(
@@ -79,13 +84,13 @@ def test_dots_inside_a_path_are_valid() -> None:
 
 
 def test_a_snapshot_has_no_origin_and_an_augmentation_has_one() -> None:
-    assert broken(origin=7) == {"origin_mismatch"}
-    assert broken(origin=7, kind="renamed") == set()
+    assert broken(augmented_from=7) == {"origin_mismatch"}
+    assert broken(augmented_from=7, kind="renamed") == set()
 
 
 def test_an_augmentation_must_parse_and_a_snapshot_need_not() -> None:
     assert broken(text="def (:\n") == set()
-    assert broken(text="def (:\n", kind="comments", origin=7) == {"parse_error"}
+    assert broken(text="def (:\n", kind="comments", augmented_from=7) == {"parse_error"}
 
 
 def test_an_evolution_is_scored_by_the_file_after_it() -> None:
@@ -122,3 +127,35 @@ def test_documents_are_read_back_from_json_unchanged() -> None:
     read, others = read_lines(json_lines(rows, FAMILY).splitlines(), FAMILY)
     assert others == []
     assert read.select(list(FAMILY.columns)).equals(rows.select(list(FAMILY.columns)))
+
+
+@pytest.mark.parametrize("document", [COMPLETION, EXPERT, {**EXPERT, "lint_warnings": 0}])
+def test_completions_and_experts_rows_are_valid(document: dict[str, Any]) -> None:
+    assert broken(**document) == set()
+
+
+@pytest.mark.parametrize(
+    ("document", "rule"),
+    [
+        ({"kind": "completion"}, "prompt_misplaced"),
+        ({"prompt": _WHOLE[:100]}, "prompt_misplaced"),
+        ({**COMPLETION, "prompt": _WHOLE}, "prompt_mismatch"),
+        ({**COMPLETION, "prompt": ""}, "prompt_mismatch"),
+        ({**COMPLETION, "prompt": "another beginning"}, "prompt_mismatch"),
+        ({**COMPLETION, "origin": "somebody"}, "origin_unknown"),
+        ({**COMPLETION, "origin": "expert"}, "expert_incomplete"),
+        ({**EXPERT, "lint_warnings": -1}, "expert_incomplete"),
+        ({"origin": "expert", "lint_warnings": 0}, "expert_incomplete"),
+        ({**COMPLETION, "lint_warnings": 0}, "expert_incomplete"),
+    ],
+)
+def test_prompts_and_origins_have_their_place(document: dict[str, Any], rule: str) -> None:
+    assert rule in broken(**document)
+
+
+def test_an_experts_weight_is_that_of_its_scores() -> None:
+    rows = source_code.frame([source_code.document(0, **EXPERT, path="src/core.py")])
+    idiomatic = rows["idiomatic_score"].item()
+    assert rows["documented"].item()
+    assert rows["weight"].item() == pytest.approx(0.4 / 2 + 0.4 * idiomatic + 0.2)
+    assert broken({"weight": 1.0}, **EXPERT) == {"weight_mismatch"}
