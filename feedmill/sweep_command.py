@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from feedmill.child_command import last_line, run_child
 from feedmill.extras import require, require_code
 from feedmill.train_commands import require_torch
 from schema.errors import UsageError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 METRICS = {"held_out_loss": False, "perplexity": False, "right_tokens": True}
 RESULTS, PLOT = "sweep.json", "sweep.png"
 _TRIAL_FILE, _REPORT, _LOG = "trial.yml", "report.json", "log"
-_STOP_WITHIN_S = 60.0
-_LINE_SHOWN = 400
 
 
 def sweep_command(
@@ -114,24 +112,10 @@ def _run(folder: Path, number: int, trial: RunFile, metric: str) -> float:
     (place / _TRIAL_FILE).write_text(written(trial), encoding="utf-8")
     arguments = ["train", "code", "--config", str(place / _TRIAL_FILE), "--out", str(place), "--replace", "--json"]
     printed, log = place / _REPORT, place / _LOG
-    with printed.open("wb") as out, log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "feedmill.child_process", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=errors,
-        )
-        try:
-            status = process.wait()
-        finally:
-            # The child ends with its standard input.
-            if process.stdin is not None:
-                process.stdin.close()
-            process.wait(_STOP_WITHIN_S)
+    status = run_child(arguments, printed, log)
     value = _metric(printed.read_text(encoding="utf-8"), metric) if status == 0 else None
     if value is None:
-        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2].removeprefix("feedmill: ")
-        raise TrialFailedError(last[:_LINE_SHOWN] or f"no {metric}: there are no held-out rows")
+        raise TrialFailedError(last_line(log) or f"no {metric}: there are no held-out rows")
     return value
 
 

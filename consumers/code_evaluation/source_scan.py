@@ -6,6 +6,7 @@ The texts are untrusted, and a parser in C may crash on them. This takes time in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 RUST, PYTHON = "rust", "python"
@@ -62,28 +63,59 @@ def scan(text: str, language: str) -> SourceScan:
     """
     code: list[str] = []
     comments: list[str] = []
+    place = depth = 0
+    for kind, begin, end, depth_here in _pieces(text, language):
+        code.append(text[place:begin])
+        if kind in ("line", "block"):
+            comments.append(f"{text[begin:end]}\n")
+        else:
+            code.append(text[begin:end] if kind in ("open", "close") else _LITERAL)
+        # The lines of a comment or literal stay lines, but hold no code.
+        code.append("\n" * text.count("\n", begin, end))
+        place, depth = end, depth_here
+    code.append(text[place:])
+    return SourceScan("".join(code), "".join(comments), depth)
+
+
+def block_end(text: str, begin: int, language: str) -> int | None:
+    """Return the place after the first bracket at or after `begin` that closes the outermost open one, or None.
+
+    >>> block_end("fn f() { g() } fn h() {}", 8, "rust")
+    14
+    """
+    ends = (end for kind, _, end, depth in _pieces(text, language) if kind == "close" and depth == 0 and end > begin)
+    return next(ends, None)
+
+
+def block_begin(text: str, language: str) -> int | None:
+    """Return the place after the first `{` that is within no other bracket, or None.
+
+    >>> block_begin("fn f(x: [u8; 4]) {", "rust")
+    18
+    """
+    begins = (
+        end
+        for kind, begin, end, depth in _pieces(text, language)
+        if kind == "open" and depth == 1 and text[begin] == "{"
+    )
+    return next(begins, None)
+
+
+def _pieces(text: str, language: str) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (kind, begin, end, brackets open after it) of each comment, literal and bracket."""
     pieces = _PIECES[language]
     place = depth = 0
     while match := pieces.search(text, place):
-        code.append(text[place : match.start()])
-        kind, end = match.lastgroup or "raw", match.end()
+        kind, place = match.lastgroup or "raw", match.end()
         if kind == "open":
             depth += 1
         elif kind == "close":
             depth = max(0, depth - 1)
         elif kind not in ("line", "character", "short"):
-            closed = _closed(text, end, kind, match[kind])
-            end = len(text) if closed is None else closed
+            closed = _closed(text, place, kind, match[kind])
+            place = len(text) if closed is None else closed
             depth += closed is None
-        if kind in ("line", "block"):
-            comments.append(f"{text[match.start() : end]}\n")
-        else:
-            code.append(match[0] if kind in ("open", "close") else _LITERAL)
-        # The lines of a comment or literal stay lines, but hold no code.
-        code.append("\n" * text.count("\n", match.start(), end))
-        place = end
-    code.append(text[place:])
-    return SourceScan("".join(code), "".join(comments), depth)
+        yield kind, match.start(), place, depth
 
 
 def _closed(text: str, place: int, kind: str, opening: str) -> int | None:

@@ -2,19 +2,19 @@
 
 A tokenizer with a chat template gets a system prompt that asks for code alone, and the code is taken from the answer's
 first fenced block. Any other model continues the prompt itself. A completion ends at the tokenizer's end token, at the
-end of a fenced block, or after the most tokens.
+end of a fenced block, after the most tokens, or where the caller says that it is whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
 from consumers.language_model.base_model import load_base, local_folder
 from consumers.training.checkpoint import unreadable
@@ -23,7 +23,12 @@ from schema.errors import CheckpointError, UsageError
 
 SYSTEM_PROMPT = "You write code. Answer with one fenced block of code, and nothing else."
 _FENCE_END = "\n```"
+# Whether completions are whole is asked after this many tokens.
+_ASKED_EVERY_TOKENS = 8
 _BLOCK = re.compile(r"```[^\n]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+
+# Where the completion of a prompt ends, as a place in its text; None if it goes on: (prompt, text) -> place.
+EndOf = Callable[[str, str], int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,12 @@ class Generator:
         return self._tokenizer.chat_template is not None
 
     def complete(
-        self, prompts: Sequence[str], sampling: Sampling, *, has_special_tokens: bool = False
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        has_special_tokens: bool = False,
+        end_of: EndOf | None = None,
     ) -> Iterator[Completion]:
         """Yield the completion of each prompt, in order.
 
@@ -99,6 +109,7 @@ class Generator:
             sampling: how tokens are chosen.
             has_special_tokens: whether the text of a special token in a prompt is that token. As in training, it is not
                 in code: a source file may hold the text `<|endoftext|>`.
+            end_of: ends completions, of a model without a chat template.
 
         Raises:
             UsageError: a prompt is empty, or leaves no room for a completion in the model's context.
@@ -107,9 +118,12 @@ class Generator:
             raise UsageError("a prompt is empty: give the beginning of a text")
         torch.manual_seed(sampling.seed)
         for begin in range(0, len(prompts), sampling.batch_size):
-            yield from self._batch(prompts[begin : begin + sampling.batch_size], sampling, has_special_tokens)
+            batch = prompts[begin : begin + sampling.batch_size]
+            yield from self._batch(batch, sampling, has_special_tokens, None if self.chats else end_of)
 
-    def _batch(self, prompts: Sequence[str], sampling: Sampling, has_special_tokens: bool) -> Iterator[Completion]:
+    def _batch(
+        self, prompts: Sequence[str], sampling: Sampling, has_special_tokens: bool, end_of: EndOf | None
+    ) -> Iterator[Completion]:
         inputs = self._tokenizer(
             [self._asked(prompt) for prompt in prompts],
             return_tensors="pt",
@@ -132,23 +146,29 @@ class Generator:
                 "top_p": float(sampling.top_p),
                 "top_k": 0,
             }
+        ends = StoppingCriteriaList()
+        if end_of is not None:
+            ends.append(_WholeCompletions(self._tokenizer, prompts, length, end_of))
         with torch.inference_mode():
             made = self._model.generate(
                 **inputs,
                 **drawn,
                 max_new_tokens=room,
                 stop_strings=[_FENCE_END],
+                stopping_criteria=ends,
                 tokenizer=self._tokenizer,
                 eos_token_id=self._tokenizer.eos_token_id,
                 pad_token_id=self._tokenizer.pad_token_id,
             )
         for prompt, tokens in zip(prompts, made[:, length:].tolist(), strict=True):
-            ends = [place for place, token in enumerate(tokens) if token == self._tokenizer.eos_token_id]
-            kept = tokens[: ends[0]] if ends else tokens
+            ended = self._tokenizer.eos_token_id in tokens
+            kept = tokens[: tokens.index(self._tokenizer.eos_token_id)] if ended else tokens
             text = self._tokenizer.decode(kept, skip_special_tokens=True)
             fenced = _FENCE_END in text
             text = text.partition(_FENCE_END)[0] + "\n" if fenced and not self.chats else text
-            yield Completion(prompt, code_of(text) if self.chats else text, bool(ends) or fenced, len(kept))
+            end = None if end_of is None else end_of(prompt, text)
+            text = code_of(text) if self.chats else text[:end]
+            yield Completion(prompt, text, ended or fenced or end is not None, len(kept))
 
     def _asked(self, prompt: str) -> str:
         if not self.chats:
@@ -156,6 +176,30 @@ class Generator:
         messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": prompt}]
         asked: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return asked
+
+
+class _WholeCompletions(StoppingCriteria):  # type: ignore[misc]  # transformers has no types
+    """Ends the completions of a batch that are whole.
+
+    Args:
+        tokenizer: decodes them.
+        prompts: of the batch.
+        length: tokens of each prompt, padding included.
+        end_of: says where a completion ends.
+    """
+
+    def __init__(self, tokenizer: Any, prompts: Sequence[str], length: int, end_of: EndOf) -> None:
+        self._tokenizer, self._prompts, self._length, self._end_of = tokenizer, prompts, length, end_of
+        self._whole = [False] * len(prompts)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> Any:
+        """Return which completions end here (B,), given all tokens so far (B, T)."""
+        if (input_ids.shape[1] - self._length) % _ASKED_EVERY_TOKENS == 0:
+            for row, tokens in enumerate(input_ids[:, self._length :].tolist()):
+                if not self._whole[row]:
+                    text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+                    self._whole[row] = self._end_of(self._prompts[row], text) is not None
+        return torch.tensor(self._whole, device=input_ids.device)
 
 
 def code_of(answer: str) -> str:

@@ -1,0 +1,71 @@
+"""Let a model complete prompts, and judge what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from consumers.code_evaluation.samples import CodeSample
+from consumers.code_evaluation.verdicts import CodeVerdict, wilson
+from consumers.expert_iteration.functions import end_of_function
+from consumers.expert_iteration.prompts import FunctionPrompt, Judge
+from consumers.language_model.generation import Generator, Sampling
+
+
+def complete(
+    model: str, prompts: Sequence[FunctionPrompt], sampling: Sampling, on_progress: Callable[[int], object]
+) -> Iterator[str]:
+    """Yield a completion of each prompt; it ends where the function ends.
+
+    Args:
+        model: see `Generator`.
+        prompts: all of one language.
+        sampling: how tokens are chosen.
+        on_progress: called with the number of completions so far.
+
+    Raises:
+        CheckpointError, UsageError: the model cannot be loaded, or a prompt has too many tokens for it.
+    """
+    if not prompts:
+        return
+    generator = Generator(model)
+    end_of = partial(end_of_function, language=prompts[0].language)
+    made = generator.complete([each.prompt for each in prompts], sampling, end_of=end_of)
+    for number, completion in enumerate(made, start=1):
+        on_progress(number)
+        yield completion.text
+
+
+def judged(
+    prompts: Sequence[FunctionPrompt], completions: Sequence[str], judge: Judge
+) -> Iterator[tuple[FunctionPrompt, str, CodeVerdict]]:
+    """Yield each prompt with its completion and the verdict on both together."""
+    samples = (
+        CodeSample(prompt.task_id, prompt.language, prompt.prompt + text, text)
+        for prompt, text in zip(prompts, completions, strict=True)
+    )
+    yield from zip(prompts, completions, judge(samples), strict=True)
+
+
+def figures(verdicts: Sequence[CodeVerdict]) -> dict[str, Any]:
+    """Return the figures of a measurement.
+
+    `compile_rate` is over all samples: one that the pre-filter leaves out, such as an unfinished function, counts as
+    one that does not compile. The other averages are over the samples that compile, and None without one.
+    """
+    good = [each for each in verdicts if each.judged is not None and each.judged.compiled]
+
+    def mean(values: Iterator[float]) -> float | None:
+        return sum(values) / len(good) if good else None
+
+    return {
+        "samples": len(verdicts),
+        "filtered": sum(each.filter_reason is not None for each in verdicts),
+        "compiled": len(good),
+        "compile_rate": len(good) / len(verdicts) if verdicts else None,
+        "compile_rate_interval": wilson(len(good), len(verdicts)),
+        "avg_warnings": mean(float(sum(each.judged.warnings.values())) for each in good if each.judged is not None),
+        "avg_idiomatic_score": mean(each.idiomatic or 0.0 for each in good),
+        "doc_comment_rate": mean(float(each.documented or False) for each in good),
+    }

@@ -1,0 +1,77 @@
+"""Which completions an expert keeps, and the documents that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from consumers.code_evaluation.verdicts import CodeVerdict
+from consumers.expert_iteration.prompts import FunctionPrompt
+from schema.errors import UsageError
+from schema.source_code.columns import COMPLETION, EXPERT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a completion must reach to be kept; it must also compile.
+
+    Attributes:
+        most_warnings: of the linter.
+        least_idiomatic: score, 0 to 1.
+        least_documented: 1 for code with a doc comment or docstring, 0 for other code; 0.5 asks for one.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    most_warnings: int = 2
+    least_idiomatic: float = 0.7
+    least_documented: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.most_warnings < 0 or not (0 <= self.least_idiomatic <= 1 and 0 <= self.least_documented <= 1):
+            raise UsageError("--max-warnings is at least 0, and --min-idiomatic and --min-doc are from 0 to 1")
+
+    def fault(self, verdict: CodeVerdict) -> str | None:
+        """Return why a completion is not kept, or None: the first bound that it misses."""
+        if verdict.filter_reason is not None:
+            return verdict.filter_reason
+        if verdict.judged is None or not verdict.judged.compiled:
+            return "not_compiled"
+        if sum(verdict.judged.warnings.values()) > self.most_warnings:
+            return "warnings"
+        if (verdict.idiomatic or 0.0) < self.least_idiomatic:
+            return "not_idiomatic"
+        if float(verdict.documented or False) < self.least_documented:
+            return "not_documented"
+        return None
+
+
+def expert_documents(
+    judged: Iterable[tuple[FunctionPrompt, str, CodeVerdict]], bounds: Bounds
+) -> Iterator[tuple[str | None, Mapping[str, Any] | None]]:
+    """Yield for each (prompt, completion, verdict): (why it is not kept, its document), one of the two None.
+
+    The same text is kept once (`repeated`). A document has the place and the group of the prompt's own document, so it
+    is in the same split.
+    """
+    seen: set[str] = set()
+    for prompt, completion, verdict in judged:
+        text = prompt.prompt + completion
+        fault = bounds.fault(verdict) or ("repeated" if text in seen else None)
+        if fault is not None or verdict.judged is None:
+            yield fault, None
+            continue
+        seen.add(text)
+        yield (
+            None,
+            {
+                "text": text,
+                "prompt": prompt.prompt,
+                "kind": COMPLETION,
+                "origin": EXPERT,
+                "lint_warnings": sum(verdict.judged.warnings.values()),
+                **{name: getattr(prompt, name) for name in ("language", "repository", "path", "license", "group")},
+            },
+        )
