@@ -23,6 +23,7 @@ from feedmill.doctor import doctor_command
 from feedmill.family_commands import FamilyCommands
 from feedmill.forget_command import forget_command
 from feedmill.ingest_command import ingest_command
+from feedmill.iterate_command import iterate_command
 from feedmill.redrive_command import redrive_command
 from feedmill.replay_commands import replay_command
 from feedmill.skip_command import skip_command
@@ -71,6 +72,7 @@ app.add_typer(
     _family_commands("Evaluate a model on new examples, or generated code by compiler and tests."), name="eval"
 )
 app.add_typer(tokenizer_commands.app, name="tokenizer")
+app.command("iterate")(iterate_command)
 app.command("sweep")(sweep_command)
 app.command("bench")(bench_command)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,24 +48,28 @@ def judged(
     yield from zip(prompts, completions, judge(samples), strict=True)
 
 
-def figures(verdicts: Sequence[CodeVerdict]) -> dict[str, Any]:
-    """Return the figures of a measurement.
+def figures(verdicts: Sequence[Mapping[str, Any]], linter: str) -> dict[str, Any]:
+    """Return the figures of completions.
 
     `compile_rate` is over all samples: one that the pre-filter leaves out, such as an unfinished function, counts as
     one that does not compile. The other averages are over the samples that compile, and None without one.
+
+    Args:
+        verdicts: as `CodeVerdict.as_json` gives them.
+        linter: their key of the warnings.
     """
-    good = [each for each in verdicts if each.judged is not None and each.judged.compiled]
+    good = [each for each in verdicts if each["compiled"]]
 
     def mean(values: Iterator[float]) -> float | None:
         return sum(values) / len(good) if good else None
 
     return {
         "samples": len(verdicts),
-        "filtered": sum(each.filter_reason is not None for each in verdicts),
+        "filtered": sum(each["filtered"] for each in verdicts),
         "compiled": len(good),
         "compile_rate": len(good) / len(verdicts) if verdicts else None,
         "compile_rate_interval": wilson(len(good), len(verdicts)),
-        "avg_warnings": mean(float(sum(each.judged.warnings.values())) for each in good if each.judged is not None),
-        "avg_idiomatic_score": mean(each.idiomatic or 0.0 for each in good),
-        "doc_comment_rate": mean(float(each.documented or False) for each in good),
+        "avg_warnings": mean(float(sum(each[linter].values())) for each in good),
+        "avg_idiomatic_score": mean(each["idiomatic"] for each in good),
+        "doc_comment_rate": mean(float(each["documented"]) for each in good),
     }

@@ -48,30 +48,27 @@ class Bounds:
         return None
 
 
-def expert_documents(
-    judged: Iterable[tuple[FunctionPrompt, str, CodeVerdict]], bounds: Bounds
-) -> Iterator[tuple[str | None, Mapping[str, Any] | None]]:
-    """Yield for each (prompt, completion, verdict): (why it is not kept, its document), one of the two None.
-
-    The same text is kept once (`repeated`). A document has the place and the group of the prompt's own document, so it
-    is in the same split.
-    """
+def left_out(judged: Iterable[tuple[FunctionPrompt, str, CodeVerdict]], bounds: Bounds) -> Iterator[str | None]:
+    """Yield for each (prompt, completion, verdict) why it is not kept, or None; the same text is kept once."""
     seen: set[str] = set()
     for prompt, completion, verdict in judged:
         text = prompt.prompt + completion
         fault = bounds.fault(verdict) or ("repeated" if text in seen else None)
-        if fault is not None or verdict.judged is None:
-            yield fault, None
-            continue
-        seen.add(text)
-        yield (
-            None,
-            {
-                "text": text,
-                "prompt": prompt.prompt,
-                "kind": COMPLETION,
-                "origin": EXPERT,
-                "lint_warnings": sum(verdict.judged.warnings.values()),
-                **{name: getattr(prompt, name) for name in ("language", "repository", "path", "license", "group")},
-            },
-        )
+        if fault is None:
+            seen.add(text)
+        yield fault
+
+
+def expert_document(prompt: FunctionPrompt, completion: str, warnings: int) -> Mapping[str, Any]:
+    """Return the document of a kept completion.
+
+    It has the place and the group of the prompt's own document, so it is in the same split.
+    """
+    return {
+        "text": prompt.prompt + completion,
+        "prompt": prompt.prompt,
+        "kind": COMPLETION,
+        "origin": EXPERT,
+        "lint_warnings": warnings,
+        **{name: getattr(prompt, name) for name in ("language", "repository", "path", "license", "group")},
+    }

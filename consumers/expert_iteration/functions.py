@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from consumers.code_evaluation.source_scan import PYTHON, RUST, block_begin, block_end
 
 _MOST_CHARACTERS = 6_000
+# At most so many lines of comments and attributes come before a function. An unbounded number would let a text of
+# comments alone take time in proportion to the square of its length.
 _BEGINNINGS = {
     RUST: re.compile(
-        r"^(?:(?://(?!/)|///|\#\[)[^\n]*\n)*(?:pub(?:\([^)\n]*\))?[ ])?(?:(?:const|async|unsafe)[ ])*fn[ ]\w+",
+        r"^(?:(?://|\#\[)[^\n]*\n){0,100}(?:pub(?:\([^)\n]*\))?[ ])?(?:(?:const|async|unsafe)[ ])*fn[ ]\w+",
         re.MULTILINE | re.VERBOSE,
     ),
-    PYTHON: re.compile(r"^(?:@[^\n]*\n)*(?:async )?def \w+", re.MULTILINE),
+    PYTHON: re.compile(r"^(?:@[^\n]*\n){0,100}(?:async )?def \w+", re.MULTILINE),
 }
 # Attributes of functions that are only compiled under a condition, or whose body is not what they do.
 _CONDITIONAL = re.compile(r"#\[\s*(?:cfg|test|bench|target_feature|proc_macro|no_mangle|export_name|link)|fn main\b")
@@ -50,8 +52,11 @@ def functions_of(text: str, language: str) -> Iterator[Function]:
     ('/// One.\\nfn one() -> i32 {', '\\n    1\\n}')
     """
     line, counted = 1, 0
-    for match in _BEGINNINGS[language].finditer(text):
-        here = text[match.start() : match.start() + _MOST_CHARACTERS]
+    beginnings = list(_BEGINNINGS[language].finditer(text))
+    following = [*(match.start() for match in beginnings[1:]), len(text)]
+    for match, end_of_part in zip(beginnings, following, strict=False):
+        # A function ends before the next one, so the whole text is looked at once.
+        here = text[match.start() : min(end_of_part, match.start() + _MOST_CHARACTERS)]
         begin = _body_begin(here, match.end() - match.start(), language)
         if begin is None or _CONDITIONAL.search(here, 0, begin):
             continue

@@ -60,6 +60,8 @@ class DatasetPart(_Part):
         prefer_idiomatic, prefer_documented: as the settings `code_prefer_...`.
         languages: only these; None takes all.
         where: a further SQL condition.
+        others_share: of the documents that are no expert's, the share that is taken, chosen by `example_id`; None takes
+            all. All of an expert's rows are taken.
         weights: take each document as often as its column `weight` says.
         shuffle_seed: of the feed.
         use_cache: keep tokenized documents in the run's data folder; false tokenizes in every pass.
@@ -74,6 +76,7 @@ class DatasetPart(_Part):
     prefer_documented: bool = False
     languages: list[str] | None = None
     where: str | None = None
+    others_share: Annotated[float, Field(ge=0, le=1)] | None = None
     weights: bool = False
     shuffle_seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     use_cache: bool = True

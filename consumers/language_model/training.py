@@ -210,6 +210,7 @@ class CodeTraining(ModelTraining):
             prefer_documented=asked.prefer_documented,
             languages=None if asked.languages is None else tuple(asked.languages),
             where=asked.where,
+            others_share=asked.others_share,
         ).conditions()
 
     def tokenizer(self) -> LoadedTokenizer:

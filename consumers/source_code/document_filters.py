@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from schema.source_code.columns import EXPERT
 from schema.source_code.languages import FIRST_CLASS
 
+# Shares are chosen in parts of one in this many; it is odd, so that it divides no power of two.
+_PARTS = 10_007
 _EXAMPLES = "(^|/)(examples|example)/"
 _BENCHES = "(^|/)(benches|bench|benchmarks|benchmark)/|(^|/)bench_[^/]*[.]py$|_bench[.](py|rs|go)$"
 
@@ -27,6 +30,7 @@ class DocumentFilters:
         prefer_documented: a doc comment or docstring (Python and Rust).
         languages: only these; None takes all.
         where: a further condition.
+        others_share: beside an expert's rows, this share of the other documents, chosen by `example_id`.
     """
 
     min_length: int = 0
@@ -38,6 +42,7 @@ class DocumentFilters:
     prefer_documented: bool = False
     languages: tuple[str, ...] | None = None
     where: str | None = None
+    others_share: float | None = None
 
     def conditions(self) -> dict[str, str]:
         """Return an SQL condition for each reason to leave a document out, true for one that passes.
@@ -64,6 +69,10 @@ class DocumentFilters:
             chosen["other_language"] = f"language IN ({_listed(self.languages)})"
         if self.where is not None:
             chosen["where"] = self.where
+        if self.others_share is not None:
+            chosen["other_share"] = (
+                f"coalesce(origin, '') = '{EXPERT}' OR example_id % {_PARTS} < {round(self.others_share * _PARTS)}"
+            )
         return chosen
 
 
