@@ -200,8 +200,8 @@ class Iteration:
         def write() -> Iterator[dict[str, Any]]:
             with progress(f"{title}: writing", len(prompts), "completions", quiet=self.quiet) as advance:
                 texts = complete(model, prompts, sampling, advance)
-                for prompt, text in zip(prompts, texts, strict=True):
-                    yield {"task_id": prompt.task_id, "prompt": prompt.prompt, "completion": text}
+            for prompt, text in zip(prompts, texts, strict=True):
+                yield {"task_id": prompt.task_id, "prompt": prompt.prompt, "completion": text}
 
         texts = [row["completion"] for row in self.files.rows_once(f"{name}.jsonl", write)]
 

@@ -15,8 +15,8 @@ from consumers.language_model.generation import Generator, Sampling
 
 def complete(
     model: str, prompts: Sequence[FunctionPrompt], sampling: Sampling, on_progress: Callable[[int], object]
-) -> Iterator[str]:
-    """Yield a completion of each prompt; it ends where the function ends.
+) -> list[str]:
+    """Return a completion of each prompt; it ends where the function ends.
 
     Args:
         model: see `Generator`.
@@ -28,13 +28,17 @@ def complete(
         CheckpointError, UsageError: the model cannot be loaded, or a prompt has too many tokens for it.
     """
     if not prompts:
-        return
+        return []
     generator = Generator(model)
     end_of = partial(end_of_function, language=prompts[0].language)
-    made = generator.complete([each.prompt for each in prompts], sampling, end_of=end_of)
-    for number, completion in enumerate(made, start=1):
+    # Prompts of about the same length are completed together, because a batch is as wide as its longest one.
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place].prompt))
+    made = generator.complete([prompts[place].prompt for place in order], sampling, end_of=end_of)
+    texts = [""] * len(prompts)
+    for number, (place, completion) in enumerate(zip(order, made, strict=True), start=1):
+        texts[place] = completion.text
         on_progress(number)
-        yield completion.text
+    return texts
 
 
 def judged(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -34,10 +34,10 @@ BODIES = ("\n    Some(vec![limit_{number}])\n}}", " 1 }}")
 
 def made_up(
     model: str, prompts: Sequence[FunctionPrompt], sampling: Sampling, on_progress: Callable[[int], object]
-) -> Iterator[str]:
-    for number, each in enumerate(prompts):
-        name = each.prompt.rpartition("limit_")[2].partition(":")[0]
-        yield BODIES[number % 2 if sampling.temperature else 0].format(number=name)
+) -> list[str]:
+    names = [each.prompt.rpartition("limit_")[2].partition(":")[0] for each in prompts]
+    bodies = (BODIES[number % 2 if sampling.temperature else 0] for number in range(len(prompts)))
+    return [body.format(number=name) for body, name in zip(bodies, names, strict=True)]
 
 
 @pytest.mark.slow

@@ -113,3 +113,24 @@ def test_what_cannot_be_completed_is_refused(folder: Path, tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UsageError, match="cannot be loaded"):
         Generator(str(tmp_path))
+
+
+def test_a_caller_ends_completions_each_at_its_place(folder: Path) -> None:
+    generator = Generator(str(folder))
+    asked: list[tuple[str, str]] = []
+
+    def end_of(prompt: str, text: str) -> int | None:
+        asked.append((prompt, text))
+        place = text.find("return")
+        return place if place >= 0 and prompt == TEXT[:15] else None
+
+    sampling, prompts = Sampling(max_new_tokens=40), [TEXT[:15], TEXT[:4]]
+    free = list(generator.complete(prompts, sampling))
+    assert all("return" in each.text for each in free)
+    ended, whole = generator.complete(prompts, sampling, end_of=end_of)
+    assert (ended.text, ended.finished) == (free[0].text[: free[0].text.index("return")], True)
+    assert whole == free[1]
+    assert {prompt for prompt, _ in asked} == {TEXT[:15], TEXT[:4]}
+    # A completion that ended early used fewer tokens than the most.
+    [alone] = generator.complete([TEXT[:15]], Sampling(max_new_tokens=400), end_of=lambda *_: 3)
+    assert (len(alone.text), alone.finished, alone.tokens <= 8) == (3, True, True)
