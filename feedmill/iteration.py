@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from consumers.expert_iteration.prompts import FunctionPrompt, Judge
     from consumers.expert_iteration.round_files import RoundFiles
     from consumers.language_model.generation import Sampling
-    from consumers.language_model.run_file import RunFile
+    from consumers.language_model.run_file import DatasetPart, RunFile
 
 _DRAIN_WITHIN_S = 600.0
 
@@ -90,7 +90,7 @@ class Iteration:
         place, earlier = f"round-{number}", self._model("round", number - 1, load_from)
         counts = self._write(place, number, earlier, samples)
         counts |= self._send(place, number)
-        trained = self._train(place, self.file, earlier)
+        trained = self._train(place, number, self.file.dataset, earlier)
         return {"round": number, **counts, **trained, **self._measure(place, str(self.files.path(f"{place}/model")))}
 
     def control(self, number: int, load_from: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Iteration:
         if self.file.dataset.where is not None:
             condition = f"({self.file.dataset.where}\n) AND {condition}"
         dataset = self.file.dataset.model_copy(update={"where": condition})
-        trained = self._train(place, self.file.model_copy(update={"dataset": dataset}), earlier)
+        trained = self._train(place, number, dataset, earlier)
         return {"round": number, **trained, **self._measure(place, str(self.files.path(f"{place}/model")))}
 
     def _model(self, kind: str, number: int, load_from: str) -> str:
@@ -153,8 +153,8 @@ class Iteration:
 
         return self.files.once(f"{place}/sent.json", make)
 
-    def _train(self, place: str, file: RunFile, earlier: str) -> dict[str, Any]:
-        """Train in a process of its own, and return the losses.
+    def _train(self, place: str, number: int, dataset: DatasetPart, earlier: str) -> dict[str, Any]:
+        """Train in a process of its own, on other documents in each round, and return the losses.
 
         Raises:
             TrainingError: the training failed.
@@ -167,7 +167,8 @@ class Iteration:
             config, printed, log = (
                 self.files.path(f"{place}/{name}") for name in ("run.yml", "train.json", "train.log")
             )
-            config.write_text(written(file), encoding="utf-8")
+            shuffled = dataset.model_copy(update={"shuffle_seed": dataset.shuffle_seed + number})
+            config.write_text(written(self.file.model_copy(update={"dataset": shuffled})), encoding="utf-8")
             arguments = ["train", "code", "--out", str(model), "--json"]
             if newest_first(model):
                 arguments += ["--resume"]

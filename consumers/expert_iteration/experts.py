@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from consumers.code_evaluation.source_scan import PYTHON, RUST, scan
 from consumers.code_evaluation.verdicts import CodeVerdict
 from consumers.expert_iteration.prompts import FunctionPrompt
 from schema.errors import UsageError
 from schema.source_code.columns import COMPLETION, EXPERT
+
+# A body that does nothing, or only ends the program; strings are `0` after a scan. Such bodies compile everywhere.
+_DOES_NOTHING = {
+    RUST: re.compile(
+        r"\s*(?:(?:(?:std|core)::)?(?:panic|unreachable|todo|unimplemented)!\s*[(\[{][^;]*;?|loop\s*\{\s*\}|return;?)?\s*\}\s*"
+    ),
+    PYTHON: re.compile(r"\s*(?:pass|\.\.\.|0|return(?:[ ]None)?|raise\b[^\n]*)?\s*"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +59,30 @@ class Bounds:
 
 
 def left_out(judged: Iterable[tuple[FunctionPrompt, str, CodeVerdict]], bounds: Bounds) -> Iterator[str | None]:
-    """Yield for each (prompt, completion, verdict) why it is not kept, or None; the same text is kept once."""
+    """Yield for each (prompt, completion, verdict) why it is not kept, or None.
+
+    The same text is kept once, and a body that does nothing is not kept: a model would soon write nothing else.
+    """
     seen: set[str] = set()
     for prompt, completion, verdict in judged:
         text = prompt.prompt + completion
-        fault = bounds.fault(verdict) or ("repeated" if text in seen else None)
+        fault = bounds.fault(verdict)
+        if fault is None and does_nothing(completion, prompt.language):
+            fault = "does_nothing"
+        if fault is None and text in seen:
+            fault = "repeated"
         if fault is None:
             seen.add(text)
         yield fault
+
+
+def does_nothing(body: str, language: str) -> bool:
+    """Return whether a function's body has no statement, or one that ends the program.
+
+    >>> [does_nothing(body, "rust") for body in (" // later\n}", " panic!(\"no\") }", " None }")]
+    [True, True, False]
+    """
+    return _DOES_NOTHING[language].fullmatch(scan(body, language).code) is not None
 
 
 def expert_document(prompt: FunctionPrompt, completion: str, warnings: int) -> Mapping[str, Any]:

@@ -60,8 +60,8 @@ class DatasetPart(_Part):
         prefer_idiomatic, prefer_documented: as the settings `code_prefer_...`.
         languages: only these; None takes all.
         where: a further SQL condition.
-        others_share: of the documents that are no expert's, the share that is taken, chosen by `example_id`; None takes
-            all. All of an expert's rows are taken.
+        others_share: beside an expert's rows, this share of the other documents, chosen by `example_id` and
+            `shuffle_seed`; None takes all.
         weights: take each document as often as its column `weight` says.
         shuffle_seed: of the feed.
         use_cache: keep tokenized documents in the run's data folder; false tokenizes in every pass.

@@ -211,6 +211,7 @@ class CodeTraining(ModelTraining):
             languages=None if asked.languages is None else tuple(asked.languages),
             where=asked.where,
             others_share=asked.others_share,
+            others_seed=asked.shuffle_seed,
         ).conditions()
 
     def tokenizer(self) -> LoadedTokenizer:

@@ -13,6 +13,8 @@ from schema.source_code.languages import FIRST_CLASS
 
 # Shares are chosen in parts of one in this many; it is odd, so that it divides no power of two.
 _PARTS = 10_007
+# A seed shifts the parts by so many.
+_STEP = 3_823
 _EXAMPLES = "(^|/)(examples|example)/"
 _BENCHES = "(^|/)(benches|bench|benchmarks|benchmark)/|(^|/)bench_[^/]*[.]py$|_bench[.](py|rs|go)$"
 
@@ -30,7 +32,8 @@ class DocumentFilters:
         prefer_documented: a doc comment or docstring (Python and Rust).
         languages: only these; None takes all.
         where: a further condition.
-        others_share: beside an expert's rows, this share of the other documents, chosen by `example_id`.
+        others_share: beside an expert's rows, this share of the other documents.
+        others_seed: with `example_id`, chooses these others.
     """
 
     min_length: int = 0
@@ -43,6 +46,7 @@ class DocumentFilters:
     languages: tuple[str, ...] | None = None
     where: str | None = None
     others_share: float | None = None
+    others_seed: int = 0
 
     def conditions(self) -> dict[str, str]:
         """Return an SQL condition for each reason to leave a document out, true for one that passes.
@@ -71,7 +75,8 @@ class DocumentFilters:
             chosen["where"] = self.where
         if self.others_share is not None:
             chosen["other_share"] = (
-                f"coalesce(origin, '') = '{EXPERT}' OR example_id % {_PARTS} < {round(self.others_share * _PARTS)}"
+                f"coalesce(origin, '') = '{EXPERT}' OR (example_id % {_PARTS} + {self.others_seed * _STEP % _PARTS}) "
+                f"% {_PARTS} < {round(self.others_share * _PARTS)}"
             )
         return chosen
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from consumers.code_evaluation.verdicts import CodeVerdict, Judged
 from consumers.expert_iteration.completions import figures
-from consumers.expert_iteration.experts import Bounds, expert_document, left_out
+from consumers.expert_iteration.experts import Bounds, does_nothing, expert_document, left_out
 from consumers.expert_iteration.prompts import FunctionPrompt
 from producers.source_code.documents import document_rows
 from schema.errors import UsageError
@@ -83,3 +85,29 @@ def test_a_sample_that_was_filtered_counts_as_one_that_does_not_compile() -> Non
     assert found["compile_rate"] == 0.5
     assert (found["avg_warnings"], found["doc_comment_rate"]) == (0.5, 0.5)
     assert figures([], "clippy")["compile_rate"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "language", "nothing"),
+    [
+        ("\n}", "rust", True),
+        (" /* later */ }", "rust", True),
+        (' panic!("a {} b", c) }', "rust", True),
+        (" std::panic!(); }", "rust", True),
+        (" loop {} }", "rust", True),
+        (" return; }", "rust", True),
+        (" loop { step(); } }", "rust", False),
+        (" panic!(); 1 }", "rust", False),
+        (" None }", "rust", False),
+        ("    pass\n", "python", True),
+        ("    # later\n    ...\n", "python", True),
+        ('    """Only a text."""\n', "python", True),
+        ("    raise NotImplementedError()\n", "python", True),
+        ("    return None\n", "python", True),
+        ("    return 1\n", "python", False),
+    ],
+)
+def test_a_body_that_does_nothing_is_not_kept(body: str, language: str, nothing: bool) -> None:
+    assert does_nothing(body, language) == nothing
+    expected = "does_nothing" if nothing else None
+    assert list(left_out([(replace(PROMPT, language=language), body, verdict())], Bounds())) == [expected]

@@ -135,6 +135,7 @@ def test_filters_are_those_of_the_refine_stage_and_every_reason_is_counted(
         languages=("python",),
         where="nesting >= 0) OR (nesting < 0 -- all",
         others_share=0.4,
+        others_seed=3,
     )
     with pytest.raises(UsageError):
         count_rows(clean, FAMILY, DocumentFilters(where="1 = 1)) OR ((1 = 1").conditions(), "kind")
@@ -150,7 +151,7 @@ def test_filters_are_those_of_the_refine_stage_and_every_reason_is_counted(
         "not_documented": is_documented(),
         "other_language": pl.col("language") == "python",
         "where": pl.lit(True),
-        "other_share": pl.col("example_id") % 10_007 < 4_003,
+        "other_share": (pl.col("example_id") % 10_007 + 3 * 3_823 % 10_007) % 10_007 < 4_003,
     }
     assert counts.rows == train.height
     assert counts.filtered == {name: train.filter(~test).height for name, test in own.items()}
