@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from consumers.code_evaluation.source_scan import PYTHON, RUST, block_begin, block_end
+from consumers.code_evaluation.source_scan import PYTHON, RUST, block_begin, block_end, scan
 
 _MOST_CHARACTERS = 6_000
 # At most so many lines of comments and attributes come before a function. An unbounded number would let a text of
@@ -24,6 +24,17 @@ _BEGINNINGS = {
 }
 # Attributes of functions that are only compiled under a condition, or whose body is not what they do.
 _CONDITIONAL = re.compile(r"#\[\s*(?:cfg|test|bench|target_feature|proc_macro|no_mangle|export_name|link)|fn main\b")
+# Names in a Rust function's head that need no import: of the prelude, edition 2021.
+_PRELUDE = {
+    *("AsMut", "AsRef", "Box", "Clone", "Copy", "Default", "DoubleEndedIterator", "Drop", "Eq", "Err", "Error"),
+    *("ExactSizeIterator", "Extend", "Fn", "FnMut", "FnOnce", "From", "FromIterator", "Into", "IntoIter"),
+    *("IntoIterator", "Item", "Iterator", "None", "Ok", "Option", "Ord", "Output", "Owned", "PartialEq", "PartialOrd"),
+    *("Result", "Send", "Sized", "Some", "String", "Sync", "Target", "ToOwned", "ToString", "TryFrom", "TryInto"),
+    *("Unpin", "Vec"),
+}
+_NAMED = re.compile(r"(?<![\w:'])[A-Z]\w*")
+_DECLARED = re.compile(r"[<,]\s*(?:const\s+)?([A-Z]\w*)\s*(?=[:,>=])")
+_NAME_AND_GENERICS = re.compile(r"\bfn\s+(\w+)\s*(<[^(]*)?")
 # The rest of a Python function's head, after its name: to a colon that ends a line.
 _HEAD_END = re.compile(r":[ \t]*(?:#[^\n]*)?\n")
 _DOCSTRING = re.compile(r'[ \t]+[rR]?(?P<quotes>"""|\'\'\').*?(?P=quotes)[ \t]*\n', re.DOTALL)
@@ -83,6 +94,22 @@ def end_of_function(prompt: str, text: str, language: str) -> int | None:
         return None if end is None else end - len(prompt)
     match = _MARGIN.search(text)
     return None if match is None else match.start()
+
+
+def names_others(prompt: str, language: str) -> bool:
+    """Return whether a function's head names a type or constant of its crate, so that it cannot compile alone.
+
+    It finds most of them in Rust, and none in Python.
+
+    >>> [names_others(head, "rust") for head in ("fn f(x: &Thing) {", "fn f<T: Clone>(x: Vec<T>) -> Option<T> {")]
+    [True, False]
+    """
+    if language != RUST:
+        return False
+    code = scan(prompt, RUST).code
+    head = _NAME_AND_GENERICS.search(code)
+    own = set() if head is None else {head[1], *_DECLARED.findall(head[2] or "")}
+    return not set(_NAMED.findall(code)) <= _PRELUDE | own
 
 
 def _body_begin(text: str, name_end: int, language: str) -> int | None:

@@ -19,7 +19,7 @@ import polars as pl
 
 from broker.clients import Connection
 from consumers.code_evaluation.samples import CodeSample
-from consumers.expert_iteration.functions import functions_of
+from consumers.expert_iteration.functions import functions_of, names_others
 from consumers.train_rows import clean_rows, train_rows
 from schema.shingles import shingles
 from schema.source_code import FAMILY
@@ -69,7 +69,7 @@ class PromptSets:
 
     Attributes:
         training, held_out: see the module.
-        found: functions of the topic by set, before one was left out: {"training": n, "held_out": n}.
+        found: functions of the topic by set that seem to need nothing else: {"training": n, "held_out": n}.
         overlapping: held-out functions that share 13 words with the split train.
         judged: functions that were compiled by set.
     """
@@ -171,7 +171,9 @@ def _drawn(
     fitting = (
         each
         for each in _functions(connection, language)
-        if (each.split == "train") == is_training and len(each.prompt) <= most_characters
+        if (each.split == "train") == is_training
+        and len(each.prompt) <= most_characters
+        and not names_others(each.prompt, language)
     )
     drawn = heapq.nsmallest(_MOST_CANDIDATES, fitting, key=place)
     return list({each.prompt: each for each in reversed(drawn)}.values())[::-1]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.expert_iteration.functions import Function, end_of_function, functions_of
+from consumers.expert_iteration.functions import Function, end_of_function, functions_of, names_others
 
 RUST_TEXT = """//! A crate.
 use std::fmt;
@@ -147,3 +147,20 @@ def test_hostile_texts_take_little_time(text: str, language: str) -> None:
     began = time.process_time()
     list(functions_of(text, language))
     assert time.process_time() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("head", "others"),
+    [
+        ("fn f(x: &str, y: Option<Vec<u8>>) -> Result<String, std::fmt::Error> {", False),
+        ("fn f<'a, T: Iterator<Item = u8>, const N: usize, F>(x: [T; N], f: F) -> Box<dyn Fn(T) -> F + 'a> {", False),
+        ("const fn F_LIKE_C(x: u8) -> u8 {", False),
+        ("/// Takes a `Thing`.\nfn f(x: u8) -> u8 {", False),
+        ("fn f(x: Thing) {", True),
+        ("fn f(x: [u8; SIZE]) {", True),
+        ("fn f<T>(x: T) where T: Trait {", True),
+    ],
+)
+def test_heads_that_name_other_things_are_known(head: str, others: bool) -> None:
+    assert names_others(head, "rust") == others
+    assert not names_others(head, "python")
