@@ -49,6 +49,10 @@ def produce_code_command(
     git_history: Annotated[
         bool, typer.Option("--git-history", help="Make a document of each change of a file in git histories, too.")
     ] = False,
+    functions: Annotated[
+        bool,
+        typer.Option("--functions", help="Make a completion of each function of Rust and Python files, too."),
+    ] = False,
     scrub: Annotated[
         bool,
         typer.Option("--scrub", help="Replace secrets and e-mail addresses in files; in histories they always are."),
@@ -86,6 +90,7 @@ def produce_code_command(
         signatures=with_signatures,
         scrub=scrub,
         git_history=git_history,
+        functions=functions,
         decontaminate=[str(path) for path in decontaminate or ()],
         workers=chosen_workers(workers),
         run=run,
@@ -101,6 +106,8 @@ def produce_code_command(
         return
     print_totals("documents", where, report)
     print(telemetry(figures), file=sys.stderr)
+    if functions:
+        print(f"{figures['functions']:,} functions as completions", file=sys.stderr)
     if git_history:
         print(history_line(figures), file=sys.stderr)
     from rich.console import Console
@@ -137,7 +144,7 @@ def _deliver(
 def summary(report: ProduceReport) -> dict[str, Any]:
     """Return the totals of a run; `files_seen` is the sum of `documents` and of all numbers in `skipped`.
 
-    `rows` is the sum of `documents` and `evolutions`. `history_left_out` is about evolutions only. So is
+    `rows` is the sum of `documents`, `functions` and `evolutions`. `history_left_out` is about evolutions only. So is
     `scrubbed`, unless the run scrubs files.
     """
     from producers.source_code.skip_reasons import SKIP_REASONS
@@ -151,7 +158,8 @@ def summary(report: ProduceReport) -> dict[str, Any]:
         "documents": counts.get("documents", 0),
         "skipped": {reason: counts[reason] for reason in SKIP_REASONS if counts.get(reason)},
         **{name: counts.get(name, 0) for name in ("sources", "shallow_clones", "without_commits")},
-        **{name: counts.get(name, 0) for name in ("crlf_files", "near_duplicates", "commits", "evolutions")},
+        **{name: counts.get(name, 0) for name in ("crlf_files", "near_duplicates", "functions")},
+        **{name: counts.get(name, 0) for name in ("commits", "evolutions")},
         "history_left_out": _prefixed(counts, "change_", "commit_"),
         "scrubbed": _prefixed(counts, "scrubbed_"),
         "elapsed_s": round(report.elapsed_s, 3),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from consumers.code_evaluation.samples import CodeSample
-from consumers.code_evaluation.source_scan import RUST, SourceScan, has_main, scan
+from schema.source_code.source_scan import RUST, SourceScan, has_main, scan
 
 EMPTY = "empty"
 TOO_LARGE = "too_large"

@@ -25,9 +25,9 @@ from consumers.code_evaluation.limits import COMPILING, TESTING, ProcessLimits
 from consumers.code_evaluation.samples import CodeSample
 from consumers.code_evaluation.sandbox import PYTHON as PROGRAM
 from consumers.code_evaluation.sandbox import PYTHON_PROGRAM, Call, Sandbox
-from consumers.code_evaluation.source_scan import PYTHON, scan
 from consumers.code_evaluation.verdicts import CRASH, ENDED_EARLY, FAILED, INVALID_UTF8, UNCODED, Judged
 from schema.errors import ConfigError
+from schema.source_code.source_scan import PYTHON, scan
 
 _SOURCE = "sample.py"
 _BOTH = """\

@@ -23,8 +23,8 @@ from consumers.code_evaluation.rust_diagnostics import diagnostics_of
 from consumers.code_evaluation.rust_toolchain import EDITION, RustToolchain
 from consumers.code_evaluation.samples import CodeSample
 from consumers.code_evaluation.sandbox import Call, Sandbox
-from consumers.code_evaluation.source_scan import RUST, has_main, scan
 from consumers.code_evaluation.verdicts import CRASH, ENDED_EARLY, FAILED, INVALID_UTF8, TESTS_NOT_COMPILED, Judged
+from schema.source_code.source_scan import RUST, has_main, scan
 
 _SOURCE, _BINARY = "main.rs", "program"
 # It must fit into the folder of the program that tests.

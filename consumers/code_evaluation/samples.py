@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.code_evaluation.source_scan import PYTHON, RUST, has_main, last_line, scan
 from schema.errors import RecordError
+from schema.source_code.source_scan import PYTHON, RUST, has_main, last_line, scan
 
 _WHOLE = ("code", "text")
 # What a model generated comes before the solution that a benchmark holds.

@@ -8,9 +8,9 @@ from typing import Any
 
 from consumers.code_evaluation.samples import CodeSample
 from consumers.code_evaluation.verdicts import CodeVerdict, wilson
-from consumers.expert_iteration.functions import end_of_function
 from consumers.expert_iteration.prompts import FunctionPrompt, Judge
 from consumers.language_model.generation import Generator, Sampling
+from schema.source_code.functions import end_of_function
 
 
 def complete(

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.code_evaluation.source_scan import PYTHON, RUST, scan
 from consumers.code_evaluation.verdicts import CodeVerdict
 from consumers.expert_iteration.prompts import FunctionPrompt
 from schema.errors import UsageError
 from schema.source_code.columns import COMPLETION, EXPERT
+from schema.source_code.source_scan import PYTHON, RUST, scan
 
 # A body that does nothing, or only ends the program; strings are `0` after a scan. Such bodies compile everywhere.
 _DOES_NOTHING = {

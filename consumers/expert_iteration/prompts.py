@@ -19,11 +19,11 @@ import polars as pl
 
 from broker.clients import Connection
 from consumers.code_evaluation.samples import CodeSample
-from consumers.expert_iteration.functions import functions_of, names_others
 from consumers.train_rows import clean_rows, train_rows
 from schema.shingles import shingles
 from schema.source_code import FAMILY
 from schema.source_code.columns import SNAPSHOT
+from schema.source_code.functions import functions_of, names_others
 
 if TYPE_CHECKING:
     from consumers.code_evaluation.verdicts import CodeVerdict

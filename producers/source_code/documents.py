@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import Any
@@ -16,7 +16,10 @@ from producers.source_code.sources import Origin
 from producers.source_code.walking import WalkRules
 from schema.family import identify
 from schema.source_code import FAMILY
+from schema.source_code.columns import COMPLETION
+from schema.source_code.functions import functions_of
 from schema.source_code.languages import language_of
+from schema.source_code.source_scan import PYTHON, RUST
 
 # What a producer states of a document; the other columns are computed from these.
 STATED = (
@@ -81,6 +84,14 @@ def snapshot(file: FileToRead, read: FileText) -> dict[str, Any]:
         "signatures": file.signatures,
         "group": file.group,
     }
+
+
+def function_documents(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a completion for each function of a snapshot in Rust or Python: the function's head is its prompt."""
+    if document["language"] in (RUST, PYTHON):
+        for function in functions_of(document["text"], document["language"]):
+            text = (function.prompt + function.body).rstrip()
+            yield {**document, "kind": COMPLETION, "text": f"{text}\n", "prompt": function.prompt, "signatures": None}
 
 
 def document_rows(documents: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

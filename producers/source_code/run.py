@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import polars as pl
 
 from producers.run import ProducerRun, UnitRows
-from producers.source_code.documents import FileToRead, document_rows, read_file, snapshot
+from producers.source_code.documents import FileToRead, document_rows, function_documents, read_file, snapshot
 from producers.source_code.exclusions import Exclusions
 from producers.source_code.regular_files import read_regular
 from producers.source_code.sources import Origin, given_folders, open_source
@@ -77,6 +77,7 @@ class CodeRun(ProducerRun[CodeUnit]):
         scrub: replace secrets and e-mail addresses in files (`producers.source_code.secrets`); in changes of histories
             they are always replaced.
         git_history: make documents of the changes in git histories, too.
+        functions: make a completion of each function of a file, too (`schema.source_code.functions`).
         on_files: called by `plan` with the number of files seen so far.
 
     Raises:
@@ -94,6 +95,7 @@ class CodeRun(ProducerRun[CodeUnit]):
     signatures: bool = field(default=False, kw_only=True)
     scrub: bool = field(default=False, kw_only=True)
     git_history: bool = field(default=False, kw_only=True)
+    functions: bool = field(default=False, kw_only=True)
     on_files: OnFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -160,8 +162,9 @@ class CodeRun(ProducerRun[CodeUnit]):
     def make(self, unit: CodeUnit) -> UnitRows:
         """Return the documents of a unit, and counts.
 
-        The counts are files that gave no document by reason, `documents` and `crlf_files`; of commits, `evolutions`,
-        changes that are left out (`change_*`, `commit_*`), and places where a secret was replaced (`scrubbed_*`).
+        The counts are files that gave no document by reason, `documents`, `crlf_files` and `functions`; of commits,
+        `evolutions`, changes that are left out (`change_*`, `commit_*`), and places where a secret was replaced
+        (`scrubbed_*`).
         """
         counts = Counter(unit.counts)
         documents: list[dict[str, Any]] = []
@@ -175,6 +178,10 @@ class CodeRun(ProducerRun[CodeUnit]):
             counts.update({f"scrubbed_{kind}": number for kind, number in read.scrubbed.items()})
             documents.append(snapshot(file, read))
         rows = self._without_contaminated(documents, counts, "documents", "contaminated")
+        if self.functions:
+            completions = [completion for document in rows for completion in function_documents(document)]
+            counts["functions"] += len(completions)
+            rows += completions
         if unit.portion is not None:
             # Imported here because only runs with histories need it.
             from producers.source_code.history import portion_documents

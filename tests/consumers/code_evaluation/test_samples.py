@@ -27,8 +27,8 @@ from consumers.code_evaluation.rust_crates import named_crates
 from consumers.code_evaluation.rust_diagnostics import diagnostics_of
 from consumers.code_evaluation.sample_files import SampleFile
 from consumers.code_evaluation.samples import sample_of
-from consumers.code_evaluation.source_scan import has_main, scan
 from schema.errors import RecordError, UsageError
+from schema.source_code.source_scan import has_main, scan
 
 
 @pytest.mark.parametrize(

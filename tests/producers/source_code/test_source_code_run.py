@@ -301,3 +301,24 @@ def test_a_run_that_scrubs_leaves_out_files_whose_path_holds_an_address(tmp_path
     run = CodeRun(paths=[str(tmp_path)], scrub=True)
     assert rows_of(run)["path"].to_list() == ["routes/layout@admin.py"]
     assert counts_of(run)["path_secret"] == 1
+
+
+def test_functions_become_completions_in_the_split_of_their_file(tmp_path: Path) -> None:
+    program(tmp_path, "src/a.py", "a")
+    (tmp_path / "src/b.rs").write_text("/// One.\npub fn one() -> i32 {\n    1\n}\n\n#[test]\nfn tested() {}\n")
+    (tmp_path / "README.md").write_text("def no_code():\n    pass\n")
+    run = CodeRun(paths=[str(tmp_path)], functions=True)
+    rows = rows_of(run)
+    assert FAMILY.rules.filter(FAMILY.derive(rows.with_row_index("record")))[1].counts() == {}
+    functions = rows.filter(pl.col("kind") == "completion").sort("path")
+    assert functions["path"].to_list() == ["src/a.py", "src/b.rs"]
+    assert functions["prompt"].to_list()[1] == "/// One.\npub fn one() -> i32 {"
+    assert functions["text"].to_list()[1] == "/// One.\npub fn one() -> i32 {\n    1\n}\n"
+    assert functions["text"].to_list()[0] in (tmp_path / "src/a.py").read_text()
+    assert functions["origin"].to_list() == [None, None]
+    for path, split in functions.select("path", "split").rows():
+        assert set(rows.filter(pl.col("path") == path)["split"]) == {split}
+    counts = counts_of(run)
+    assert (counts["documents"], counts["functions"], rows.height) == (3, 2, 5)
+    without = rows_of(CodeRun(paths=[str(tmp_path)]))
+    assert without.equals(rows.filter(pl.col("kind") != "completion"))

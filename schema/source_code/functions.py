@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from consumers.code_evaluation.source_scan import PYTHON, RUST, block_begin, block_end, scan
+from schema.source_code.source_scan import PYTHON, RUST, block_begin, block_end, scan
 
 _MOST_CHARACTERS = 6_000
 # At most so many lines of comments and attributes come before a function. An unbounded number would let a text of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.expert_iteration.functions import Function, end_of_function, functions_of, names_others
+from schema.source_code.functions import Function, end_of_function, functions_of, names_others
 
 RUST_TEXT = """//! A crate.
 use std::fmt;
