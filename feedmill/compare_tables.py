@@ -29,6 +29,7 @@ def comparison_tables(family: Family, compared: Mapping[str, Any]) -> Group:
         _table("Balance, 0 to 1", _balance_lines(a, b, better)),
         _ranges_table(a, b),
         _table("Variety", _variety_lines(a, b, better)),
+        *_response_tables(compared, better),
         _quotas_table(a, b),
     ]
     parts += [_reasons(name, side) for name, side in (("A", a), ("B", b)) if side["invalid_by_reason"]]
@@ -88,12 +89,37 @@ def _range(column: Mapping[str, float | None]) -> str:
 
 
 def _variety_lines(a: Side, b: Side, better: Mapping[str, str | None]) -> Iterable[_Line]:
-    yield _plain("diversity", a["diversity"], b["diversity"], better["diversity"])
     name = f"distinct runs of {a['ngram']}"
     yield _plain(name, a["distinct_ngrams"], b["distinct_ngrams"], better["distinct_ngrams"])
     counts = [f"{side['near_duplicates']:,} of {side['sample_rows']:,}" for side in (a, b)]
     difference = f"{b['near_duplicates'] - a['near_duplicates']:+,}"
     yield "near duplicates", counts[0], counts[1], difference, better["near_duplicates"]
+
+
+_RESPONSE_LINES = {
+    "repeated_sentences": "repeated sentences",
+    "distinct_4grams": "distinct runs of 4 words",
+    "gzip_ratio": "gzip ratio",
+    "beginning_accuracy": "target by first 5 words",
+}
+
+
+def _response_tables(compared: Mapping[str, Any], better: Mapping[str, str | None]) -> Iterable[Table]:
+    """Yield the table of the responses beside what people reach, if both sides have responses."""
+    a, b = compared["a"]["responses"], compared["b"]["responses"]
+    if not a or not b:
+        return
+    human = compared["human"]["responses"]
+    table = Table(title="Responses", title_justify="left", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True, min_width=22)
+    for name in ("A", "B", "B - A", "people"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=10)
+    table.add_column("better", style="green")
+    for key, title in _RESPONSE_LINES.items():
+        name, *values, winner = _plain(title, a[key], b[key], better[f"responses.{key}"])
+        people = f"{human[key]:.3f}" if key in human else "-"
+        table.add_row(*map(Text, (name, *values, people)), Text((winner or "").upper()))
+    yield table
 
 
 def _plain(name: str, of_a: float, of_b: float, winner: str | None) -> _Line:
@@ -125,7 +151,7 @@ def _reasons(name: str, side: Side) -> Text:
 
 def _notes(a: Side, b: Side) -> Iterable[str]:
     if any(side["sample_rows"] < side["rows"] - side["rows_invalid"] for side in (a, b)):
-        yield "Diversity and near duplicates are those of a sample of the rows."
+        yield "Near duplicates and the measures of responses are those of a sample of the rows."
     few, many = sorted(max(side["rows"], 1) for side in (a, b))
     if many > _LIKE_SIZES * few:
         yield "Repetition grows with size: compare sets of like sizes, with --rows."

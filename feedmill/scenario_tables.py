@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from schema.response_measures import HUMAN
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, TYPE_SHARE
 
 # Target shares, by axis and bin.
@@ -32,6 +33,20 @@ def summary_table(figures: Mapping[str, Any]) -> RenderableType:
         f"{figures['rows']:,} rows of backend {figures['backend']}, "
         f"{figures['cells_covered']} of {figures['cells_total']} cells covered",
         f"of the first {figures['sample_rows']:,} texts: {figures['copies']:,} copies, "
-        f"distinct 4-grams {figures['distinct_4grams']:.3f}, diversity {figures['diversity']:.3f}",
+        f"distinct 4-grams {figures['distinct_4grams']:.3f}",
+        "; ".join(_response_line(figures["responses"])),
     )
     return Group(Text("\n".join(lines)), table)
+
+
+def _response_line(measures: Mapping[str, Any]) -> Iterable[str]:
+    yield (
+        f"of their responses: {measures['repeated_sentences']:.1%} of the sentences occur more than once "
+        f"(people: {HUMAN['repeated_sentences']:.1%})"
+    )
+    yield f"distinct 4-grams {measures['distinct_4grams']:.3f}"
+    yield f"gzip ratio {measures['gzip_ratio']:.2f} (people: {HUMAN['gzip_ratio']:.1f})"
+    yield (
+        f"the first words give the target away in {measures['beginning_accuracy']:.1%} "
+        f"(by chance: {measures['beginning_chance']:.1%})"
+    )

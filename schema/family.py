@@ -87,8 +87,11 @@ class Family:
         identity: a Utf8 expression, the canonical content that `example_id` hashes.
         group: a Utf8 expression; rows with the same value are all in one of train, val and test.
         route: a UInt64 expression over a frame with `example_id`; a row belongs in partition `route mod partitions`.
-        text: a Utf8 expression, a row's prose, used for near duplicates and for diversity; None for a family without
+        text: a Utf8 expression, a row's prose, used for near duplicates and for variety; None for a family without
             prose, whose rows have exact duplicates only.
+        response: name of the column with a row's response, whose variety `schema.response_measures` measures by itself;
+            None for a family without responses. `response_label` is the column that a response's first words should
+            not give away.
         shingle_words: consecutive words of `text` in a shingle, by which texts are compared. A `route` by the smallest
             shingle has the same width.
         near_duplicate_threshold: the Jaccard similarity of two texts' shingles from which they are near duplicates,
@@ -115,6 +118,8 @@ class Family:
     group: pl.Expr
     route: pl.Expr = field(default_factory=lambda: pl.col("example_id"))
     text: pl.Expr | None = None
+    response: str | None = None
+    response_label: str | None = None
     shingle_words: int = 3
     near_duplicate_threshold: float = 0.8
     decisive: tuple[str, ...] = ()

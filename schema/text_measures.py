@@ -1,4 +1,4 @@
-"""Measures of a set of texts: the share of distinct n-grams, and how different the texts are from each other.
+"""Measures of a set of texts: the share of distinct n-grams, and how similar each text is to its nearest neighbour.
 
 Both use the shingles of `schema.shingles`, which are made of words without case or punctuation.
 """
@@ -32,22 +32,6 @@ def distinct_ngrams(texts: pl.Series, n: int = 4) -> float:
     """
     grams = ngrams(*shingles(texts), n)
     return len(np.unique(grams)) / len(grams) if len(grams) else 0.0
-
-
-def diversity(texts: pl.Series, sample: int = SAMPLE_ROWS) -> float:
-    """Return how different texts are from their nearest neighbours on average, 0 to 1: 0 if each text has a copy.
-
-    It is 1 - the mean over rows of the Jaccard similarity between the row's shingles and those of the most similar row.
-    With more rows than `sample`, the rows' places decide a fixed sample. The result is 0 for fewer than two rows.
-
-    Args:
-        texts: (N,) String; nulls are left out.
-        sample: the most rows that are compared, at least 2.
-    """
-    texts = texts.drop_nulls()
-    chosen = np.sort(np.argsort(place_keys(0, len(texts)), kind="stable")[:sample])
-    similarities = nearest(*shingles(texts.gather(chosen)))
-    return float(1 - similarities.mean()) if len(similarities) > 1 else 0.0
 
 
 def ngrams(hashes: Hashes, offsets: Offsets, n: int) -> Hashes:

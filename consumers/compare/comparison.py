@@ -8,6 +8,7 @@ from typing import Any
 from consumers.compare.profile import DatasetProfile
 from consumers.compare.sources import ComparisonSource
 from schema.family import Family
+from schema.response_measures import HUMAN
 
 # Called with the number of finished sides, and the rows read so far on both sides.
 OnProgress = Callable[[int, int], None]
@@ -36,7 +37,8 @@ def compare(
         on_progress: called after every frame.
 
     Returns:
-        family; a and b: `source` and the keys of `DatasetProfile.report`; differences: the list of `differences`.
+        family; a and b: `source` and the keys of `DatasetProfile.report`; human: the known measures of
+        texts that people wrote, under the same keys; differences: the list of `differences`.
 
     Raises:
         UsageError, BrokerError, ReplayError: a source cannot be read.
@@ -53,7 +55,8 @@ def compare(
         done += tally.rows
         sides.append({"source": source.name, **tally.report()})
         on_progress(len(sides), done)
-    return {"family": family.name, "a": sides[0], "b": sides[1], "differences": differences(*sides)}
+    human = {"responses": HUMAN} if family.response else {}
+    return {"family": family.name, "a": sides[0], "b": sides[1], "human": human, "differences": differences(*sides)}
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -95,13 +98,17 @@ def _measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[_Measure]:
             yield one("numbers", column, statistic, sense=_NEITHER)
     yield one("duplicates", sense=_WORSE, of="rows")
     yield one("near_duplicates", sense=_WORSE, of="sample_rows")
-    yield one("diversity", sense=_BETTER)
     yield one("distinct_ngrams", sense=_BETTER)
+    if a["responses"] or b["responses"]:
+        yield one("responses", "repeated_sentences", sense=_WORSE)
+        yield one("responses", "distinct_4grams", sense=_BETTER)
+        yield one("responses", "gzip_ratio", sense=_WORSE)
+        yield one("responses", "beginning_accuracy", sense=_NEITHER)
     yield one("quotas_met", sense=_BETTER)
 
 
 def _at(side: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     value: Any = side
     for key in keys:
-        value = value[key]
+        value = None if value is None else value[key]
     return value

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import polars as pl
 
 from consumers.compare.rows import Rows
-from consumers.compare.texts import TextTally
+from consumers.compare.texts import RowSample, TextTally
 from schema.axes import verdicts
 from schema.family import Family, axis_codes, cell_codes, cell_label, identify
+from schema.response_measures import response_measures
 
 # These columns say where a row came from and are not measured.
 _PROVENANCE = ("seed", "chunk")
@@ -39,6 +40,7 @@ class DatasetProfile:
         }
         self._ids: list[npt.NDArray[np.uint64]] = []
         self._texts = TextTally(family, near)
+        self._responses = RowSample()
         self._near = near
         self.rows = 0
         self._invalid = 0
@@ -68,6 +70,8 @@ class DatasetProfile:
             spread.take(valid[name])
         self._ids.append(valid["example_id"].to_numpy())
         self._texts.take(valid.select(self._texts.expression.alias("text"))["text"])
+        if family.response and family.response_label:
+            self._responses.take(valid.select(response=family.response, label=family.response_label))
 
     def report(self) -> dict[str, Any]:
         """Return the counts and measures, ready for JSON.
@@ -80,11 +84,13 @@ class DatasetProfile:
             numbers: {column: {min, max, mean}}, null if the column has no value.
             duplicates: rows with the content of an earlier row.
             sample_rows: rows compared with each other; near_duplicates: those whose similarity to another row is at
-                least `near_duplicate_threshold`; diversity: as `schema.text_measures.diversity`.
+                least `near_duplicate_threshold`.
             distinct_ngrams: share of distinct n-grams; ngram: the unit of an n-gram.
+            responses: as `schema.response_measures.response_measures`, of a sample; null without responses.
             quotas: [{name, kind, axis, bins, target, actual, ok}], as declared; quotas_met: number of quotas met.
         """
-        rows, diversity, near = self._texts.likeness()
+        rows, near = self._texts.likeness()
+        responses = self._responses.frame
         bins = {
             axis.name: dict(zip(axis.bins, self._counts[axis.name].tolist(), strict=True)) for axis in self._family.axes
         }
@@ -101,9 +107,9 @@ class DatasetProfile:
             "sample_rows": rows,
             "near_duplicates": near,
             "near_duplicate_threshold": self._near,
-            "diversity": diversity,
             "distinct_ngrams": self._texts.ngrams.ratio,
             "ngram": self._texts.ngram,
+            "responses": response_measures(responses["response"], responses["label"]) if responses.height else None,
             "quotas": quotas,
             "quotas_met": sum(quota["ok"] for quota in quotas),
         }

@@ -63,6 +63,32 @@ class DistinctCount:
         return min(1.0, self.distinct / self.values) if self.values else 0.0
 
 
+class RowSample:
+    """A fixed sample of a stream of rows; only the rows' places decide it, not how the stream is cut into frames.
+
+    Args:
+        size: the most rows of the sample.
+    """
+
+    def __init__(self, size: int = SAMPLE_ROWS) -> None:
+        self._size = size
+        self._seen = 0
+        self._keys = np.empty(0, dtype=np.uint64)
+        self.frame = pl.DataFrame()
+
+    def take(self, rows: pl.DataFrame) -> None:
+        """Add rows of String columns to the stream; all frames have the same columns."""
+        keys = np.concatenate([self._keys, place_keys(self._seen, rows.height)])
+        self._seen += rows.height
+        chosen = np.sort(np.argsort(keys, kind="stable")[: self._size])
+        self._keys = keys[chosen]
+        kept = (pl.concat([self.frame, rows]) if self.frame.width else rows)[chosen]
+        # Through Arrow, which copies: a series of chosen texts would keep the buffers of all texts in memory.
+        self.frame = kept.select(
+            pl.Series(column.name, column.to_arrow(compat_level=pl.CompatLevel.oldest())) for column in kept
+        )
+
+
 class TextTally:
     """Measures of a family's texts, over all frames taken.
 
@@ -77,10 +103,7 @@ class TextTally:
         self._words = family.shingle_words
         self.expression = family.identity if family.text is None else family.text
         self._near = near
-        self._sample = sample
-        self._seen = 0
-        self._keys = np.empty(0, dtype=np.uint64)
-        self._texts = pl.Series(dtype=pl.String)
+        self._sample = RowSample(sample)
         self.ngrams = DistinctCount()
 
     @property
@@ -92,20 +115,15 @@ class TextTally:
         """Measure texts (N,) String."""
         texts = texts.drop_nulls()
         self.ngrams.take(ngrams(*shingles(texts), NGRAM_WORDS) if self._prose else byte_runs(texts)[0])
-        keys = np.concatenate([self._keys, place_keys(self._seen, len(texts))])
-        self._seen += len(texts)
-        chosen = np.sort(np.argsort(keys, kind="stable")[: self._sample])
-        self._keys = keys[chosen]
-        kept = pl.concat([self._texts, texts.alias("")]).gather(chosen)
-        # Through Arrow, which copies: a series of chosen texts would keep the buffers of all texts in memory.
-        self._texts = pl.Series(kept.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        self._sample.take(texts.alias("text").to_frame())
 
-    def likeness(self) -> tuple[int, float, int]:
-        """Return (rows of the sample, its diversity as in `text_measures.diversity`, its near duplicates)."""
-        runs = shingles(self._texts, self._words) if self._prose else byte_runs(self._texts)
-        similarities = nearest(*runs)
-        rows = len(similarities)
-        return rows, float(1 - similarities.mean()) if rows > 1 else 0.0, int((similarities >= self._near).sum())
+    def likeness(self) -> tuple[int, int]:
+        """Return (rows of the sample, rows of it that are near duplicates of another one)."""
+        if not self._sample.frame.height:
+            return 0, 0
+        texts = self._sample.frame["text"]
+        similarities = nearest(*(shingles(texts, self._words) if self._prose else byte_runs(texts)))
+        return len(similarities), int((similarities >= self._near).sum())
 
 
 def byte_runs(texts: pl.Series) -> tuple[Hashes, Offsets]:

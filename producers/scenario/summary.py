@@ -10,8 +10,9 @@ import polars as pl
 
 from producers.run import generate
 from producers.scenario.run import ScenarioRun, rows_by_cell
+from schema.response_measures import response_measures
 from schema.scenario import FAMILY, TEXT
-from schema.text_measures import SAMPLE_ROWS, distinct_ngrams, diversity
+from schema.text_measures import SAMPLE_ROWS, distinct_ngrams
 
 _GRAM_WORDS = 4
 
@@ -20,7 +21,8 @@ def summary(run: ScenarioRun) -> dict[str, Any]:
     """Return the totals of a run.
 
     Keys: family, backend, run, seed, rows; cells_covered, cells_total; axes {axis: {bin: rows}}; sample_rows, the
-    number of first rows on which distinct_4grams, diversity and copies are measured.
+    number of first rows on which distinct_4grams, copies and responses are measured; responses as
+    `schema.response_measures.response_measures`.
     """
     counts = rows_by_cell(run)
     cube = counts.reshape([len(FAMILY.axis(name).bins) for name in FAMILY.cell_axes])
@@ -42,6 +44,6 @@ def summary(run: ScenarioRun) -> dict[str, Any]:
         "axes": axes,
         "sample_rows": len(texts),
         f"distinct_{_GRAM_WORDS}grams": round(distinct_ngrams(texts, _GRAM_WORDS), 4),
-        "diversity": round(diversity(texts), 4),
         "copies": len(texts) - texts.n_unique(),
+        "responses": response_measures(sample["response"], sample["authenticity_target"]),
     }

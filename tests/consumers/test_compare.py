@@ -31,8 +31,10 @@ from schema.json_form import json_lines
 from schema.parts import load_part
 from schema.reduction import FAMILY as REDUCTION
 from schema.registry import FAMILIES
+from schema.response_measures import response_measures
 from schema.scenario import FAMILY as SCENARIO
-from schema.text_measures import distinct_ngrams, diversity
+from schema.shingles import shingles
+from schema.text_measures import distinct_ngrams, nearest, place_keys
 from tests import scenarios
 
 NEAR = 0.8
@@ -108,10 +110,19 @@ def test_texts_taken_in_parts_are_measured_as_the_public_functions_measure_them(
     tally = TextTally(SCENARIO, NEAR, sample=40)
     for first in range(0, len(texts), 7):
         tally.take(texts[first : first + 7])
-    rows, measured, _ = tally.likeness()
-    assert rows == 40
-    assert measured == diversity(texts, sample=40)
+    chosen = np.sort(np.argsort(place_keys(0, len(texts)), kind="stable")[:40])
+    assert tally.likeness() == (40, int((nearest(*shingles(texts.gather(chosen))) >= NEAR).sum()))
     assert tally.ngrams.ratio == distinct_ngrams(texts)
+
+
+@families
+def test_responses_are_measured_if_the_family_has_them(family: Family) -> None:
+    frame = SAMPLES[family.name]
+    measured = tallied(family, frame[:25], frame[25:]).report()["responses"]
+    if family.response is None:
+        assert measured is None
+    else:
+        assert measured == response_measures(frame["response"], frame["authenticity_target"])
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=12))

@@ -17,6 +17,7 @@ from producers.scenario.run import ScenarioRun
 from schema import ledger
 from schema.family import CELL_AXIS, cell_label
 from schema.record import LEDGER, RAW, Envelope, encode
+from schema.response_measures import response_measures
 from schema.scenario import FAMILY
 from tests.feedmill.conftest import Command
 from tests.streams.ledgers import entry, frame
@@ -51,6 +52,8 @@ def test_json_is_one_object_with_the_counts_of_the_rows(tmp_path: Path, capfd: p
     }
     assert figures["copies"] == 300 - rows["example_id"].n_unique()
     assert figures["distinct_4grams"] < 0.1
+    assert figures["responses"] == response_measures(rows["response"], rows["authenticity_target"])
+    assert figures["responses"]["repeated_sentences"] == 1
 
 
 def test_gaps_first_plans_with_the_counts_of_coverage(called: Command, connection: Connection) -> None:

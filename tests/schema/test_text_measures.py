@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.shingles import shingles
-from schema.text_measures import distinct_ngrams, diversity, nearest, place_keys, similar_pairs
+from schema.text_measures import distinct_ngrams, nearest, place_keys, similar_pairs
 
 words = st.lists(st.sampled_from(["tea", "Rain", "no", "door", "7"]), max_size=12)
 texts = st.lists(words.map(" ".join), min_size=1, max_size=8)
@@ -54,24 +54,10 @@ def test_similar_pairs_equal_those_of_plain_python(rows: list[str], least: float
     assert found == pytest.approx({pair: value for pair, value in expected.items() if value >= least})
 
 
-@given(texts)
-def test_diversity_is_the_mean_distance_to_the_nearest(rows: list[str]) -> None:
-    expected = 1 - sum(plain_nearest(rows)) / len(rows) if len(rows) > 1 else 0.0
-    assert diversity(pl.Series(rows)) == pytest.approx(expected)
-
-
-def test_copies_have_diversity_0_and_texts_without_a_common_run_1() -> None:
-    assert diversity(pl.Series(["one two three four"] * 5)) == 0
-    assert diversity(pl.Series(["one two three four", "five six seven eight", None])) == 1
-    assert diversity(pl.Series([], dtype=pl.String)) == distinct_ngrams(pl.Series([], dtype=pl.String)) == 0
-
-
-def test_a_sample_estimates_the_diversity_of_many_rows() -> None:
-    # Half of the rows have a copy, so the diversity of any sample lies between 0 and 1.
-    rows = pl.Series([f"row {number} of its own kind" for number in range(500)] + ["the same four words"] * 500)
-    whole = diversity(rows)
-    assert diversity(rows, sample=300) == pytest.approx(whole, abs=0.1)
-    assert diversity(rows, sample=300) == diversity(rows, sample=300)
+def test_copies_have_similarity_1_and_texts_without_a_common_run_0() -> None:
+    assert nearest(*shingles(pl.Series(["one two three four"] * 5))).tolist() == [1] * 5
+    assert nearest(*shingles(pl.Series(["one two three four", "five six seven eight"]))).tolist() == [0, 0]
+    assert distinct_ngrams(pl.Series([], dtype=pl.String)) == 0
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
