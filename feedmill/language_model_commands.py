@@ -146,7 +146,7 @@ def _train(
             stop_on_signals(stop),
             progress("training", options.budget.steps or 0, "steps", quiet=quiet) as advance,
         ):
-            report = training.train(options, ranks, stop, show_steps(advance, options.budget))
+            report = training.train(options, ranks, stop, show_steps(advance, options))
     if counts is None:
         return
     write_model_card(folder, training.family, written(file), counts)

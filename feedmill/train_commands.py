@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from consumers.feed import Feed
     from consumers.reduction.samples import Sample
     from consumers.sequence.sources import Source
-    from consumers.training.budget import Budget
     from consumers.training.options import TrainOptions
     from consumers.training.rank_passes import RankPasses
     from consumers.training.ranks import Ranks
@@ -187,12 +186,18 @@ def require_torch() -> None:
     require("training", "train", "torch", "transformers", "safetensors", "tensorboard")
 
 
-def show_steps(advance: OnAdvance, budget: Budget) -> Callable[[Step], None]:
-    """Return a callback that shows each step of a run against the budget, in steps or in seconds."""
+def show_steps(advance: OnAdvance, options: TrainOptions) -> Callable[[Step], None]:
+    """Return a callback that shows each step of a run against the budget, in steps or in seconds.
+
+    After a step it says if the model is judged next, because that can take as long as many steps.
+    """
+    budget, every = options.budget, options.judging.every_steps
 
     def show(step: Step) -> None:
         done = step.elapsed_s if budget.steps is None else step.number
         note = f"loss {step.loss:.3f}, {step.tokens_per_s:,.0f} tokens/s"
+        if step.number % every == 0 or step.number == budget.steps:
+            note += ", judging held-out rows"
         advance(done, note if budget.steps is not None else f"step {step.number:,}, {note}")
 
     return show
@@ -258,7 +263,7 @@ def _train(
     unit = "s" if options.budget.steps is None else "steps"
     *before, last = stages
     with stop_on_signals(stop), progress("training", total, unit, quiet=quiet) as advance:
-        show = show_steps(advance, options.budget)
+        show = show_steps(advance, options)
         return train(ReductionTask(), last.feed, options, show, before=before, ranks=ranks, stop=stop)
 
 

@@ -116,9 +116,11 @@ class Learner:
         """Judge the model as it is now on held-out rows; its training mode is restored."""
         was_training = self.model.training
         self.model.eval()
-        with torch.inference_mode(), self._autocast():
-            judgement: Judgement = self._task.judge(self.model, rows, self._ranks.device)
-        self.model.train(was_training)
+        try:
+            with torch.inference_mode(), self._autocast():
+                judgement: Judgement = self._task.judge(self.model, rows, self._ranks.device)
+        finally:
+            self.model.train(was_training)
         return judgement
 
     def save(self, folder: Path) -> None:

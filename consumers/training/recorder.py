@@ -15,6 +15,7 @@ from consumers.training.loss_log import LossLog
 from consumers.training.options import TrainOptions
 from consumers.training.report import SMOOTHING_STEPS, Step, TrainReport
 from consumers.training.run_folder import RunFolder, flush, newest_first
+from consumers.training.stopping import Stopped, StopRequest
 from consumers.training.task import Judgement
 from consumers.training.tensorboard import Board
 from consumers.training.train_loop import TrainLoop
@@ -31,18 +32,25 @@ class RunRecorder:
         loop: the run, before its first step.
         options: settings of the run.
         on_step: called after every step.
+        stop: a signal ends a judgement early, because it can take minutes; that judgement is then left out.
 
     Raises:
         FeedError: the topic no longer holds the held-out rows of a resumed run.
     """
 
     def __init__(
-        self, folder: RunFolder, loop: TrainLoop, options: TrainOptions, on_step: Callable[[Step], None]
+        self,
+        folder: RunFolder,
+        loop: TrainLoop,
+        options: TrainOptions,
+        on_step: Callable[[Step], None],
+        stop: StopRequest,
     ) -> None:
-        self._folder, self._loop, self._options, self._on_step = folder, loop, options, on_step
+        self._folder, self._loop, self._options, self._on_step, self._stop = folder, loop, options, on_step, stop
         self._held_out = HeldOut(loop.feed, options.judging.rows, options.seed, loop.held_out_state)
         self._begun_at = loop.counters.steps
         self._saved_at = self._begun_at
+        self._judged: tuple[int, Judgement] | None = None
         self._log = LossLog(folder.out, self._begun_at)
         self._board = Board(folder.out, self._begun_at)
 
@@ -76,12 +84,17 @@ class RunRecorder:
 
     def judge_before(self) -> None:
         """Judge the model that the run begins with, on the rows that will judge it at the end."""
-        figures = self._loop.judge(self._held_out.batch).figures
-        _place(self._folder.out / BEFORE, (json.dumps(figures, indent=2) + "\n").encode())
+        if (judgement := self._judgement()) is not None:
+            _place(self._folder.out / BEFORE, (json.dumps(judgement.figures, indent=2) + "\n").encode())
 
-    def finish(self, model_files: tuple[str, ...]) -> TrainReport:
-        """Judge the model, copy its files to the top of the run's folder, and return the report."""
-        report = self._report(self._judge())
+    def finish(self, model_files: tuple[str, ...]) -> TrainReport | None:
+        """Judge the model, copy its files to the top of the run's folder, and return the report.
+
+        Returns None, and copies nothing, if a signal stops the run before the model is judged.
+        """
+        if (judgement := self._judge()) is None:
+            return None
+        report = self._report(judgement)
         newest = newest_first(self._folder.out)[0]
         for name in model_files:
             _place(self._folder.out / name, (newest / name).read_bytes())
@@ -97,10 +110,23 @@ class RunRecorder:
         _place(self._folder.out / REPORT, (json.dumps(summary, indent=2) + "\n").encode())
         return report
 
-    def _judge(self) -> Judgement:
-        judgement = self._loop.judge(self._held_out.batch)
-        self._board.judged(judgement, self._loop.counters.steps)
+    def _judge(self) -> Judgement | None:
+        steps = self._loop.counters.steps
+        # The last step can be one after which the model is judged anyway.
+        if self._judged is not None and self._judged[0] == steps:
+            return self._judged[1]
+        if (judgement := self._judgement()) is not None:
+            self._judged = steps, judgement
+            self._board.judged(judgement, steps)
         return judgement
+
+    def _judgement(self) -> Judgement | None:
+        """Judge the model; None if a signal arrives before the judgement is complete."""
+        try:
+            with self._stop.waiting():
+                return self._loop.judge(self._held_out.batch)
+        except Stopped:
+            return None
 
     def _report(self, judgement: Judgement) -> TrainReport:
         counters, losses = self._loop.counters, self._log.losses

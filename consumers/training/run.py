@@ -18,7 +18,7 @@ A run has six steps:
 3. Remove the run that the folder holds, if it is to be replaced.
 4. Take steps until the budget is used up, with regular checkpoints and judgements on held-out rows.
 5. Save the last checkpoint. After a stop signal the run ends here.
-6. Judge the model and put it at the top of the folder.
+6. Judge the model and put it at the top of the folder. A stop signal ends the run before the model is judged.
 
 On a CPU, with a budget of steps alone, a run that was killed and resumed gives the same losses as an uninterrupted
 one, to the last bit. So do two runs with the same feed offsets, options and seed. Both hold for the same machine,
@@ -32,7 +32,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -107,7 +107,7 @@ def train(
         if ranks.first:
             if not saving.resume:
                 _clear(folder, task.model_files)  # 3
-            recorder = stack.enter_context(RunRecorder(folder, loop, options, on_step))
+            recorder = stack.enter_context(RunRecorder(folder, loop, options, on_step, stop))
             if saving.init_from and not saving.resume:
                 recorder.judge_before()
         for step in loop.steps(stop):  # 4
@@ -116,14 +116,17 @@ def train(
             if step.number % saving.every_steps == 0:
                 _save(loop, recorder)
         _save(loop, recorder)  # 5
-        if loop.stopped:
-            if not ranks.first:
-                # Only rank 0 prints the error line.
-                raise SystemExit(stop.exit_status)
-            raise _stopped(stop, loop.counters.steps, task.family, saving.out)
-        report = recorder.finish(task.model_files) if recorder else None  # 6
-        shared = ranks.share(_REPORTS.dump_python(report, mode="json"))
-        return report or cast(TrainReport, _REPORTS.validate_python(shared))
+        report = None
+        if not loop.stopped:
+            report = recorder.finish(task.model_files) if recorder else None  # 6
+            shared = ranks.share(_REPORTS.dump_python(report, mode="json"))
+            report = report or _REPORTS.validate_python(shared)
+        if report is not None:
+            return report
+        if not ranks.first:
+            # Only rank 0 prints the error line.
+            raise SystemExit(stop.exit_status)
+        raise _stopped(stop, loop.counters.steps, task.family, saving.out)
 
 
 def _save(loop: TrainLoop, recorder: RunRecorder | None) -> None:

@@ -6,6 +6,7 @@ import ast
 import itertools
 import json
 import signal
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,19 @@ from safetensors.torch import load_file
 import consumers.training
 from broker.clients import Connection
 from consumers.feed import Feed, FeedOptions
+from consumers.scenario.tensors import ScenarioBatch
 from consumers.training.budget import Budget
 from consumers.training.options import Judging, Optimisation, Saving, TrainOptions
 from consumers.training.report import Step, TrainReport
 from consumers.training.run import train
 from consumers.training.stopping import StopRequest
+from consumers.training.task import Judgement
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 from schema.scenario import FAMILY
 from tests import scenarios
 from tests.consumers import toy_task
 from tests.consumers.records import write
-from tests.consumers.toy_task import ToyTask
+from tests.consumers.toy_task import ToyModel, ToyTask
 
 # Dropout draws from torch's generator at every step, so an exact resume needs the generator's state.
 TASK = ToyTask(dropout=0.3)
@@ -102,6 +105,53 @@ def test_a_toy_run_with_dropout_resumes_exactly(clean: Connection, tmp_path: Pat
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     # The dropout did draw numbers: without it the losses differ.
     assert train(ToyTask(), feed(clean), options(tmp_path / "plain")).losses != straight.losses
+
+
+@dataclass(frozen=True)
+class JudgedTask(ToyTask):
+    """A `ToyTask` that gets a signal while it is judged for the `stop_at`-th time, and counts the judgements."""
+
+    stop: StopRequest = field(default_factory=StopRequest)
+    stop_at: int = 0
+    judged: list[float] = field(default_factory=list)
+
+    def judge(self, model: ToyModel, rows: ScenarioBatch | None, device: torch.device) -> Judgement:
+        if len(self.judged) + 1 == self.stop_at:
+            self.stop.heed(signal.SIGTERM, None)
+        judgement = super().judge(model, rows, device)
+        self.judged.append(judgement.figures["error"])
+        return judgement
+
+
+@pytest.mark.parametrize(("stop_at", "step"), [(1, 4), (3, 9)], ids=["midway", "at the end"])
+def test_a_signal_ends_a_run_while_it_is_judged(clean: Connection, tmp_path: Path, stop_at: int, step: int) -> None:
+    straight = train(TASK, feed(clean), options(tmp_path / "straight", 9))
+    out, task = tmp_path / "toy", JudgedTask(dropout=0.3, stop_at=stop_at)
+    with pytest.raises(TrainingStoppedError, match=f"stopped by SIGTERM after step {step}: `feedmill train") as stopped:
+        train(task, feed(clean), options(out, 9), stop=task.stop)
+    assert stopped.value.exit_status == 143
+    assert len(task.judged) == stop_at - 1
+    assert not (out / "training.json").exists()
+    # The checkpoint of the step is complete, so the run ends as one that was not stopped.
+    report = train(TASK, feed(clean), options(out, 9, resume=True))
+    assert (report.losses, report.judgement) == (straight.losses, straight.judgement)
+    assert json.loads((out / "training.json").read_text())["steps"] == 9
+
+
+def test_a_signal_ends_a_run_while_the_model_it_begins_with_is_judged(clean: Connection, tmp_path: Path) -> None:
+    train(ToyTask(), feed(clean), options(tmp_path / "first", 4))
+    task = JudgedTask(stop_at=1)
+    begun = options(tmp_path / "second", 4, init_from=tmp_path / "first")
+    with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM after step 0: nothing was learnt yet"):
+        train(task, feed(clean), begun, stop=task.stop)
+    assert not (tmp_path / "second" / "before.json").exists()
+
+
+def test_a_model_is_judged_once_after_a_step(clean: Connection, tmp_path: Path) -> None:
+    task = JudgedTask()
+    report = train(task, feed(clean), options(tmp_path / "toy", 8))
+    assert len(task.judged) == 2
+    assert report.judgement.figures["error"] == task.judged[-1]
 
 
 def test_a_toy_run_begins_with_the_weights_of_a_checkpoint(clean: Connection, tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from broker.clients import Connection
+from consumers.training.budget import Budget
 from consumers.training.loss_log import read_losses
+from consumers.training.options import Judging, Saving, TrainOptions
 from consumers.training.ranks import Ranks
+from consumers.training.report import Step
+from feedmill.train_commands import show_steps
 from feedmill.train_settings import chosen_settings, parse_curriculum
 from schema.errors import UsageError
 from tests import reductions
@@ -126,6 +130,27 @@ def test_a_stage_longer_than_the_run_is_left_out(trained: Command, tmp_path: Pat
 def settings_of(world: int, saved: dict[str, Any], **given: Any) -> dict[str, Any]:
     names = ("split", "batch_size", "batch_tokens", "least_rows", "max_tokens", "seed", "curriculum", "mode")
     return chosen_settings(dict.fromkeys(names) | given, saved, Ranks(world=world))
+
+
+def test_a_step_is_shown_with_the_judgement_that_follows(tmp_path: Path) -> None:
+    options = TrainOptions(saving=Saving(out=tmp_path), budget=Budget(steps=5), judging=Judging(every_steps=2))
+    shown: list[str] = []
+    show = show_steps(lambda done, note="": shown.append(note), options)
+    for number in range(1, 6):
+        show(
+            Step(
+                number=number,
+                loss=1.5,
+                learning_rate=0.1,
+                gradient_norm=1.0,
+                tokens_per_s=700.0,
+                padding_share=0.0,
+                elapsed_s=2.0,
+            )
+        )
+    rate = "loss 1.500, 700 tokens/s"
+    judged = f"{rate}, judging held-out rows"
+    assert shown == [rate, judged, rate, judged, judged]
 
 
 def test_the_default_batch_tokens_hold_a_longest_row_for_every_rank() -> None:
