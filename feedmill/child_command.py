@@ -11,7 +11,10 @@ _LINE_SHOWN = 400
 
 
 def run_child(arguments: list[str], printed: Path, log: Path) -> int:
-    """Run a command and return its exit status; standard output goes to `printed`, standard error to `log`."""
+    """Run a command and return its exit status; standard output goes to `printed`, standard error to `log`.
+
+    If this call is interrupted, the command gets a minute to end in order, and is killed then.
+    """
     with printed.open("wb") as out, log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "feedmill.child_process", *arguments],
@@ -25,7 +28,11 @@ def run_child(arguments: list[str], printed: Path, log: Path) -> int:
             # The child ends with its standard input.
             if process.stdin is not None:
                 process.stdin.close()
-            process.wait(_STOP_WITHIN_S)
+            try:
+                process.wait(_STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def last_line(log: Path) -> str:

@@ -49,17 +49,17 @@ def sweep_command(
     require_code("sweep")
     require("a sweep", "sweep", "optuna")
     from consumers.language_model.run_file import read_run_file, with_changes, written
-    from consumers.language_model.sweep import Sweep
+    from consumers.language_model.sweep import Sweep, planned
 
     if metric not in METRICS:
         raise UsageError(f"there is no metric {metric!r}: use one of {', '.join(METRICS)}")
     folder = out or load_settings().data_dir / "models" / "sweep"
     file = with_changes(read_run_file(base_cfg), base_cfg, steps=steps, tokenizer=tokenizer)
+    if dry_run:
+        for number, plan in enumerate(planned(file, trials, seed)):
+            print(f"# trial {number}\n{written(plan)}")
+        return
     with Sweep(file, folder, seed, largest=METRICS[metric]) as sweep:
-        if dry_run:
-            for number, planned in enumerate(sweep.planned(trials)):
-                print(f"# trial {number}\n{written(planned)}")
-            return
 
         def run_trial(number: int, trial: RunFile) -> float:
             value = _run(folder, number, trial, metric)

@@ -82,6 +82,13 @@ def trial_file(file: RunFile, settings: Mapping[str, Any]) -> RunFile:
     return RunFile.model_validate(values)
 
 
+def planned(file: RunFile, count: int, seed: int) -> list[RunFile]:
+    """Return run files as trials of a sweep have them, drawn at random; no folder is read or written."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    draft = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [trial_file(file, draft.ask(space(file)).params) for _ in range(count)]
+
+
 class Sweep:
     """A study in a folder; a context manager, because it locks the folder.
 
@@ -118,7 +125,10 @@ class Sweep:
             self._study.set_user_attr("about", about)
         elif known != about:
             self._lock.release()
-            raise UsageError(f"{folder} holds a study of another run file or metric: choose another --out")
+            raise UsageError(
+                f"{folder} holds a study of another run file, number of steps, tokenizer or metric: "
+                "give those of the study, or choose another --out"
+            )
 
         # A later call must not draw the same numbers again.
         drawn = seed * 1_000_003 + len(self._study.trials)
@@ -129,11 +139,6 @@ class Sweep:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-    def planned(self, count: int) -> list[RunFile]:
-        """Return the run files of the next trials as they would be without any further result; nothing is kept."""
-        draft = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=len(self._study.trials)))
-        return [trial_file(self._file, draft.ask(self._space).params) for _ in range(count)]
 
     def run(self, trials: int, run_trial: RunTrial) -> None:
         """Run trials until the study has `trials` that ended, those of earlier calls included.

@@ -76,6 +76,7 @@ def test_the_command_trains_writes_a_card_and_generates(
     sweep = ["--base-cfg", str(file), "--tokenizer", str(tokenizer), "--steps", "2", "--out", str(tmp_path / "sweep")]
     status, printed, err = called("sweep", *sweep, "--trials", "2", "--dry-run")
     assert (status, printed.count("sequence_length: 64"), printed.count("# trial ")) == (0, 2, 2), err
+    assert not (tmp_path / "sweep").exists()
     status, printed, err = called("sweep", *sweep, "--trials", "1", "--json")
     assert status == 0, err
     (trial,) = json.loads(printed)["trials"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from consumers.language_model.run_file import RunFile, parse_run_file
-from consumers.language_model.sweep import Sweep, TrialFailedError, space, trial_file
+from consumers.language_model.sweep import Sweep, TrialFailedError, planned, space, trial_file
 from schema.errors import UsageError
 
 PLAIN = parse_run_file(b"train: {sequence_length: 1024, batch_size: 8, steps: 5}", "x.yml")
@@ -82,14 +82,15 @@ def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
         sweep.run(1, lambda _, file: loss(file))
         with pytest.raises(UsageError, match="another sweep runs"):
             Sweep(PLAIN, tmp_path, 1, largest=False)
-    with pytest.raises(UsageError, match="another run file or metric"):
+    with pytest.raises(UsageError, match="another run file, number of steps, tokenizer or metric"):
         Sweep(LORA, tmp_path, 1, largest=False)
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="choose another --out"):
         Sweep(PLAIN, tmp_path / "file", 1, largest=False)
 
 
-def test_a_plan_keeps_nothing(tmp_path: Path) -> None:
-    with Sweep(PLAIN, tmp_path, 1, largest=False) as sweep:
-        assert len(sweep.planned(3)) == 3
-        assert sweep.trials() == []
+def test_a_plan_draws_run_files_of_the_space_by_its_seed() -> None:
+    first = planned(LORA, 3, seed=0)
+    assert len({each.train.learning_rate for each in first}) == 3
+    assert all(each.train.sequence_length <= 512 for each in first)
+    assert planned(LORA, 3, seed=0) == first != planned(LORA, 3, seed=1)
