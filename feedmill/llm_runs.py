@@ -24,7 +24,7 @@ def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, q
     """Ask models for the run's scenarios, with progress on stderr; print and return the report.
 
     The report is printed as tables, or with `as_json` as one JSON object; `quiet` leaves out progress and tables. If
-    the budget ended the run early, a line on stderr says how to continue it.
+    the budget ended the run early, a line on stderr says how to continue it. Advice about faulty answers follows there.
 
     Raises:
         FeedmillError: as `producers.scenario.llm.run.produce`.
@@ -36,6 +36,8 @@ def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, q
     if report.stopped is not None:
         again = f"--run {report.run} --seed {report.seed} --count {report.requested}"
         line = f"stopped: {report.stopped}, then run again with {again} to make the {report.open:,} open ones"
+        print(line, file=sys.stderr, flush=True)
+    for line in report.advice:
         print(line, file=sys.stderr, flush=True)
     if as_json:
         print(json.dumps(report.as_dict()))
@@ -53,6 +55,9 @@ def report_tables(report: LlmReport) -> RenderableType:
         f"{report.calls:,} writing calls, {per_100} per 100 accepted; {report.asked_again:,} asked for one again, "
         f"{report.retries:,} questions sent again, {report.calls_unanswered:,} calls without an answer",
     ]
+    if report.faults:
+        faults = ", ".join(f"{answers:,} {reason}" for reason, answers in report.faults.items())
+        lines.append(f"answers refused: {faults}")
     if report.unvalidated:
         lines.append(f"{report.unvalidated:,} accepted without a validation score")
     return Group(Text("\n".join(lines)), _totals("model", report.models), _totals("role", report.roles))

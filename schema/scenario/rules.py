@@ -35,6 +35,10 @@ ANSWER_FAULTS = (
     "answer_wrong_cell",
     "answer_cut_off",
     "answer_refused",
+    "answer_empty",
+    "answer_server_error",
+    "answer_thinking_only",
+    "answer_thinking_cut_off",
 )
 # Generators that use no language model.
 MODEL_FREE = ("composer", "narrow")
@@ -343,6 +347,26 @@ class Scenario(Example):
     def answer_refused(cls) -> pl.Expr:
         """The model did not refuse to answer."""
         return _is_no_fault("answer_refused")
+
+    @dy.rule()
+    def answer_empty(cls) -> pl.Expr:
+        """The model's answer has text."""
+        return _is_no_fault("answer_empty")
+
+    @dy.rule()
+    def answer_server_error(cls) -> pl.Expr:
+        """The server sent an answer and not an error with HTTP status 200."""
+        return _is_no_fault("answer_server_error")
+
+    @dy.rule()
+    def answer_thinking_only(cls) -> pl.Expr:
+        """The model's answer has text beside the model's thinking."""
+        return _is_no_fault("answer_thinking_only")
+
+    @dy.rule()
+    def answer_thinking_cut_off(cls) -> pl.Expr:
+        """The model's thinking ended before the length limit."""
+        return _is_no_fault("answer_thinking_cut_off")
 
     @dy.rule()
     def answer_fault_unknown(cls) -> pl.Expr:

@@ -18,6 +18,18 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from producers.scenario.llm.faults import (
+    CUT_OFF,
+    DUPLICATED,
+    EMPTY,
+    MALFORMED,
+    MISSING,
+    REFUSED,
+    THINKING_CUT_OFF,
+    THINKING_ONLY,
+    WRONG_CELL,
+)
+from producers.scenario.llm.replies import CUT_OFF_REASON, Reply
 from schema.family import identify
 from schema.scenario import FAMILY
 from schema.scenario.bands import SUPPORT_HEADROOM, level_of, target_of
@@ -25,10 +37,6 @@ from schema.scenario.bands import SUPPORT_HEADROOM, level_of, target_of
 Cell = Mapping[str, str]
 # {column: value} of a row; columns that the answer does not give are absent.
 Row = dict[str, Any]
-
-# Values of `answer_fault`: why an id has no row from the model.
-MISSING, MALFORMED, DUPLICATED = "answer_missing", "answer_malformed", "answer_duplicated"
-WRONG_CELL, CUT_OFF, REFUSED = "answer_wrong_cell", "answer_cut_off", "answer_refused"
 
 # Far longer than any scene asked for; limits a model that repeats itself.
 _TEXT_CHARACTERS = 4000
@@ -101,16 +109,17 @@ class Read:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def read(text: str, asked: Iterable[str], *, cut_off: bool = False, refused: bool = False) -> Read:
-    """Return the well-formed answers in `text` for the ids that were asked for; other ids are ignored.
+def read(reply: Reply, asked: Iterable[str]) -> Read:
+    """Return the well-formed answers in a reply for the ids that were asked for; other ids are ignored.
 
     Complete items count even if the text is cut off or has prose around it. An id that occurs twice has no answer,
     because the right one is unknown.
     """
-    items, is_json = objects_in(text, "scenarios")
+    items, is_json = objects_in(reply.text, "scenarios")
     named = [(item["id"], item) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
     times = Counter(name for name, _ in named)
     by_id = dict(named)
+    absent = _fault_of_absent(reply, is_json)
     result = Read()
     for name in asked:
         if times[name] > 1:
@@ -120,13 +129,23 @@ def read(text: str, asked: Iterable[str], *, cut_off: bool = False, refused: boo
                 result.scenarios[name] = _whole(by_id[name])
             except ValueError:  # of pydantic, or of a lone surrogate
                 result.faults[name] = MALFORMED
-        elif refused:
-            result.faults[name] = REFUSED
-        elif cut_off:
-            result.faults[name] = CUT_OFF
         else:
-            result.faults[name] = MISSING if is_json else MALFORMED
+            result.faults[name] = absent
     return result
+
+
+def _fault_of_absent(reply: Reply, is_json: bool) -> str:
+    """Return the fault of the ids that a reply does not contain; `is_json`: it contains a complete list."""
+    is_cut_off, is_empty = reply.finish_reason == CUT_OFF_REASON, not reply.text.strip()
+    if reply.refused:
+        return REFUSED
+    if is_empty and reply.thought:
+        return THINKING_CUT_OFF if is_cut_off else THINKING_ONLY
+    if is_cut_off:
+        return CUT_OFF
+    if is_empty:
+        return EMPTY
+    return MISSING if is_json else MALFORMED
 
 
 def _whole(item: dict[str, Any]) -> ScenarioAnswer:
@@ -138,26 +157,35 @@ def _whole(item: dict[str, Any]) -> ScenarioAnswer:
 def objects_in(text: str, name: str) -> tuple[list[Any], bool]:
     """Return the items of the list under the key `name` in `text`, and whether the list is complete.
 
-    Of a truncated list, the items before the break are returned; of several lists, the longest.
+    Of several lists, the last complete one with items counts, because the earlier ones are drafts. Without one, the
+    longest list counts. Of a truncated list, the items before the break are returned.
     """
-    lists = [_items(text, match.end()) for match in re.finditer(rf'"{name}"\s*:\s*\[', text)]
-    return max(lists, key=lambda items_and_end: len(items_and_end[0]), default=([], False))
+    lists: list[tuple[list[Any], bool]] = []
+    end = 0
+    for match in re.finditer(rf'"{name}"\s*:\s*\[', text):
+        # A list within an item of another list is no answer of its own.
+        if match.start() >= end:
+            items, is_complete, after = _items(text, match.end())
+            lists.append((items, is_complete))
+            end = after if is_complete else end
+    complete = [found for found in lists if found[1] and found[0]]
+    return complete[-1] if complete else max(lists, key=lambda found: len(found[0]), default=([], False))
 
 
-def _items(text: str, at: int) -> tuple[list[Any], bool]:
-    """Return the items of the JSON list whose bracket is just before `at`, and whether the list is complete."""
+def _items(text: str, at: int) -> tuple[list[Any], bool, int]:
+    """Return the items of the JSON list whose bracket is just before `at`, whether it is complete, and its end."""
     items: list[Any] = []
     at = _skip(text, at)
     while text[at : at + 1] not in ("]", ""):
         try:
             item, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            return items, False
+            return items, False, at
         items.append(item)
         at = _skip(text, at)
         if text[at : at + 1] == ",":
             at = _skip(text, at + 1)
-    return items, at < len(text)
+    return items, at < len(text), at
 
 
 def _skip(text: str, at: int) -> int:

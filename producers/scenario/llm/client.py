@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from producers.scenario.llm.meter import Usage
+from producers.scenario.llm.faults import MISSING, REFUSED, SERVER_ERROR
+from producers.scenario.llm.replies import Reply, ServerError, read_completion
 from schema.errors import ConfigError, ProducerError
 from schema.settings import Settings, without_credentials
 
@@ -35,11 +35,7 @@ _RETRIED = frozenset({408, 409, 425, 429})
 _REFUSED = frozenset({400, 413, 422})
 # An error message with a piece of the key of this length is hidden; shorter pieces occur in ordinary words.
 _REVEALING_CHARACTERS = 6
-# A model's text is hidden only if it holds the whole key. A shorter key is not a secret ("none", "ollama").
-_SECRET_CHARACTERS = 16
 _MESSAGE_CHARACTERS = 200
-# More than any call needs, and few enough that sums fit an Int64.
-_MOST_TOKENS = 10**12
 
 
 @dataclass(frozen=True)
@@ -52,17 +48,6 @@ class RetryPolicy:
     tries: int = 5
     first_wait_s: float = 0.5
     longest_wait_s: float = 60.0
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The answer to a call: its unchanged text, its finish reason, its tokens and its number of tries."""
-
-    text: str
-    finish_reason: str
-    refused: bool
-    usage: Usage
-    tries: int
 
 
 def _http_client(url: str) -> httpx2.AsyncClient:
@@ -97,13 +82,19 @@ def _is_loopback(url: str) -> bool:
 
 
 class UnansweredError(Exception):
-    """No try of a call was answered; `reason` is that of the last try. `refused`: the server refuses the question."""
+    """No try of a call was answered, or the server refuses the question.
 
-    def __init__(self, reason: str, tries: int, *, refused: bool = False) -> None:
+    Attributes:
+        reason: what the last try met.
+        tries: the number of tries.
+        fault: the fault of the ids asked for; REFUSED if the server refuses the question.
+    """
+
+    def __init__(self, reason: str, tries: int, *, fault: str = MISSING) -> None:
         super().__init__(reason)
         self.reason = reason
         self.tries = tries
-        self.refused = refused
+        self.fault = fault
 
 
 class EndpointError(ProducerError):
@@ -159,33 +150,41 @@ class ModelClient:
         """
         import openai
 
-        reason = ""
+        reason, fault = "", MISSING
         for number in range(1, self._policy.tries + 1):
             await self._wait_for_leave()
             wait_s = self._backoff_s(number)
             try:
-                return await self._try(model, messages, schema, number)
+                answer = await self._try(model, messages, schema, number)
+                if isinstance(answer, Reply):
+                    return answer
+                reason, fault = f"HTTP 200 with an error{self._line(answer.message)}", SERVER_ERROR
+                self._raise_if_final(answer.status, answer.message, model, number)
             except (openai.APITimeoutError, TimeoutError):
-                reason = f"no answer within {self._settings.llm_timeout_s:g} s"
+                reason, fault = f"no answer within {self._settings.llm_timeout_s:g} s", MISSING
             except openai.APIConnectionError as error:
-                reason = f"no connection ({type(error.__cause__ or error).__name__})"
+                reason, fault = f"no connection ({type(error.__cause__ or error).__name__})", MISSING
             except openai.APIStatusError as error:
-                reason = f"HTTP {error.status_code}"
-                if error.status_code in _REFUSED:
-                    raise UnansweredError(reason + self._server_message(error), number, refused=True) from None
-                if error.status_code not in _RETRIED and error.status_code < 500:
-                    raise self._refusal(error, model) from None
+                reason, fault = f"HTTP {error.status_code}", MISSING
+                self._raise_if_final(error.status_code, error.response.text, model, number)
                 asked_s = retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC))
                 if asked_s is not None:
                     wait_s = min(asked_s, self._policy.longest_wait_s)
                     self._not_before = max(self._not_before, time.monotonic() + wait_s)
             if number < self._policy.tries:
                 await asyncio.sleep(wait_s)
-        raise UnansweredError(reason, self._policy.tries)
+        raise UnansweredError(reason, self._policy.tries, fault=fault)
+
+    def _raise_if_final(self, status: int, message: str, model: str, tries: int) -> None:
+        """Raise the error of a status that another try would not change; status 0 is unknown and is tried again."""
+        if status in _REFUSED:
+            raise UnansweredError(f"HTTP {status}{self._line(message)}", tries, fault=REFUSED) from None
+        if 400 <= status < 500 and status not in _RETRIED:
+            raise self._refusal(status, message, model) from None
 
     async def _try(
         self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], number: int
-    ) -> Reply:
+    ) -> Reply | ServerError:
         arguments: dict[str, Any] = {
             "model": model,
             "messages": list(messages),
@@ -197,29 +196,7 @@ class ModelClient:
         # The client's own timeout limits only the pause between two bytes, so a slow trickle would never end.
         async with asyncio.timeout(self._settings.llm_timeout_s):
             response = await self._openai.chat.completions.with_raw_response.create(**arguments)
-            return self._read(response.http_response.text, number)
-
-    def _read(self, body: str, tries: int) -> Reply:
-        """Read a completion; a part that is missing or has a wrong type counts as absent."""
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            document = None
-        choice = _first(_part(document, "choices", list))
-        message = _part(choice, "message", dict)
-        text = _part(message, "content", str) or ""
-        if len(self._key) >= _SECRET_CHARACTERS and self._key in text:
-            text = ""
-        finish = _part(choice, "finish_reason", str) or ""
-        usage = _part(document, "usage", dict)
-        return Reply(
-            text=text,
-            finish_reason=finish,
-            refused=bool(_part(message, "refusal", str)) or finish == "content_filter",
-            # Some servers report 0 prompt tokens for a cached prompt, so 0 counts as unknown.
-            usage=Usage(_tokens(usage, "prompt_tokens") or None, _tokens(usage, "completion_tokens")),
-            tries=tries,
-        )
+            return read_completion(response.http_response.text, self._key, number)
 
     async def _wait_for_leave(self) -> None:
         await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
@@ -228,21 +205,19 @@ class ModelClient:
         wait_s = min(self._policy.first_wait_s * 2.0 ** (number - 1), self._policy.longest_wait_s)
         return wait_s * float(self._random.uniform(0.5, 1.0))
 
-    def _refusal(self, error: openai.APIStatusError, model: str) -> EndpointError:
-        status = error.status_code
+    def _refusal(self, status: int, message: str, model: str) -> EndpointError:
         if status in (401, 403):
             return EndpointError(f"{self.url} refuses the key (HTTP {status}): correct FEEDMILL_LLM_API_KEY")
         return EndpointError(
-            f"{self.url} refuses a question to model {model!r} (HTTP {status}{self._server_message(error)}): pull the "
+            f"{self.url} refuses a question to model {model!r} (HTTP {status}{self._line(message)}): pull the "
             "model there, name another in FEEDMILL_LLM_MODEL_SIMPLE, FEEDMILL_LLM_MODEL_COMPLEX or "
             "FEEDMILL_LLM_MODEL_VALIDATION, or correct FEEDMILL_LLM_BASE_URL"
         )
 
-    def _server_message(self, error: openai.APIStatusError) -> str:
-        """Return the server's error message in a line, or "" if it contains a piece of the key."""
-        text = error.response.text
-        line = " ".join(text.split())[:_MESSAGE_CHARACTERS]
-        return f": {line}" if line and not self._reveals_key(text) else ""
+    def _line(self, message: str) -> str:
+        """Return a server's error message in a line after a colon, or "" if it contains a piece of the key."""
+        line = " ".join(message.split())[:_MESSAGE_CHARACTERS]
+        return f": {line}" if line and not self._reveals_key(message) else ""
 
     def _reveals_key(self, text: str) -> bool:
         """Whether `text` contains a piece of the key."""
@@ -283,17 +258,3 @@ def _shown(url: str) -> str:
             "FEEDMILL_LLM_BASE_URL is not a valid http or https URL: give one such as http://127.0.0.1:11434/v1"
         )
     return without_credentials(url)
-
-
-def _part(document: Any, name: str, kind: type) -> Any:
-    value = document.get(name) if isinstance(document, dict) else None
-    return value if isinstance(value, kind) else None
-
-
-def _first(values: list[Any] | None) -> Any:
-    return values[0] if values else None
-
-
-def _tokens(usage: Any, name: str) -> int | None:
-    value = _part(usage, name, int)
-    return value if value is not None and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None

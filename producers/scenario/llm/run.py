@@ -19,6 +19,7 @@ import numpy.typing as npt
 from broker.clients import Connection
 from producers.scenario.llm import journal
 from producers.scenario.llm.client import RetryPolicy
+from producers.scenario.llm.faults import advice
 from producers.scenario.llm.journal import PLAN, Entry, JournalWriter
 from producers.scenario.llm.prompts import WRITING_ROLES, models
 from producers.scenario.llm.scheduler import Scheduler
@@ -88,6 +89,8 @@ class LlmReport:
     Attributes:
         requested, accepted: numbers of scenarios.
         rejected: {reason: scenarios given up}; `open` is the number of all others.
+        faults: {reason: answers refused for it}, also those of scenarios that were accepted later.
+        advice: a line for each fault that the user can do something about.
         calls: answered writing calls; `calls_per_100` is their number per 100 accepted scenarios.
         calls_resumed: answered calls of all roles that were on the topic when this part began.
         calls_unanswered: calls given up after all tries; they are not in `calls` and not metered.
@@ -117,6 +120,8 @@ class LlmReport:
     stopped_by_budget: bool = False
     stopped: str | None = None
     elapsed_s: float = 0.0
+    faults: dict[str, int] = field(default_factory=dict)
+    advice: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -246,4 +251,6 @@ def _report(run: LlmRun, state: RunState, resumed: int, stopped: str | None, ela
         stopped_by_budget=stopped is not None,
         stopped=stopped,
         elapsed_s=elapsed_s,
+        faults=dict(sorted(state.refusals.items())),
+        advice=advice(sorted(state.refusals)),
     )

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 from producers.scenario.llm import answers
 from producers.scenario.llm.answers import Row
-from producers.scenario.llm.client import EndpointError, ModelClient, Reply, RetryPolicy, UnansweredError
+from producers.scenario.llm.client import EndpointError, ModelClient, RetryPolicy, UnansweredError
+from producers.scenario.llm.faults import REFUSED, SERVER_ERROR
 from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, RELEASE, WRITTEN, Entry, JournalWriter
 from producers.scenario.llm.meter import Usage
 from producers.scenario.llm.prompts import VALIDATION, ContextWatch
+from producers.scenario.llm.replies import Reply
 from producers.scenario.llm.state import Question, RunState
 from schema.settings import Settings
 
@@ -23,8 +25,6 @@ from schema.settings import Settings
 MOST_ASKS = 3
 # After this many unanswered calls in a row, or `llm_concurrency` if more, the endpoint counts as unreachable.
 _FEWEST_SILENT_CALLS = 3
-# The finish reason of an answer that reached the server's length limit.
-CUT_OFF_REASON = "length"
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,10 @@ class Scheduler:
 
     def _unreachable(self, url: str) -> EndpointError:
         _, latest = self._silent[-1]
-        if latest.refused:
+        if latest.fault == REFUSED:
             line = f"{url} refuses the questions ({latest.reason}): choose models that answer with JSON schemas"
+        elif latest.fault == SERVER_ERROR:
+            line = f"{url} gives no answer ({latest.reason}): read the server's log and mend the server"
         else:
             line = f"{url} gives no answer ({latest.reason}): start the server or correct FEEDMILL_LLM_BASE_URL"
         return EndpointError(f"{line}, then run again with {self._again}")
@@ -156,7 +158,7 @@ class Scheduler:
             if question.role == VALIDATION:
                 await self._send_scored(question, {}, entry)
             else:
-                faults = dict.fromkeys(question.asked, answers.REFUSED if error.refused else answers.MISSING)
+                faults = dict.fromkeys(question.asked, error.fault)
                 await self._send_written(question, answers.JudgedAnswer(faults=faults), entry)
 
     async def _settle_scenarios(self, question: Question, reply: Reply) -> None:
@@ -172,9 +174,7 @@ class Scheduler:
                 )
             return
         cells = {name: self._state.cells[name] for name in question.asked}
-        read = answers.read(
-            reply.text, question.asked, cut_off=reply.finish_reason == CUT_OFF_REASON, refused=reply.refused
-        )
+        read = answers.read(reply, question.asked)
         # In a thread, because the first judgement compiles the rules and must not delay the timeouts of other calls.
         judged = await asyncio.to_thread(answers.judge, read, cells, self._common(question), self._state.texts)
         await self._send_written(question, judged, entry)

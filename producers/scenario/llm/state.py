@@ -42,6 +42,7 @@ class RunState:
         accepted: ids whose row is on the topic.
         rejected: {id given up: the reason}.
         faults: {id: the fault of its last answer}, for ids whose last answer was refused.
+        refusals: {reason: how many answers were refused for it}, later accepted ones included.
         texts: example ids of accepted and waiting rows.
         unscored: the queue of ids whose row waits for a validation call.
     """
@@ -57,6 +58,7 @@ class RunState:
         self.accepted: set[str] = set()
         self.rejected: dict[str, str] = {}
         self.faults: dict[str, str] = {}
+        self.refusals: Counter[str] = Counter()
         self.texts: set[int] = set()
         self.meter = Meter()
         self.retries = 0
@@ -138,6 +140,7 @@ class RunState:
             self.waiting[name] = entry.answers[name]
             self.unscored.append(name)
             return
+        self.refusals.update(verdict.split(","))
         if entry.answered and verdict != CONTEXT_TRUNCATED:
             self.faults[name] = verdict
         if name in entry.rejected:

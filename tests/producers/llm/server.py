@@ -279,6 +279,45 @@ async def refuses(server: ModelServer, call: Call) -> web.StreamResponse:
     return server.answer(call, "", message={"content": None, "refusal": "I cannot write that."})
 
 
+async def thinks_aloud(server: ModelServer, call: Call) -> web.StreamResponse:
+    """Writes a draft in its thinking, and then the answer."""
+    draft = json.dumps({"scenarios": [{"id": name, "name": "?"} for name in call.asked] * 2})
+    answer = json.dumps({"scenarios": server.scenarios(call)})
+    return server.answer(call, f"<think>Perhaps {draft}</think>\n{answer}")
+
+
+async def drafts_first(server: ModelServer, call: Call) -> web.StreamResponse:
+    draft = json.dumps({"scenarios": [{"id": name, "name": "?"} for name in call.asked] * 2})
+    return server.answer(call, f"Draft: {draft}\nFinal: {json.dumps({'scenarios': server.scenarios(call)})}")
+
+
+async def thinks_only(server: ModelServer, call: Call) -> web.StreamResponse:
+    answer = json.dumps({"scenarios": server.scenarios(call)})
+    return server.answer(call, "", message={"content": None, "reasoning_content": answer})
+
+
+async def is_cut_off_thinking(server: ModelServer, call: Call) -> web.StreamResponse:
+    return server.answer(call, "<think>First, the numbers: " + "so " * 50, finish_reason="length")
+
+
+async def answers_in_parts(server: ModelServer, call: Call) -> web.StreamResponse:
+    answer = json.dumps({"scenarios": server.scenarios(call)})
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+        {"type": "text", "text": answer[:40]},
+        {"type": "text", "text": answer[40:]},
+    ]
+    return server.answer(call, "", message={"content": parts})
+
+
+async def says_nothing(server: ModelServer, call: Call) -> web.StreamResponse:
+    return server.answer(call, "")
+
+
+async def sends_an_error_with_status_200(server: ModelServer, call: Call) -> web.StreamResponse:
+    return web.json_response({"error": {"message": f"upstream failed for {call.model}", "code": 502}})
+
+
 async def sends_no_completion(server: ModelServer, call: Call) -> web.StreamResponse:
     server.bills.append(Bill(call.model, tuple(call.asked), 0, 0))
     return web.Response(text="<html>it works</html>", content_type="text/html")

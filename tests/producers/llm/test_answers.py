@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.scenario.llm import faults
 from producers.scenario.llm.answers import (
-    CUT_OFF,
-    DUPLICATED,
-    MALFORMED,
-    MISSING,
-    REFUSED,
-    WRONG_CELL,
     JudgedAnswer,
     broken_rules,
     judge,
@@ -24,6 +19,20 @@ from producers.scenario.llm.answers import (
     scores_in,
     to_frame,
 )
+from producers.scenario.llm.faults import (
+    CUT_OFF,
+    DUPLICATED,
+    EMPTY,
+    MALFORMED,
+    MISSING,
+    REFUSED,
+    SERVER_ERROR,
+    THINKING_CUT_OFF,
+    THINKING_ONLY,
+    WRONG_CELL,
+)
+from producers.scenario.llm.meter import Usage
+from producers.scenario.llm.replies import Reply
 from schema.scenario import FAMILY
 from schema.scenario.rules import ANSWER_FAULTS
 from tests.producers.llm.server import GRID, ModelServer, well
@@ -39,8 +48,12 @@ def correct(**cells: int) -> list[dict[str, Any]]:
     return [MAKER.scenario(name, cells.get(name.replace("-", "_"), cell)) for name, cell in CELLS.items()]
 
 
+def reply(text: str, finish_reason: str = "stop", *, refused: bool = False, thought: bool = False) -> Reply:
+    return Reply(text, finish_reason, refused, Usage(), 1, thought)
+
+
 def judged(scenarios: list[Any], texts: set[int] | None = None) -> JudgedAnswer:
-    return judge(read(json.dumps({"scenarios": scenarios}), ASKED), ASKED, COMMON, texts or set())
+    return judge(read(reply(json.dumps({"scenarios": scenarios})), ASKED), ASKED, COMMON, texts or set())
 
 
 def test_correct_answers_are_accepted_by_id_in_any_order() -> None:
@@ -144,16 +157,47 @@ def test_an_answer_of_a_wrong_form_is_malformed(change: dict[str, Any]) -> None:
 
 
 def test_every_fault_is_a_reason_that_the_rules_know() -> None:
-    assert {MISSING, MALFORMED, DUPLICATED, WRONG_CELL, CUT_OFF, REFUSED} == set(ANSWER_FAULTS)
+    of_answers = {EMPTY, THINKING_ONLY, THINKING_CUT_OFF, SERVER_ERROR}
+    assert of_answers | {MISSING, MALFORMED, DUPLICATED, WRONG_CELL, CUT_OFF, REFUSED} == set(ANSWER_FAULTS)
 
 
-def test_each_missing_answer_has_its_own_fault() -> None:
-    asked = ["a", "b"]
-    assert read('{"scenarios": []}', asked).faults == dict.fromkeys(asked, MISSING)
-    assert read("no.", asked).faults == dict.fromkeys(asked, MALFORMED)
-    assert read("", asked, refused=True).faults == dict.fromkeys(asked, REFUSED)
-    assert read('{"scenarios": [{"id": "a"', asked, cut_off=True).faults == dict.fromkeys(asked, CUT_OFF)
-    assert read("[" * 100_000, asked).faults == dict.fromkeys(asked, MALFORMED)
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (reply('{"scenarios": []}'), MISSING),
+        (reply("no."), MALFORMED),
+        (reply("[" * 100_000), MALFORMED),
+        (reply("", refused=True), REFUSED),
+        (reply('{"scenarios": [{"id": "a"', "length"), CUT_OFF),
+        (reply("", "length"), CUT_OFF),
+        (reply(" \n"), EMPTY),
+        (reply("", thought=True), THINKING_ONLY),
+        (reply("", "length", thought=True), THINKING_CUT_OFF),
+        (reply("no.", thought=True), MALFORMED),
+    ],
+)
+def test_each_missing_answer_has_its_own_fault(given: Reply, fault: str) -> None:
+    assert read(given, ["a", "b"]).faults == dict.fromkeys("ab", fault)
+
+
+def test_faults_that_a_user_can_mend_have_one_line_of_advice() -> None:
+    mendable = [CUT_OFF, EMPTY, MALFORMED, REFUSED, SERVER_ERROR, THINKING_CUT_OFF, THINKING_ONLY]
+    lines = faults.advice([*mendable, WRONG_CELL, "calculation_wrong"])
+    assert [line.split(":")[0] for line in lines] == mendable
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ('{"n": [1, 2, 3]} no: {"n": [4]}', [4]),
+        ('{"n": [1]} and so on: {"n": []}', [1]),
+        ('{"n": [1]} then {"n": [2, 3', [1]),
+        ('{"n": [1, 2, {"n": [7]}]}', [1, 2, {"n": [7]}]),
+        ('{"n": [1, 2, ?} {"n": [3, ?}', [1, 2]),
+    ],
+)
+def test_the_last_complete_list_counts(text: str, numbers: list[Any]) -> None:
+    assert objects_in(text, "n")[0] == numbers
 
 
 ITEMS = st.lists(
@@ -180,7 +224,7 @@ def test_the_complete_items_of_a_truncated_list_are_kept(
 @given(st.text())
 def test_any_text_is_read_without_an_error(text: str) -> None:
     for dressed in (text, f'{{"scenarios": [{text}', f'{{"scenarios": [{{"id": "r-0", {text}'):
-        answers = read(dressed, ASKED)
+        answers = read(reply(dressed), ASKED)
         assert set(answers.scenarios) | set(answers.faults) == set(ASKED)
     scores_in(f'{{"scores": [{text}', ASKED)
 

@@ -20,6 +20,7 @@ from feedmill.llm_runs import produce_llm
 from producers.scenario.llm import journal
 from producers.scenario.llm.answers import broken_rules
 from producers.scenario.llm.client import RetryPolicy
+from producers.scenario.llm.faults import EMPTY, THINKING_CUT_OFF, THINKING_ONLY
 from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN, Entry
 from producers.scenario.llm.prompts import WRITING_ROLES
 from producers.scenario.llm.run import LlmReport, LlmRun, batch_sender, produce
@@ -59,6 +60,13 @@ MISBEHAVIOUR = [
     endpoint.does_not_count,
     endpoint.refuses,
     endpoint.sends_no_completion,
+    endpoint.thinks_aloud,
+    endpoint.drafts_first,
+    endpoint.thinks_only,
+    endpoint.is_cut_off_thinking,
+    endpoint.answers_in_parts,
+    endpoint.says_nothing,
+    endpoint.sends_an_error_with_status_200,
 ]
 
 
@@ -112,8 +120,14 @@ def test_all_scenarios_of_a_misbehaving_server_are_accounted_for(connection: Con
     assert (report.open, report.stopped, report.calls_unanswered) == (0, None, 0)
     assert totals(report) == server.totals()
     assert report.retries == sum(server.treated[way] for way in ("too_many_requests", "busy_until_a_date", "fails")) + (
-        server.treated["hangs"] + server.treated["trickles"] + server.treated["resets"]
+        server.treated["hangs"]
+        + server.treated["trickles"]
+        + server.treated["resets"]
+        + server.treated["sends_an_error_with_status_200"]
     )
+    for fault in (THINKING_ONLY, THINKING_CUT_OFF, EMPTY):
+        assert report.faults[fault] >= 1
+        assert [line for line in report.advice if line.startswith(f"{fault}: ")]
 
     rows = raw_rows(mine, run.run)
     assert sorted(rows["scenario_id"]) == sorted(f"bad-server-{number}" for number in range(200))
@@ -285,6 +299,10 @@ def test_a_failing_endpoint_is_reported_in_a_line_without_the_key(
             r"gives no answer \(no connection.*, then run again with --run way-4 --seed 0 --count 20 to resume",
         ),
         (endpoint.hangs, r"gives no answer \(no answer within 0\.3 s\)"),
+        (
+            endpoint.sends_an_error_with_status_200,
+            r"gives no answer \(HTTP 200 with an error: upstream failed for llama3\.[12]\): read the server's log",
+        ),
         (endpoint.sees_the_end_only, r"raise the context length of its server \(Ollama: num_ctx\)"),
     ]
     policy = dataclasses.replace(QUICK, tries=2)
@@ -305,12 +323,15 @@ def test_a_failing_endpoint_is_reported_in_a_line_without_the_key(
     assert KEY not in caplog.text
 
 
-@pytest.mark.parametrize(("status", "fault"), [(503, "answer_missing"), (400, "answer_refused")])
+@pytest.mark.parametrize(
+    ("status", "fault"), [(503, "answer_missing"), (400, "answer_refused"), (200, "answer_server_error")]
+)
 def test_a_single_unanswered_question_counts_as_an_ask_of_its_ids(
     status: int, fault: str, connection: Connection
 ) -> None:
     def script(call: Call) -> Behaviour:
-        return endpoint.failing(status) if "deaf-1" in call.asked else endpoint.well
+        fails = endpoint.sends_an_error_with_status_200 if status == 200 else endpoint.failing(status)
+        return fails if "deaf-1" in call.asked else endpoint.well
 
     with serving(script) as server:
         mine = against(connection, server.url)

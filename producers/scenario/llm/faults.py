@@ -1,0 +1,31 @@
+"""Faults of a model's answers: their names, which are values of `answer_fault`, and what a user can do about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MISSING, MALFORMED, DUPLICATED = "answer_missing", "answer_malformed", "answer_duplicated"
+WRONG_CELL, CUT_OFF, REFUSED = "answer_wrong_cell", "answer_cut_off", "answer_refused"
+EMPTY, SERVER_ERROR = "answer_empty", "answer_server_error"
+THINKING_ONLY, THINKING_CUT_OFF = "answer_thinking_only", "answer_thinking_cut_off"
+
+# {fault: a line of advice}. Other faults are mistakes of single scenarios, which are asked for again.
+_ADVICE = {
+    THINKING_ONLY: "the model thought and gave no answer: turn its reasoning off, or choose a model without reasoning",
+    THINKING_CUT_OFF: "the length limit was reached inside the reasoning: turn it off, or raise the server's limits",
+    CUT_OFF: "the length limit was reached inside the answer: raise the server's limit of output tokens or its context",
+    EMPTY: "the server sent completions without text: check the model's chat template and the server's log",
+    SERVER_ERROR: "the server sent HTTP 200 with an error instead of an answer: read the server's log",
+    MALFORMED: "the model did not write the JSON asked for: choose a larger model, or one trained on instructions",
+    REFUSED: "the model or its server refused to answer: choose another model",
+}
+
+
+def advice(reasons: Iterable[str]) -> list[str]:
+    """Return a line of advice for each of `reasons` that has one.
+
+    Example::
+
+        advice(["answer_cut_off", "calculation_wrong"])  # one line, which begins with "answer_cut_off: "
+    """
+    return [f"{reason}: {_ADVICE[reason]}" for reason in reasons if reason in _ADVICE]
