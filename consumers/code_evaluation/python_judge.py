@@ -2,10 +2,11 @@
 
 1. `py_compile` compiles the program without running it, and ruff lints it with its default rules.
 2. For tests, the program with its tests is imported, so that a part for `__main__` does not run. Then `check` is called
-   with the entry point (HumanEval), and all functions named `test_...` and all unittest cases run. A program without
-   tests runs as a script, and passes if it ends with status 0.
+   with the entry point (HumanEval), and all functions named `test_...`, such methods of classes named `Test...`, and
+   all unittest cases run. A program without tests runs as a script, and passes if it ends with status 0.
 
-Tests pass if the process ends with status 0 after the last test: a sample that ends the process early does not pass.
+Tests pass if the process ends with status 0 after the last test: a sample that ends the process early does not pass,
+and neither does one of whose tests none runs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from consumers.code_evaluation.limits import COMPILING, TESTING, ProcessLimits
 from consumers.code_evaluation.samples import CodeSample
 from consumers.code_evaluation.sandbox import PYTHON as PROGRAM
 from consumers.code_evaluation.sandbox import PYTHON_PROGRAM, Call, Sandbox
-from consumers.code_evaluation.verdicts import CRASH, ENDED_EARLY, FAILED, INVALID_UTF8, UNCODED, Judged
+from consumers.code_evaluation.verdicts import (
+    CRASH,
+    ENDED_EARLY,
+    FAILED,
+    INVALID_UTF8,
+    NO_TEST_RAN,
+    UNCODED,
+    Judged,
+)
 from schema.errors import ConfigError
 from schema.source_code.source_scan import PYTHON, scan
 
@@ -36,26 +45,66 @@ status=$?
 "$2" check --isolated --no-cache --quiet --output-format=json "$3"
 exit $status
 """
-# Runs in the sandbox. The word on standard input says that all tests ended; the sample cannot know it.
+# Runs in the sandbox with the entry point and the first line of the tests. After the last test it writes the word on
+# standard input, or without one that ran its second half; the sample cannot know them.
 _TESTS = """\
-import sys, types, unittest
-word = sys.stdin.readline()
+import ast, sys, unittest
+word, none_ran = sys.stdin.readline().split()
 sys.path.insert(0, ".")
 import sample
 found = dict(vars(sample))
-if callable(found.get("check")) and sys.argv[1] in found:
-    found["check"](found[sys.argv[1]])
+entry_point, first_line = sys.argv[1], int(sys.argv[2])
+ran = 0
+
+def run(test):
+    global ran
+    result = test()
+    if hasattr(result, "__await__"):
+        import asyncio
+
+        async def ended():
+            await result
+
+        asyncio.run(ended())
+    elif hasattr(result, "__next__"):
+        for _ in result:
+            pass
+    ran += 1
+
+if callable(found.get("check")) and entry_point:
+    run(lambda: found["check"](found[entry_point]))
 for name, each in found.items():
-    if name.startswith("test_") and isinstance(each, types.FunctionType):
-        each()
+    is_class = isinstance(each, type)
+    if name.startswith("test_") and callable(each) and not is_class:
+        run(each)
+    elif name.startswith("Test") and is_class and not issubclass(each, unittest.TestCase):
+        for method in dir(each):
+            if method.startswith("test_"):
+                run(getattr(each(), method))
 load = unittest.defaultTestLoader.loadTestsFromTestCase
 cases = [each for each in found.values() if isinstance(each, type) and issubclass(each, unittest.TestCase)]
-if cases and not unittest.TextTestRunner().run(unittest.TestSuite(map(load, cases))).wasSuccessful():
-    sys.exit(1)
+if cases:
+    result = unittest.TextTestRunner().run(unittest.TestSuite(map(load, cases)))
+    if not result.wasSuccessful():
+        sys.exit(1)
+    ran += result.testsRun
+if not ran:
+    # Statements of the tests, such as assert, ran when they were imported.
+    with open("sample.py", "rb") as stream:
+        lines = ast.parse(stream.read()).body
+    kinds = ast.Assert, ast.For, ast.While, ast.With, ast.Try
+    ran = sum(
+        isinstance(each, kinds) or (isinstance(each, ast.Expr) and isinstance(each.value, ast.Call))
+        for each in lines
+        if each.lineno >= first_line
+    )
 print()
-print(word, flush=True)
+print(word if ran else none_ran, flush=True)
 """
 _TEST = re.compile(r"\bdef\s+test_|\bunittest\b")
+_CHECK = re.compile(r"^def\s+check\b", re.MULTILINE)
+# As Python counts lines.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 # py_compile apologizes for some errors.
 _ERROR = re.compile(rb"^(?:Sorry: )?(?:\w+\.)*(\w*(?:Error|Exception))\b")
 _LINTER_CRASH = "linter_crash"
@@ -109,12 +158,21 @@ class PythonJudge:
         if not sample.tests and _TEST.search(scan(sample.program, PYTHON).code) is None:
             ended = self._sandbox.run(Call([python, "-I", "-B", _SOURCE], self._testing, {_SOURCE: whole}, slot=slot))
             return None if not ended.status and ended.limit is None else ended.limit or FAILED
-        word = secrets.token_hex(16)
-        command = [python, "-I", "-B", "-c", _TESTS, sample.entry_point]
-        ended = self._sandbox.run(Call(command, self._testing, {_SOURCE: whole}, stdin=f"{word}\n".encode(), slot=slot))
+        words = secrets.token_hex(16), secrets.token_hex(16)
+        # A program may have a function `check` that is no test.
+        entry_point = sample.entry_point if _CHECK.search(sample.tests or sample.program) else ""
+        # Two line feeds are between them.
+        first_line = len(_LINE_END.findall(sample.program)) + 3 if sample.tests else 1
+        command = [python, "-I", "-B", "-c", _TESTS, entry_point, str(first_line)]
+        stdin = " ".join(words).encode()
+        ended = self._sandbox.run(Call(command, self._testing, {_SOURCE: whole}, stdin=stdin, slot=slot))
         if ended.status or ended.limit is not None:
             return ended.limit or FAILED
-        return None if ended.stdout.rstrip().endswith(word.encode()) else ENDED_EARLY
+        lines = ended.stdout.splitlines()
+        if words[1].encode() in lines:
+            return NO_TEST_RAN
+        # The sample may write more at its exit.
+        return None if words[0].encode() in lines else ENDED_EARLY
 
 
 def python_tools() -> dict[str, Path]:

@@ -6,7 +6,8 @@
 3. For tests, `rustc --test` compiles the program with them, and the result runs in a sandbox without the source. A
    program without tests is compiled and run, and passes if it ends with status 0.
 
-Tests pass if the test harness ends with status 0 and says so: a sample that ends the process early does not pass.
+Tests pass if the test harness ends with status 0 and says that there were some: a sample that ends the process early
+does not pass, and neither does one that leaves out all tests by a condition.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from consumers.code_evaluation.rust_diagnostics import diagnostics_of
 from consumers.code_evaluation.rust_toolchain import EDITION, RustToolchain
 from consumers.code_evaluation.samples import CodeSample
 from consumers.code_evaluation.sandbox import Call, Sandbox
-from consumers.code_evaluation.verdicts import CRASH, ENDED_EARLY, FAILED, INVALID_UTF8, TESTS_NOT_COMPILED, Judged
+from consumers.code_evaluation.verdicts import (
+    CRASH,
+    ENDED_EARLY,
+    FAILED,
+    INVALID_UTF8,
+    NO_TEST_RAN,
+    TESTS_NOT_COMPILED,
+    Judged,
+)
 from schema.source_code.source_scan import RUST, has_main, scan
 
 _SOURCE, _BINARY = "main.rs", "program"
@@ -39,7 +48,7 @@ _LINTS = ("-Wclippy::correctness",)
 # A program with one of these may compile and then fail to link.
 _LINKED = re.compile(r"\b(?:extern|no_mangle|link|link_name|link_section|export_name|global_asm|global_allocator)\b")
 _TEST = re.compile(r"#\s*\[\s*(?:\w+\s*::\s*)*test\s*[\](]")
-_ALL_PASSED = re.compile(rb"^test result: ok\. \d+ passed", re.MULTILINE)
+_ALL_PASSED = re.compile(rb"^test result: ok\. (\d+) passed; 0 failed; (\d+) ignored", re.MULTILINE)
 
 
 class RustJudge:
@@ -160,9 +169,12 @@ class RustJudge:
         )
         if ended.limit is not None or ended.status:
             return ended.limit or FAILED
-        if "--test" in form and _ALL_PASSED.search(ended.stdout) is None:
+        if "--test" not in form:
+            return None
+        passed = _ALL_PASSED.search(ended.stdout)
+        if passed is None:
             return ENDED_EARLY
-        return None
+        return None if int(passed[1]) or int(passed[2]) else NO_TEST_RAN
 
 
 def _errors(ended: LimitedRun, counted: Mapping[str, int]) -> dict[str, int]:

@@ -18,6 +18,7 @@ TARGETS: Mapping[str, tuple[str, float]] = {
 # Names of errors that have no code of the compiler's.
 UNCODED, INVALID_UTF8, CRASH = "uncoded", "invalid_utf8", "compiler_crash"
 NOT_COMPILED, TESTS_NOT_COMPILED, FAILED, ENDED_EARLY = "not_compiled", "tests_not_compiled", "failed", "ended_early"
+NO_TEST_RAN = "no_test_ran"
 # The two-sided 95% quantile of the normal distribution.
 _Z = 1.959963984540054
 
@@ -32,7 +33,8 @@ class Judged:
             compiler; a limit that the compiler passed has its own name.
         warnings: warnings of the linter by lint; empty if the program does not compile.
         passed: whether the tests pass; None if none were asked for or there is none.
-        failure: why they do not pass: `not_compiled`, `tests_not_compiled`, `failed`, `ended_early`, or a limit.
+        failure: why they do not pass: `not_compiled`, `tests_not_compiled`, `failed`, `ended_early`, `no_test_ran`, or
+            a limit.
     """
 
     compiled: bool

@@ -57,6 +57,7 @@ def program(body: str, head: str = "") -> dict[str, str]:
         # An error by default, but one of clippy and not of the compiler.
         (function("let x = 1; if x == x { 1 } else { 2 }"), {}, None),
         (function("std::process::exit(0)"), {}, "ended_early"),
+        (function("2", "#![cfg(not(test))]\n"), {}, "no_test_ran"),
         ({"code": "pub fn f() -> i32 { 1 }", "tests": "#[test] fn test() { g(); }"}, {}, "tests_not_compiled"),
         (program("std::process::exit(3)"), {}, "failed"),
         (program(""), {}, None),
@@ -138,6 +139,8 @@ def test_a_sample_that_never_ends_to_compile_gets_a_verdict() -> None:
 
 
 PYTHON_TESTS = "import unittest\nclass Tests(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(), 1)\n"
+FUNCTION_TEST = "def test_f(): assert f() == 1\n"
+CLASS_TEST = "class TestF:\n    def test_f(self): assert f() == 1\n"
 HUMAN_EVAL = {"prompt": "def f():\n", "test": "def check(g): assert g() == 1\n", "entry_point": "f"}
 
 
@@ -158,6 +161,30 @@ HUMAN_EVAL = {"prompt": "def f():\n", "test": "def check(g): assert g() == 1\n",
             "failed",
         ),
         ({"code": "import os\nos._exit(0)\n", "tests": PYTHON_TESTS}, None, "ended_early"),
+        # Every kind of test runs.
+        ({"code": "def f(): return 2\n", "tests": "async def test_f(): assert f() == 1\n"}, None, "failed"),
+        ({"code": "async def f(): return 1\n", "tests": "async def test_f(): assert await f() == 1\n"}, None, None),
+        ({"code": "def f(): return 2\n", "tests": "def test_f():\n    assert f() == 1\n    yield\n"}, None, "failed"),
+        ({"code": "def f(): return 2\n", "tests": CLASS_TEST}, None, "failed"),
+        ({"code": "def f(): return 1\n", "tests": CLASS_TEST}, None, None),
+        (
+            {"code": "def f(): return 2\n", "tests": f"import functools\n@functools.cache\n{FUNCTION_TEST}"},
+            None,
+            "failed",
+        ),
+        ({"code": "def f(): return 1\n", "tests": "assert f() == 1\n"}, None, None),
+        # A test that does not run proves nothing.
+        ({"code": "def g(): return 1\n", "tests": HUMAN_EVAL["test"], "entry_point": "f"}, None, "failed"),
+        ({"code": "def f(): return 1\n", "tests": HUMAN_EVAL["test"]}, None, "no_test_ran"),
+        ({"code": "def f(): return 1\n", "tests": f"{HUMAN_EVAL['test']}check(f)\n"}, None, None),
+        ({"code": "def f(): return 1\n", "tests": f"if 0:\n    {FUNCTION_TEST}"}, None, "no_test_ran"),
+        # A function of the program may have the name of a test's.
+        (
+            {"code": "def check(a): return a\ndef f(): return check(1)\n", "tests": FUNCTION_TEST, "entry_point": "f"},
+            None,
+            None,
+        ),
+        ({"code": f"import atexit\ndef f(): return 1\natexit.register(print, 2)\n{FUNCTION_TEST}"}, None, None),
         ({"code": "print(open('/etc/passwd').read())\n"}, None, "failed"),
         ({"code": "import sys\nif __name__ == '__main__': sys.exit(0)\n"}, None, None),
         ({"code": "import os\nwhile True: os.fork()\n"}, None, "failed"),
