@@ -263,8 +263,6 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UsageError: the file cannot be written there.
     """
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file: name one that may be written or replaced")
     partial = in_making(path, "partial")
     try:
         stream = partial.open("wb")
