@@ -87,8 +87,9 @@ def _keep_best(folder: Path, found: list[Trial]) -> None:
     """Remove the runs of all trials but the best; their logs stay."""
     for trial in found[1:] if found and found[0].metric is not None else found:
         place = _place(folder, trial.number)
-        for path in place.iterdir() if place.is_dir() else ():
-            if path.is_dir():
+        # A link may lead to a folder that is no part of the study.
+        for path in place.iterdir() if place.is_dir() and not place.is_symlink() else ():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name not in (_TRIAL_FILE, _REPORT, _LOG):
                 path.unlink()

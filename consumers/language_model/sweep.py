@@ -1,12 +1,15 @@
 """A search for good settings of `feedmill train code`: trials of a run file, kept in a file that a later call resumes.
 
 Optuna's TPE sampler chooses the settings of each trial from the results of the earlier ones. The study is a journal of
-JSON lines. A trial that was killed in the middle is tried again first, with the same settings.
+JSON lines. A trial that was killed in the middle is tried again first, with the same settings. A line that was cut off,
+by `kill -9` or a full disk, is removed first, because Optuna would write the next line behind it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +112,7 @@ class Sweep:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            _repair(folder)
             self._study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(folder / STUDY))),
                 study_name=_NAME,
@@ -117,7 +121,9 @@ class Sweep:
             )
         except Timeout:
             raise UsageError(f"another sweep runs in {folder}: wait for it, or choose another --out") from None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            # The file may hold any JSON, and Optuna does not check it.
+            self._lock.release()
             raise UsageError(f"{folder} holds no study that can go on ({error}): choose another --out") from None
         about = {"file": file.model_dump(mode="json"), "largest": largest}
         known = self._study.user_attrs.get("about")
@@ -159,6 +165,9 @@ class Sweep:
             trial = self._study.ask(self._space)
             try:
                 value = run_trial(trial.number, trial_file(self._file, trial.params))
+                if not math.isfinite(value):
+                    # Optuna keeps no such value, and the trial would never count.
+                    raise TrialFailedError(f"the metric is {value}, so its training diverged")
             except TrialFailedError as error:
                 trial.set_user_attr("error", str(error))
                 self._study.tell(trial, state=TrialState.FAIL)
@@ -179,6 +188,19 @@ class Sweep:
         ]
         sign = -1 if self._study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
         return sorted(found, key=lambda each: (each.metric is None, sign * (each.metric or 0.0), each.number))
+
+
+def _repair(folder: Path) -> None:
+    """Remove what a killed process left: its lock on the study, and a last line that was cut off.
+
+    The caller holds the lock of the folder, so no other process writes.
+    """
+    (folder / f"{STUDY}.lock").unlink(missing_ok=True)
+    with suppress(FileNotFoundError), (folder / STUDY).open("r+b") as stream:
+        data = stream.read()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            stream.truncate(end)
 
 
 def _state(trial: optuna.trial.FrozenTrial) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from consumers.language_model.run_file import RunFile, parse_run_file
-from consumers.language_model.sweep import Sweep, TrialFailedError, planned, space, trial_file
+from consumers.language_model.sweep import STUDY, Sweep, TrialFailedError, planned, space, trial_file
 from schema.errors import UsageError
 
 PLAIN = parse_run_file(b"train: {sequence_length: 1024, batch_size: 8, steps: 5}", "x.yml")
@@ -75,6 +76,35 @@ def test_a_failed_trial_is_kept_and_three_at_the_beginning_end_the_sweep(tmp_pat
         pytest.raises(UsageError, match="the first 3 trials failed, the last one with: reason 2"),
     ):
         sweep.run(20, never)
+
+
+def test_a_metric_that_is_no_number_is_a_failed_trial(tmp_path: Path) -> None:
+    values = {0: 1.0, 1: math.nan, 2: math.inf, 3: 2.0}
+    with Sweep(PLAIN, tmp_path, 1, largest=False) as sweep:
+        sweep.run(4, lambda number, _: values[number])
+        assert [each.state for each in sweep.trials()] == ["complete"] * 2 + ["failed"] * 2
+    with Sweep(PLAIN, tmp_path / "none", 1, largest=False) as sweep, pytest.raises(UsageError, match="diverged"):
+        sweep.run(20, lambda *_: math.nan)
+
+
+def test_a_study_whose_writer_was_killed_in_a_line_goes_on(tmp_path: Path) -> None:
+    with Sweep(PLAIN, tmp_path, 1, largest=False) as sweep:
+        sweep.run(3, lambda _, file: loss(file))
+    study = tmp_path / STUDY
+    study.write_bytes(study.read_bytes()[:-7])
+    (tmp_path / f"{STUDY}.lock").symlink_to(study)
+    for trials in (4, 5):
+        with Sweep(PLAIN, tmp_path, 1, largest=False) as sweep:
+            sweep.run(trials, lambda _, file: loss(file))
+            assert sum(each.state == "complete" for each in sweep.trials()) == trials
+
+
+@pytest.mark.parametrize("line", ["5", "[]", "{}", '{"op_code": 99, "worker_id": "x"}', "\x00", '{"op_code": 4}'])
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / STUDY).write_text(f"{line}\n")
+    for _ in range(2):
+        with pytest.raises(UsageError, match="holds no study that can go on"):
+            Sweep(PLAIN, tmp_path, 1, largest=False)
 
 
 def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
