@@ -52,6 +52,8 @@ def generate_code_command(
     _require()
     from consumers.language_model.generation import Sampling
 
+    if prompt_file is not None and out is not None and prompt_file.resolve() == out.resolve():
+        raise UsageError(f"--prompt-file and --out are both {out}, whose prompts would be lost: choose another name")
     asked = [{"prompt": prompt} for prompt in prompts or []] + ([] if prompt_file is None else _read(prompt_file))
     if not asked:
         raise UsageError("there is no prompt: give texts, or a file with --prompt-file")
@@ -76,7 +78,7 @@ def generate_scenario_command(
     from consumers.scenario.byte_tokenizer import prompt_of
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens)
-    _generate(model, [{"prompt": prompt_of(context, request)}], sampling, None, has_special_tokens=True)
+    _generate(model, [{"prompt": prompt_of(context, request)}], sampling, None, is_scenario=True)
 
 
 def _require() -> None:
@@ -90,26 +92,32 @@ def _generate(
     sampling: Sampling,
     out: Path | None,
     *,
-    has_special_tokens: bool = False,
+    is_scenario: bool = False,
 ) -> None:
     from consumers.language_model.generation import Generator
 
     generator = Generator(model)
     print(f"model {generator.found}", file=sys.stderr)
+    with (
+        nullcontext(sys.stdout) if out is None else _writing(out) as stream,
+        progress("generating", len(asked), "prompts", quiet=out is None) as advance,
+    ):
+        prompts = [row["prompt"] for row in asked]
+        made = generator.complete(prompts, sampling, has_special_tokens=is_scenario, ends_at_fence=not is_scenario)
+        for number, (row, completion) in enumerate(zip(asked, made, strict=True), start=1):
+            values = asdict(completion)
+            values["completion"] = values.pop("text")
+            _write(stream, {**row, **values})
+            advance(number)
+
+
+def _writing(path: Path) -> IO[str]:
     try:
-        with (
-            nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8") as stream,
-            progress("generating", len(asked), "prompts", quiet=out is None) as advance,
-        ):
-            prompts = [row["prompt"] for row in asked]
-            made = generator.complete(prompts, sampling, has_special_tokens=has_special_tokens)
-            for number, (row, completion) in enumerate(zip(asked, made, strict=True), start=1):
-                values = asdict(completion)
-                values["completion"] = values.pop("text")
-                _write(stream, {**row, **values})
-                advance(number)
-    except IsADirectoryError:
-        raise UsageError(f"{out} is a folder: name a file, e.g. completions.jsonl") from None
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--out {path} cannot be written ({error.strerror}): name a file, e.g. completions.jsonl"
+        ) from error
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from consumers.language_model.saved_model import adapter_base, is_adapter, load_adapter
 from consumers.source_code.tokenizer import LoadedTokenizer
-from schema.errors import UsageError
+from schema.errors import CheckpointError, UsageError
 
 TINY = "tiny"
 # A word. Frequencies of words alone give 962 on newspaper text (Jurafsky and Martin, Speech and Language Processing,
@@ -83,10 +83,18 @@ def load_base(place: str) -> PreTrainedModel:
 
     Raises:
         UsageError: there is no such model on this machine, or it cannot be loaded.
+        CheckpointError: an adapter cannot be read, or is its own base.
     """
+    return _loaded(place, frozenset())
+
+
+def _loaded(place: str, adapters: frozenset[Path]) -> PreTrainedModel:
+    """Return a model; `adapters` are those that need it."""
     folder = local_folder(place)
     if is_adapter(folder):
-        base = load_base(adapter_base(folder))
+        if folder.resolve() in adapters:
+            raise CheckpointError(f"the adapter {folder} is its own base: correct its base_model_name_or_path")
+        base = _loaded(adapter_base(folder), adapters | {folder.resolve()})
         merged: PreTrainedModel = load_adapter(base, folder).merge_and_unload()
         return merged
     before = transformers_logging.get_verbosity()
@@ -120,6 +128,14 @@ def load_base(place: str) -> PreTrainedModel:
     return loaded
 
 
+def is_folder(place: str) -> bool:
+    """Return whether a folder has this name; False for what can be no name of one."""
+    try:
+        return Path(place).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def local_folder(place: str) -> Path:
     """Return the folder of a model: `place` itself, or that of a name in the local cache of Hugging Face.
 
@@ -128,7 +144,7 @@ def local_folder(place: str) -> Path:
     Raises:
         UsageError: there is neither.
     """
-    if Path(place).is_dir():
+    if is_folder(place):
         return Path(place)
     try:
         return Path(snapshot_download(place, local_files_only=True))
@@ -148,6 +164,8 @@ def check_base(model: PreTrainedModel, place: str, tokenizer: LoadedTokenizer) -
         UsageError: it is above `MOST_PERPLEXITY`, or not a number.
     """
     tokens = torch.tensor([tokenizer.tokenizer.encode(PLAIN_TEXT).ids])
+    if not tokens.numel():
+        raise UsageError(f"the tokenizer {tokenizer.found_at} makes no token of plain English: give the model's own")
     if int(tokens.max()) >= model.get_input_embeddings().num_embeddings:
         raise UsageError(
             f"the tokenizer {tokenizer.found_at} has more tokens than the model {place}: give the model's own tokenizer"

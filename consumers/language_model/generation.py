@@ -2,7 +2,8 @@
 
 A tokenizer with a chat template gets a system prompt that asks for code alone, and the code is taken from the answer's
 first fenced block. Any other model continues the prompt itself. A completion ends at the tokenizer's end token, at the
-end of a fenced block, after the most tokens, or where the caller says that it is whole.
+end of a fenced block, after the most tokens, or where the caller says that it is whole. Only the caller's settings
+choose tokens, not generation_config.json.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoTokenizer, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from consumers.language_model.base_model import load_base, local_folder
+from consumers.language_model.base_model import is_folder, load_base, local_folder
 from consumers.training.checkpoint import unreadable
 from consumers.training.run_folder import find_checkpoint
 from schema.errors import CheckpointError, UsageError
@@ -26,6 +27,10 @@ _FENCE_END = "\n```"
 # Whether completions are whole is asked after this many tokens.
 _ASKED_EVERY_TOKENS = 8
 _BLOCK = re.compile(r"```[^\n]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+_WHOLE_BLOCK = re.compile(r"```[^\n]*\n(?:.*?\n)?```", re.DOTALL)
+# Logits divided by less may be no numbers.
+_LEAST_TEMPERATURE = 0.01
+_MOST_SEED = (1 << 63) - 1
 
 # Where the completion of a prompt ends, as a place in its text; None if it goes on: (prompt, text) -> place.
 EndOf = Callable[[str, str], int | None]
@@ -53,10 +58,14 @@ class Sampling:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        if not (0 <= self.temperature <= 10 and 0 < self.top_p <= 1):
+        is_greedy = self.temperature == 0
+        if not ((is_greedy or _LEAST_TEMPERATURE <= self.temperature <= 10) and 0 < self.top_p <= 1):
             raise UsageError(
-                f"temperature {self.temperature} and top_p {self.top_p} are out of range: use 0 to 10, and above 0 to 1"
+                f"temperature {self.temperature} and top_p {self.top_p} are out of range: use 0 or "
+                f"{_LEAST_TEMPERATURE} to 10, and above 0 to 1"
             )
+        if not 0 <= self.seed <= _MOST_SEED:
+            raise UsageError(f"seed {self.seed} is out of range: use 0 to {_MOST_SEED}")
         if self.max_new_tokens < 1 or self.batch_size < 1:
             raise UsageError("max_new_tokens and batch_size must be at least 1")
 
@@ -84,8 +93,9 @@ class Generator:
     """
 
     def __init__(self, place: str, device: torch.device | None = None) -> None:
-        found = find_checkpoint(Path(place)) if Path(place).is_dir() else local_folder(place)
-        self._model = load_base(str(found)).to(device or torch.device("cpu")).eval()
+        found = find_checkpoint(Path(place)) if is_folder(place) else local_folder(place)
+        self._model: Any = load_base(str(found)).to(device or torch.device("cpu")).eval()
+        self._model.generation_config = GenerationConfig()
         self._tokenizer = _tokenizer(found)
         self.found = found
 
@@ -101,6 +111,7 @@ class Generator:
         *,
         has_special_tokens: bool = False,
         end_of: EndOf | None = None,
+        ends_at_fence: bool = True,
     ) -> Iterator[Completion]:
         """Yield the completion of each prompt, in order.
 
@@ -110,34 +121,67 @@ class Generator:
             has_special_tokens: whether the text of a special token in a prompt is that token. As in training, it is not
                 in code: a source file may hold the text `<|endoftext|>`.
             end_of: ends completions, of a model without a chat template.
+            ends_at_fence: whether a completion ends with a fenced block; other texts may have several.
 
         Raises:
-            UsageError: a prompt is empty, or leaves no room for a completion in the model's context.
+            UsageError: a prompt is empty, is no valid text, or leaves no room for a completion in the model's context.
+                All prompts are looked at before the first completion.
+            CheckpointError: the chat template cannot be used.
         """
-        if not all(prompts):
-            raise UsageError("a prompt is empty: give the beginning of a text")
+        for number, prompt in enumerate(prompts, 1):
+            self._check(prompt, number, has_special_tokens)
+        if self.chats:
+            end_of = _end_of_block if ends_at_fence else None
         torch.manual_seed(sampling.seed)
         for begin in range(0, len(prompts), sampling.batch_size):
             batch = prompts[begin : begin + sampling.batch_size]
-            yield from self._batch(batch, sampling, has_special_tokens, None if self.chats else end_of)
+            yield from self._batch(batch, sampling, has_special_tokens, end_of, ends_at_fence)
+
+    @property
+    def _context(self) -> int | None:
+        context: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        return context
+
+    def _check(self, prompt: str, number: int, has_special_tokens: bool) -> None:
+        if not prompt:
+            raise UsageError(f"prompt {number} is empty: give the beginning of a text")
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise UsageError(f"prompt {number} is no valid text, because it has half of a surrogate pair: correct it")
+        length = len(self._encoded([prompt], has_special_tokens)["input_ids"][0])
+        if not length:
+            raise UsageError(f"prompt {number} has no tokens in this model's tokenizer: give the beginning of a text")
+        if self._context is not None and length >= self._context:
+            raise UsageError(
+                f"prompt {number} has {length} tokens, but the model's context is {self._context}: shorten it, or take "
+                "another model"
+            )
+
+    def _encoded(self, prompts: Sequence[str], has_special_tokens: bool, **options: Any) -> Any:
+        return self._tokenizer(
+            [self._asked(prompt) for prompt in prompts],
+            split_special_tokens=not (has_special_tokens or self.chats),
+            # A chat template writes its special tokens, that at the beginning included.
+            add_special_tokens=not self.chats,
+            **options,
+        )
 
     def _batch(
-        self, prompts: Sequence[str], sampling: Sampling, has_special_tokens: bool, end_of: EndOf | None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        has_special_tokens: bool,
+        end_of: EndOf | None,
+        ends_at_fence: bool,
     ) -> Iterator[Completion]:
-        inputs = self._tokenizer(
-            [self._asked(prompt) for prompt in prompts],
-            return_tensors="pt",
-            padding=True,
-            split_special_tokens=not (has_special_tokens or self.chats),
-        )
+        inputs = self._encoded(prompts, has_special_tokens, return_tensors="pt", padding=True)
         inputs = {name: inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
-        length = inputs["input_ids"].shape[1]
-        context = getattr(self._model.config, "max_position_embeddings", None)
+        length, context = inputs["input_ids"].shape[1], self._context
         room = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - length)
-        if room < 1:
-            raise UsageError(
-                f"a prompt has {length} tokens, but the model's context is {context}: shorten it, or take another model"
-            )
+        if room < sampling.max_new_tokens and not inputs["attention_mask"].all():
+            # The longest prompt would cut the completions of the others.
+            for prompt in prompts:
+                yield from self._batch([prompt], sampling, has_special_tokens, end_of, ends_at_fence)
+            return
         drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if sampling.temperature:
             drawn = {
@@ -149,12 +193,14 @@ class Generator:
         ends = StoppingCriteriaList()
         if end_of is not None:
             ends.append(_WholeCompletions(self._tokenizer, prompts, length, end_of))
+        # A chat model may write words before its block, so the first fence is no end.
+        stops_at_fence = ends_at_fence and not self.chats
         with torch.inference_mode():
             made = self._model.generate(
                 **inputs,
                 **drawn,
                 max_new_tokens=room,
-                stop_strings=[_FENCE_END],
+                stop_strings=[_FENCE_END] if stops_at_fence else None,
                 stopping_criteria=ends,
                 tokenizer=self._tokenizer,
                 eos_token_id=self._tokenizer.eos_token_id,
@@ -164,18 +210,33 @@ class Generator:
             ended = self._tokenizer.eos_token_id in tokens
             kept = tokens[: tokens.index(self._tokenizer.eos_token_id)] if ended else tokens
             text = self._tokenizer.decode(kept, skip_special_tokens=True)
-            fenced = _FENCE_END in text
-            text = text.partition(_FENCE_END)[0] + "\n" if fenced and not self.chats else text
+            fenced = stops_at_fence and _FENCE_END in text
+            text = text.partition(_FENCE_END)[0] + "\n" if fenced else text
             end = None if end_of is None else end_of(prompt, text)
-            text = code_of(text) if self.chats else text[:end]
+            text = code_of(text) if self.chats and ends_at_fence else text[:end]
             yield Completion(prompt, text, ended or fenced or end is not None, len(kept))
 
     def _asked(self, prompt: str) -> str:
+        """Return the text that the model continues; a template without a system's part has it in the user's.
+
+        Raises:
+            CheckpointError: the template cannot be used.
+        """
         if not self.chats:
             return prompt
-        messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": prompt}]
-        asked: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return asked
+        system, user = {"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": prompt}
+        both = {"role": "user", "content": f"{SYSTEM_PROMPT}\n\n{prompt}"}
+        asked: str
+        for messages in ([system, user], [both]):
+            try:
+                asked = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                return asked
+            except Exception as error:
+                # A template is a program, which raises errors of many classes.
+                failure = error
+        raise CheckpointError(
+            f"the chat template of {self.found} cannot be used ({failure}): correct chat_template, or remove it"
+        ) from failure
 
 
 class _WholeCompletions(StoppingCriteria):  # type: ignore[misc]  # transformers has no types
@@ -200,6 +261,12 @@ class _WholeCompletions(StoppingCriteria):  # type: ignore[misc]  # transformers
                     text = self._tokenizer.decode(tokens, skip_special_tokens=True)
                     self._whole[row] = self._end_of(self._prompts[row], text) is not None
         return torch.tensor(self._whole, device=input_ids.device)
+
+
+def _end_of_block(_: str, answer: str) -> int | None:
+    """Return where the first fenced block of a chat model's answer ends."""
+    block = _WHOLE_BLOCK.search(answer)
+    return None if block is None else block.end()
 
 
 def code_of(answer: str) -> str:

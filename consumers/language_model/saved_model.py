@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -122,7 +123,10 @@ def load_adapter(base: PreTrainedModel, folder: Path, lora: Lora | None = None) 
     except ValueError as error:
         raise unreadable(folder, error) from error
     model.peft_config["default"].base_model_name_or_path = saved.base_model_name_or_path
-    load_weights(model, folder)
+    try:
+        load_weights(model, folder)
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise unreadable(folder, error) from error
     return model
 
 
