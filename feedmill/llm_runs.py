@@ -37,7 +37,7 @@ def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, q
         again = f"--run {report.run} --seed {report.seed} --count {report.requested}"
         line = f"stopped: {report.stopped}, then run again with {again} to make the {report.open:,} open ones"
         print(line, file=sys.stderr, flush=True)
-    for line in report.advice:
+    for line in [*report.notes, *report.advice]:
         print(line, file=sys.stderr, flush=True)
     if as_json:
         print(json.dumps(report.as_dict()))

@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     llm_model_simple: str = "llama3.2"
     llm_model_complex: str = "llama3.1"
     llm_model_validation: str | None = None
+    # The form of answers to ask for; None asks for json_schema and steps down if the endpoint refuses it.
+    llm_response_format: Literal["json_schema", "json_object", "none"] | None = None
     # USD per million tokens as (prompt, completion), by model; the cost of a model without a price is null, never 0.
     llm_prices: dict[str, tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]] = Field(
         default_factory=dict

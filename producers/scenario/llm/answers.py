@@ -1,8 +1,8 @@
 """Read and judge a model's answers: match them to the ids asked for, and accept or refuse each scenario.
 
-Answers are matched by their ids. The labels follow from an answer's own numbers, and missing parts are never filled in.
-An answer is accepted for the cell that its numbers show, if that cell was asked for and has no other accepted answer,
-and if the answer passes the family's rules, which are those of the refine stage.
+Answers are matched by ids that stand for positions in the prompt. The labels follow from an answer's own numbers, and
+missing parts are never filled in. An answer is accepted for the cell that its numbers show, if that cell was asked for
+and has no other accepted answer, and if the answer passes the family's rules, which are those of the refine stage.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -42,6 +42,8 @@ Row = dict[str, Any]
 _TEXT_CHARACTERS = 4000
 _MOST_PARTS = 16
 _DECODER = json.JSONDecoder()
+# The beginning of an object at the beginning of a line, alone or in a list.
+_BARE = re.compile(r"^[ \t]*(?P<bracket>\[\s*)?(?=\{)", re.MULTILINE)
 
 _Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -109,24 +111,29 @@ class Read:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def read(reply: Reply, asked: Iterable[str]) -> Read:
+def positions(count: int) -> list[str]:
+    """Return the ids of the scenarios of a call in its prompt and its answer: s1, s2, ... by position."""
+    return [f"s{number}" for number in range(1, count + 1)]
+
+
+def read(reply: Reply, asked: Sequence[str]) -> Read:
     """Return the well-formed answers in a reply for the ids that were asked for; other ids are ignored.
 
-    Complete items count even if the text is cut off or has prose around it. An id that occurs twice has no answer,
-    because the right one is unknown.
+    The reply has the ids of `positions` in place of those in `asked`. Complete items count even if the text is cut off
+    or has prose around it. An id that occurs twice has no answer, because the right one is unknown.
     """
     items, is_json = objects_in(reply.text, "scenarios")
     named = [(item["id"], item) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
-    times = Counter(name for name, _ in named)
-    by_id = dict(named)
+    times = Counter(position for position, _ in named)
+    by_position = dict(named)
     absent = _fault_of_absent(reply, is_json)
     result = Read()
-    for name in asked:
-        if times[name] > 1:
+    for position, name in zip(positions(len(asked)), asked, strict=True):
+        if times[position] > 1:
             result.faults[name] = DUPLICATED
-        elif name in by_id:
+        elif position in by_position:
             try:
-                result.scenarios[name] = _whole(by_id[name])
+                result.scenarios[name] = _whole(by_position[position])
             except ValueError:  # of pydantic, or of a lone surrogate
                 result.faults[name] = MALFORMED
         else:
@@ -158,7 +165,8 @@ def objects_in(text: str, name: str) -> tuple[list[Any], bool]:
     """Return the items of the list under the key `name` in `text`, and whether the list is complete.
 
     Of several lists, the last complete one with items counts, because the earlier ones are drafts. Without one, the
-    longest list counts. Of a truncated list, the items before the break are returned.
+    longest list counts. Of a truncated list, the items before the break are returned. If the text has no such key, a
+    list or objects that begin a line count, because some models leave the outer object out.
     """
     lists: list[tuple[list[Any], bool]] = []
     end = 0
@@ -168,8 +176,29 @@ def objects_in(text: str, name: str) -> tuple[list[Any], bool]:
             items, is_complete, after = _items(text, match.end())
             lists.append((items, is_complete))
             end = after if is_complete else end
+    if not lists:
+        return _bare_objects(text)
     complete = [found for found in lists if found[1] and found[0]]
     return complete[-1] if complete else max(lists, key=lambda found: len(found[0]), default=([], False))
+
+
+def _bare_objects(text: str) -> tuple[list[Any], bool]:
+    """Return the objects with an id that begin a line of `text`, alone or in a list, and whether there are any."""
+    found: list[Any] = []
+    end = 0
+    for match in _BARE.finditer(text):
+        if match.start() < end:
+            continue
+        if match["bracket"]:
+            items, _, end = _items(text, match.end())
+        else:
+            try:
+                item, end = _DECODER.raw_decode(text, match.end())
+            except (ValueError, RecursionError):
+                continue
+            items = [item]
+        found += [item for item in items if isinstance(item, dict) and "id" in item]
+    return found, bool(found)
 
 
 def _items(text: str, at: int) -> tuple[list[Any], bool, int]:
@@ -194,17 +223,21 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def scores_in(text: str, asked: Iterable[str]) -> dict[str, float]:
-    """Return the validation scores in `text`, 0 to 1, by the ids asked for; repeated and invalid scores are omitted."""
+def scores_in(text: str, asked: Sequence[str]) -> dict[str, float]:
+    """Return the validation scores in `text`, 0 to 1, by the ids asked for; repeated and invalid scores are omitted.
+
+    The text has the ids of `positions` in place of those in `asked`.
+    """
     items, _ = objects_in(text, "scores")
     scores = [(item.get("id"), item.get("score")) for item in items if isinstance(item, dict)]
-    times = Counter(name for name, _ in scores if isinstance(name, str))
-    wanted = {name for name in asked if times[name] == 1}
+    times = Counter(position for position, _ in scores if isinstance(position, str))
+    wanted = dict(zip(positions(len(asked)), asked, strict=True))
     return {
-        name: float(score)
-        for name, score in scores
-        if isinstance(name, str)
-        and name in wanted
+        wanted[position]: float(score)
+        for position, score in scores
+        if isinstance(position, str)
+        and position in wanted
+        and times[position] == 1
         and isinstance(score, int | float)
         and not isinstance(score, bool)
         and 0 <= score <= 1

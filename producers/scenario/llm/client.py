@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,13 @@ _REFUSED = frozenset({400, 413, 422})
 # An error message with a piece of the key of this length is hidden; shorter pieces occur in ordinary words.
 _REVEALING_CHARACTERS = 6
 _MESSAGE_CHARACTERS = 200
+# The forms of answers that a request can ask for, the strictest first.
+_RESPONSE_FORMATS = ("json_schema", "json_object", "none")
+# HTTP statuses and words of errors by which a server refuses the form of an answer.
+_FORMAT_STATUSES = frozenset({400, 404, 422, 500, 501})
+_FORMAT_WORDS = re.compile(
+    r"response.?format|json.?schema|json.?object|json.?mode|structured.output|guided|grammar", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,11 @@ class EndpointError(ProducerError):
 class ModelClient:
     """Sends questions to the endpoint of `settings`; an asynchronous context whose end closes its connections.
 
-    `url` is the endpoint's URL without credentials.
+    Attributes:
+        url: the endpoint's URL without credentials.
+        response_format: the form of answers that requests ask for: json_schema, json_object or none. If the endpoint
+            refuses a form by name, all later requests ask for the next one, unless a setting fixes it.
+        notes: a line for each form that the endpoint refused.
 
     Raises:
         ConfigError: the key cannot be sent, or the URL is invalid.
@@ -121,6 +133,8 @@ class ModelClient:
             )
         self._settings = settings
         self.url = _shown(settings.llm_base_url)
+        self.response_format = settings.llm_response_format or _RESPONSE_FORMATS[0]
+        self.notes: list[str] = []
         self._policy = policy
         self._random = np.random.default_rng(seed)
         # A Retry-After of one call delays all calls.
@@ -142,7 +156,7 @@ class ModelClient:
         await self._openai.close()
 
     async def ask(self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> Reply:
-        """Return the model's answer; the request asks the model to follow the JSON schema.
+        """Return the model's answer; the request has the JSON schema if the endpoint takes one.
 
         Raises:
             UnansweredError: no try within the policy was answered, or the endpoint refuses this question.
@@ -151,13 +165,17 @@ class ModelClient:
         import openai
 
         reason, fault = "", MISSING
-        for number in range(1, self._policy.tries + 1):
+        number = 1
+        while number <= self._policy.tries:
             await self._wait_for_leave()
             wait_s = self._backoff_s(number)
+            asked_format = self.response_format
             try:
                 answer = await self._try(model, messages, schema, number)
                 if isinstance(answer, Reply):
                     return answer
+                if self._steps_down(asked_format, answer.status or 400, answer.message):
+                    continue
                 reason, fault = f"HTTP 200 with an error{self._line(answer.message)}", SERVER_ERROR
                 self._raise_if_final(answer.status, answer.message, model, number)
             except (openai.APITimeoutError, TimeoutError):
@@ -165,6 +183,8 @@ class ModelClient:
             except openai.APIConnectionError as error:
                 reason, fault = f"no connection ({type(error.__cause__ or error).__name__})", MISSING
             except openai.APIStatusError as error:
+                if self._steps_down(asked_format, error.status_code, error.response.text):
+                    continue
                 reason, fault = f"HTTP {error.status_code}", MISSING
                 self._raise_if_final(error.status_code, error.response.text, model, number)
                 asked_s = retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC))
@@ -173,7 +193,23 @@ class ModelClient:
                     self._not_before = max(self._not_before, time.monotonic() + wait_s)
             if number < self._policy.tries:
                 await asyncio.sleep(wait_s)
+            number += 1
         raise UnansweredError(reason, self._policy.tries, fault=fault)
+
+    def _steps_down(self, asked: str, status: int, message: str) -> bool:
+        """Whether to ask again in another form, because the server refuses the form `asked` by name."""
+        if asked == "none" or status not in _FORMAT_STATUSES or not _FORMAT_WORDS.search(message):
+            return False
+        if self._settings.llm_response_format is not None:
+            return False
+        # Calls that ran at once step down together, by one form.
+        if asked == self.response_format:
+            self.response_format = _RESPONSE_FORMATS[_RESPONSE_FORMATS.index(asked) + 1]
+            self.notes.append(
+                f"{self.url} refuses the response format {asked} (HTTP {status}{self._line(message)}): asking with "
+                f"{self.response_format}; set FEEDMILL_LLM_RESPONSE_FORMAT={self.response_format} to begin with it"
+            )
+        return True
 
     def _raise_if_final(self, status: int, message: str, model: str, tries: int) -> None:
         """Raise the error of a status that another try would not change; status 0 is unknown and is tried again."""
@@ -185,14 +221,12 @@ class ModelClient:
     async def _try(
         self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], number: int
     ) -> Reply | ServerError:
-        arguments: dict[str, Any] = {
-            "model": model,
-            "messages": list(messages),
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "strict": True, "schema": schema},
-            },
-        }
+        arguments: dict[str, Any] = {"model": model, "messages": list(messages)}
+        if self.response_format == "json_schema":
+            json_schema = {"name": "answer", "strict": True, "schema": schema}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        elif self.response_format == "json_object":
+            arguments["response_format"] = {"type": "json_object"}
         # The client's own timeout limits only the pause between two bytes, so a slow trickle would never end.
         async with asyncio.timeout(self._settings.llm_timeout_s):
             response = await self._openai.chat.completions.with_raw_response.create(**arguments)

@@ -1,17 +1,20 @@
 """Prompts: which model writes which type, the shared rules, a line per scenario, and the JSON schema of the answer.
 
-By `estimated_tokens`, which errs on the high side, the rules take under 300 tokens, and with five lines about 500.
-Every answer must repeat the id of its line. Some servers silently cut off a prompt that exceeds their context;
-`ContextWatch` detects that.
+By `estimated_tokens`, which errs on the high side, the rules take under 300 tokens, the form with its example under
+170, and a line about 60. The rules state the form for servers that ignore the schema. Scenarios have ids by position,
+so rules and schema are the same in every call of a size, and servers can cache them.
+
+Some servers silently cut off a prompt that exceeds their context; `ContextWatch` detects that.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from producers.scenario.llm.answers import Cell, Row
+from producers.scenario.llm.answers import Cell, Row, positions
 from schema.errors import ConfigError
 from schema.scenario.bands import (
     AUTHENTICITY_TARGETS,
@@ -51,6 +54,28 @@ RULES = (
     "to the asker. Vary people, places and words."
 )
 
+_EXAMPLE = {
+    "id": "s1",
+    "name": "Ana",
+    "age_band": "26-35",
+    "relation": "sister",
+    "setting": "the kitchen",
+    "context": "Ana sits in the kitchen. ...",
+    "capacity_factors": [{"name": "poor sleep", "effect": -1.5}],
+    "base_capacity": 6.0,
+    "calculation_steps": ["6.0 - 1.5 = 4.5", "4.5 + 2.0 = 6.5"],
+    "anchor": "steady but tired",
+    "support_needed": 5.0,
+    "complexity_type": "baseline",
+    "request": "...",
+    "response": "...",
+    "authenticity_score": 0.72,
+}
+FORM = (
+    f"Answer with JSON only, in this form: {json.dumps({'scenarios': [_EXAMPLE]})}. "
+    f"age_band is one of {', '.join(AGE_BANDS)}."
+)
+
 _MANNERS = {
     "baseline": "a plain answer",
     "people_pleasing": "agrees so as to be liked",
@@ -71,7 +96,8 @@ _READINGS = {
 _VALIDATION_RULES = (
     "For each scene, score from 0 to 1 how well its text fits its numbers. Capacity and support are points out of 10: "
     f"a character at X can provide up to X+{SUPPORT_HEADROOM:g}. authenticity is 0 to 1: how true the response is to "
-    "what the character can give. Answer with a score for every id."
+    "what the character can give. Answer with a score for every id, with JSON only, in this form: "
+    '{"scores": [{"id": "s1", "score": 0.8}]}'
 )
 
 # {column of a row: its name in the prompt of a validation model}.
@@ -131,18 +157,18 @@ def estimated_tokens(text: str) -> int:
 
 
 def writing(asked: Mapping[str, Cell], faults: Mapping[str, str]) -> list[Message]:
-    """Return the messages that ask for scenarios.
+    """Return the messages that ask for scenarios, by the ids of `answers.positions`.
 
     `asked` is {id: {axis: bin}}. `faults` is {id: the fault of its last answer}, for ids with a refused answer.
     """
     lines = "\n".join(
-        _line(name, cell) + (f"; wrong last time: {faults[name]}" if name in faults else "")
-        for name, cell in asked.items()
+        _line(position, asked[name]) + (f"; wrong last time: {faults[name]}" if name in faults else "")
+        for position, name in zip(positions(len(asked)), asked, strict=True)
     )
-    return [{"role": "system", "content": RULES}, {"role": "user", "content": lines}]
+    return [{"role": "system", "content": f"{RULES}\n{FORM}"}, {"role": "user", "content": lines}]
 
 
-def _line(name: str, cell: Cell) -> str:
+def _line(position: str, cell: Cell) -> str:
     level = next(band for band in CAPACITY_LEVELS if band.name == cell["capacity_level"])
     target = next(band for band in AUTHENTICITY_TARGETS if band.name == cell["authenticity_target"])
     lowest, highest = SCORE_HUNDREDTHS[AUTHENTICITY_TARGETS.index(target)] / 100
@@ -150,21 +176,24 @@ def _line(name: str, cell: Cell) -> str:
     floor = ", at least 1.0" if target.name == "excellent" else ""
     kind = cell["complexity_type"]
     return (
-        f"{name}: C {level.low}-{level.high}; support_needed C{least:+.1f} to C{most:+.1f}{floor}; "
-        f"score {lowest:.2f}-{highest:.2f} ({_READINGS[target.name]}); type {kind} ({_MANNERS[kind]})"
+        f"{position}: C {level.low}-{level.high}; support_needed C{least:+.1f} to C{most:+.1f}{floor}; "
+        f"score {lowest:.2f}-{highest:.2f} ({_READINGS[target.name]}); type {kind} ({_MANNERS[kind]}); "
+        f"anchor: {' or '.join(level.anchors)}"
     )
 
 
-def writing_schema(asked: Mapping[str, Cell]) -> dict[str, Any]:
-    """Return the JSON schema of the answer to `writing`: all properties required, no others allowed."""
-    levels = {cell["capacity_level"] for cell in asked.values()}
-    anchors = [anchor for band in CAPACITY_LEVELS if band.name in levels for anchor in band.anchors]
-    kinds = sorted({cell["complexity_type"] for cell in asked.values()})
+@cache
+def writing_schema(count: int) -> Mapping[str, Any]:
+    """Return the JSON schema of the answer to `writing` for `count` scenarios, the same object for each count.
+
+    All properties are required, and no others are allowed.
+    """
+    anchors = [anchor for band in CAPACITY_LEVELS for anchor in band.anchors]
     text, number = {"type": "string"}, {"type": "number"}
     factor = _closed({"name": text, "effect": number})
     scenario = _closed(
         {
-            "id": {"type": "string", "enum": list(asked)},
+            "id": {"type": "string", "enum": positions(count)},
             "name": text,
             "age_band": {"type": "string", "enum": list(AGE_BANDS)},
             "relation": text,
@@ -175,7 +204,7 @@ def writing_schema(asked: Mapping[str, Cell]) -> dict[str, Any]:
             "calculation_steps": {"type": "array", "items": text},
             "anchor": {"type": "string", "enum": anchors},
             "support_needed": number,
-            "complexity_type": {"type": "string", "enum": kinds},
+            "complexity_type": {"type": "string", "enum": list(COMPLEXITY_TYPES)},
             "request": text,
             "response": text,
             "authenticity_score": number,
@@ -185,15 +214,19 @@ def writing_schema(asked: Mapping[str, Cell]) -> dict[str, Any]:
 
 
 def validating(rows: Mapping[str, Row]) -> list[Message]:
-    """Return the messages that ask for the scores of written rows, {id: row}."""
-    scenes = [{"id": name, **{shown: row[column] for column, shown in _SHOWN.items()}} for name, row in rows.items()]
+    """Return the messages that ask for the scores of written rows, {id: row}, by the ids of `answers.positions`."""
+    scenes = [
+        {"id": position, **{shown: row[column] for column, shown in _SHOWN.items()}}
+        for position, row in zip(positions(len(rows)), rows.values(), strict=True)
+    ]
     lines = "\n".join(json.dumps(scene, ensure_ascii=False) for scene in scenes)
     return [{"role": "system", "content": _VALIDATION_RULES}, {"role": "user", "content": lines}]
 
 
-def validation_schema(ids: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON schema of the answer to `validating`."""
-    score = _closed({"id": {"type": "string", "enum": list(ids)}, "score": {"type": "number"}})
+@cache
+def validation_schema(count: int) -> Mapping[str, Any]:
+    """Return the JSON schema of the answer to `validating` for `count` rows, the same object for each count."""
+    score = _closed({"id": {"type": "string", "enum": positions(count)}, "score": {"type": "number"}})
     return _closed({"scores": {"type": "array", "items": score}})
 
 

@@ -91,6 +91,7 @@ class LlmReport:
         rejected: {reason: scenarios given up}; `open` is the number of all others.
         faults: {reason: answers refused for it}, also those of scenarios that were accepted later.
         advice: a line for each fault that the user can do something about.
+        notes: a line for each response format that the endpoint refused.
         calls: answered writing calls; `calls_per_100` is their number per 100 accepted scenarios.
         calls_resumed: answered calls of all roles that were on the topic when this part began.
         calls_unanswered: calls given up after all tries; they are not in `calls` and not metered.
@@ -122,6 +123,7 @@ class LlmReport:
     elapsed_s: float = 0.0
     faults: dict[str, int] = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -159,7 +161,8 @@ def produce(
         resumed = state.meter.total.calls
         scheduler = Scheduler(connection.settings, run.run, run.seed, state, writer, policy or RetryPolicy())
         stopped = asyncio.run(scheduler.ask_all(on_progress))
-    return _report(run, state, resumed, stopped, time.monotonic() - started)
+    report = _report(run, state, resumed, stopped, time.monotonic() - started)
+    return replace(report, notes=scheduler.notes)
 
 
 def batch_sender(connection: Connection, run: str, seed: int) -> Callable[[Sequence[Cell], int], None]:

@@ -57,6 +57,8 @@ class Scheduler:
         # Unanswered calls since the last answered one.
         self._silent: list[tuple[Question, UnansweredError]] = []
         self._any_answered = False
+        # Lines about the endpoint, for the report.
+        self.notes: list[str] = []
         self._spent: str | None = None
         self._error: EndpointError | None = None
 
@@ -69,6 +71,7 @@ class Scheduler:
         """
         busy: set[asyncio.Task[Answered]] = set()
         async with ModelClient(self._settings, self._policy, self._seed) as client:
+            self.notes = client.notes
             try:
                 while True:
                     while len(busy) < self._settings.llm_concurrency and (question := self._next(not busy)):
@@ -140,7 +143,10 @@ class Scheduler:
     def _unreachable(self, url: str) -> EndpointError:
         _, latest = self._silent[-1]
         if latest.fault == REFUSED:
-            line = f"{url} refuses the questions ({latest.reason}): choose models that answer with JSON schemas"
+            line = (
+                f"{url} refuses the questions ({latest.reason}): correct FEEDMILL_LLM_RESPONSE_FORMAT if it is set, or "
+                "choose other models"
+            )
         elif latest.fault == SERVER_ERROR:
             line = f"{url} gives no answer ({latest.reason}): read the server's log and mend the server"
         else:

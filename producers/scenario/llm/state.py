@@ -171,13 +171,13 @@ class RunState:
     def _writing(self, asked: tuple[str, ...]) -> Question:
         cells = {name: self.cells[name] for name in asked}
         messages = prompts.writing(cells, self.faults)
-        return self._question(self._role(asked[0]), asked, messages, prompts.writing_schema(cells))
+        return self._question(self._role(asked[0]), asked, messages, prompts.writing_schema(len(cells)))
 
     def _validating(self) -> Question:
         count = min(len(self.unscored), prompts.SCENARIOS_PER_CALL)
         asked = tuple(self.unscored.popleft() for _ in range(count))
         messages = prompts.validating({name: self.waiting[name] for name in asked})
-        return self._question(VALIDATION, asked, messages, prompts.validation_schema(asked))
+        return self._question(VALIDATION, asked, messages, prompts.validation_schema(len(asked)))
 
     def _question(
         self, role: str, asked: tuple[str, ...], messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]

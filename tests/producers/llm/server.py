@@ -31,13 +31,17 @@ _LINE = re.compile(r"(\S+): C ([0-9.]+)-.* score ([0-9.]+)-.*; type (\w+) \(")
 
 @dataclass
 class Call:
-    """One HTTP request as the server saw it; `asked` has the cell index of each id (None for a validation)."""
+    """One HTTP request as the server saw it.
+
+    `asked` has the cell index of each id (None for a validation), and `response_format` the type that is asked for.
+    """
 
     number: int
     model: str
     asked: dict[str, int | None]
     prompt_tokens: int
     key: str
+    response_format: str = "none"
     scenes: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -90,6 +94,7 @@ class ModelServer:
             asked={},
             prompt_tokens=sum(len(message["content"]) for message in body["messages"]) // CHARACTERS_PER_TOKEN,
             key=request.headers["Authorization"].removeprefix("Bearer "),
+            response_format=body.get("response_format", {}).get("type", "none"),
         )
         if lines[0].startswith("{"):
             call.scenes = [json.loads(line) for line in lines]
@@ -325,6 +330,17 @@ async def sends_no_completion(server: ModelServer, call: Call) -> web.StreamResp
 
 async def leaves_a_score_out(server: ModelServer, call: Call) -> web.StreamResponse:
     return server.answer(call, {"scores": [{"id": scene["id"], "score": 0.9} for scene in call.scenes[1:]]})
+
+
+def taking(*formats: str) -> Behaviour:
+    """Return a server's behaviour that refuses other response formats, with the error of LM Studio."""
+
+    async def takes(server: ModelServer, call: Call) -> web.StreamResponse:
+        if call.response_format in formats:
+            return await well(server, call)
+        return web.json_response({"error": "'response_format.type' must be one of " + str(formats)}, status=400)
+
+    return takes
 
 
 def once(behaviour: Behaviour, applies: Callable[[Call], bool]) -> Script:

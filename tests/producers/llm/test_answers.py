@@ -15,6 +15,7 @@ from producers.scenario.llm.answers import (
     broken_rules,
     judge,
     objects_in,
+    positions,
     read,
     scores_in,
     to_frame,
@@ -52,8 +53,14 @@ def reply(text: str, finish_reason: str = "stop", *, refused: bool = False, thou
     return Reply(text, finish_reason, refused, Usage(), 1, thought)
 
 
+def by_position(scenarios: list[Any]) -> list[Any]:
+    """Return scenarios with the ids of an answer in place of those of ASKED."""
+    places = dict(zip(ASKED, positions(len(ASKED)), strict=True))
+    return [{**scenario, "id": places.get(scenario["id"], scenario["id"])} for scenario in scenarios]
+
+
 def judged(scenarios: list[Any], texts: set[int] | None = None) -> JudgedAnswer:
-    return judge(read(reply(json.dumps({"scenarios": scenarios})), ASKED), ASKED, COMMON, texts or set())
+    return judge(read(reply(json.dumps({"scenarios": by_position(scenarios)})), ASKED), ASKED, COMMON, texts or set())
 
 
 def test_correct_answers_are_accepted_by_id_in_any_order() -> None:
@@ -187,17 +194,20 @@ def test_faults_that_a_user_can_mend_have_one_line_of_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers"),
+    ("text", "items"),
     [
         ('{"n": [1, 2, 3]} no: {"n": [4]}', [4]),
         ('{"n": [1]} and so on: {"n": []}', [1]),
         ('{"n": [1]} then {"n": [2, 3', [1]),
         ('{"n": [1, 2, {"n": [7]}]}', [1, 2, {"n": [7]}]),
         ('{"n": [1, 2, ?} {"n": [3, ?}', [1, 2]),
+        ('Sure:\n```json\n[{"id": 1}, {"id": 2}]\n```', [{"id": 1}, {"id": 2}]),
+        ('{"id": 1, "a": [\n{"id": 3}]}\n{"x": 1}\n{"id": 2}', [{"id": 1, "a": [{"id": 3}]}, {"id": 2}]),
+        ('{"id": 1}\n{"id": 2, ', [{"id": 1}]),
     ],
 )
-def test_the_last_complete_list_counts(text: str, numbers: list[Any]) -> None:
-    assert objects_in(text, "n")[0] == numbers
+def test_the_last_complete_list_or_bare_objects_count(text: str, items: list[Any]) -> None:
+    assert objects_in(text, "n")[0] == items
 
 
 ITEMS = st.lists(
@@ -223,23 +233,23 @@ def test_the_complete_items_of_a_truncated_list_are_kept(
 
 @given(st.text())
 def test_any_text_is_read_without_an_error(text: str) -> None:
-    for dressed in (text, f'{{"scenarios": [{text}', f'{{"scenarios": [{{"id": "r-0", {text}'):
-        answers = read(reply(dressed), ASKED)
+    for dressed in (text, f'{{"scenarios": [{text}', f'{{"scenarios": [{{"id": "s1", {text}'):
+        answers = read(reply(dressed), list(ASKED))
         assert set(answers.scenarios) | set(answers.faults) == set(ASKED)
-    scores_in(f'{{"scores": [{text}', ASKED)
+    scores_in(f'{{"scores": [{text}', list(ASKED))
 
 
 def test_scores_are_matched_by_id_and_invalid_ones_omitted() -> None:
     items = [
-        {"id": "b", "score": 1},
-        {"id": "a", "score": 0.25},
-        {"id": "c", "score": 0.5},
-        {"id": "c", "score": 0.6},
-        {"id": "d", "score": 7},
-        {"id": "e", "score": True},
-        {"id": "f", "score": "0.5"},
-        {"id": "stranger", "score": 0.5},
-        {"id": ["a"], "score": 0.5},
-        "b",
+        {"id": "s2", "score": 1},
+        {"id": "s1", "score": 0.25},
+        {"id": "s3", "score": 0.5},
+        {"id": "s3", "score": 0.6},
+        {"id": "s4", "score": 7},
+        {"id": "s5", "score": True},
+        {"id": "s6", "score": "0.5"},
+        {"id": "s7", "score": 0.5},
+        {"id": ["s1"], "score": 0.5},
+        "s2",
     ]
     assert scores_in(json.dumps({"scores": items}), "abcdef") == {"a": 0.25, "b": 1.0}

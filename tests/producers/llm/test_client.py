@@ -10,10 +10,11 @@ from email.utils import format_datetime
 
 import pytest
 
-from producers.scenario.llm.client import ModelClient, Reply, RetryPolicy, retry_after_s
+from producers.scenario.llm.client import ModelClient, RetryPolicy, UnansweredError, retry_after_s
+from producers.scenario.llm.replies import Reply
 from schema.errors import ConfigError
 from schema.settings import load_settings
-from tests.producers.llm.server import serving, well
+from tests.producers.llm.server import serving, taking, well
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -32,6 +33,46 @@ def test_a_model_on_the_loopback_is_asked_without_a_proxy(
     with serving(lambda call: well) as server:
         assert asyncio.run(ask(server.url.replace("127.0.0.1", host))).text
         assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("taken", "asked"),
+    [
+        (["json_schema"], ["json_schema"]),
+        (["json_object", "none"], ["json_schema", "json_object"]),
+        (["none"], ["json_schema", "json_object", "none"]),
+    ],
+)
+def test_a_refused_response_format_steps_down_once_for_all_calls(taken: list[str], asked: list[str]) -> None:
+    question = [{"role": "user", "content": '{"id": "a"}'}]
+
+    async def ask(url: str) -> ModelClient:
+        async with ModelClient(load_settings(llm_base_url=url), RetryPolicy(tries=1), 1) as client:
+            answers = await asyncio.gather(*(client.ask("m", question, {}) for _ in range(3)))
+            assert all(answer.text and answer.tries == 1 for answer in answers)
+            await client.ask("m", question, {})
+        return client
+
+    with serving(lambda call: taking(*taken)) as server:
+        client = asyncio.run(ask(server.url))
+    formats = [call.response_format for call in server.calls]
+    assert sorted(set(formats), key=formats.index) == asked
+    assert formats[-1] == client.response_format == asked[-1]
+    assert len(client.notes) == len(asked) - 1
+    for note, refused, tried in zip(client.notes, asked, asked[1:], strict=False):
+        assert f"refuses the response format {refused} (HTTP 400: " in note
+        assert f"set FEEDMILL_LLM_RESPONSE_FORMAT={tried}" in note
+
+
+def test_a_response_format_that_is_set_is_not_changed() -> None:
+    async def ask(url: str) -> None:
+        settings = load_settings(llm_base_url=url, llm_response_format="json_object")
+        async with ModelClient(settings, RetryPolicy(tries=3), 1) as client:
+            await client.ask("m", [{"role": "user", "content": '{"id": "a"}'}], {})
+
+    with serving(lambda call: taking("none")) as server, pytest.raises(UnansweredError, match="HTTP 400"):
+        asyncio.run(ask(server.url))
+    assert [call.response_format for call in server.calls] == ["json_object"]
 
 
 def test_a_model_on_the_ipv6_loopback_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

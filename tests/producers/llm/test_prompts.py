@@ -7,7 +7,10 @@ import re
 
 import pytest
 
+from producers.scenario.llm.answers import positions, read
+from producers.scenario.llm.meter import Usage
 from producers.scenario.llm.prompts import (
+    FORM,
     RULES,
     SCENARIOS_PER_CALL,
     WRITING_ROLES,
@@ -15,9 +18,12 @@ from producers.scenario.llm.prompts import (
     estimated_tokens,
     models,
     role_of,
+    validating,
+    validation_schema,
     writing,
     writing_schema,
 )
+from producers.scenario.llm.replies import Reply
 from schema.errors import ConfigError
 from schema.scenario import FAMILY
 from schema.scenario.bands import AUTHENTICITY_TARGETS, CAPACITY_LEVELS, COMPLEXITY_TYPES, support_bounds
@@ -31,7 +37,25 @@ def test_the_instructions_take_at_most_300_tokens() -> None:
     # A second estimate to check the first: a word is about 1.3 tokens, a punctuation mark is 1.
     words_and_marks = len(re.findall(r"\w+", RULES)) * 1.3 + len(re.findall(r"[^\w\s]", RULES))
     assert estimated_tokens(RULES) <= 300
+    assert estimated_tokens(FORM) <= 170
     assert words_and_marks <= 1.2 * estimated_tokens(RULES)
+
+
+def test_the_rules_state_the_form_with_all_keys_for_servers_without_schemas() -> None:
+    system = writing({"run-1": CELLS[0]}, {})[0]["content"]
+    example = system[system.index('{"scenarios"') : system.index("]}.") + 2]
+    keys = writing_schema(1)["properties"]["scenarios"]["items"]["required"]
+    assert list(json.loads(example)["scenarios"][0]) == keys
+    assert set(read(Reply(example, "stop", False, Usage(), 1), ["run-1"]).scenarios) == {"run-1"}
+    assert '{"scores": [{"id": "s1", ' in validating({})[0]["content"]
+
+
+def test_rules_and_schema_are_the_same_for_every_call_of_a_size() -> None:
+    first, second = ({f"{run}-{number}": CELLS[number] for number in range(3)} for run in "ab")
+    assert writing(first, {}) == writing(second, {})
+    assert writing_schema(3) is writing_schema(3)
+    assert validation_schema(3) is validation_schema(3)
+    assert writing_schema(3) != writing_schema(2)
 
 
 def test_the_line_of_a_cell_holds_its_bounds() -> None:
@@ -41,7 +65,7 @@ def test_the_line_of_a_cell_holds_its_bounds() -> None:
         line = user["content"]
         level = next(band for band in CAPACITY_LEVELS if band.name == cell["capacity_level"])
         target = next(band for band in AUTHENTICITY_TARGETS if band.name == cell["authenticity_target"])
-        assert line.startswith(f"run-1: C {level.low}-{level.high};")
+        assert line.startswith(f"s1: C {level.low}-{level.high};")
         low, high = re.findall(r"C([+-][0-9.]+)", line)
         # At any capacity, raised to the line's floor, these equal the family's bounds.
         floor = 1.0 if "at least 1.0" in line else 0.0
@@ -50,6 +74,7 @@ def test_the_line_of_a_cell_holds_its_bounds() -> None:
             assert asked == pytest.approx(support_bounds(target.name, capacity))
         assert f"score {target.low:.2f}-" in line
         assert f"type {cell['complexity_type']} (" in line
+        assert all(anchor in line for anchor in level.anchors)
 
 
 def test_the_line_of_an_id_asked_for_again_names_its_fault() -> None:
@@ -59,9 +84,8 @@ def test_the_line_of_an_id_asked_for_again_names_its_fault() -> None:
     assert second.endswith("; wrong last time: calculation_wrong")
 
 
-def test_the_schema_closes_every_object_and_allows_what_the_cells_allow() -> None:
-    asked = {f"r-{number}": CELLS[number * 17] for number in range(SCENARIOS_PER_CALL)}
-    schema = writing_schema(asked)
+def test_the_schema_closes_every_object() -> None:
+    schema = writing_schema(SCENARIOS_PER_CALL)
 
     def objects(node: object) -> list[dict[str, object]]:
         inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
@@ -74,8 +98,8 @@ def test_the_schema_closes_every_object_and_allows_what_the_cells_allow() -> Non
         assert part["additionalProperties"] is False
         assert part["required"] == list(part["properties"])
     scenario = schema["properties"]["scenarios"]["items"]["properties"]
-    assert scenario["id"]["enum"] == list(asked)
-    assert set(scenario["complexity_type"]["enum"]) == {cell["complexity_type"] for cell in asked.values()}
+    assert scenario["id"]["enum"] == positions(SCENARIOS_PER_CALL)
+    assert scenario["complexity_type"]["enum"] == list(COMPLEXITY_TYPES)
 
 
 def test_every_type_has_a_role() -> None:
