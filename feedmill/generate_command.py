@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,9 @@ MaxNewTokens = Annotated[int, typer.Option(min=1, help="The most tokens of a com
 Temperature = Annotated[float, typer.Option(min=0, help="Above 0, tokens are drawn at random.")]
 TopP = Annotated[float, typer.Option(help="Draw from the likeliest tokens with this probability.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
+Quantize = Annotated[
+    Literal["4bit"] | None, typer.Option(help="Load the model, or the base of an adapter, in 4 bits; needs a GPU.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Prompts that are completed together.")]
 
 
@@ -44,6 +47,7 @@ def generate_code_command(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
+    quantize: Quantize = None,
 ) -> None:
     """Complete prompts with a model; a run's folder gives its newest checkpoint.
 
@@ -60,7 +64,7 @@ def generate_code_command(
     sampling = Sampling(
         temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
-    _generate(model, asked, sampling, out)
+    _generate(model, asked, sampling, out, quantize)
 
 
 def generate_scenario_command(
@@ -71,6 +75,7 @@ def generate_scenario_command(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
+    quantize: Quantize = None,
 ) -> None:
     """Write the response to a request with a model of `feedmill train scenario`; prints a row as `generate code`."""
     _require()
@@ -78,7 +83,7 @@ def generate_scenario_command(
     from consumers.scenario.byte_tokenizer import prompt_of
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens)
-    _generate(model, [{"prompt": prompt_of(context, request)}], sampling, None, is_scenario=True)
+    _generate(model, [{"prompt": prompt_of(context, request)}], sampling, None, quantize, is_scenario=True)
 
 
 def _require() -> None:
@@ -91,12 +96,15 @@ def _generate(
     asked: list[dict[str, Any]],
     sampling: Sampling,
     out: Path | None,
+    quantize: Literal["4bit"] | None,
     *,
     is_scenario: bool = False,
 ) -> None:
     from consumers.language_model.generation import Generator
+    from consumers.language_model.quantization import check_quantization
 
-    generator = Generator(model)
+    check_quantization(quantize)
+    generator = Generator(model, quantize=quantize)
     print(f"model {generator.found}", file=sys.stderr)
     with (
         nullcontext(sys.stdout) if out is None else _writing(out) as stream,

@@ -105,6 +105,7 @@ def _run_file(
     **model: str | None,
 ) -> tuple[RunFile, Path]:
     """Return the run file, with the values of the command line, and the run's folder."""
+    from consumers.language_model.quantization import check_quantization
     from consumers.language_model.run_file import read_run_file, with_changes
     from consumers.language_model.training import saved_run_file
 
@@ -112,7 +113,10 @@ def _run_file(
     if config is None and not resume:
         raise UsageError("--config is missing: name a run file, e.g. phase1.yml, or say --resume")
     name = str(saved_run_file(folder)) if config is None else config
-    return with_changes(read_run_file(name), name, steps=steps, load_from=load_from, **model), folder
+    file = with_changes(read_run_file(name), name, steps=steps, load_from=load_from, **model)
+    # Before the broker starts and documents are counted.
+    check_quantization(file.model.quantize)
+    return file, folder
 
 
 def _train(

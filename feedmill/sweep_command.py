@@ -48,6 +48,7 @@ def sweep_command(
     require_torch()
     require_code("sweep")
     require("a sweep", "sweep", "optuna")
+    from consumers.language_model.quantization import check_quantization
     from consumers.language_model.run_file import read_run_file, with_changes, written
     from consumers.language_model.sweep import Sweep, planned
 
@@ -59,6 +60,7 @@ def sweep_command(
         for number, plan in enumerate(planned(file, trials, seed)):
             print(f"# trial {number}\n{written(plan)}")
         return
+    check_quantization(file.model.quantize)
     with Sweep(file, folder, seed, largest=METRICS[metric]) as sweep:
 
         def run_trial(number: int, trial: RunFile) -> float:

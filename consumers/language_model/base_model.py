@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from peft import prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from consumers.language_model.quantization import Quantize, check_quantization, nf4
 from consumers.language_model.saved_model import adapter_base, is_adapter, load_adapter
 from consumers.source_code.tokenizer import LoadedTokenizer
 from schema.errors import CheckpointError, UsageError
@@ -78,20 +80,32 @@ def tiny_model(sizes: TinySizes, tokenizer: LoadedTokenizer, context: int) -> Pr
     return LlamaForCausalLM(config)
 
 
-def load_base(place: str) -> PreTrainedModel:
+def load_base(place: str, quantize: Quantize | None = None) -> PreTrainedModel:
     """Return the model of a folder, or of a name in the local cache of Hugging Face, with any adapter merged in.
 
+    Args:
+        place: the folder or name.
+        quantize: load the model in 4 bits, on the GPU. Its weights are frozen, and it can carry an adapter.
+
     Raises:
-        UsageError: there is no such model on this machine, or it cannot be loaded.
+        UsageError: there is no such model on this machine, it cannot be loaded, or it is an adapter and `quantize` is
+            set, or there is no GPU for `quantize`.
+        ConfigError: bitsandbytes is missing for `quantize`.
         CheckpointError: an adapter cannot be read, or is its own base.
     """
-    return _loaded(place, frozenset())
+    check_quantization(quantize)
+    return _loaded(place, frozenset(), quantize)
 
 
-def _loaded(place: str, adapters: frozenset[Path]) -> PreTrainedModel:
+def _loaded(place: str, adapters: frozenset[Path], quantize: Quantize | None = None) -> PreTrainedModel:
     """Return a model; `adapters` are those that need it."""
     folder = local_folder(place)
     if is_adapter(folder):
+        if quantize is not None:
+            raise UsageError(
+                f"the base {place} is an adapter, which cannot be merged into a model in 4 bits: merge it by a run "
+                "with lora: null first, or leave quantize out"
+            )
         if folder.resolve() in adapters:
             raise CheckpointError(f"the adapter {folder} is its own base: correct its base_model_name_or_path")
         base = _loaded(adapter_base(folder), adapters | {folder.resolve()})
@@ -107,7 +121,8 @@ def _loaded(place: str, adapters: frozenset[Path]) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype=torch.float32,
+            dtype=torch.float32 if quantize is None else torch.bfloat16,
+            quantization_config=None if quantize is None else nf4(),
             output_loading_info=True,
         )
     except Exception as error:
@@ -125,6 +140,9 @@ def _loaded(place: str, adapters: frozenset[Path]) -> PreTrainedModel:
             f"(e.g. {sorted(info['missing_keys'])[0]}): it is not whole, so take another copy"
         )
     loaded: PreTrainedModel = model
+    if quantize is not None:
+        # Freezes all weights, and makes those that are not quantised float32.
+        prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=False)
     return loaded
 
 
@@ -163,7 +181,7 @@ def check_base(model: PreTrainedModel, place: str, tokenizer: LoadedTokenizer) -
     Raises:
         UsageError: it is above `MOST_PERPLEXITY`, or not a number.
     """
-    tokens = torch.tensor([tokenizer.tokenizer.encode(PLAIN_TEXT).ids])
+    tokens = torch.tensor([tokenizer.tokenizer.encode(PLAIN_TEXT).ids], device=model.device)
     if not tokens.numel():
         raise UsageError(f"the tokenizer {tokenizer.found_at} makes no token of plain English: give the model's own")
     if int(tokens.max()) >= model.get_input_embeddings().num_embeddings:

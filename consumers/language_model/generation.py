@@ -18,6 +18,8 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from consumers.language_model.base_model import is_folder, load_base, local_folder
+from consumers.language_model.quantization import Quantize
+from consumers.language_model.saved_model import adapter_base, is_adapter, load_adapter
 from consumers.training.checkpoint import unreadable
 from consumers.training.run_folder import find_checkpoint
 from schema.errors import CheckpointError, UsageError
@@ -86,15 +88,16 @@ class Generator:
     Args:
         place: a run's folder, a checkpoint, the folder of a full model or of an adapter, or a name in the local cache
             of Hugging Face.
-        device: of the model.
+        device: of the model; one in 4 bits is on the current GPU.
+        quantize: load the model, or the base of an adapter, in 4 bits.
 
     Raises:
-        CheckpointError, UsageError: the model or its tokenizer cannot be loaded.
+        CheckpointError, ConfigError, UsageError: the model or its tokenizer cannot be loaded.
     """
 
-    def __init__(self, place: str, device: torch.device | None = None) -> None:
+    def __init__(self, place: str, device: torch.device | None = None, quantize: Quantize | None = None) -> None:
         found = find_checkpoint(Path(place)) if is_folder(place) else local_folder(place)
-        self._model: Any = load_base(str(found)).to(device or torch.device("cpu")).eval()
+        self._model: Any = _loaded(found, device or torch.device("cpu"), quantize).eval()
         self._model.generation_config = GenerationConfig()
         self._tokenizer = _tokenizer(found)
         self.found = found
@@ -277,6 +280,15 @@ def code_of(answer: str) -> str:
     """
     block = _BLOCK.search(answer)
     return answer if block is None else block[1] + "\n"
+
+
+def _loaded(place: Path, device: torch.device, quantize: Quantize | None) -> Any:
+    """Return a model; an adapter is merged into its base, but not into one in 4 bits, which would round it."""
+    if quantize is None:
+        return load_base(str(place)).to(device)
+    if is_adapter(place):
+        return load_adapter(load_base(adapter_base(place), quantize), place)
+    return load_base(str(place), quantize)
 
 
 def _tokenizer(place: Path) -> Any:

@@ -1,20 +1,22 @@
 """A training run of a language model as a YAML file: its model, its data and its optimizer.
 
 The files of `configs/` ship with the project and are found by name. Every key is checked, and an unknown one is refused
-with the nearest known key. A file has at most 64 KiB and no anchors.
+with the known key that is nearest, or that has this name in another part. A file has at most 64 KiB and no anchors.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
+from consumers.language_model.quantization import Quantize
 from consumers.language_model.saved_model import Lora
 from schema.errors import UsageError
 
@@ -49,6 +51,11 @@ class ModelPart(_Part):
     layers: Count = 4
     heads: Count = 4
     lora: Lora | None = None
+
+    @property
+    def quantize(self) -> Quantize | None:
+        """How the base of an adapter is quantised."""
+        return None if self.lora is None else self.lora.quantize
 
 
 class DatasetPart(_Part):
@@ -219,20 +226,41 @@ def _with_floats(values: Any) -> Any:
 
 def _line(error: ValidationError) -> str:
     """Return the first fault of a run file as a line."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     *parents, key = [str(part) for part in first["loc"]] or [""]
     place = ".".join([*parents, key])
+    given = str(first["input"])[:100]
+    if first["type"] == "literal_error":
+        values = re.findall("'([^']*)'", first["ctx"]["expected"])
+        return f"{place}: there is no value {given!r}: did you mean {_nearest(given, values)}?"
     if first["type"] != "extra_forbidden":
-        return f"{place}: {first['msg']}, not {str(first['input'])[:100]!r}"
+        return f"{place}: {first['msg']}, not {given!r}"
     known = list(_fields(parents))
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"there is no key {place}: did you mean {'.'.join([*parents, nearest[0]])}? The keys are {', '.join(known)}"
+    elsewhere = [path for path in _paths(RunFile) if path.rpartition(".")[2] == key]
+    meant = elsewhere[0] if elsewhere else ".".join([*parents, _nearest(key, known)])
+    return f"there is no key {place}: did you mean {meant}? The keys are {', '.join(known)}"
 
 
-def _fields(parents: list[str]) -> Mapping[str, Any]:
+def _nearest(word: str, known: list[str]) -> str:
+    return difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
+
+
+def _fields(parents: list[str]) -> Mapping[str, FieldInfo]:
     kind: type[BaseModel] = RunFile
     for parent in parents:
-        annotation = kind.model_fields[parent].annotation
-        choices = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
-        kind = next(each for each in choices if issubclass(each, BaseModel))
+        kind = _part(kind.model_fields[parent]) or kind
     return kind.model_fields
+
+
+def _paths(kind: type[BaseModel]) -> Iterator[str]:
+    """Yield all keys of a part of a run file, such as `model.lora.r`."""
+    for name, field in kind.model_fields.items():
+        yield name
+        if (part := _part(field)) is not None:
+            yield from (f"{name}.{path}" for path in _paths(part))
+
+
+def _part(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the part that a key holds, if it holds one."""
+    choices = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
+    return next((each for each in choices if issubclass(each, BaseModel)), None)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from consumers.language_model.quantization import Quantize
 from consumers.source_code.tokenizer import FILE as TOKENIZER
 from consumers.source_code.tokenizer import LoadedTokenizer
 from consumers.training.checkpoint import read_json, unreadable
@@ -38,6 +39,7 @@ class Lora(BaseModel):
         r: rank of the update of each layer.
         alpha: the update is multiplied by alpha / r.
         dropout: share of a layer's inputs that the update does not see in training.
+        quantize: keeps the base in 4 bits while the adapter is trained; see `consumers.language_model.quantization`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +47,7 @@ class Lora(BaseModel):
     r: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Annotated[int, Field(ge=1, le=1 << 16)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    quantize: Quantize | None = None
 
 
 class _AdapterFile(BaseModel):

@@ -68,6 +68,8 @@ class LanguageModelTask:
     def build(self, checkpoint: Path | None) -> LanguageModel:
         """Return the model; one that begins with a checkpoint of the other kind has its weights already.
 
+        The base of an adapter is in 4 bits if `lora` says so.
+
         1. Without a checkpoint: the base, with a new adapter if `lora` is set.
         2. With a checkpoint of the task's kind: the same model; `load_model` loads its weights.
         3. With a full model and `lora`: a new adapter on it. With an adapter and no `lora`: its base with the adapter
@@ -75,14 +77,16 @@ class LanguageModelTask:
 
         Raises:
             UsageError: the base cannot be used, or is too small for the task's sequences or tokenizer.
+            ConfigError: the base is to be in 4 bits, and bitsandbytes is missing.
             CheckpointError: the checkpoint cannot be read.
         """
         if checkpoint is None:
             model = self._new()  # 1
         elif self.lora is not None and is_adapter(checkpoint):
-            model = load_adapter(load_base(adapter_base(checkpoint)), checkpoint, self.lora)  # 2
+            model = load_adapter(load_base(adapter_base(checkpoint), self.lora.quantize), checkpoint, self.lora)  # 2
         elif self.lora is not None:
-            model = with_lora(load_base(str(checkpoint)), str(checkpoint.resolve()), self.lora)  # 3
+            base = load_base(str(checkpoint), self.lora.quantize)
+            model = with_lora(base, str(checkpoint.resolve()), self.lora)  # 3
         elif is_adapter(checkpoint):
             model = load_base(str(checkpoint))  # 3
         else:
@@ -111,7 +115,7 @@ class LanguageModelTask:
                     "to a run that trained all weights"
                 )
             return tiny_model(self.sizes, self.tokenizer, self.context)
-        model = load_base(self.base)
+        model = load_base(self.base, None if self.lora is None else self.lora.quantize)
         if not self.trust_base:
             check_base(model, self.base, self.tokenizer)
         return model if self.lora is None else with_lora(model, self.base, self.lora)

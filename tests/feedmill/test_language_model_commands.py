@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from broker.clients import Connection
+from consumers.language_model import quantization
 from consumers.scenario.byte_tokenizer import SPECIAL, byte_tokenizer
 from consumers.scenario.byte_tokens import BOS, EOS, FIRST_BYTE, PAD, SEP
 from consumers.source_code.byte_pairs import train_byte_pairs
@@ -21,7 +22,7 @@ from schema.scenario import FAMILY as SCENARIO
 from schema.source_code import FAMILY
 from tests import scenarios
 from tests.consumers.records import write
-from tests.feedmill.conftest import Command
+from tests.feedmill.conftest import Command, caller
 from tests.source_code import valid_rows
 
 RUN_FILE = """
@@ -94,6 +95,38 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path, called: Comman
     assert (status, "give --config for a new run" in err) == (1, True)
     status, _, err = called("train", "code")
     assert (status, "--config is missing" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_4_bits_are_refused_without_a_gpu_before_any_work(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = caller(capfd)
+    monkeypatch.setenv("FEEDMILL_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(quantization, "_has_gpu", lambda: False)
+    file, out = tmp_path / "run.yml", str(tmp_path / "out")
+    file.write_text("model: {load_from: x, lora: {quantize: 4bit}}\ntrain: {steps: 1}\n")
+    for command in (
+        ["train", "code", "--config", str(file), "--out", out],
+        ["train", "scenario", "--config", str(file), "--out", out],
+        ["sweep", "--base-cfg", str(file), "--out", out],
+        ["generate", "code", "--model", str(tmp_path), "--quantize", "4bit", "fn main() {"],
+        ["generate", "scenario", "--model", str(tmp_path), "--quantize", "4bit", "--context", "a", "--request", "b"],
+    ):
+        status, printed, err = called(*command)
+        assert (status, printed, err.count("\n")) == (2, "", 1)
+        assert "quantize: 4bit needs a GPU, and torch finds none on this machine: leave quantize out" in err
+        assert not Path(out).exists() and not (tmp_path / "data").exists()
+    status, _, err = called("sweep", "--base-cfg", str(file), "--out", out, "--dry-run", "--trials", "1")
+    assert status == 0, err
+    file.write_text("model: {load_from: x, lora: {quantize: 8bit}}\ntrain: {steps: 1}\n")
+    for command, line in (
+        (["train", "code", "--config", str(file), "--out", out], "no value '8bit': did you mean 4bit?"),
+        (["generate", "code", "--model", out, "--quantize", "8bit", "x"], "'8bit' is not one of '4bit'"),
+    ):
+        status, _, err = called(*command)
+        assert (status, line in err) == (2, True), err
 
 
 @pytest.mark.slow

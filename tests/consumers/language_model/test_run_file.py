@@ -8,6 +8,7 @@ import pytest
 
 from consumers.language_model.run_file import (
     CONFIGS,
+    RunFile,
     find_run_file,
     parse_run_file,
     read_run_file,
@@ -38,7 +39,7 @@ def test_the_files_have_the_values_of_the_contract() -> None:
     )
     assert effectiveness.train.curriculum
     assert two.model.lora is not None
-    assert two.model.lora.model_dump() == {"r": 16, "alpha": 16, "dropout": 0.05}
+    assert two.model.lora.model_dump() == {"r": 16, "alpha": 16, "dropout": 0.05, "quantize": None}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,14 @@ def test_the_files_have_the_values_of_the_contract() -> None:
         ("train: {step: 1}", "there is no key train.step: did you mean train.steps?"),
         ("model: {lora: {rank: 1}}\ntrain: {steps: 1}", "there is no key model.lora.rank: did you mean model.lora.r?"),
         ("dataset: {exclude_test: true}", "did you mean dataset.exclude_tests?"),
+        ("model: {quantize: 4bit}", "there is no key model.quantize: did you mean model.lora.quantize?"),
+        ("model: {r: 4}", "there is no key model.r: did you mean model.lora.r?"),
+        ("learning_rate: 1", "there is no key learning_rate: did you mean train.learning_rate?"),
+        (
+            "model: {lora: {quantize: 8bit}}",
+            "model.lora.quantize: there is no value '8bit': did you mean 4bit?",
+        ),
+        ("model: {lora: {quantize: 4}}", "model.lora.quantize: there is no value '4': did you mean 4bit?"),
         ("train: {steps: ten}", "train.steps: Input should be a valid integer, not 'ten'"),
         ("train: {steps: 0}", "train.steps: Input should be greater than or equal to 1"),
         ("train: {steps: 1, epochs: 1}", "either steps or epochs"),
@@ -88,3 +97,10 @@ def test_values_of_the_command_line_come_first() -> None:
     changed = with_changes(run, "x.yml", steps=7, base="folder", tokenizer=None)
     assert (changed.train.steps, changed.train.epochs, changed.model.base) == (7, None, "folder")
     assert with_changes(run, "x.yml") == run
+
+
+def test_the_base_of_an_adapter_can_be_in_4_bits() -> None:
+    run = parse_run_file(b"model: {lora: {quantize: 4bit}}\ntrain: {steps: 1}", "x.yml")
+    assert (run.model.quantize, RunFile().model.quantize) == ("4bit", None)
+    assert parse_run_file(written(run).encode(), "x.yml") == run
+    assert with_changes(run, "x.yml", base="folder").model.quantize == "4bit"

@@ -12,6 +12,7 @@ import pytest
 
 from broker.clients import Connection
 from consumers.language_model.run_file import RunFile, parse_run_file
+from consumers.language_model.saved_model import ADAPTER_FILES
 from consumers.language_model.training import CodeTraining
 from consumers.source_code.byte_pairs import train_byte_pairs
 from consumers.source_code.document_filters import DocumentFilters
@@ -23,6 +24,7 @@ from schema.errors import TrainingStoppedError, UsageError
 from schema.family import identify
 from schema.source_code import FAMILY
 from schema.source_code.filters import is_documented, is_idiomatic
+from tests.consumers.language_model.tiny import quantising_on_the_cpu
 from tests.consumers.records import write
 from tests.source_code import valid_rows
 
@@ -90,6 +92,30 @@ def test_a_run_learns_and_one_that_was_stopped_resumes_exactly(
     assert resumed.losses == whole.losses
     saved = json.loads((tmp_path / "whole" / f"step-{STEPS:08d}" / "trainer.json").read_text())
     assert [Path(each["checkpoint"]).parent.name for each in saved["ancestors"]] == ["first"]
+
+
+def test_an_adapter_on_a_base_in_4_bits_resumes_exactly_and_only_in_4_bits(
+    clean: Connection, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantising_on_the_cpu(monkeypatch)
+    trained(clean, tmp_path / "first", run_file(tokenizer))
+
+    def lora(more: str) -> RunFile:
+        values = f"model: {{load_from: {tmp_path / 'first'}, lora: {{r: 4, dropout: 0.3{more}}}}}\n"
+        train = TRAIN.replace("steps: 12", "steps: 12, eval_every: 3, gradient_checkpointing: true")
+        return parse_run_file((values + train).encode(), "x.yml")
+
+    whole = trained(clean, tmp_path / "whole", lora(", quantize: 4bit"))
+    assert whole.losses != trained(clean, tmp_path / "plain", lora("")).losses
+    with pytest.raises(TrainingStoppedError):
+        trained(clean, tmp_path / "stopped", lora(", quantize: 4bit"), stop_after=6)
+    with pytest.raises(UsageError, match="of a run with quantize 4bit, but None is asked for"):
+        trained(clean, tmp_path / "stopped", lora(""), resume=True)
+    resumed = trained(clean, tmp_path / "stopped", lora(", quantize: 4bit"), resume=True)
+    assert resumed.resumed_from == 6
+    assert resumed.losses == whole.losses
+    assert resumed.judgement == whole.judgement
+    assert {path.name for path in (tmp_path / "stopped").iterdir()} >= set(ADAPTER_FILES)
 
 
 def test_epochs_are_steps_and_a_curriculum_takes_simple_documents_first(
