@@ -139,12 +139,19 @@ def _unforeseen(error: Exception) -> int:
     if signals.received_stop():
         # A library may raise its own error in place of the interrupt.
         return _report(f"stopped ({type(error).__name__})", signals.interrupted_status())
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return _report("out of memory: give the command more (see `ulimit -v`), or end other programs", 1)
     if isinstance(error, OSError) and is_full(error):
         return _report(full_line(error), 1)
     line = str(error).partition("\n")[0]
     return _report(f"{type(error).__name__}: {line} - an error in Feedmill; run again with --debug and report it", 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether torch found no memory on the CPU or a GPU; its errors are no `MemoryError`."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _output_status(error: OSError) -> int:

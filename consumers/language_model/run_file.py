@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -25,6 +26,18 @@ _MOST_BYTES = 64 * 1024
 _FLOAT = re.compile(r"[0-9]+(?:[.][0-9]*)?[eE][-+]?[0-9]+")
 
 Count = Annotated[int, Field(ge=1, le=1 << 40)]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, whose first value YAML would drop."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; raises `yaml.YAMLError` if a key is there twice."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise yaml.constructor.ConstructorError(problem=f"the key {twice[0]} is given twice")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 class _Part(BaseModel):
@@ -74,7 +87,7 @@ class DatasetPart(_Part):
         use_cache: keep tokenized documents in the run's data folder; false tokenizes in every pass.
     """
 
-    min_length: Annotated[int, Field(ge=0)] = 64
+    min_length: Annotated[int, Field(ge=0, le=1 << 40)] = 64
     max_length: Count = 200_000
     exclude_tests: bool = False
     exclude_examples: bool = False
@@ -113,7 +126,7 @@ class TrainPart(_Part):
     batch_size: Count = 8
     accumulation: Count = 1
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(ge=0, le=1 << 40)] = 50
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     steps: Count | None = None
     epochs: Count | None = None
@@ -177,8 +190,9 @@ def parse_run_file(data: bytes, name: str) -> RunFile:
         text = data.decode("utf-8-sig")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise UsageError(f"the run file {name} has an alias (*): write the value out")
-        values = yaml.safe_load(text)
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        values = yaml.load(text, _Loader)  # noqa: S506  # as safe as SafeLoader
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        # The library does not check values such as 2020-13-45, `!!bool maybe` or `!!timestamp never`.
         line = " ".join(str(error).split())[:200]
         raise UsageError(
             f"the run file {name} is not YAML ({line}): see the files of `consumers/language_model/configs`"

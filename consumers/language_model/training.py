@@ -31,6 +31,7 @@ from consumers.training.run_folder import find_checkpoint
 from consumers.training.stopping import StopRequest
 from schema.errors import CheckpointError, UsageError
 from schema.registry import family_named
+from schema.stale_files import in_making
 
 RUN_FILE = "run.yml"
 # A column of documents, and where its phases 2 and 3 begin.
@@ -181,10 +182,16 @@ class ModelTraining(ABC):
     def train(self, options: TrainOptions, ranks: Ranks, stop: StopRequest, on_step: OnStep) -> TrainReport:
         """Train as `consumers.training.run.train` does, and keep the run file in the run's folder."""
 
+        path, text, is_written = self.out / RUN_FILE, written(self.file), False
+
         def stepped(step: Step) -> None:
-            # Only now is the folder this run's own.
-            if not (path := self.out / RUN_FILE).exists() or step.number == 1:
-                path.write_text(written(self.file), encoding="utf-8")
+            nonlocal is_written
+            # Only now is the folder this run's own. A resume may have more steps than the file that it was read from.
+            if not is_written:
+                making = in_making(path, "part")
+                making.write_text(text, encoding="utf-8")
+                making.replace(path)
+                is_written = True
             on_step(step)
 
         return train(self.task(), self.feed(ranks.rank, ranks.world), options, stepped, ranks=ranks, stop=stop)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from schema.stale_files import in_making
+
 NAME = "losses.jsonl"
 
 
@@ -21,7 +23,7 @@ class LossLog:
     def __init__(self, out: Path, step: int) -> None:
         self._path = out / NAME
         kept = [line for line in read_losses(out) if line["step"] <= step]
-        making = self._path.with_name(f".{NAME}.{os.getpid()}.part")
+        making = in_making(self._path, "part")
         try:
             making.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
             making.replace(self._path)

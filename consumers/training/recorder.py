@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import closing
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from consumers.training.stopping import Stopped, StopRequest
 from consumers.training.task import Judgement
 from consumers.training.tensorboard import Board
 from consumers.training.train_loop import TrainLoop
+from schema.stale_files import in_making
 
 # The judgement of the model that a run began with.
 BEFORE = "before.json"
@@ -151,7 +151,7 @@ class RunRecorder:
 
 def _place(path: Path, content: bytes) -> None:
     """Write a file and flush it to disk before it gets its final name."""
-    making = path.with_name(f".{path.name}.{os.getpid()}.part")
+    making = in_making(path, "part")
     try:
         making.write_bytes(content)
         flush(making)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import resource
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,8 +20,9 @@ from consumers.reduction.model import SpanPredictor
 from consumers.reduction.samples import Sample, character_span
 from consumers.reduction.saved_model import load_model
 from consumers.reduction.tensors import ReductionBatch, decode_tokens
-from consumers.training.loss_log import read_losses
+from consumers.training.loss_log import LossLog, read_losses
 from consumers.training.options import Judging, Saving
+from consumers.training.recorder import _place
 from schema.errors import CheckpointError, TrainingStoppedError, UsageError
 from tests.consumers.span_runs import (
     feed,
@@ -39,6 +42,17 @@ def test_a_checkpoint_predicts_as_the_model_did(clean: Connection, tmp_path: Pat
     for loaded in (SpanPredictor.from_pretrained(report.checkpoint), load_model(report.checkpoint)):
         known = {sample.term: sample for sample in predict(loaded, batches)}
         assert all(known[sample.term] == sample for sample in samples_of(report))
+
+
+def test_a_file_that_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [tmp_path / f".{name}.{dead.pid}.part" for name in ("model.safetensors", "losses.jsonl")]
+    for file in left:
+        file.touch()
+    _place(tmp_path / "model.safetensors", b"weights")
+    LossLog(tmp_path, 0).close()
+    assert not any(file.exists() for file in left)
 
 
 def predict(model: SpanPredictor, batches: Iterable[ReductionBatch]) -> list[Sample]:

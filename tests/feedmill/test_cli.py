@@ -8,10 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from broker.clients import Connection
 from broker.topics import ensure_topics, extents, partition_count, topic_name
-from feedmill.cli import run
+from feedmill.cli import _unforeseen, run
 from schema.record import RAW
 from tests.feedmill.conftest import Command
 
@@ -137,3 +138,10 @@ def test_doctor_shows_faults_and_no_secret(monkeypatch: pytest.MonkeyPatch, capf
     assert secret not in out + err
     assert "wrong" in out
     assert "somebody" in out
+
+
+def test_memory_that_torch_does_not_find_is_no_error_in_feedmill(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 60)
+    assert _unforeseen(refused.value) == 1
+    assert "out of memory" in capsys.readouterr().err

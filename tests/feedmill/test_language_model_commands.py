@@ -59,6 +59,7 @@ def test_the_command_trains_writes_a_card_and_generates(
     tokenizer.with_suffix(".moved").rename(tokenizer)
     assert status == 0, err
     assert "in 5 steps" in err
+    assert "\n  steps: 5\n" in (out / "run.yml").read_text()
     # Rows that were retracted since stop a resume, and the option that the error names goes on without them.
     withdrawn = documents.filter(pl.col("split") == "train")["example_id"][0]
     status, _, err = called("forget", "code", "--where", f"example_id = {withdrawn}")

@@ -65,6 +65,16 @@ def test_the_files_have_the_values_of_the_contract() -> None:
         ("a: &x [1]\nb: *x", "has an alias"),
         ("a: !!python/object/apply:os.system [ls]", "is not YAML"),
         ("a: [", "is not YAML"),
+        # Values of which the library's own errors are of other classes.
+        ("train: {steps: 2020-13-45}", "is not YAML"),
+        ("train: {steps: !!timestamp never}", "is not YAML"),
+        ("train: {steps: !!bool maybe}", "is not YAML"),
+        ("train: {steps: !!int ten}", "is not YAML"),
+        (f"train: {{steps: {'1' * 5000}}}", "is not YAML"),
+        ("train: {steps: 1, steps: 2}", "the key steps is given twice"),
+        ("train: {steps: 1}\ntrain: {steps: 2}", "the key train is given twice"),
+        ("train: {[1]: 2, [1]: 3}", "is not YAML"),
+        ("dataset: {min_length: 1000000000000000000000}\ntrain: {steps: 1}", "dataset.min_length"),
         ("\x00", "is not YAML"),
     ],
 )
