@@ -40,6 +40,7 @@ _VALUE_SHOWN_CHARACTERS = 80
 _EXAMPLES = {
     "augment": """, e.g. '{"reduction": 0.5}'""",
     "cell_minimum": """, e.g. '{"reduction": 2}'""",
+    "llm_request": """, e.g. '{"temperature": 0.7}'""",
     "llm_prices": """, e.g. '{"llama3.1": [0.1, 0.2]}'""",
 }
 # The only setting with a pattern is the namespace.
@@ -47,6 +48,10 @@ _NAMESPACE_RULE = "must be 1 to 100 lower-case letters, digits, _ and -, and beg
 _FILE = "feedmill.toml"
 # Longer waits than a day are mistakes, and the clients' timers overflow far above it.
 _DAY_S = 86_400
+# Parts of a request to a language model that Feedmill sets itself.
+_OWN_REQUEST_PARTS = ("model", "messages", "response_format", "stream", "n")
+# The roles of language models, which can have request parameters of their own.
+LLM_ROLES = ("simple", "complex", "validation")
 # Kafka counts bytes and rows as 32-bit integers.
 _INT32_MAX = 2**31 - 1
 # Names with a lower ratio of `difflib` (0 to 1) have little in common.
@@ -143,6 +148,9 @@ class Settings(BaseSettings):
     llm_model_validation: str | None = None
     # The form of answers to ask for; None asks for json_schema and steps down if the endpoint refuses it.
     llm_response_format: Literal["json_schema", "json_object", "none"] | None = None
+    # Parameters of every request, e.g. {"temperature": 0.7, "max_tokens": 4000}. A table under the name of a role
+    # (simple, complex, validation) is for that role's requests only.
+    llm_request: dict[str, Any] = Field(default_factory=dict)
     # USD per million tokens as (prompt, completion), by model; the cost of a model without a price is null, never 0.
     llm_prices: dict[str, tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]] = Field(
         default_factory=dict
@@ -164,6 +172,21 @@ class Settings(BaseSettings):
                     "visible ASCII (`openssl rand -hex 16` makes one)"
                 )
         return token
+
+    @field_validator("llm_request")
+    @classmethod
+    def _leaves_own_parts(cls, request: dict[str, Any]) -> dict[str, Any]:
+        tables = [request, *(request[role] for role in LLM_ROLES if role in request)]
+        if not all(isinstance(table, dict) for table in tables):
+            raise ValueError(f"must have a table under the name of a role ({', '.join(LLM_ROLES)})")
+        own = [name for name in _OWN_REQUEST_PARTS if any(name in table for table in tables)]
+        if own:
+            raise ValueError(f"must not have {', '.join(own)}: Feedmill sets these itself, by other llm_... settings")
+        try:
+            json.dumps(request, allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"must be JSON ({error})") from None
+        return request
 
     @field_validator("bootstrap_servers", "coverage_url")
     @classmethod

@@ -242,12 +242,32 @@ def test_all_settings_reach_a_child_process(
         data_dir=folder,
         augment=augment,
         llm_prices=prices,
+        llm_request={"seed": 1, "simple": {"temperature": 0.5}},
         follow_patience_s=patience,
     )
     with mock.patch.dict(os.environ, settings.environment("host:1"), clear=True):
         child = load_settings()
     paths = {name: value.absolute() for name, value in settings if isinstance(value, Path)}
     assert child == settings.model_copy(update=paths)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('{"model": "x"}', "must not have model: Feedmill sets these itself"),
+        ('{"simple": {"stream": true, "n": 2}}', "must not have stream, n"),
+        ('{"simple": 3}', "must have a table under the name of a role (simple, complex, validation)"),
+        ('{"seed": NaN}', "must be JSON"),
+        ("temperature=1", """e.g. '{"temperature": 0.7}'"""),
+    ],
+)
+def test_request_parameters_that_cannot_be_sent_are_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    monkeypatch.setenv("FEEDMILL_LLM_REQUEST", value)
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        load_settings()
+    assert "FEEDMILL_LLM_REQUEST" in str(caught.value)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -155,8 +155,16 @@ class ModelClient:
     ) -> None:
         await self._openai.close()
 
-    async def ask(self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> Reply:
+    async def ask(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        schema: Mapping[str, Any],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Reply:
         """Return the model's answer; the request has the JSON schema if the endpoint takes one.
+
+        `parameters` are merged into the request.
 
         Raises:
             UnansweredError: no try within the policy was answered, or the endpoint refuses this question.
@@ -164,6 +172,7 @@ class ModelClient:
         """
         import openai
 
+        request = {"model": model, "messages": list(messages), "extra_body": dict(parameters or {})}
         reason, fault = "", MISSING
         number = 1
         while number <= self._policy.tries:
@@ -171,7 +180,7 @@ class ModelClient:
             wait_s = self._backoff_s(number)
             asked_format = self.response_format
             try:
-                answer = await self._try(model, messages, schema, number)
+                answer = await self._try(request, schema, number)
                 if isinstance(answer, Reply):
                     return answer
                 if self._steps_down(asked_format, answer.status or 400, answer.message):
@@ -218,10 +227,8 @@ class ModelClient:
         if 400 <= status < 500 and status not in _RETRIED:
             raise self._refusal(status, message, model) from None
 
-    async def _try(
-        self, model: str, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], number: int
-    ) -> Reply | ServerError:
-        arguments: dict[str, Any] = {"model": model, "messages": list(messages)}
+    async def _try(self, request: Mapping[str, Any], schema: Mapping[str, Any], number: int) -> Reply | ServerError:
+        arguments = dict(request)
         if self.response_format == "json_schema":
             json_schema = {"name": "answer", "strict": True, "schema": schema}
             arguments["response_format"] = {"type": "json_schema", "json_schema": json_schema}

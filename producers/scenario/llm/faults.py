@@ -9,11 +9,17 @@ WRONG_CELL, CUT_OFF, REFUSED = "answer_wrong_cell", "answer_cut_off", "answer_re
 EMPTY, SERVER_ERROR = "answer_empty", "answer_server_error"
 THINKING_ONLY, THINKING_CUT_OFF = "answer_thinking_only", "answer_thinking_cut_off"
 
+_LESS_THINKING = (
+    """turn its reasoning off, e.g. FEEDMILL_LLM_REQUEST='{"reasoning_effort": "none"}' or, for vLLM and llama.cpp, """
+    """'{"chat_template_kwargs": {"enable_thinking": false}}'"""
+)
+_MORE_TOKENS = """raise max_tokens, e.g. FEEDMILL_LLM_REQUEST='{"max_tokens": 8000}', and the server's context length"""
+
 # {fault: a line of advice}. Other faults are mistakes of single scenarios, which are asked for again.
 _ADVICE = {
-    THINKING_ONLY: "the model thought and gave no answer: turn its reasoning off, or choose a model without reasoning",
-    THINKING_CUT_OFF: "the length limit was reached inside the reasoning: turn it off, or raise the server's limits",
-    CUT_OFF: "the length limit was reached inside the answer: raise the server's limit of output tokens or its context",
+    THINKING_ONLY: f"the model thought and gave no answer: {_LESS_THINKING}",
+    THINKING_CUT_OFF: f"the length limit was reached inside the reasoning: {_LESS_THINKING}, or {_MORE_TOKENS}",
+    CUT_OFF: f"the length limit was reached inside the answer: {_MORE_TOKENS}",
     EMPTY: "the server sent completions without text: check the model's chat template and the server's log",
     SERVER_ERROR: "the server sent HTTP 200 with an error instead of an answer: read the server's log",
     MALFORMED: "the model did not write the JSON asked for: choose a larger model, or one trained on instructions",

@@ -25,11 +25,11 @@ from schema.scenario.bands import (
 )
 from schema.scenario.columns import AGE_BANDS
 from schema.scenario.decimals import SCORE_HUNDREDTHS
-from schema.settings import Settings
+from schema.settings import LLM_ROLES, Settings
 
 Message = dict[str, str]
 
-SIMPLE, COMPLEX, VALIDATION = ("simple", "complex", "validation")
+SIMPLE, COMPLEX, VALIDATION = LLM_ROLES
 WRITING_ROLES = (SIMPLE, COMPLEX)
 
 # In these types characters say what they mean. The other types have a hidden meaning, which small models seldom write
@@ -149,6 +149,18 @@ def models(settings: Settings) -> dict[str, str]:
             "tokens with FEEDMILL_LLM_BUDGET_TOKENS instead"
         )
     return chosen
+
+
+def request_parameters(settings: Settings, role: str) -> dict[str, Any]:
+    """Return the parameters of `llm_request` for the requests of a role: the shared ones, then the role's own.
+
+    Example::
+
+        settings = load_settings(llm_request={"temperature": 0.7, "validation": {"temperature": 0}})
+        request_parameters(settings, "validation")  # {"temperature": 0}
+    """
+    shared = {name: value for name, value in settings.llm_request.items() if name not in LLM_ROLES}
+    return {**shared, **settings.llm_request.get(role, {})}
 
 
 def estimated_tokens(text: str) -> int:

@@ -16,7 +16,7 @@ from producers.scenario.llm.client import EndpointError, ModelClient, RetryPolic
 from producers.scenario.llm.faults import REFUSED, SERVER_ERROR
 from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, RELEASE, WRITTEN, Entry, JournalWriter
 from producers.scenario.llm.meter import Usage
-from producers.scenario.llm.prompts import VALIDATION, ContextWatch
+from producers.scenario.llm.prompts import VALIDATION, ContextWatch, request_parameters
 from producers.scenario.llm.replies import Reply
 from producers.scenario.llm.state import Question, RunState
 from schema.settings import Settings
@@ -75,7 +75,7 @@ class Scheduler:
             try:
                 while True:
                     while len(busy) < self._settings.llm_concurrency and (question := self._next(not busy)):
-                        busy.add(asyncio.create_task(_ask(client, question)))
+                        busy.add(asyncio.create_task(_ask(client, question, self._settings)))
                     if not busy:
                         if await self._resolve_silence(client.url):
                             continue
@@ -144,8 +144,8 @@ class Scheduler:
         _, latest = self._silent[-1]
         if latest.fault == REFUSED:
             line = (
-                f"{url} refuses the questions ({latest.reason}): correct FEEDMILL_LLM_RESPONSE_FORMAT if it is set, or "
-                "choose other models"
+                f"{url} refuses the questions ({latest.reason}): correct FEEDMILL_LLM_REQUEST and "
+                "FEEDMILL_LLM_RESPONSE_FORMAT if they are set, or choose other models"
             )
         elif latest.fault == SERVER_ERROR:
             line = f"{url} gives no answer ({latest.reason}): read the server's log and mend the server"
@@ -276,8 +276,9 @@ class Scheduler:
         }
 
 
-async def _ask(client: ModelClient, question: Question) -> Answered:
+async def _ask(client: ModelClient, question: Question, settings: Settings) -> Answered:
+    parameters = request_parameters(settings, question.role)
     try:
-        return Answered(question, await client.ask(question.model, question.messages, question.schema))
+        return Answered(question, await client.ask(question.model, question.messages, question.schema, parameters))
     except (UnansweredError, EndpointError) as error:
         return Answered(question, error)

@@ -33,7 +33,8 @@ _LINE = re.compile(r"(\S+): C ([0-9.]+)-.* score ([0-9.]+)-.*; type (\w+) \(")
 class Call:
     """One HTTP request as the server saw it.
 
-    `asked` has the cell index of each id (None for a validation), and `response_format` the type that is asked for.
+    `asked` has the cell index of each id (None for a validation), `response_format` the type that is asked for, and
+    `parameters` the other parts of the request.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Call:
     prompt_tokens: int
     key: str
     response_format: str = "none"
+    parameters: dict[str, Any] = field(default_factory=dict)
     scenes: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -95,6 +97,7 @@ class ModelServer:
             prompt_tokens=sum(len(message["content"]) for message in body["messages"]) // CHARACTERS_PER_TOKEN,
             key=request.headers["Authorization"].removeprefix("Bearer "),
             response_format=body.get("response_format", {}).get("type", "none"),
+            parameters={name: body[name] for name in body.keys() - {"model", "messages", "response_format"}},
         )
         if lines[0].startswith("{"):
             call.scenes = [json.loads(line) for line in lines]

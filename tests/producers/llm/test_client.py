@@ -64,6 +64,18 @@ def test_a_refused_response_format_steps_down_once_for_all_calls(taken: list[str
         assert f"set FEEDMILL_LLM_RESPONSE_FORMAT={tried}" in note
 
 
+def test_parameters_are_merged_into_the_request() -> None:
+    parameters = {"temperature": 0.5, "chat_template_kwargs": {"enable_thinking": False}}
+
+    async def ask(url: str) -> None:
+        async with ModelClient(load_settings(llm_base_url=url), RetryPolicy(tries=1), 1) as client:
+            await client.ask("m", [{"role": "user", "content": '{"id": "a"}'}], {}, parameters)
+
+    with serving(lambda call: well) as server:
+        asyncio.run(ask(server.url))
+    assert [call.parameters for call in server.calls] == [parameters]
+
+
 def test_a_response_format_that_is_set_is_not_changed() -> None:
     async def ask(url: str) -> None:
         settings = load_settings(llm_base_url=url, llm_response_format="json_object")

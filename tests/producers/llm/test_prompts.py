@@ -17,6 +17,7 @@ from producers.scenario.llm.prompts import (
     ContextWatch,
     estimated_tokens,
     models,
+    request_parameters,
     role_of,
     validating,
     validation_schema,
@@ -106,6 +107,12 @@ def test_every_type_has_a_role() -> None:
     assert {role_of(name) for name in COMPLEXITY_TYPES} == set(WRITING_ROLES)
     with pytest.raises(KeyError):
         role_of("something_else")
+
+
+def test_request_parameters_of_a_role_come_after_the_shared_ones() -> None:
+    settings = load_settings(llm_request={"seed": 1, "temperature": 0.7, "validation": {"temperature": 0}})
+    assert request_parameters(settings, "simple") == {"seed": 1, "temperature": 0.7}
+    assert request_parameters(settings, "validation") == {"seed": 1, "temperature": 0}
 
 
 def test_a_budget_in_money_needs_every_price() -> None:

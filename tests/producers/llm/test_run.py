@@ -177,6 +177,7 @@ def test_calls_are_routed_validated_and_billed_by_model(connection: Connection) 
             llm_model_complex="large",
             llm_model_validation="judge",
             llm_prices=prices,
+            llm_request={"temperature": 0.7, "validation": {"temperature": 0}},
         )
         seen: list[tuple[int, str]] = []
         report = produce(mine, LlmRun(count=100, seed=1), lambda done, note: seen.append((done, note)))
@@ -187,6 +188,8 @@ def test_calls_are_routed_validated_and_billed_by_model(connection: Connection) 
     for model, (_, prompt, completion) in server.totals().items():
         price = prices[model]
         assert report.models[model]["cost_usd"] == pytest.approx((prompt * price[0] + completion * price[1]) / 1e6)
+    for call in server.calls:
+        assert call.parameters == {"temperature": 0 if call.model == "judge" else 0.7}
     assert report.calls_per_100 is not None
     assert report.calls_per_100 <= 21
     assert report.roles["validation"]["calls"] <= 21
@@ -292,7 +295,7 @@ def test_a_failing_endpoint_is_reported_in_a_line_without_the_key(
     ways: list[tuple[Behaviour, str]] = [
         (endpoint.failing(401), r"refuses the key \(HTTP 401\): correct FEEDMILL_LLM_API_KEY"),
         (endpoint.failing(404), r"refuses a question to model 'llama3\.[12]' \(HTTP 404\)"),
-        (endpoint.failing(400), r"refuses the questions \(HTTP 400\): correct FEEDMILL_LLM_RESPONSE_FORMAT"),
+        (endpoint.failing(400), r"refuses the questions \(HTTP 400\): correct FEEDMILL_LLM_REQUEST and FEEDMILL"),
         (endpoint.failing(500), r"gives no answer \(HTTP 500\): start the server or correct FEEDMILL_LLM_BASE_URL"),
         (
             endpoint.resets,
