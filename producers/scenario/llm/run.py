@@ -145,7 +145,8 @@ def produce(
     Raises:
         UsageError: a run of this name exists with other parameters.
         ConfigError: openai is not installed, or the settings contradict each other.
-        ProducerError: the endpoint refuses, does not answer, or truncates prompts; the run can be resumed.
+        ProducerError: the endpoint refuses, does not answer, or truncates prompts, or the first ten calls gave no
+            acceptable scenario; the run can be resumed.
         BrokerError: the broker cannot be reached.
         DeliveryError: the broker did not accept a record.
     """

@@ -7,24 +7,35 @@ five ids of its role, and then alone, at most twice. Rows wait for validation un
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from producers.scenario.llm import answers
 from producers.scenario.llm.answers import Row
 from producers.scenario.llm.client import EndpointError, ModelClient, RetryPolicy, UnansweredError
-from producers.scenario.llm.faults import REFUSED, SERVER_ERROR
+from producers.scenario.llm.faults import REFUSED, SERVER_ERROR, advice
 from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, RELEASE, WRITTEN, Entry, JournalWriter
 from producers.scenario.llm.meter import Usage
 from producers.scenario.llm.prompts import VALIDATION, ContextWatch, request_parameters
 from producers.scenario.llm.replies import Reply
 from producers.scenario.llm.state import Question, RunState
+from schema.errors import ProducerError
 from schema.settings import Settings
 
 # Once in a batch and twice alone.
 MOST_ASKS = 3
 # After this many unanswered calls in a row, or `llm_concurrency` if more, the endpoint counts as unreachable.
 _FEWEST_SILENT_CALLS = 3
+# The run ends after this many answered writing calls without one acceptable scenario.
+_FRUITLESS_CALLS = 10
+_OTHER_MODEL = "choose a larger model, or one trained on instructions"
+# Characters of a raw answer that the error of a fruitless run shows.
+_SHOWN_CHARACTERS = 300
+
+
+class FruitlessError(ProducerError):
+    """The first calls of a run gave no acceptable scenario; the message has the reasons and a raw answer."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,17 @@ class Scheduler:
         # Lines about the endpoint, for the report.
         self.notes: list[str] = []
         self._spent: str | None = None
-        self._error: EndpointError | None = None
+        self._error: ProducerError | None = None
+        # Answered writing calls of this part of the run, and reasons for refusals, until the first acceptable scenario.
+        self._fruitless_calls = 0
+        self._fruitless_reasons: Counter[str] = Counter()
 
     async def ask_all(self, on_progress: Callable[[int, str], None] | None = None) -> str | None:
         """Ask until no scenario is open or a budget is spent; return the budget's error line, or None.
 
         Raises:
             EndpointError: the endpoint refuses, does not answer, or truncates prompts.
+            FruitlessError: the first ten calls gave no acceptable scenario.
             DeliveryError: the broker did not accept a record.
         """
         busy: set[asyncio.Task[Answered]] = set()
@@ -184,6 +199,22 @@ class Scheduler:
         # In a thread, because the first judgement compiles the rules and must not delay the timeouts of other calls.
         judged = await asyncio.to_thread(answers.judge, read, cells, self._common(question), self._state.texts)
         await self._send_written(question, judged, entry)
+        self._brake(question, reply, judged)
+
+    def _brake(self, question: Question, reply: Reply, judged: answers.JudgedAnswer) -> None:
+        """End the run if its first calls gave no acceptable scenario, so that a useless model costs little."""
+        self._fruitless_calls += 1
+        self._fruitless_reasons.update(reason for fault in judged.faults.values() for reason in fault.split(","))
+        if self._state.accepted or self._state.waiting or self._fruitless_calls < _FRUITLESS_CALLS:
+            return
+        counted = self._fruitless_reasons.most_common()
+        text = " ".join(reply.text.split())[:_SHOWN_CHARACTERS]
+        told = "; ".join(advice(reason for reason, _ in counted)) or _OTHER_MODEL
+        self._error = self._error or FruitlessError(
+            f"the first {self._fruitless_calls} calls gave no acceptable scenario "
+            f"({', '.join(f'{times:,} {reason}' for reason, times in counted)}); an answer of model {question.model} "
+            f"begins {text!r}; {told}; then run again with {self._again}"
+        )
 
     async def _send_written(self, question: Question, judged: answers.JudgedAnswer, entry: Entry) -> None:
         """Send the result of a writing call: its accepted rows, and one faulty row for each id given up."""
