@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from feedmill.progress import progress
+from schema.settings import load_settings
 
 if TYPE_CHECKING:
     from broker.clients import Connection
@@ -20,19 +22,23 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 
 
-def produce_llm(connection: Connection, run: LlmRun, *, as_json: bool = False, quiet: bool = False) -> LlmReport:
-    """Ask models for the run's scenarios, with progress on stderr; print and return the report.
+def produce_llm(target: Connection | Path, run: LlmRun, *, as_json: bool = False, quiet: bool = False) -> LlmReport:
+    """Send the run's scenarios to the topic of a connection, or write them to a file with its journal beside it.
 
-    The report is printed as tables, or with `as_json` as one JSON object; `quiet` leaves out progress and tables. If
-    the budget ended the run early, a line on stderr says how to continue it. Advice about faulty answers follows there.
+    Progress is on stderr. The report is returned, and printed as tables or, with `as_json`, as one JSON object; `quiet`
+    leaves out progress and tables. Lines on stderr say how to continue a run that its budget ended, what the endpoint
+    refused, and what to do about faulty answers.
 
     Raises:
         FeedmillError: as `producers.scenario.llm.run.produce`.
     """
-    from producers.scenario.llm.run import produce
+    from producers.scenario.llm.run import produce, produce_to_file
 
     with progress("asking", run.count, quiet=quiet) as advance:
-        report = produce(connection, run, advance)
+        if isinstance(target, Path):
+            report = produce_to_file(load_settings(), run, target, advance)
+        else:
+            report = produce(target, run, advance)
     if report.stopped is not None:
         again = f"--run {report.run} --seed {report.seed} --count {report.requested}"
         line = f"stopped: {report.stopped}, then run again with {again} to make the {report.open:,} open ones"

@@ -70,16 +70,13 @@ def produce_scenario_command(
         _follow_scenarios(backend, seed, run, as_json=as_json)
         return
     target = connected(FAMILY) if out is None else out
-    if isinstance(target, Path):
-        existing = None
-    else:
-        existing = _existing(target) if gaps_first else None
-        if backend is Backend.llm:
-            from feedmill.llm_runs import produce_llm
-            from producers.scenario.llm.run import LlmRun
+    existing = None if isinstance(target, Path) or not gaps_first else _existing(target)
+    if backend is Backend.llm:
+        from feedmill.llm_runs import produce_llm
+        from producers.scenario.llm.run import LlmRun
 
-            produce_llm(target, LlmRun(count, seed, run, existing=existing), as_json=as_json, quiet=as_json)
-            return
+        produce_llm(target, LlmRun(count, seed, run, existing=existing), as_json=as_json, quiet=as_json)
+        return
     parameters = ScenarioRun(count, seed, backend.value, workers=chosen_workers(workers), run=run, existing=existing)
     _produce(parameters, target, as_json=as_json)
 
@@ -90,8 +87,6 @@ def _check_backend(backend: Backend, out: Path | None, *, follow: bool, gaps_fir
         raise UsageError("--gaps-first plans a run into the topic: leave out --follow, --out and --backend narrow")
     if follow and backend is Backend.narrow:
         raise UsageError("--backend narrow makes one kind of row and cannot fill requests: leave out --backend narrow")
-    if out is not None and backend is Backend.llm:
-        raise UsageError("--backend llm writes to the topic, so that no paid answer is lost: leave out --out")
 
 
 def _existing(connection: Connection) -> Any:

@@ -343,7 +343,15 @@ def _line(error: dict[str, Any], overrides: dict[str, object]) -> str:
     value = error["input"]
     is_open = "SecretStr" not in str(field.annotation) and not name.endswith(("_url", "servers"))
     shown = f" = {_short(str(value))!r}" if is_open and isinstance(value, str | int | float) else ""
-    return f"setting {path}{shown}: {message}; set {PREFIX}{name.upper()} or {name} in feedmill.toml"
+    return f"setting {path}{shown}: {message}; correct {_as_written(name, overrides)}"
+
+
+def _as_written(name: str, overrides: dict[str, object]) -> str:
+    """Return the place of a setting's value, with the name that the user wrote there."""
+    if name in overrides:
+        return f"the argument {name}"
+    variable = next((each for each in os.environ if each.upper() == f"{PREFIX}{name.upper()}"), None)
+    return variable or f"{name} in {_FILE}"
 
 
 def _short(text: str) -> str:

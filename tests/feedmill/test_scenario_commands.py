@@ -84,7 +84,6 @@ def test_gaps_first_plans_with_the_counts_of_coverage(called: Command, connectio
         (["--count", "5", "--gaps-first", "--out", "a.jsonl"], "--gaps-first"),
         (["--count", "5", "--gaps-first", "--backend", "narrow"], "--gaps-first"),
         (["--follow", "--backend", "narrow"], "--backend narrow"),
-        (["--count", "5", "--backend", "llm", "--out", "a.jsonl"], "--out"),
         (["--count", "5", "--backend", "markov"], "markov"),
     ],
 )

@@ -211,7 +211,16 @@ def test_wrong_entry_of_a_table_is_named_with_its_variable(monkeypatch: pytest.M
     monkeypatch.setenv("FEEDMILL_AUGMENT", '{"reduction": 99}')
     line = refused()
     assert "setting augment.reduction = '99'" in line
-    assert "set FEEDMILL_AUGMENT or augment in feedmill.toml" in line
+    assert line.endswith("; correct FEEDMILL_AUGMENT")
+
+
+def test_error_names_a_setting_where_and_as_the_user_wrote_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"setting partitions = '0': .*; correct the argument partitions$"):
+        load_settings(partitions=0)
+    (folder / "feedmill.toml").write_text("partitions = 0\n")
+    assert refused().endswith("; correct partitions in feedmill.toml")
+    monkeypatch.setenv("Feedmill_Partitions", "0")
+    assert refused().endswith("; correct Feedmill_Partitions")
 
 
 @given(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _NO_KEY = "none"
 # HTTP statuses of errors that may be temporary; all from 500 on are retried too.
 _RETRIED = frozenset({408, 409, 425, 429})
+# The code of an error (HTTP 429) that concerns the account's balance and not its rate.
+_NO_QUOTA = "insufficient_quota"
 # HTTP statuses that may concern a single question: the prompt is too long, or a content filter refuses it.
 _REFUSED = frozenset({400, 413, 422})
 # An error message with a piece of the key of this length is hidden; shorter pieces occur in ordinary words.
@@ -84,7 +86,11 @@ def _http_client(url: str) -> httpx2.AsyncClient:
 def _is_loopback(url: str) -> bool:
     try:
         host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+        address = ipaddress.ip_address(host)
+        # Some servers name the unspecified address (0.0.0.0) as their own; it reaches this machine.
+        return address.is_loopback or address.is_unspecified
     except ValueError:
         return False
 
@@ -146,6 +152,8 @@ class ModelClient:
             max_retries=0,
             http_client=_http_client(settings.llm_base_url),
         )
+        # The client takes both from the environment, but they belong to another endpoint.
+        self._openai.organization = self._openai.project = None
 
     async def __aenter__(self) -> ModelClient:
         return self
@@ -222,6 +230,11 @@ class ModelClient:
 
     def _raise_if_final(self, status: int, message: str, model: str, tries: int) -> None:
         """Raise the error of a status that another try would not change; status 0 is unknown and is tried again."""
+        if _NO_QUOTA in message:
+            raise EndpointError(
+                f"{self.url} has no quota left for this key (HTTP {status}{self._line(message)}): this is a matter of "
+                "billing, and waiting does not help; add credit or raise the limit of the account, or use another key"
+            ) from None
         if status in _REFUSED:
             raise UnansweredError(f"HTTP {status}{self._line(message)}", tries, fault=REFUSED) from None
         if 400 <= status < 500 and status not in _RETRIED:

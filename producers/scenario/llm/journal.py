@@ -1,28 +1,34 @@
-"""The journal of a run on the raw topic: writes one record for each call, and reads the entries back.
+"""The journal of a run, on the raw topic or in a file: writes one entry for each call, and reads the entries back.
 
-A record holds the call's rows, if any. Its header `feedmill-call` holds the ids asked for, the verdict on each, and the
-tokens. The first record of a run is its plan.
+On the topic, an entry is a record that holds the call's rows, if any. Its header `feedmill-call` holds the ids asked
+for, the verdict on each, and the tokens. In a file, an entry is a line with both. The first entry of a run is its plan.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from broker.clients import Connection
 from broker.committed import committed_records
 from broker.topics import topic_name
 from producers.scenario.llm.answers import Row, to_frame
-from producers.sink import RecordSender, raw_layout
+from producers.sink import RecordSender, raw_layout, whole_file
 from schema.errors import UsageError
 from schema.family import partition_of
+from schema.json_form import json_lines
 from schema.record import RAW, Envelope, encode
 from schema.scenario import FAMILY
 
 CALL_HEADER = "feedmill-call"
+# Added to the name of a file of scenarios, for the journal beside it.
+JOURNAL_ENDING = ".journal"
 
 # Roles of entries that are not calls: the plan, and rows that are sent without validation.
 PLAN, RELEASE = "plan", "release"
@@ -107,6 +113,104 @@ class JournalWriter:
         partition = int(home[0]) if frame.height else 0
         self._sender.send(encode(frame), [*envelope.headers(), entry.header()], partition, frame.height)
         self._sender.flush()
+
+
+class JournalFile:
+    """Keeps the journal of a run in a file beside a file of scenarios; a context, like `JournalWriter`.
+
+    An entry and its rows are one line, written to disk before `send` returns. Leaving the context writes the accepted
+    scenarios of the whole journal to `path` as JSON lines, also after an error.
+
+    Attributes:
+        entries: the entries of the file's earlier runs under this name, by call number.
+    """
+
+    def __init__(self, path: Path, run: str) -> None:
+        self.entries: list[Entry] = []
+        self._path = path
+        self._journal = path.with_name(path.name + JOURNAL_ENDING)
+        self._run = run
+        self._rows: list[Row] = []
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> JournalFile:
+        """Lock the journal and read its entries; a line that a killed process left incomplete is removed.
+
+        Raises:
+            UsageError: the journal is of another run, is used by another process, or cannot be read or written.
+        """
+        try:
+            stream = self._journal.open("a+b")
+        except OSError as error:
+            raise UsageError(
+                f"{self._journal} cannot be written ({error.strerror}): name an --out in a folder that can"
+            ) from None
+        try:
+            self._read(stream)
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+        return self
+
+    def _read(self, stream: BinaryIO) -> None:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{self._journal} is used by another process: wait until it ends") from None
+        stream.seek(0)
+        end = 0
+        for number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n"):
+                break
+            end += len(line)
+            try:
+                document = json.loads(line)
+                run, rows = document["run"], document["rows"]
+                entry = Entry(**document["entry"])
+            except (ValueError, TypeError, KeyError):
+                raise UsageError(
+                    f"{self._journal} line {number} is no entry of a journal: remove the file, or give another --out"
+                ) from None
+            if run != self._run:
+                raise UsageError(
+                    f"{self._journal} is the journal of run {run}: resume it with --run {run}, its --seed and its "
+                    "--count, or give another --out"
+                )
+            self.entries.append(entry)
+            self._keep(entry, rows)
+        stream.truncate(end)
+
+    def _keep(self, entry: Entry, rows: Sequence[Row]) -> None:
+        self._rows += [row for row in rows if entry.verdicts.get(row["scenario_id"]) == ACCEPTED]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            with self._stream, whole_file(self._path) as out:
+                out.write(json_lines(to_frame(self._rows), FAMILY))
+
+    def send(self, entry: Entry, rows: Sequence[Row]) -> None:
+        """Write an entry with its rows as one line, and wait until it is on disk.
+
+        Raises:
+            UsageError: the journal cannot be written.
+        """
+        document = {"run": self._run, "entry": asdict(entry), "rows": rows}
+        line = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        stream = self._stream
+        if stream is None:
+            raise UsageError(f"{self._journal} is not open: use it as a context")
+        try:
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError as error:
+            raise UsageError(
+                f"{self._journal} cannot be written ({error.strerror}): make room, then resume run {self._run}"
+            ) from None
+        self._keep(entry, rows)
 
 
 def read(connection: Connection, run: str) -> list[Entry]:

@@ -252,10 +252,21 @@ def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ContextWatch:
-    """Detects truncated prompts: compares, by model, the prompt tokens that servers report with the characters sent."""
+    """Detects truncated prompts: compares, by model, the prompt tokens that servers report with the characters sent.
+
+    Some servers leave cached tokens out of their reports. A prompt that is no longer than a complete one to the same
+    model is complete, too.
+    """
 
     def __init__(self) -> None:
         self._densest: dict[str, float] = {}
+        # {model: {characters of a prompt: the fewest characters per token reported for this length}}.
+        self._seen: dict[str, dict[int, float]] = {}
+        self._unwatched: set[str] = set()
+
+    def leave_out(self, model: str) -> None:
+        """Trust the prompts to `model` from now on, because it reports too few tokens for complete prompts."""
+        self._unwatched.add(model)
 
     def is_truncated(
         self, model: str, messages: Sequence[Mapping[str, str]], prompt_tokens: int | None, *, alike: bool
@@ -264,13 +275,14 @@ class ContextWatch:
 
         Prompts that are `alike`, all our own English, are also compared with each other; others may be in any language.
         """
-        if not prompt_tokens:
+        if not prompt_tokens or model in self._unwatched:
             return False
-        ratio = sum(len(message["content"]) for message in messages) / prompt_tokens
+        length = sum(len(message["content"]) for message in messages)
+        ratio = length / prompt_tokens
         if not alike:
             return ratio > _MOST_CHARACTERS_PER_TOKEN
-        densest = min(ratio, self._densest.get(model, ratio))
-        if ratio > min(_MOST_CHARACTERS_PER_TOKEN, _MOST_TIMES_DENSEST * densest):
-            return True
-        self._densest[model] = densest
-        return False
+        densest = self._densest[model] = min(ratio, self._densest.get(model, ratio))
+        seen = self._seen.setdefault(model, {})
+        seen[length] = min(ratio, seen.get(length, ratio))
+        most = min(_MOST_CHARACTERS_PER_TOKEN, _MOST_TIMES_DENSEST * densest)
+        return not any(other >= length and least <= most for other, least in seen.items())

@@ -29,7 +29,8 @@ _SEPARATED = ("reasoning_content", "reasoning", "thinking")
 class Reply:
     """The answer to a call: its text without thinking, its finish reason, its tokens and its number of tries.
 
-    `thought` is whether the reply has thinking, in the text or beside it.
+    `thought` is whether the reply has thinking, in the text or beside it. `seen_tokens` are the prompt tokens that the
+    model saw: those of `usage`, and those from a cache if the server reports them apart.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Reply:
     usage: Usage
     tries: int
     thought: bool = False
+    seen_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,24 @@ def read_completion(body: str, key: str, tries: int) -> Reply | ServerError:
         text = ""
     finish = _part(choice, "finish_reason", str) or ""
     usage = _part(document, "usage", dict)
+    # Some servers report 0 prompt tokens for a cached prompt, so 0 counts as unknown.
+    prompt_tokens = _tokens(usage, "prompt_tokens") or None
     return Reply(
         text=text,
         finish_reason=finish,
         refused=bool(_part(message, "refusal", str)) or finish == "content_filter",
-        # Some servers report 0 prompt tokens for a cached prompt, so 0 counts as unknown.
-        usage=Usage(_tokens(usage, "prompt_tokens") or None, _tokens(usage, "completion_tokens")),
+        usage=Usage(prompt_tokens, _tokens(usage, "completion_tokens")),
         tries=tries,
         thought=thought or any(_part(message, name, str) for name in _SEPARATED),
+        seen_tokens=_seen_tokens(usage, prompt_tokens),
     )
+
+
+def _seen_tokens(usage: Any, prompt_tokens: int | None) -> int | None:
+    """Return the prompt tokens that the model saw, or None if the server does not report them."""
+    cached = _tokens(_part(usage, "prompt_tokens_details", dict), "cached_tokens") or 0
+    # Most servers include cached tokens. One that reports fewer prompt tokens than cached ones leaves them out.
+    return prompt_tokens + cached if prompt_tokens is not None and prompt_tokens < cached else prompt_tokens
 
 
 def without_thinking(text: str) -> tuple[str, bool]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from broker.clients import Connection
 from producers.scenario.llm import journal
 from producers.scenario.llm.client import RetryPolicy
 from producers.scenario.llm.faults import advice
-from producers.scenario.llm.journal import PLAN, Entry, JournalWriter
+from producers.scenario.llm.journal import PLAN, Entry, JournalFile, JournalWriter
 from producers.scenario.llm.prompts import WRITING_ROLES, models
 from producers.scenario.llm.scheduler import Scheduler
 from producers.scenario.llm.state import RunState
@@ -151,17 +152,50 @@ def produce(
         DeliveryError: the broker did not accept a record.
     """
     _require_openai()
-    started = time.monotonic()
-    chosen = models(connection.settings)
     with JournalWriter(connection, run.run) as writer:
         entries = [] if is_new else journal.read(connection, run.run)
-        plan = _plan(run, entries, writer)
-        grid = list(FAMILY.cells())
-        cells = {f"{run.run}-{number}": grid[index] for number, index in enumerate(plan["cells"])}
-        state = RunState(cells, chosen, entries)
-        resumed = state.meter.total.calls
-        scheduler = Scheduler(connection.settings, run.run, run.seed, state, writer, policy or RetryPolicy())
-        stopped = asyncio.run(scheduler.ask_all(on_progress))
+        return _ask_all(connection.settings, run, writer, entries, on_progress, policy)
+
+
+def produce_to_file(
+    settings: Settings,
+    run: LlmRun,
+    path: Path,
+    on_progress: OnProgress | None = None,
+    *,
+    policy: RetryPolicy | None = None,
+) -> LlmReport:
+    """Ask for the run's scenarios and write the accepted ones to `path` as JSON lines; needs no broker.
+
+    The journal is in the file `path` + ".journal". Every answered call is in it before the next answer is counted, so
+    a run with the same path and parameters resumes.
+
+    Raises:
+        UsageError: the journal is of a run with another name or other parameters, or a file cannot be written.
+        ConfigError, ProducerError: as `produce`.
+    """
+    _require_openai()
+    with JournalFile(path, run.run) as writer:
+        return _ask_all(settings, run, writer, writer.entries, on_progress, policy)
+
+
+def _ask_all(
+    settings: Settings,
+    run: LlmRun,
+    writer: JournalWriter | JournalFile,
+    entries: Sequence[Entry],
+    on_progress: OnProgress | None,
+    policy: RetryPolicy | None,
+) -> LlmReport:
+    started = time.monotonic()
+    chosen = models(settings)
+    plan = _plan(run, entries, writer)
+    grid = list(FAMILY.cells())
+    cells = {f"{run.run}-{number}": grid[index] for number, index in enumerate(plan["cells"])}
+    state = RunState(cells, chosen, entries)
+    resumed = state.meter.total.calls
+    scheduler = Scheduler(settings, run.run, run.seed, state, writer, policy or RetryPolicy())
+    stopped = asyncio.run(scheduler.ask_all(on_progress))
     report = _report(run, state, resumed, stopped, time.monotonic() - started)
     return replace(report, notes=scheduler.notes)
 
@@ -211,7 +245,7 @@ def _require_openai() -> None:
         raise ConfigError("--backend llm needs openai: install the extra with `pip install feedmill[llm]`")
 
 
-def _plan(run: LlmRun, entries: Sequence[Entry], writer: JournalWriter) -> Mapping[str, Any]:
+def _plan(run: LlmRun, entries: Sequence[Entry], writer: JournalWriter | JournalFile) -> Mapping[str, Any]:
     """Return the plan that the journal begins with; a new journal gets one."""
     plans = [entry.plan for entry in entries if entry.role == PLAN and entry.plan is not None]
     if not plans:

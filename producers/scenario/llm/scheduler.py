@@ -15,7 +15,15 @@ from producers.scenario.llm import answers
 from producers.scenario.llm.answers import Row
 from producers.scenario.llm.client import EndpointError, ModelClient, RetryPolicy, UnansweredError
 from producers.scenario.llm.faults import REFUSED, SERVER_ERROR, advice
-from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, RELEASE, WRITTEN, Entry, JournalWriter
+from producers.scenario.llm.journal import (
+    ACCEPTED,
+    CONTEXT_TRUNCATED,
+    RELEASE,
+    WRITTEN,
+    Entry,
+    JournalFile,
+    JournalWriter,
+)
 from producers.scenario.llm.meter import Usage
 from producers.scenario.llm.prompts import VALIDATION, ContextWatch, request_parameters
 from producers.scenario.llm.replies import Reply
@@ -55,7 +63,7 @@ class Scheduler:
         run: str,
         seed: int,
         state: RunState,
-        writer: JournalWriter,
+        writer: JournalWriter | JournalFile,
         policy: RetryPolicy,
     ) -> None:
         self._settings = settings
@@ -184,20 +192,26 @@ class Scheduler:
 
     async def _settle_scenarios(self, question: Question, reply: Reply) -> None:
         entry = self._entry(question, reply)
-        if self._is_truncated(question, reply):
-            alone = len(question.asked) == 1
+        alone = len(question.asked) == 1
+        is_truncated = self._is_truncated(question, reply)
+        if is_truncated and not alone:
             verdicts = dict.fromkeys(question.asked, CONTEXT_TRUNCATED)
-            await self._send(replace(entry, verdicts=verdicts, counts=not alone), [])
-            if alone:
-                self._error = self._error or EndpointError(
-                    f"model {question.model} read only a part of a prompt for one scenario: raise the context length "
-                    f"of its server (Ollama: num_ctx), then run again with {self._again}"
-                )
+            await self._send(replace(entry, verdicts=verdicts, counts=False), [])
             return
         cells = {name: self._state.cells[name] for name in question.asked}
         read = answers.read(reply, question.asked)
         # In a thread, because the first judgement compiles the rules and must not delay the timeouts of other calls.
         judged = await asyncio.to_thread(answers.judge, read, cells, self._common(question), self._state.texts)
+        if is_truncated and not judged.accepted:
+            await self._send(replace(entry, verdicts=dict.fromkeys(question.asked, CONTEXT_TRUNCATED)), [])
+            self._error = self._error or EndpointError(
+                f"model {question.model} read only a part of a prompt for one scenario: raise the context length "
+                f"of its server (Ollama: num_ctx), then run again with {self._again}"
+            )
+            return
+        if is_truncated:
+            # Only a model that read the whole prompt can follow all its rules: the server reports too few tokens.
+            self._watch.leave_out(question.model)
         await self._send_written(question, judged, entry)
         self._brake(question, reply, judged)
 
@@ -287,7 +301,7 @@ class Scheduler:
 
     def _is_truncated(self, question: Question, reply: Reply) -> bool:
         alike = question.role != VALIDATION
-        return self._watch.is_truncated(question.model, question.messages, reply.usage.prompt_tokens, alike=alike)
+        return self._watch.is_truncated(question.model, question.messages, reply.seen_tokens, alike=alike)
 
     def _common(self, question: Question) -> Row:
         return {

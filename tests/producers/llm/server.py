@@ -276,7 +276,24 @@ async def sees_half_the_prompt(server: ModelServer, call: Call) -> web.StreamRes
 
 async def sees_the_end_only(server: ModelServer, call: Call) -> web.StreamResponse:
     usage = {"prompt_tokens": 20, "completion_tokens": 100}
+    return server.answer(call, "Which scenes?", usage=usage)
+
+
+async def leaves_cached_tokens_out(server: ModelServer, call: Call) -> web.StreamResponse:
+    """Reports only the prompt tokens that were not in its cache, from the first call on."""
+    usage = {"prompt_tokens": 20, "completion_tokens": 100}
     return server.answer(call, {"scenarios": server.scenarios(call)}, usage=usage)
+
+
+async def reports_cached_tokens_apart(server: ModelServer, call: Call) -> web.StreamResponse:
+    usage = {"prompt_tokens": 20, "completion_tokens": 100}
+    details = {"cached_tokens": call.prompt_tokens - 20}
+    return server.answer(call, {"scenarios": server.scenarios(call)}, usage={**usage, "prompt_tokens_details": details})
+
+
+async def has_no_quota(server: ModelServer, call: Call) -> web.StreamResponse:
+    error = {"message": "You exceeded your current quota.", "code": "insufficient_quota"}
+    return web.json_response({"error": error}, status=429)
 
 
 async def does_not_count(server: ModelServer, call: Call) -> web.StreamResponse:

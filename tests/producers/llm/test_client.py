@@ -87,10 +87,24 @@ def test_a_response_format_that_is_set_is_not_changed() -> None:
     assert [call.response_format for call in server.calls] == ["json_object"]
 
 
-def test_a_model_on_the_ipv6_loopback_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("host", ["[::1]", "0.0.0.0", "models.localhost"])  # noqa: S104 - nothing is bound
+def test_other_names_of_this_machine_need_no_proxy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:bad")
-    client = ModelClient(load_settings(llm_base_url="http://[::1]:1/v1"), RetryPolicy(), 1)
-    assert client.url == "http://[::1]:1/v1"
+    client = ModelClient(load_settings(llm_base_url=f"http://{host}:1/v1"), RetryPolicy(), 1)
+    assert client.url == f"http://{host}:1/v1"
+
+
+def test_organization_and_project_of_openai_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-secret")
+
+    async def ask(url: str) -> None:
+        async with ModelClient(load_settings(llm_base_url=url), RetryPolicy(tries=1), 1) as client:
+            await client.ask("m", [{"role": "user", "content": '{"id": "a"}'}], {})
+
+    with serving(lambda call: well) as server:
+        asyncio.run(ask(server.url))
+        assert "secret" not in str(server.request(server.calls[0]).headers)
 
 
 @pytest.mark.parametrize(

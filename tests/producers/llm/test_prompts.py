@@ -130,9 +130,20 @@ def test_a_prompt_with_too_few_reported_tokens_counts_as_truncated() -> None:
     assert watch.is_truncated("m", prompt, 199, alike=True)
     assert not watch.is_truncated("m", prompt, 200, alike=True)
     # A denser prompt of the same model lowers the limit for similar prompts, but not for other models or prompts.
-    assert not watch.is_truncated("m", prompt, 400, alike=True)
+    shorter = [{"role": "user", "content": "z" * 800}]
+    assert not watch.is_truncated("m", shorter, 200, alike=True)
     assert watch.is_truncated("m", prompt, 260, alike=True)
     assert not watch.is_truncated("another", prompt, 260, alike=True)
     assert not watch.is_truncated("m", prompt, 260, alike=False)
     assert not watch.is_truncated("m", prompt, 1600, alike=False)
     assert not watch.is_truncated("m", prompt, 300, alike=True)
+
+
+def test_a_prompt_no_longer_than_a_complete_one_is_complete_whatever_is_reported() -> None:
+    watch = ContextWatch()
+    prompt = [{"role": "user", "content": "x" * 1600}]
+    assert not watch.is_truncated("m", prompt, 400, alike=True)
+    assert not watch.is_truncated("m", prompt, 10, alike=True)
+    assert watch.is_truncated("another", prompt, 10, alike=True)
+    watch.leave_out("another")
+    assert not watch.is_truncated("another", prompt, 10, alike=True)

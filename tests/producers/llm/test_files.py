@@ -1,0 +1,112 @@
+"""Runs into a file: the journal beside it makes them resume, and every scenario and token is accounted for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from feedmill.cli import run as command
+from producers.scenario.llm.answers import broken_rules
+from producers.scenario.llm.client import RetryPolicy
+from producers.scenario.llm.journal import JournalFile
+from producers.scenario.llm.run import LlmReport, LlmRun, produce_to_file
+from schema.errors import ProducerError, UsageError
+from schema.family import identify
+from schema.json_rows import read_lines
+from schema.scenario import FAMILY
+from schema.settings import load_settings
+from tests.producers.llm import server as endpoint
+from tests.producers.llm.server import Behaviour, serving
+
+QUICK = RetryPolicy(tries=3, first_wait_s=0.01, longest_wait_s=0.1)
+
+
+def into(path: Path, url: str, run: LlmRun, **settings: Any) -> LlmReport:
+    """Run against the endpoint at `url`, into the file `path`."""
+    return produce_to_file(load_settings(llm_base_url=url, **settings), run, path, policy=QUICK)
+
+
+def rows_of(path: Path) -> pl.DataFrame:
+    """Return the rows of a file of scenarios; every line is a row."""
+    frame, unreadable = read_lines(path.read_bytes().splitlines(), FAMILY)
+    assert not unreadable
+    return frame
+
+
+def test_a_run_into_a_file_needs_no_broker_and_resumes_from_its_journal(tmp_path: Path) -> None:
+    path = tmp_path / "scenes.jsonl"
+    run = LlmRun(count=60, seed=1, run="filed")
+    with serving(lambda call: endpoint.says_no_json if call.number == 1 else endpoint.well) as server:
+        first = into(path, server.url, run, llm_budget_tokens=6000, llm_model_validation="judge")
+        assert 0 < first.accepted < 60
+        assert first.stopped_by_budget
+        assert rows_of(path).height == first.accepted
+        # A killed process leaves the beginning of a line.
+        journal = path.with_name("scenes.jsonl.journal")
+        with journal.open("ab") as stream:
+            stream.write(b'{"run": "filed", "entr')
+        before = len(server.bills)
+        whole = into(path, server.url, run, llm_model_validation="judge")
+    assert (whole.accepted, whole.open, whole.rejected) == (60, 0, {})
+    assert whole.calls_resumed == before
+    assert {model: totals["calls"] for model, totals in whole.models.items()} == {
+        model: calls for model, (calls, _, _) in server.totals().items()
+    }
+    rows = rows_of(path)
+    assert sorted(rows["scenario_id"]) == sorted(f"filed-{number}" for number in range(60))
+    assert broken_rules(identify(rows, FAMILY).select(*FAMILY.wire)) == [[]] * 60
+    entries = [json.loads(line)["entry"] for line in journal.read_text().splitlines()]
+    assert sum(entry["model"] is not None for entry in entries) == len(server.bills)
+
+
+def test_a_file_holds_the_scenarios_of_a_run_that_failed(tmp_path: Path) -> None:
+    path = tmp_path / "scenes.jsonl"
+    with serving(lambda call: endpoint.well if call.number < 4 else endpoint.has_no_quota) as server:
+        with pytest.raises(ProducerError, match=r"no quota left .*HTTP 429: .*billing"):
+            into(path, server.url, LlmRun(count=60, run="unpaid"))
+        # The error ends the run at once: only the calls that were in flight beside it are sent.
+        assert len(server.calls) <= 4 + 4
+    assert rows_of(path).height == 20
+
+
+def test_a_journal_of_another_run_or_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scenes.jsonl"
+    with serving(lambda call: endpoint.well) as server:
+        into(path, server.url, LlmRun(count=5, run="one"))
+        with pytest.raises(UsageError, match="is the journal of run one: resume it with --run one"):
+            into(path, server.url, LlmRun(count=5, run="two"))
+        with pytest.raises(UsageError, match="started for 5 scenarios with seed 0"):
+            into(path, server.url, LlmRun(count=6, run="one"))
+        with JournalFile(path, "one"), pytest.raises(UsageError, match="used by another process"):
+            into(path, server.url, LlmRun(count=5, run="one"))
+        (tmp_path / "scenes.jsonl.journal").write_text("no journal\n")
+        with pytest.raises(UsageError, match="line 1 is no entry of a journal"):
+            into(path, server.url, LlmRun(count=5, run="one"))
+        with pytest.raises(UsageError, match="cannot be written"):
+            into(tmp_path / "none" / "scenes.jsonl", server.url, LlmRun(count=5, run="one"))
+
+
+@pytest.mark.parametrize("way", [endpoint.leaves_cached_tokens_out, endpoint.reports_cached_tokens_apart])
+def test_a_server_that_reports_only_uncached_tokens_does_not_end_a_run(way: Behaviour, tmp_path: Path) -> None:
+    with serving(lambda call: way) as server:
+        report = into(tmp_path / "scenes.jsonl", server.url, LlmRun(count=100, run="cached"))
+    assert (report.accepted, report.rejected) == (100, {})
+    # The first calls to each of the two models may be asked again for single scenarios.
+    assert report.calls <= 20 + 2 * 4 * 5
+
+
+def test_the_command_writes_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scenes.jsonl"
+    with serving(lambda call: endpoint.well) as server:
+        monkeypatch.setenv("FEEDMILL_LLM_BASE_URL", server.url)
+        monkeypatch.setenv("FEEDMILL_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+        options = ["--count", "7", "--seed", "3", "--backend", "llm", "--out", str(path), "--json"]
+        assert command(["produce", "scenario", *options]) == 0
+    assert json.loads(capfd.readouterr().out)["accepted"] == 7
+    assert rows_of(path).height == 7
