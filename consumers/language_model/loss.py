@@ -1,7 +1,8 @@
 """The loss of a causal language model: each learned token is predicted from the tokens before it in its sequence.
 
-Which tokens are learned follows from the batch: all of a source file; the new file of a change; the response of a
-scenario. In a packed row a sequence never sees another one, and its first token is predicted from nothing.
+Which tokens are learned follows from the batch: all of a source file; the new file of a change; what follows the prompt
+of a completion; the response of a scenario. In a packed row a sequence never sees another one, and its first token is
+predicted from nothing.
 """
 
 from __future__ import annotations
