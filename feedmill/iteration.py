@@ -76,7 +76,11 @@ class Iteration:
             yield from map(asdict, (*chosen.training, *chosen.held_out))
 
         about, *rows = self.files.rows_once("prompts.jsonl", make)
-        prompts = [FunctionPrompt(**row) for row in rows]
+        try:
+            prompts = [FunctionPrompt(**row) for row in rows]
+        except TypeError:
+            path = self.files.path("prompts.jsonl")
+            raise UsageError(f"{path} holds other rows than prompts: remove it, and choose another --out") from None
         self.training = [each for each in prompts if each.split == "train"]
         self.held_out = [each for each in prompts if each.split != "train"]
         return {"training": len(self.training), "held_out": len(self.held_out), **about}
@@ -171,7 +175,7 @@ class Iteration:
             config.write_text(written(self.file.model_copy(update={"dataset": shuffled})), encoding="utf-8")
             arguments = ["train", "code", "--out", str(model), "--json"]
             if newest_first(model):
-                arguments += ["--resume"]
+                arguments += ["--resume", "--leave-out-retracted"]
             else:
                 arguments += ["--config", str(config), "--load-from", earlier, "--replace"]
             with progress(f"{place}: training", None, quiet=self.quiet):
