@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from producers.source_code.run import CodeRun, CodeUnit
 
 _MB = 1e6
+# Nine of ten groups are in the split train; a smaller share than this has one large group elsewhere.
+_EXPECTED_TRAIN_SHARE = 0.75
 # A bar is drawn again at most once for so many files.
 _FILES_PER_UPDATE = 200
 
@@ -106,6 +108,7 @@ def produce_code_command(
         return
     print_totals("documents", where, report)
     print(telemetry(figures), file=sys.stderr)
+    print(splits_line(figures["splits"]), file=sys.stderr)
     if functions:
         print(f"{figures['functions']:,} functions as completions", file=sys.stderr)
     if git_history:
@@ -156,6 +159,7 @@ def summary(report: ProduceReport) -> dict[str, Any]:
         "rows": report.rows,
         "files_seen": counts.get("files_seen", 0),
         "documents": counts.get("documents", 0),
+        "splits": {split: counts.get(f"split_{split}", 0) for split in ("train", "val", "test")},
         "skipped": {reason: counts[reason] for reason in SKIP_REASONS if counts.get(reason)},
         **{name: counts.get(name, 0) for name in ("sources", "shallow_clones", "without_commits")},
         **{name: counts.get(name, 0) for name in ("crlf_files", "near_duplicates", "functions")},
@@ -182,6 +186,20 @@ def history_line(figures: Mapping[str, Any]) -> str:
     )
     made = f"{figures['evolutions']:,} changes of {figures['commits']:,} commits"
     return f"{made}, left out: {left_out}; replaced: {scrubbed}"
+
+
+def splits_line(splits: Mapping[str, int]) -> str:
+    """Return one line about the rows of each split, with advice if few are in train.
+
+    >>> splits_line({"train": 90, "val": 6, "test": 4})
+    'splits: train 90 (90.0%), val 6, test 4'
+    """
+    rows = sum(splits.values())
+    share = f" ({splits['train'] / rows:.1%})" if rows else ""
+    line = f"splits: train {splits['train']:,}{share}, val {splits['val']:,}, test {splits['test']:,}"
+    if splits["train"] >= _EXPECTED_TRAIN_SHARE * rows:
+        return line
+    return f"{line}. A large repository is in one split as a whole: add more sources, or leave that one out"
 
 
 def telemetry(figures: Mapping[str, Any]) -> str:

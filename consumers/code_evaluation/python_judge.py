@@ -42,7 +42,7 @@ _SOURCE = "sample.py"
 _BOTH = """\
 "$1" -I -S -B -m py_compile "$3" >&2
 status=$?
-"$2" check --isolated --no-cache --quiet --output-format=json "$3"
+"$2" check --isolated --no-cache --quiet --output-format=json $4 "$3"
 exit $status
 """
 # Runs in the sandbox with the entry point and the first line of the tests. After the last test it writes the word on
@@ -117,6 +117,7 @@ class PythonJudge:
     Args:
         sandbox: one with `python_tools`.
         run_tests: run the tests, too.
+        force_lints: count lints that comments of the source allow (`noqa`), too.
         compiling, testing: the limits.
     """
 
@@ -127,11 +128,13 @@ class PythonJudge:
         sandbox: Sandbox,
         *,
         run_tests: bool = False,
+        force_lints: bool = False,
         compiling: ProcessLimits = COMPILING,
         testing: ProcessLimits = TESTING,
     ) -> None:
         self._sandbox, self._run_tests = sandbox, run_tests
         self._compiling, self._testing = compiling, testing
+        self._ruff_option = "--ignore-noqa" if force_lints else ""
 
     def judge(self, sample: CodeSample, slot: int) -> Judged:
         """Return what compiler, linter and tests say; `slot` as `Call` describes.
@@ -145,7 +148,7 @@ class PythonJudge:
         except UnicodeEncodeError:
             return Judged.of({INVALID_UTF8: 1}, {}, (lambda: None) if self._run_tests else None)
         python, ruff = self._sandbox.tool(PROGRAM), self._sandbox.tool("ruff")
-        command = ["/bin/sh", "-c", _BOTH, "sh", python, ruff, _SOURCE]
+        command = ["/bin/sh", "-c", _BOTH, "sh", python, ruff, _SOURCE, self._ruff_option]
         ended = self._sandbox.run(Call(command, self._compiling, {_SOURCE: source}, slot=slot))  # 1
         error = _error_of(ended)
         errors = {} if error is None else {error: 1}

@@ -45,6 +45,8 @@ _OPTIONS = (
 )
 # Lints of this group are errors by default, which would stop the compiler; the source can still make them errors.
 _LINTS = ("-Wclippy::correctness",)
+# No attribute of the source can allow these lints.
+_FORCED = ("--force-warn", "clippy::all")
 # A program with one of these may compile and then fail to link.
 _LINKED = re.compile(r"\b(?:extern|no_mangle|link|link_name|link_section|export_name|global_asm|global_allocator)\b")
 _TEST = re.compile(r"#\s*\[\s*(?:\w+\s*::\s*)*test\s*[\](]")
@@ -60,6 +62,7 @@ class RustJudge:
         run_tests: compile and run the tests, too.
         build: builds the crates when a sample first names one; None if samples have no crates.
         crate_names: the names of these crates in source code.
+        force_lints: count lints of clippy that the source allows, too.
         compiling, testing: the limits.
     """
 
@@ -73,10 +76,12 @@ class RustJudge:
         run_tests: bool = False,
         build: Callable[[], BuiltCrates] | None = None,
         crate_names: Sequence[str] = (),
+        force_lints: bool = False,
         compiling: ProcessLimits = COMPILING,
         testing: ProcessLimits = TESTING,
     ) -> None:
         self._sandbox, self._toolchain, self._run_tests = sandbox, toolchain, run_tests
+        self._lints = _LINTS + _FORCED if force_lints else _LINTS
         self._build, self._compiling, self._testing = build, compiling, testing
         names = "|".join(name.replace("-", "_") for name in crate_names)
         self._crate_name = re.compile(rf"\b(?:{names})\b") if names and build else None
@@ -127,7 +132,7 @@ class RustJudge:
     ) -> tuple[dict[str, int], dict[str, int]]:
         """Return (errors by code, warnings by lint); without errors the program compiles."""
         emit = "--emit=link" if _LINKED.search(code) else "--emit=obj=sample.o"
-        ended = self._call(source, ["clippy-driver", *options, *_LINTS, emit], slot)  # 1
+        ended = self._call(source, ["clippy-driver", *options, *self._lints, emit], slot)  # 1
         said = diagnostics_of(ended.stderr)
         errors, warnings = _errors(ended, said.errors), said.warnings + said.denied
         is_doubtful = said.denied or CRASH in errors

@@ -20,6 +20,8 @@ from schema.errors import UsageError
 class Judging:
     """Judges samples of a language in a sandbox: compiler and linter, no tests and no crates.
 
+    Lints count even where the source allows them, because a model that is rewarded would learn to allow them.
+
     Raises:
         UsageError: there is no such language.
         ConfigError: a tool or a sandbox is missing.
@@ -32,9 +34,9 @@ class Judging:
         if language == "rust":
             toolchain = find_rust()
             sandbox = make_sandbox({"rust": toolchain.folder}, self._stopping, unsafe=unsafe)
-            self._judge = RustJudge(sandbox, toolchain)
+            self._judge = RustJudge(sandbox, toolchain, force_lints=True)
         elif language == "python":
-            self._judge = PythonJudge(make_sandbox(python_tools(), self._stopping, unsafe=unsafe))
+            self._judge = PythonJudge(make_sandbox(python_tools(), self._stopping, unsafe=unsafe), force_lints=True)
         else:
             raise UsageError(f"there is no judge for {language}: use rust or python")
 

@@ -164,7 +164,7 @@ class CodeRun(ProducerRun[CodeUnit]):
 
         The counts are files that gave no document by reason, `documents`, `crlf_files` and `functions`; of commits,
         `evolutions`, changes that are left out (`change_*`, `commit_*`), and places where a secret was replaced
-        (`scrubbed_*`).
+        (`scrubbed_*`); and rows by split (`split_*`).
         """
         counts = Counter(unit.counts)
         documents: list[dict[str, Any]] = []
@@ -188,7 +188,9 @@ class CodeRun(ProducerRun[CodeUnit]):
 
             changes = portion_documents(unit.portion, self.rules, counts)
             rows += self._without_contaminated(changes, counts, "evolutions", "change_contaminated")
-        return UnitRows(document_rows(rows), counts)
+        frame = document_rows(rows)
+        counts.update({f"split_{split}": number for split, number in frame["split"].value_counts().iter_rows()})
+        return UnitRows(frame, counts)
 
     def _without_contaminated(
         self, documents: list[dict[str, Any]], counts: Counter[str], kept: str, left_out: str

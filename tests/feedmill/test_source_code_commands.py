@@ -13,7 +13,7 @@ from broker.clients import Connection
 from broker.topics import topic_name
 from feedmill import source_code_commands
 from feedmill.cli import run
-from feedmill.source_code_commands import telemetry
+from feedmill.source_code_commands import splits_line, telemetry
 from producers.run import generate
 from producers.source_code.run import CodeRun
 from schema.record import RAW, decode
@@ -52,6 +52,7 @@ def test_json_is_one_object_whose_counts_add_up(tmp_path: Path, capfd: pytest.Ca
     figures = json.loads(out)
     assert err == ""
     assert figures["files_seen"] == figures["documents"] + sum(figures["skipped"].values())
+    assert sum(figures["splits"].values()) == figures["rows"]
     assert (figures["rows"], figures["documents"], figures["crlf_files"], figures["sources"]) == (2, 2, 1, 1)
     assert (figures["family"], figures["run"], figures["to"]) == ("code", "code-tree", str(tmp_path / "rows.jsonl"))
 
@@ -139,3 +140,5 @@ def test_histories_are_an_option_and_are_reported(tmp_path: Path, capfd: pytest.
 
 def test_the_telemetry_of_an_empty_tree_is_a_line_too() -> None:
     assert telemetry({"documents": 0, "files_seen": 0, "skipped": {}}) == "0/0 files passed, filtered: none"
+    assert splits_line({"train": 0, "val": 0, "test": 0}) == "splits: train 0, val 0, test 0"
+    assert "train 523 (46.2%), val 163, test 446. A large" in splits_line({"train": 523, "val": 163, "test": 446})

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from consumers.code_evaluation.evaluation import evaluate
+from consumers.code_evaluation.python_judge import PythonJudge, python_tools
+from consumers.code_evaluation.rust_judge import RustJudge
+from consumers.code_evaluation.rust_toolchain import find_rust
 from consumers.code_evaluation.samples import sample_of
+from consumers.code_evaluation.sandbox import make_sandbox
 from consumers.code_evaluation.verdicts import CodeVerdict, Judged, VerdictTotals, targets_of, wilson
 from tests.consumers.code_evaluation.judges import judge, judged, verdicts
 
@@ -114,6 +118,18 @@ HOSTILE = {
     "takes all memory": (program("let mut v = vec![]; loop { v.push(vec![1u8; 1 << 24]) }"), None, "memory_limit"),
     "forks": (program(FORK), None, "time_limit"),
 }  # fmt: skip
+
+
+def test_forced_lints_count_where_the_source_allows_them() -> None:
+    allowing = "pub fn f(x: &Vec<u8>) -> bool {\n    #![allow(clippy::all)]\n    x.len() == 0\n}\n"
+    unused = "import os  # noqa\n"
+    tools = {"rust": find_rust().folder, **python_tools()}
+    box = make_sandbox(tools, threading.Event())
+    for forced, found in ((False, ({}, {})), (True, ({"clippy::ptr_arg": 1, "clippy::len_zero": 1}, {"F401": 1}))):
+        rust = RustJudge(box, find_rust(), force_lints=forced).judge(sample_of({"code": allowing}, "rust", "row"), 0)
+        python = PythonJudge(box, force_lints=forced).judge(sample_of({"code": unused}, "python", "row"), 0)
+        assert (rust.compiled, python.compiled) == (True, True)
+        assert (rust.warnings, python.warnings) == found
 
 
 def test_hostile_samples_are_counted_verdicts_and_the_next_one_is_judged() -> None:
