@@ -146,6 +146,8 @@ class Settings(BaseSettings):
     llm_model_simple: str = "llama3.2"
     llm_model_complex: str = "llama3.1"
     llm_model_validation: str | None = None
+    # Scenarios that the validation model scores below this are rejected; 0 accepts them all.
+    llm_validation_minimum: Annotated[float, Field(ge=0, le=1)] = 0.5
     # The form of answers to ask for; None asks for json_schema and steps down if the endpoint refuses it.
     llm_response_format: Literal["json_schema", "json_object", "none"] | None = None
     # Parameters of every request, e.g. {"temperature": 0.7, "max_tokens": 4000}. A table under the name of a role

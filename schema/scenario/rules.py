@@ -39,6 +39,7 @@ ANSWER_FAULTS = (
     "answer_server_error",
     "answer_thinking_only",
     "answer_thinking_cut_off",
+    "validation_below_minimum",
 )
 # Generators that use no language model.
 MODEL_FREE = ("composer", "narrow")
@@ -367,6 +368,11 @@ class Scenario(Example):
     def answer_thinking_cut_off(cls) -> pl.Expr:
         """The model's thinking ended before the length limit."""
         return _is_no_fault("answer_thinking_cut_off")
+
+    @dy.rule()
+    def validation_below_minimum(cls) -> pl.Expr:
+        """The validation model did not score the scenario below the minimum of its run."""
+        return _is_no_fault("validation_below_minimum")
 
     @dy.rule()
     def answer_fault_unknown(cls) -> pl.Expr:

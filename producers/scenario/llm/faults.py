@@ -7,6 +7,7 @@ from collections.abc import Iterable
 MISSING, MALFORMED, DUPLICATED = "answer_missing", "answer_malformed", "answer_duplicated"
 WRONG_CELL, CUT_OFF, REFUSED = "answer_wrong_cell", "answer_cut_off", "answer_refused"
 EMPTY, SERVER_ERROR = "answer_empty", "answer_server_error"
+BELOW_MINIMUM = "validation_below_minimum"
 THINKING_ONLY, THINKING_CUT_OFF = "answer_thinking_only", "answer_thinking_cut_off"
 
 _LESS_THINKING = (
@@ -23,6 +24,8 @@ _ADVICE = {
     EMPTY: "the server sent completions without text: check the model's chat template and the server's log",
     SERVER_ERROR: "the server sent HTTP 200 with an error instead of an answer: read the server's log",
     MALFORMED: "the model did not write the JSON asked for: choose a larger model, or one trained on instructions",
+    BELOW_MINIMUM: "the validation model scored texts too low: choose a better model for writing, or lower "
+    "FEEDMILL_LLM_VALIDATION_MINIMUM",
     REFUSED: "the model or its server refused to answer: choose another model",
 }
 

@@ -94,9 +94,9 @@ _READINGS = {
 }
 
 _VALIDATION_RULES = (
-    "For each scene, score from 0 to 1 how well its text fits its numbers. Capacity and support are points out of 10: "
-    f"a character at X can provide up to X+{SUPPORT_HEADROOM:g}. authenticity is 0 to 1: how true the response is to "
-    "what the character can give. Answer with a score for every id, with JSON only, in this form: "
+    "For each scene, score from 0 to 1 how well its text fits its numbers. Capacity and support are points: "
+    f"a character with capacity X can provide support up to X+{SUPPORT_HEADROOM:g}. authenticity is 0 to 1: how true "
+    "the response is to what the character can give. Answer with a score for every id, with JSON only, in this form: "
     '{"scores": [{"id": "s1", "score": 0.8}]}'
 )
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from producers.scenario.llm import answers
 from producers.scenario.llm.answers import Row
 from producers.scenario.llm.client import EndpointError, ModelClient, RetryPolicy, UnansweredError
-from producers.scenario.llm.faults import REFUSED, SERVER_ERROR, advice
+from producers.scenario.llm.faults import BELOW_MINIMUM, REFUSED, SERVER_ERROR, advice
 from producers.scenario.llm.journal import (
     ACCEPTED,
     CONTEXT_TRUNCATED,
@@ -213,12 +213,15 @@ class Scheduler:
             # Only a model that read the whole prompt can follow all its rules: the server reports too few tokens.
             self._watch.leave_out(question.model)
         await self._send_written(question, judged, entry)
-        self._brake(question, reply, judged)
-
-    def _brake(self, question: Question, reply: Reply, judged: answers.JudgedAnswer) -> None:
-        """End the run if its first calls gave no acceptable scenario, so that a useless model costs little."""
         self._fruitless_calls += 1
-        self._fruitless_reasons.update(reason for fault in judged.faults.values() for reason in fault.split(","))
+        self._brake(question, reply, [reason for fault in judged.faults.values() for reason in fault.split(",")])
+
+    def _brake(self, question: Question, reply: Reply, reasons: Iterable[str]) -> None:
+        """End the run if its first calls gave no acceptable scenario, so that a useless model costs little.
+
+        `reasons` are those for which scenarios of this call were refused.
+        """
+        self._fruitless_reasons.update(reasons)
         if self._state.accepted or self._state.waiting or self._fruitless_calls < _FRUITLESS_CALLS:
             return
         counted = self._fruitless_reasons.most_common()
@@ -255,15 +258,25 @@ class Scheduler:
         # Scores from a truncated prompt are invalid.
         scores = {} if self._is_truncated(question, reply) else answers.scores_in(reply.text, question.asked)
         await self._send_scored(question, scores, self._entry(question, reply))
+        self._brake(question, reply, [BELOW_MINIMUM for name in scores if name not in self._state.accepted])
 
     async def _send_scored(self, question: Question, scores: Mapping[str, float], entry: Entry) -> None:
-        rows = [
-            {**row, "validation_model": question.model, "validation_score": scores[name]} if name in scores else row
-            for name in question.asked
-            for row in [self._state.waiting[name]]
-        ]
-        verdicts = dict.fromkeys(question.asked, ACCEPTED)
-        await self._send(replace(entry, verdicts=verdicts, unvalidated=len(rows) - len(scores)), rows)
+        """Send scored rows. One below the minimum is asked for again, or sent with its fault if it may not be."""
+        low = {name for name, score in scores.items() if score < self._settings.llm_validation_minimum}
+        rejected = [name for name in question.asked if name in low and self._state.asks[name] >= MOST_ASKS]
+        rows = []
+        for name in question.asked:
+            if name in low and name not in rejected:
+                continue
+            row = dict(self._state.waiting[name])
+            if name in scores:
+                row |= {"validation_model": question.model, "validation_score": scores[name]}
+            if name in low:
+                row["answer_fault"] = BELOW_MINIMUM
+            rows.append(row)
+        verdicts = {name: BELOW_MINIMUM if name in low else ACCEPTED for name in question.asked}
+        unvalidated = len(question.asked) - len(scores)
+        await self._send(replace(entry, verdicts=verdicts, rejected=rejected, unvalidated=unvalidated), rows)
 
     async def _release(self) -> None:
         """Send the rows that wait for validation but can no longer be validated."""

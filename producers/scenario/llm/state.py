@@ -140,6 +140,8 @@ class RunState:
             self.waiting[name] = entry.answers[name]
             self.unscored.append(name)
             return
+        # A row that waited may be refused by its score.
+        self.waiting.pop(name, None)
         self.refusals.update(verdict.split(","))
         if entry.answered and verdict != CONTEXT_TRUNCATED:
             self.faults[name] = verdict

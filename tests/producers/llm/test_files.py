@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from aiohttp import web
 
 from feedmill.cli import run as command
 from producers.scenario.llm.answers import broken_rules
@@ -20,7 +21,7 @@ from schema.json_rows import read_lines
 from schema.scenario import FAMILY
 from schema.settings import load_settings
 from tests.producers.llm import server as endpoint
-from tests.producers.llm.server import Behaviour, serving
+from tests.producers.llm.server import Behaviour, Call, ModelServer, serving
 
 QUICK = RetryPolicy(tries=3, first_wait_s=0.01, longest_wait_s=0.1)
 
@@ -71,6 +72,62 @@ def test_a_file_holds_the_scenarios_of_a_run_that_failed(tmp_path: Path) -> None
         # The error ends the run at once: only the calls that were in flight beside it are sent.
         assert len(server.calls) <= 4 + 4
     assert rows_of(path).height == 20
+
+
+def scoring(low: float, places: set[str]) -> Behaviour:
+    """Return correct answers whose validation scores are `low` for the ids in `places`, and 0.5 for others."""
+
+    async def scores(server: ModelServer, call: Call) -> web.StreamResponse:
+        if not call.scenes:
+            return await endpoint.well(server, call)
+        return server.answer(
+            call, {"scores": [{"id": name, "score": low if name in places else 0.5} for name in call.asked]}
+        )
+
+    return scores
+
+
+def test_scenarios_scored_below_the_minimum_are_asked_for_again_and_then_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "scenes.jsonl"
+    way = scoring(0.49, {"s2"})
+    with serving(lambda call: way) as server:
+        report = into(path, server.url, LlmRun(count=50, run="strict"), llm_model_validation="judge")
+        lenient = into(
+            tmp_path / "all.jsonl",
+            server.url,
+            LlmRun(count=50, run="lenient"),
+            llm_model_validation="judge",
+            llm_validation_minimum=0.0,
+        )
+    assert report.faults["validation_below_minimum"] >= 10
+    assert set(report.rejected) <= {"validation_below_minimum"}
+    assert report.accepted + sum(report.rejected.values()) == 50
+    rows = rows_of(path)
+    assert rows.height == report.accepted
+    assert rows["validation_score"].min() == 0.5
+    assert (lenient.accepted, lenient.faults) == (50, {})
+
+
+def test_rows_that_are_rejected_by_their_score_are_kept_with_it_in_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "scenes.jsonl"
+    way = scoring(0.1, {f"s{number}" for number in range(1, 6)})
+    with serving(lambda call: way) as server:
+        report = into(path, server.url, LlmRun(count=3, run="poor"), llm_model_validation="judge")
+    assert report.rejected == {"validation_below_minimum": 3}
+    assert rows_of(path).height == 0
+    lines = [json.loads(line) for line in path.with_name("scenes.jsonl.journal").read_text().splitlines()]
+    rows = [row for line in lines for row in line["rows"]]
+    assert {(row["answer_fault"], row["validation_score"]) for row in rows} == {("validation_below_minimum", 0.1)}
+    assert sorted(row["scenario_id"] for row in rows) == ["poor-0", "poor-1", "poor-2"]
+
+
+def test_a_run_whose_first_scenarios_are_all_scored_too_low_ends(tmp_path: Path) -> None:
+    way = scoring(0.1, {f"s{number}" for number in range(1, 6)})
+    settings = {"llm_model_validation": "judge", "llm_concurrency": 1}
+    with serving(lambda call: way) as server:
+        with pytest.raises(ProducerError, match=r"no acceptable .*validation_below_minimum.*VALIDATION_MINIMUM"):
+            into(tmp_path / "scenes.jsonl", server.url, LlmRun(count=100, run="low"), **settings)
+        assert len(server.calls) <= 30
 
 
 def test_a_journal_of_another_run_or_process_is_refused(tmp_path: Path) -> None:

@@ -48,7 +48,10 @@ def test_the_rules_state_the_form_with_all_keys_for_servers_without_schemas() ->
     keys = writing_schema(1)["properties"]["scenarios"]["items"]["required"]
     assert list(json.loads(example)["scenarios"][0]) == keys
     assert set(read(Reply(example, "stop", False, Usage(), 1), ["run-1"]).scenarios) == {"run-1"}
-    assert '{"scores": [{"id": "s1", ' in validating({})[0]["content"]
+    validation = validating({})[0]["content"]
+    assert '{"scores": [{"id": "s1", ' in validation
+    # The support needed can exceed 10 points.
+    assert "out of 10" not in validation
 
 
 def test_rules_and_schema_are_the_same_for_every_call_of_a_size() -> None:
