@@ -83,6 +83,18 @@ def similar_pairs(
     return _similar(*_holders(hashes, offsets), float(least))  # type: ignore[no-any-return]
 
 
+def pair_similarities(first: pl.Series, second: pl.Series) -> npt.NDArray[np.float64]:
+    """Return the Jaccard similarity of the shingles of first[i] and second[i] (N,), 0 to 1.
+
+    Args:
+        first, second: (N,) String, without nulls.
+
+    >>> pair_similarities(pl.Series(["one two three four"]), pl.Series(["Zero, one two three."])).tolist()
+    [0.3333333333333333]
+    """
+    return np.asarray(_pair_similarities(*shingles(first), *shingles(second)))
+
+
 def _holders(hashes: Hashes, offsets: Offsets) -> tuple[npt.NDArray[np.int64], ...]:
     """Return (numbers of the hashes of all rows, bounds of the rows, rows that hold each hash, starts of the hashes).
 
@@ -130,6 +142,28 @@ def _nearest(number, bounds, holders, starts):  # type: ignore[no-untyped-def] #
                 similarity = shared[other] / (size + bounds[other + 1] - bounds[other] - shared[other])
                 best[row] = max(best[row], similarity)
     return best
+
+
+@compiled
+def _pair_similarities(first, first_offsets, second, second_offsets):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Sort the hashes of each pair, and walk through both without repeats."""
+    rows = first_offsets.size - 1
+    similarities = np.zeros(rows, dtype=np.float64)
+    for row in range(rows):
+        ours = np.unique(first[first_offsets[row] : first_offsets[row + 1]])
+        theirs = np.unique(second[second_offsets[row] : second_offsets[row + 1]])
+        i = j = shared = 0
+        while i < ours.size and j < theirs.size:
+            if ours[i] == theirs[j]:
+                shared += 1
+                i += 1
+                j += 1
+            elif ours[i] < theirs[j]:
+                i += 1
+            else:
+                j += 1
+        similarities[row] = shared / (ours.size + theirs.size - shared)
+    return similarities
 
 
 @compiled

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.shingles import shingles
-from schema.text_measures import distinct_ngrams, nearest, place_keys, similar_pairs
+from schema.text_measures import distinct_ngrams, nearest, pair_similarities, place_keys, similar_pairs
 
 words = st.lists(st.sampled_from(["tea", "Rain", "no", "door", "7"]), max_size=12)
 texts = st.lists(words.map(" ".join), min_size=1, max_size=8)
@@ -52,6 +52,14 @@ def test_similar_pairs_equal_those_of_plain_python(rows: list[str], least: float
     pairs, similarities = similar_pairs(*shingles(pl.Series(rows, dtype=pl.String)), least)
     found = dict(zip(map(tuple, pairs.tolist()), similarities, strict=True))
     assert found == pytest.approx({pair: value for pair, value in expected.items() if value >= least})
+
+
+@given(st.lists(st.tuples(words.map(" ".join), words.map(" ".join)), max_size=8))
+def test_pair_similarities_equal_those_of_plain_python(pairs: list[tuple[str, str]]) -> None:
+    first, second = (pl.Series([pair[side] for pair in pairs], dtype=pl.String) for side in (0, 1))
+    sets = [(shingle_set(one), shingle_set(other)) for one, other in pairs]
+    expected = [len(one & other) / len(one | other) for one, other in sets]
+    assert pair_similarities(first, second).tolist() == pytest.approx(expected)
 
 
 def test_copies_have_similarity_1_and_texts_without_a_common_run_0() -> None:

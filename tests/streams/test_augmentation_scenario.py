@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from producers.run import generate
 from producers.scenario.run import ScenarioRun
-from schema.scenario import FAMILY
+from schema.scenario import FAMILY, TEXT
 from schema.scenario.bands import MAX_FACTORS_ALLOWED
 from schema.scenario.vocabulary import MEN, WOMEN
+from schema.text_measures import pair_similarities
 from streams.augmentation.scenario import augment
 from streams.augmentation.scenario.jitter_numbers import CAPACITY_STEPS, EFFECT_STEPS, SCORE_STEPS
 from streams.augmentation.scenario.phrases import UNSURE, replaced
+from streams.augmentation.scenario.swap_names import swapped
 from streams.augmentation.scenario.vocabulary import ANYONE, RELATIONS, SETTINGS
 from tests import scenarios
 from tests.streams.augmented import copies, judged
@@ -43,6 +45,11 @@ def augmented(**changes: Any) -> dict[str, Any] | None:
     copied = augment(copies(scenarios.frame([{**PLAIN, **changes}]), 1))
     judged(copied, FAMILY)
     return copied.row(0, named=True) if copied.height else None
+
+
+def swapped_row(**changes: Any) -> dict[str, Any]:
+    """The plain row with its phrases swapped, however similar the texts stay."""
+    return swapped(copies(scenarios.frame([{**PLAIN, **changes}]), 1)).row(0, named=True)
 
 
 @settings(max_examples=10)
@@ -77,10 +84,10 @@ def test_copies_are_valid_and_stay_in_their_cell(first: int, count: int, number:
     assert valid["example_id"].n_unique() == valid.height
 
 
-def test_every_valid_row_has_copies_that_mostly_differ_in_each_part() -> None:
+def test_most_valid_rows_have_copies_that_mostly_differ_in_each_part() -> None:
     rows = copies(scenarios.valid_rows(256), 3)
     copied = augment(rows)
-    assert copied.height == rows.height
+    assert 0.9 * rows.height < copied.height
     both = copied.join(rows.unique("record"), on="record", suffix="_origin")
     for column in ("character_name", "setting", "effective_capacity", "support_needed", "authenticity_score"):
         assert both.select((pl.col(column) != pl.col(f"{column}_origin")).mean()).item() > 0.7, column
@@ -91,13 +98,21 @@ def test_copies_of_composed_rows_are_valid_too() -> None:
     origins = pl.concat(generate(ScenarioRun(count=512, seed=11)))
     rows = copies(origins, 2)
     copied = augment(rows)
-    assert copied.height == rows.height
+    assert 0.2 * rows.height < copied.height < rows.height
     valid = judged(copied, FAMILY)
     assert valid["example_id"].n_unique() == valid.height
     assert not valid["example_id"].is_in(origins["example_id"]).any()
     for column in FAMILY.cell_axes:
         before = valid.join(origins, left_on="augmented_from", right_on="example_id", suffix="_origin")
         assert before[column].equals(before[f"{column}_origin"].alias(column))
+
+
+@pytest.mark.parametrize("origins", [scenarios.valid_rows(256), pl.concat(generate(ScenarioRun(count=512, seed=11)))])
+def test_no_copy_is_a_near_duplicate_of_its_origin(origins: pl.DataFrame) -> None:
+    copied = augment(copies(origins, 2))
+    both = copied.join(origins.select("example_id", origin=TEXT), left_on="augmented_from", right_on="example_id")
+    similarities = pair_similarities(both.select(TEXT).to_series(), both["origin"])
+    assert 0.5 < similarities.max() < FAMILY.near_duplicate_threshold
 
 
 def test_a_copy_depends_on_its_row_and_its_number_alone() -> None:
@@ -138,9 +153,8 @@ def test_swaps_replace_the_old_words_everywhere() -> None:
     ],
 )
 def test_phrases_that_cannot_be_swapped_safely_are_kept(changes: dict[str, Any]) -> None:
-    row = augmented(**changes)
+    row = swapped_row(**changes)
     origin = {**PLAIN, **changes}
-    assert row is not None
     left = [name for name in ("character_name", "character_relation", "setting") if row[name] == origin[name]]
     assert left
     for name in left:
@@ -160,13 +174,19 @@ def test_a_new_name_has_the_gender_of_relation_and_texts() -> None:
     }
     names = {}
     for sentence in ("", " She is tired.", " He is tired.", " She is tired, and he is not."):
-        row = augmented(**{**neutral, "context": neutral["context"] + sentence})
-        assert row is not None
+        row = swapped_row(**{**neutral, "context": neutral["context"] + sentence})
         names[sentence] = row["character_name"]
     assert names[""] in {*WOMEN, *MEN, *ANYONE}
     assert names[" She is tired."] in WOMEN
     assert names[" He is tired."] in MEN
     assert names[" She is tired, and he is not."] == "Yong"
+
+
+def test_a_copy_that_changes_few_words_is_left_out() -> None:
+    words = "The lamp on the shelf has been mended and nobody talks about it, not even the neighbours upstairs. " * 2
+    changes = {"context": f"{PLAIN['context']} {words}", "request": "Could you take the dog for the whole weekend?"}
+    assert swapped_row(**changes)["character_name"] != PLAIN["character_name"]
+    assert augmented(**changes) is None
 
 
 def test_a_row_with_nothing_to_swap_has_no_copy() -> None:

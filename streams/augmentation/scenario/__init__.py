@@ -10,20 +10,22 @@
 
 All three bins of the cell stay the same. So does the scenario, and with it the split. Tokens, cost and validation are
 null, because no tokens were paid for the copy and nobody has validated it. The texts of every copy differ from the
-origin's and from those of other copies made in the same call; copies that would not differ are left out.
+origin's and from those of other copies made in the same call. A copy is left out if its similarity to its origin
+reaches the family's `near_duplicate_threshold`, because only a few words of it would be new.
 """
 
 from __future__ import annotations
 
 import polars as pl
 
-from schema.scenario import FAMILY
+from schema.scenario import FAMILY, TEXT
+from schema.text_measures import pair_similarities
 from streams.augmentation.scenario.jitter_numbers import moved
 from streams.augmentation.scenario.swap_names import TEXTS, swapped
 
 
 def augment(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return an augmented row for each of `rows`, in order; rows whose texts cannot be changed are left out.
+    """Return an augmented row for each of `rows`, in order; copies that are too similar to their row are left out.
 
     Args:
         rows: valid rows of the family's wire columns, with their `record` (UInt32) and `copy` (UInt32, the number of
@@ -33,7 +35,8 @@ def augment(rows: pl.DataFrame) -> pl.DataFrame:
         The wire columns and `record`; `augmented_from` is the origin's id, `example_id` and `split` are null.
     """
     copies = swapped(rows)
-    changed = rows.select(FAMILY.identity).to_series() != copies.select(FAMILY.identity).to_series()
+    before, after = (frame.select(TEXT).to_series() for frame in (rows, copies))
+    changed = pl.Series(pair_similarities(before, after) < FAMILY.near_duplicate_threshold)
     copies = moved(copies.filter(changed))
     return (
         copies.with_columns(
