@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from peft import prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from consumers.language_model.quantization import Quantize, check_quantization, nf4
@@ -22,6 +22,8 @@ from consumers.source_code.tokenizer import LoadedTokenizer
 from schema.errors import CheckpointError, UsageError
 
 TINY = "tiny"
+# The largest known models have about 130.
+_MOST_LAYERS = 1024
 # A word. Frequencies of words alone give 962 on newspaper text (Jurafsky and Martin, Speech and Language Processing,
 # chapter 3). A quantised model that transformers loaded wrongly had over 10,000 a token.
 MOST_PERPLEXITY = 1000.0
@@ -111,6 +113,7 @@ def _loaded(place: str, adapters: frozenset[Path], quantize: Quantize | None = N
         base = _loaded(adapter_base(folder), adapters | {folder.resolve()})
         merged: PreTrainedModel = load_adapter(base, folder).merge_and_unload()
         return merged
+    refuse_oversized(folder, place)
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     # Its progress bar would disturb ours.
@@ -144,6 +147,33 @@ def _loaded(place: str, adapters: frozenset[Path], quantize: Quantize | None = N
         # Freezes all weights, and makes those that are not quantised float32.
         prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=False)
     return loaded
+
+
+def refuse_oversized(folder: Path, place: str) -> None:
+    """Refuse a model whose config.json asks for far more than its weights hold, before memory is taken for it.
+
+    Raises:
+        UsageError: it has over `_MOST_LAYERS` layers, or its files have less than a bit for each parameter. A config
+            that cannot be read is left to the caller.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        layers = int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0)
+        if layers <= _MOST_LAYERS:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config)
+    except Exception:
+        # The library raises errors of many classes; the model is loaded next, and then fails with a line.
+        return
+    if layers > _MOST_LAYERS:
+        raise UsageError(f"the model {place} has {layers:,} layers, over {_MOST_LAYERS:,}: its config.json is damaged")
+    parameters = sum(weight.numel() for weight in model.parameters())
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if held and parameters > 8 * held:
+        raise UsageError(
+            f"the model {place} has {held:,} bytes of weights, but its config.json asks for {parameters:,} parameters: "
+            "take another copy"
+        )
 
 
 def is_folder(place: str) -> bool:

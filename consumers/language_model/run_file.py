@@ -60,9 +60,9 @@ class ModelPart(_Part):
     base: str = "tiny"
     tokenizer: str | None = None
     load_from: str | None = None
-    hidden_size: Count = 256
-    layers: Count = 4
-    heads: Count = 4
+    hidden_size: Annotated[int, Field(ge=1, le=65_536)] = 256
+    layers: Annotated[int, Field(ge=1, le=1024)] = 4
+    heads: Annotated[int, Field(ge=1, le=1024)] = 4
     lora: Lora | None = None
 
     @property

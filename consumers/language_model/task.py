@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from consumers.language_model.base_model import TINY, TinySizes, check_base, load_base, tiny_model
+from consumers.language_model.base_model import TINY, TinySizes, check_base, load_base, refuse_oversized, tiny_model
 from consumers.language_model.loss import LearnedBatch, count_learned, loss_sum, model_inputs, next_tokens
 from consumers.language_model.saved_model import (
     ADAPTER_FILES,
@@ -181,7 +181,9 @@ def _of_config(checkpoint: Path) -> Any:
 
     Raises:
         CheckpointError: config.json cannot be read.
+        UsageError: see `refuse_oversized`.
     """
+    refuse_oversized(checkpoint, str(checkpoint))
     try:
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -148,7 +148,8 @@ def test_a_model_that_is_too_small_for_the_task_is_refused(tokenizer: Path, full
         (lambda folder: shutil.rmtree(folder), "there is no model"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{}"), "cannot be loaded"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be loaded"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "has 99 bytes of weights, but"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 9999), "cannot be loaded"),
         (lambda folder: grown(folder), "has no weights for"),
     ],
 )
@@ -164,6 +165,26 @@ def grown(folder: Path) -> None:
     """Let config.json promise more layers than the weights have."""
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 3}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"num_hidden_layers": 10**6}, r"has 1,000,000 layers, over 1,024"),
+        ({"hidden_size": 1 << 14, "intermediate_size": 1 << 16}, r"bytes of weights, but its config.json asks for"),
+    ],
+)
+def test_a_config_that_asks_for_far_more_than_the_weights_is_refused_at_once(
+    full: Path, tokenizer: Path, tmp_path: Path, changes: dict[str, int], line: str
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(full, damaged)
+    config = json.loads((damaged / "config.json").read_text())
+    (damaged / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UsageError, match=line):
+        load_base(str(damaged))
+    with pytest.raises(UsageError, match=line):
+        tiny_task(tokenizer).build(damaged)
 
 
 @pytest.mark.parametrize(
