@@ -226,7 +226,7 @@ def connect(settings: Settings, *, start: bool = True, on_progress: OnProgress |
     Example::
 
         connection = connect(load_settings())
-        connection.settings.llm_concurrency  # 4
+        connection.settings.partitions  # 4
     """
     if settings.bootstrap_servers is not None:
         connection = Connection(settings, ",".join(part.strip() for part in settings.bootstrap_servers.split(",")))

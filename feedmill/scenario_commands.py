@@ -118,12 +118,12 @@ def _follow_scenarios(backend: Backend, seed: int, run: str, *, as_json: bool) -
         fill_requests(FAMILY, seed, run, as_json=as_json)
         return
     from feedmill.following import Following, follow_requests
-    from producers.scenario.llm.prompts import SCENARIOS_PER_CALL
+    from producers.scenario.llm.pace import SCENARIOS_PER_CALL, calls_at_once
     from producers.scenario.llm.run import batch_sender
 
     connection = connected(FAMILY)
     # Only as many rows as are written at a time, because surplus rows cost money.
-    plan = Following(run or f"llm-fill-{seed:x}", seed, SCENARIOS_PER_CALL * connection.settings.llm_concurrency)
+    plan = Following(run or f"llm-fill-{seed:x}", seed, SCENARIOS_PER_CALL * calls_at_once(connection.settings))
     write = batch_sender(connection, plan.run, seed)
     # The models are asked, and paid, only when the rows are to be sent.
     make: Make = lambda cells, first: nullcontext(partial(write, cells, first))  # noqa: E731 - the type is the point

@@ -159,8 +159,12 @@ class Settings(BaseSettings):
     )
     llm_budget_usd: Annotated[float, Field(gt=0)] | None = None
     llm_budget_tokens: Annotated[int, Field(ge=1)] | None = None
-    llm_concurrency: Annotated[int, Field(ge=1, le=256)] = 4
-    llm_timeout_s: Annotated[float, Field(gt=0, le=_DAY_S)] = 120.0
+    # None: 1 on this machine, 4 elsewhere.
+    llm_concurrency: Annotated[int, Field(ge=1, le=256)] | None = None
+    # None: 120 s, or on this machine 600 s and more as the model's speed asks for.
+    llm_timeout_s: Annotated[float, Field(gt=0, le=_DAY_S)] | None = None
+    # None: five, or fewer if the model's context or speed asks for it.
+    llm_scenarios_per_call: Annotated[int, Field(ge=1, le=5)] | None = None
 
     @field_validator("token")
     @classmethod

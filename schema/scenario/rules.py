@@ -39,6 +39,7 @@ ANSWER_FAULTS = (
     "answer_server_error",
     "answer_thinking_only",
     "answer_thinking_cut_off",
+    "answer_timed_out",
     "validation_below_minimum",
 )
 # Generators that use no language model.
@@ -368,6 +369,11 @@ class Scenario(Example):
     def answer_thinking_cut_off(cls) -> pl.Expr:
         """The model's thinking ended before the length limit."""
         return _is_no_fault("answer_thinking_cut_off")
+
+    @dy.rule()
+    def answer_timed_out(cls) -> pl.Expr:
+        """The model answered within the time limit."""
+        return _is_no_fault("answer_timed_out")
 
     @dy.rule()
     def validation_below_minimum(cls) -> pl.Expr:

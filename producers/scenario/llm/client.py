@@ -6,11 +6,10 @@ Only the HTTP client knows the key. A server's error message is reported only if
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -19,7 +18,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from producers.scenario.llm.faults import MISSING, REFUSED, SERVER_ERROR
+from producers.scenario.llm.faults import MISSING, REFUSED, SERVER_ERROR, TIMED_OUT
+from producers.scenario.llm.pace import Pace, is_local
 from producers.scenario.llm.replies import Reply, ServerError, read_completion
 from schema.errors import ConfigError, ProducerError
 from schema.settings import Settings, without_credentials
@@ -71,7 +71,7 @@ def _http_client(url: str) -> httpx2.AsyncClient:
 
     try:
         # A proxy cannot reach this machine's loopback.
-        return openai.DefaultAsyncHttpxClient(trust_env=not _is_loopback(url))
+        return openai.DefaultAsyncHttpxClient(trust_env=not is_local(url))
     except ImportError:
         raise ConfigError(
             "the environment names a SOCKS proxy (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY), which needs one more package: "
@@ -81,18 +81,6 @@ def _http_client(url: str) -> httpx2.AsyncClient:
         raise ConfigError(
             f"the proxy of the environment cannot be used ({error}): correct ALL_PROXY, HTTPS_PROXY and HTTP_PROXY"
         ) from None
-
-
-def _is_loopback(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname or ""
-        if host == "localhost" or host.endswith(".localhost"):
-            return True
-        address = ipaddress.ip_address(host)
-        # Some servers name the unspecified address (0.0.0.0) as their own; it reaches this machine.
-        return address.is_loopback or address.is_unspecified
-    except ValueError:
-        return False
 
 
 class UnansweredError(Exception):
@@ -128,7 +116,7 @@ class ModelClient:
         ConfigError: the key cannot be sent, or the URL is invalid.
     """
 
-    def __init__(self, settings: Settings, policy: RetryPolicy, seed: int) -> None:
+    def __init__(self, settings: Settings, policy: RetryPolicy, seed: int, pace: Pace | None = None) -> None:
         import openai
 
         key = settings.llm_api_key
@@ -142,13 +130,13 @@ class ModelClient:
         self.response_format = settings.llm_response_format or _RESPONSE_FORMATS[0]
         self.notes: list[str] = []
         self._policy = policy
+        self._pace = pace or Pace(settings)
         self._random = np.random.default_rng(seed)
         # A Retry-After of one call delays all calls.
         self._not_before = 0.0
         self._openai: openai.AsyncOpenAI = openai.AsyncOpenAI(
             api_key=self._key or _NO_KEY,
             base_url=settings.llm_base_url,
-            timeout=settings.llm_timeout_s,
             max_retries=0,
             http_client=_http_client(settings.llm_base_url),
         )
@@ -196,7 +184,9 @@ class ModelClient:
                 reason, fault = f"HTTP 200 with an error{self._line(answer.message)}", SERVER_ERROR
                 self._raise_if_final(answer.status, answer.message, model, number)
             except (openai.APITimeoutError, TimeoutError):
-                reason, fault = f"no answer within {self._settings.llm_timeout_s:g} s", MISSING
+                reason, fault = f"no answer within {self._pace.timeout_s:g} s", TIMED_OUT
+                if not self._pace.retries_timeouts:
+                    raise UnansweredError(reason, number, fault=fault) from None
             except openai.APIConnectionError as error:
                 reason, fault = f"no connection ({type(error.__cause__ or error).__name__})", MISSING
             except openai.APIStatusError as error:
@@ -248,9 +238,11 @@ class ModelClient:
         elif self.response_format == "json_object":
             arguments["response_format"] = {"type": "json_object"}
         # The client's own timeout limits only the pause between two bytes, so a slow trickle would never end.
-        async with asyncio.timeout(self._settings.llm_timeout_s):
-            response = await self._openai.chat.completions.with_raw_response.create(**arguments)
-            return read_completion(response.http_response.text, self._key, number)
+        timeout_s, started = self._pace.timeout_s, time.monotonic()
+        async with asyncio.timeout(timeout_s):
+            response = await self._openai.chat.completions.with_raw_response.create(**arguments, timeout=timeout_s)
+            answer = read_completion(response.http_response.text, self._key, number)
+        return replace(answer, elapsed_s=time.monotonic() - started) if isinstance(answer, Reply) else answer
 
     async def _wait_for_leave(self) -> None:
         await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))

@@ -36,9 +36,6 @@ WRITING_ROLES = (SIMPLE, COMPLEX)
 # well.
 _SIMPLE_TYPES = frozenset({"baseline", "misjudgment_over", "misjudgment_under", "emergency_override"})
 
-# Scenarios per call, for the target of 20 calls per 100 examples.
-SCENARIOS_PER_CALL = 5
-
 RULES = (
     "Write short scenes in which a character is asked for support: one for each line of the list, under its id. "
     f"Capacities are points, 0 to 10. A character at X/10 can provide up to (X+{SUPPORT_HEADROOM:g})/10.\n"

@@ -30,7 +30,8 @@ class Reply:
     """The answer to a call: its text without thinking, its finish reason, its tokens and its number of tries.
 
     `thought` is whether the reply has thinking, in the text or beside it. `seen_tokens` are the prompt tokens that the
-    model saw: those of `usage`, and those from a cache if the server reports them apart.
+    model saw: those of `usage`, and those from a cache if the server reports them apart. `elapsed_s` are the seconds of
+    the last try.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Reply:
     tries: int
     thought: bool = False
     seen_tokens: int | None = None
+    elapsed_s: float = 0.0
 
 
 @dataclass(frozen=True)

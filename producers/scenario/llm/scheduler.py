@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from producers.scenario.llm import answers
 from producers.scenario.llm.answers import Row
 from producers.scenario.llm.client import EndpointError, ModelClient, RetryPolicy, UnansweredError
-from producers.scenario.llm.faults import BELOW_MINIMUM, REFUSED, SERVER_ERROR, advice
+from producers.scenario.llm.faults import BELOW_MINIMUM, REFUSED, SERVER_ERROR, TIMED_OUT, TIMED_OUT_ADVICE, advice
 from producers.scenario.llm.journal import (
     ACCEPTED,
     CONTEXT_TRUNCATED,
@@ -25,15 +25,16 @@ from producers.scenario.llm.journal import (
     JournalWriter,
 )
 from producers.scenario.llm.meter import Usage
+from producers.scenario.llm.pace import Pace, calls_at_once
 from producers.scenario.llm.prompts import VALIDATION, ContextWatch, request_parameters
-from producers.scenario.llm.replies import Reply
+from producers.scenario.llm.replies import CUT_OFF_REASON, Reply
 from producers.scenario.llm.state import Question, RunState
 from schema.errors import ProducerError
 from schema.settings import Settings
 
 # Once in a batch and twice alone.
 MOST_ASKS = 3
-# After this many unanswered calls in a row, or `llm_concurrency` if more, the endpoint counts as unreachable.
+# After this many unanswered calls in a row, or as many as run at once if more, the endpoint counts as unreachable.
 _FEWEST_SILENT_CALLS = 3
 # The run ends after this many answered writing calls without one acceptable scenario.
 _FRUITLESS_CALLS = 10
@@ -73,6 +74,10 @@ class Scheduler:
         self._writer = writer
         self._policy = policy
         self._watch = ContextWatch()
+        self._pace = Pace(settings)
+        # {model: scenarios of a call whose prompt seems to be cut off}.
+        self._truncated_at: dict[str, int] = {}
+        self._calls_at_once = calls_at_once(settings)
         # Unanswered calls since the last answered one.
         self._silent: list[tuple[Question, UnansweredError]] = []
         self._any_answered = False
@@ -93,11 +98,11 @@ class Scheduler:
             DeliveryError: the broker did not accept a record.
         """
         busy: set[asyncio.Task[Answered]] = set()
-        async with ModelClient(self._settings, self._policy, self._seed) as client:
+        async with ModelClient(self._settings, self._policy, self._seed, self._pace) as client:
             self.notes = client.notes
             try:
                 while True:
-                    while len(busy) < self._settings.llm_concurrency and (question := self._next(not busy)):
+                    while len(busy) < self._calls_at_once and (question := self._next(not busy)):
                         busy.add(asyncio.create_task(_ask(client, question, self._settings)))
                     if not busy:
                         if await self._resolve_silence(client.url):
@@ -131,7 +136,7 @@ class Scheduler:
             self._spent = self._state.meter.spent(self._settings)
         if self._error is not None or self._spent is not None:
             return None
-        return self._state.next_question(idle)
+        return self._state.next_question(idle, self._pace.scenarios_per_call)
 
     async def _settle(self, answered: Answered, url: str) -> None:
         question, outcome = answered.question, answered.outcome
@@ -139,7 +144,9 @@ class Scheduler:
             self._error = self._error or outcome
         elif isinstance(outcome, UnansweredError):
             self._silent.append((question, outcome))
-            if len(self._silent) >= max(_FEWEST_SILENT_CALLS, self._settings.llm_concurrency):
+            if outcome.fault == TIMED_OUT:
+                self._pace.shrink(len(question.asked) // 2)
+            if len(self._silent) >= max(_FEWEST_SILENT_CALLS, self._calls_at_once):
                 self._error = self._error or self._unreachable(url)
         else:
             self._any_answered = True
@@ -170,6 +177,8 @@ class Scheduler:
                 f"{url} refuses the questions ({latest.reason}): correct FEEDMILL_LLM_REQUEST and "
                 "FEEDMILL_LLM_RESPONSE_FORMAT if they are set, or choose other models"
             )
+        elif latest.fault == TIMED_OUT:
+            line = f"{url} gives no answer ({latest.reason}): {TIMED_OUT_ADVICE}"
         elif latest.fault == SERVER_ERROR:
             line = f"{url} gives no answer ({latest.reason}): read the server's log and mend the server"
         else:
@@ -188,18 +197,29 @@ class Scheduler:
                 await self._send_scored(question, {}, entry)
             else:
                 faults = dict.fromkeys(question.asked, error.fault)
-                await self._send_written(question, answers.JudgedAnswer(faults=faults), entry)
+                if error.fault == TIMED_OUT and len(question.asked) > 1:
+                    # Each id alone may be answered in time.
+                    await self._send(replace(entry, verdicts=faults, counts=False), [])
+                else:
+                    await self._send_written(question, answers.JudgedAnswer(faults=faults), entry)
 
     async def _settle_scenarios(self, question: Question, reply: Reply) -> None:
         entry = self._entry(question, reply)
         alone = len(question.asked) == 1
         is_truncated = self._is_truncated(question, reply)
+        if alone and not is_truncated and question.model in self._truncated_at:
+            # The server reports prompts as they are, so the longer one was cut off.
+            self._pace.shrink(self._truncated_at.pop(question.model) // 2)
         if is_truncated and not alone:
+            self._truncated_at[question.model] = len(question.asked)
             verdicts = dict.fromkeys(question.asked, CONTEXT_TRUNCATED)
             await self._send(replace(entry, verdicts=verdicts, counts=False), [])
             return
         cells = {name: self._state.cells[name] for name in question.asked}
         read = answers.read(reply, question.asked)
+        self._pace.answered(len(question.asked), reply.usage.completion_tokens, reply.elapsed_s)
+        if reply.finish_reason == CUT_OFF_REASON:
+            self._pace.shrink(len(read.scenarios))
         # In a thread, because the first judgement compiles the rules and must not delay the timeouts of other calls.
         judged = await asyncio.to_thread(answers.judge, read, cells, self._common(question), self._state.texts)
         if is_truncated and not judged.accepted:
@@ -212,6 +232,7 @@ class Scheduler:
         if is_truncated:
             # Only a model that read the whole prompt can follow all its rules: the server reports too few tokens.
             self._watch.leave_out(question.model)
+            self._truncated_at.pop(question.model, None)
         await self._send_written(question, judged, entry)
         self._fruitless_calls += 1
         self._brake(question, reply, [reason for fault in judged.faults.values() for reason in fault.split(",")])

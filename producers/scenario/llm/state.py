@@ -15,6 +15,7 @@ from producers.scenario.llm import prompts
 from producers.scenario.llm.answers import Cell, Row
 from producers.scenario.llm.journal import ACCEPTED, CONTEXT_TRUNCATED, WRITTEN, Entry
 from producers.scenario.llm.meter import Meter, Usage
+from producers.scenario.llm.pace import SCENARIOS_PER_CALL
 from producers.scenario.llm.prompts import VALIDATION, WRITING_ROLES, role_of
 
 
@@ -96,17 +97,20 @@ class RunState:
         self._next_call += 1
         return self._next_call - 1
 
-    def next_question(self, idle: bool) -> Question | None:
-        """Return the next question, or None if there is none now.
+    def next_question(self, idle: bool, scenarios: int = SCENARIOS_PER_CALL) -> Question | None:
+        """Return the next question, for at most `scenarios`, or None if there is none now.
 
         Rows are scored five at a time, or fewer if no call is running (`idle`).
         """
-        if self.validates and len(self.unscored) >= prompts.SCENARIOS_PER_CALL:
+        if self.validates and len(self.unscored) >= SCENARIOS_PER_CALL:
             return self._validating()
         if self._singles:
             return self._writing((self._singles.popleft(),))
         if self._batches:
-            return self._writing(self._batches.popleft())
+            batch = self._batches.popleft()
+            if len(batch) > scenarios:
+                self._batches.appendleft(batch[scenarios:])
+            return self._writing(batch[:scenarios])
         if idle and self.validates and self.unscored:
             return self._validating()
         return None
@@ -162,7 +166,7 @@ class RunState:
             names = fresh[self._role(name)]
             names.append(name)
             # In the order of the plan, so that a run ended early by a budget has types of both roles.
-            if len(names) == prompts.SCENARIOS_PER_CALL:
+            if len(names) == SCENARIOS_PER_CALL:
                 self._batches.append(tuple(names))
                 names.clear()
         self._batches.extend(tuple(names) for names in fresh.values() if names)
@@ -176,7 +180,7 @@ class RunState:
         return self._question(self._role(asked[0]), asked, messages, prompts.writing_schema(len(cells)))
 
     def _validating(self) -> Question:
-        count = min(len(self.unscored), prompts.SCENARIOS_PER_CALL)
+        count = min(len(self.unscored), SCENARIOS_PER_CALL)
         asked = tuple(self.unscored.popleft() for _ in range(count))
         messages = prompts.validating({name: self.waiting[name] for name in asked})
         return self._question(VALIDATION, asked, messages, prompts.validation_schema(len(asked)))

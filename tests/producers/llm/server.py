@@ -192,6 +192,17 @@ async def hangs(server: ModelServer, call: Call) -> web.StreamResponse:
     raise AssertionError
 
 
+def slow(tokens_per_s: float) -> Behaviour:
+    """Return correct answers that take as long as a model of this speed."""
+
+    async def takes_its_time(server: ModelServer, call: Call) -> web.StreamResponse:
+        content = json.dumps({"scenarios": server.scenarios(call)})
+        await asyncio.sleep(len(content) / CHARACTERS_PER_TOKEN / tokens_per_s)
+        return server.answer(call, content)
+
+    return takes_its_time
+
+
 async def trickles(server: ModelServer, call: Call) -> web.StreamResponse:
     """Sends bytes all the time and never ends."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})

@@ -31,6 +31,7 @@ from producers.scenario.llm.faults import (
     SERVER_ERROR,
     THINKING_CUT_OFF,
     THINKING_ONLY,
+    TIMED_OUT,
     WRONG_CELL,
 )
 from producers.scenario.llm.meter import Usage
@@ -165,7 +166,7 @@ def test_an_answer_of_a_wrong_form_is_malformed(change: dict[str, Any]) -> None:
 
 
 def test_every_fault_is_a_reason_that_the_rules_know() -> None:
-    of_answers = {BELOW_MINIMUM, EMPTY, THINKING_ONLY, THINKING_CUT_OFF, SERVER_ERROR}
+    of_answers = {BELOW_MINIMUM, TIMED_OUT, EMPTY, THINKING_ONLY, THINKING_CUT_OFF, SERVER_ERROR}
     assert of_answers | {MISSING, MALFORMED, DUPLICATED, WRONG_CELL, CUT_OFF, REFUSED} == set(ANSWER_FAULTS)
 
 

@@ -28,7 +28,9 @@ QUICK = RetryPolicy(tries=3, first_wait_s=0.01, longest_wait_s=0.1)
 
 def into(path: Path, url: str, run: LlmRun, **settings: Any) -> LlmReport:
     """Run against the endpoint at `url`, into the file `path`."""
-    return produce_to_file(load_settings(llm_base_url=url, **settings), run, path, policy=QUICK)
+    return produce_to_file(
+        load_settings(**{"llm_base_url": url, "llm_concurrency": 4, **settings}), run, path, policy=QUICK
+    )
 
 
 def rows_of(path: Path) -> pl.DataFrame:
@@ -128,6 +130,38 @@ def test_a_run_whose_first_scenarios_are_all_scored_too_low_ends(tmp_path: Path)
         with pytest.raises(ProducerError, match=r"no acceptable .*validation_below_minimum.*VALIDATION_MINIMUM"):
             into(tmp_path / "scenes.jsonl", server.url, LlmRun(count=100, run="low"), **settings)
         assert len(server.calls) <= 30
+
+
+def test_a_slow_model_is_asked_for_fewer_scenarios_a_call(tmp_path: Path) -> None:
+    # Five scenarios take longer than the time limit, and one or two do not.
+    with serving(lambda call: endpoint.slow(400)) as server:
+        report = produce_to_file(
+            load_settings(llm_base_url=server.url, llm_timeout_s=2.5),
+            LlmRun(count=15, run="slow"),
+            tmp_path / "scenes.jsonl",
+            policy=RetryPolicy(tries=1),
+        )
+    assert (report.accepted, report.rejected, report.open) == (15, {}, 0)
+    assert server.max_at_once == 1
+    sizes = [len(call.asked) for call in server.calls]
+    assert sizes[0] == 5
+    assert max(sizes[1:]) <= 2
+    assert report.faults == {"answer_timed_out": 5}
+    assert [line for line in report.advice if "raise FEEDMILL_LLM_TIMEOUT_S" in line]
+
+
+def test_a_context_for_three_scenarios_shrinks_the_calls(tmp_path: Path) -> None:
+    async def has_room_for_three(server: ModelServer, call: Call) -> web.StreamResponse:
+        scenes = server.scenarios(call)
+        if len(scenes) <= 3:
+            return server.answer(call, {"scenarios": scenes})
+        return server.answer(call, json.dumps({"scenarios": scenes[:3]})[:-2], finish_reason="length")
+
+    with serving(lambda call: has_room_for_three) as server:
+        report = into(tmp_path / "scenes.jsonl", server.url, LlmRun(count=60, run="small"), llm_concurrency=1)
+    assert report.accepted == 60
+    sizes = [len(call.asked) for call in server.calls]
+    assert max(sizes[1:]) == 3
 
 
 def test_a_journal_of_another_run_or_process_is_refused(tmp_path: Path) -> None:

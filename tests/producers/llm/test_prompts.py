@@ -9,10 +9,10 @@ import pytest
 
 from producers.scenario.llm.answers import positions, read
 from producers.scenario.llm.meter import Usage
+from producers.scenario.llm.pace import SCENARIOS_PER_CALL
 from producers.scenario.llm.prompts import (
     FORM,
     RULES,
-    SCENARIOS_PER_CALL,
     WRITING_ROLES,
     ContextWatch,
     estimated_tokens,

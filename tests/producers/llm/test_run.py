@@ -22,6 +22,7 @@ from producers.scenario.llm.answers import broken_rules, positions
 from producers.scenario.llm.client import RetryPolicy
 from producers.scenario.llm.faults import EMPTY, THINKING_CUT_OFF, THINKING_ONLY
 from producers.scenario.llm.journal import ACCEPTED, PLAN, WRITTEN, Entry
+from producers.scenario.llm.pace import calls_at_once
 from producers.scenario.llm.prompts import WRITING_ROLES
 from producers.scenario.llm.run import LlmReport, LlmRun, batch_sender, produce
 from producers.scenario.llm.scheduler import MOST_ASKS
@@ -76,7 +77,7 @@ _BAD_REQUESTS = 2 * len(MISBEHAVIOUR)
 
 def against(connection: Connection, url: str, **settings: object) -> Connection:
     """Return `connection` with settings for the endpoint at `url`."""
-    own = {"llm_base_url": url, "llm_api_key": KEY, "llm_timeout_s": 20.0, **settings}
+    own = {"llm_base_url": url, "llm_api_key": KEY, "llm_timeout_s": 20.0, "llm_concurrency": 4, **settings}
     existing = {name: getattr(connection.settings, name) for name in Settings.model_fields}
     return dataclasses.replace(connection, settings=Settings(**{**existing, **own}))
 
@@ -115,7 +116,7 @@ def test_all_scenarios_of_a_misbehaving_server_are_accounted_for(connection: Con
         report = produce(mine, run, policy=QUICK)
 
     assert set(server.treated) == {way.__name__ for way in [*MISBEHAVIOUR, endpoint.well]}
-    assert server.max_at_once <= mine.settings.llm_concurrency
+    assert server.max_at_once <= calls_at_once(mine.settings)
     assert report.accepted + sum(report.rejected.values()) == 200
     assert (report.open, report.stopped, report.calls_unanswered) == (0, None, 0)
     assert totals(report) == server.totals()
@@ -281,7 +282,7 @@ def test_a_killed_run_resumes_without_asking_again(connection: Connection) -> No
     )
     billed = Counter(dataclasses.astuple(bill) for bill in server.bills)
     assert counted - billed == Counter()
-    assert (billed - counted).total() <= mine.settings.llm_concurrency
+    assert (billed - counted).total() <= calls_at_once(mine.settings)
     assert sum(calls for calls, _, _ in totals(report).values()) == counted.total()
     rows = raw_rows(mine, "killed")
     assert sorted(rows["scenario_id"]) == sorted(f"killed-{number}" for number in range(60))
@@ -301,7 +302,10 @@ def test_a_failing_endpoint_is_reported_in_a_line_without_the_key(
             endpoint.resets,
             r"gives no answer \(no connection.*, then run again with --run way-4 --seed 0 --count 20 to resume",
         ),
-        (endpoint.hangs, r"gives no answer \(no answer within 0\.3 s\)"),
+        (
+            endpoint.hangs,
+            r"gives no answer \(no answer within 0\.3 s\): raise FEEDMILL_LLM_TIMEOUT_S, or ask for fewer",
+        ),
         (
             endpoint.sends_an_error_with_status_200,
             r"gives no answer \(HTTP 200 with an error: upstream failed for llama3\.[12]\): read the server's log",
