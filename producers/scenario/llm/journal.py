@@ -6,7 +6,6 @@ for, the verdict on each, and the tokens. In a file, an entry is a line with bot
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from broker.clients import Connection
 from broker.committed import committed_records
@@ -132,6 +133,7 @@ class JournalFile:
         self._run = run
         self._rows: list[Row] = []
         self._stream: BinaryIO | None = None
+        self._lock = FileLock(f"{self._journal}.lock", timeout=0)
 
     def __enter__(self) -> JournalFile:
         """Lock the journal and read its entries; a line that a killed process left incomplete is removed.
@@ -149,14 +151,15 @@ class JournalFile:
             self._read(stream)
         except BaseException:
             stream.close()
+            self._lock.release()
             raise
         self._stream = stream
         return self
 
     def _read(self, stream: BinaryIO) -> None:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            self._lock.acquire()
+        except Timeout:
             raise UsageError(f"{self._journal} is used by another process: wait until it ends") from None
         stream.seek(0)
         end = 0
@@ -173,9 +176,10 @@ class JournalFile:
                     f"{self._journal} line {number} is no entry of a journal: remove the file, or give another --out"
                 ) from None
             if run != self._run:
+                plan = entry.plan or {}
                 raise UsageError(
-                    f"{self._journal} is the journal of run {run}: resume it with --run {run}, its --seed and its "
-                    "--count, or give another --out"
+                    f"{self._journal} is the journal of run {run}: resume it with --run {run} "
+                    f"--seed {plan.get('seed')} --count {plan.get('count')}, or give another --out"
                 )
             self.entries.append(entry)
             self._keep(entry, rows)
@@ -188,8 +192,11 @@ class JournalFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._stream is not None:
-            with self._stream, whole_file(self._path) as out:
-                out.write(json_lines(to_frame(self._rows), FAMILY))
+            try:
+                with self._stream, whole_file(self._path) as out:
+                    out.write(json_lines(to_frame(self._rows), FAMILY))
+            finally:
+                self._lock.release()
 
     def send(self, entry: Entry, rows: Sequence[Row]) -> None:
         """Write an entry with its rows as one line, and wait until it is on disk.

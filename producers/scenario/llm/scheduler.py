@@ -144,7 +144,7 @@ class Scheduler:
             self._error = self._error or outcome
         elif isinstance(outcome, UnansweredError):
             self._silent.append((question, outcome))
-            if outcome.fault == TIMED_OUT:
+            if outcome.fault == TIMED_OUT and question.role != VALIDATION:
                 self._pace.shrink(len(question.asked) // 2)
             if len(self._silent) >= max(_FEWEST_SILENT_CALLS, self._calls_at_once):
                 self._error = self._error or self._unreachable(url)
@@ -247,7 +247,7 @@ class Scheduler:
             return
         counted = self._fruitless_reasons.most_common()
         text = " ".join(reply.text.split())[:_SHOWN_CHARACTERS]
-        told = "; ".join(advice(reason for reason, _ in counted)) or _OTHER_MODEL
+        told = "; ".join([*self.notes, *(advice(reason for reason, _ in counted) or [_OTHER_MODEL])])
         self._error = self._error or FruitlessError(
             f"the first {self._fruitless_calls} calls gave no acceptable scenario "
             f"({', '.join(f'{times:,} {reason}' for reason, times in counted)}); an answer of model {question.model} "

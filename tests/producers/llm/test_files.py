@@ -132,6 +132,33 @@ def test_a_run_whose_first_scenarios_are_all_scored_too_low_ends(tmp_path: Path)
         assert len(server.calls) <= 30
 
 
+def test_the_end_of_a_fruitless_run_tells_which_response_formats_were_refused(tmp_path: Path) -> None:
+    async def writes_prose(server: ModelServer, call: Call) -> web.StreamResponse:
+        if call.response_format == "none":
+            return await endpoint.says_no_json(server, call)
+        return await endpoint.taking("none")(server, call)
+
+    shown = r"refuses the response format json_schema .*json_object .*did not write the JSON asked"
+    with serving(lambda call: writes_prose) as server, pytest.raises(ProducerError, match=shown):
+        into(tmp_path / "scenes.jsonl", server.url, LlmRun(count=100, run="prose"))
+
+
+def test_slow_validation_does_not_shrink_the_calls_for_writing(tmp_path: Path) -> None:
+    async def validates_slowly(server: ModelServer, call: Call) -> web.StreamResponse:
+        return await (endpoint.hangs if call.scenes else endpoint.well)(server, call)
+
+    with serving(lambda call: validates_slowly) as server:
+        report = produce_to_file(
+            load_settings(llm_base_url=server.url, llm_model_validation="judge", llm_timeout_s=1.0),
+            LlmRun(count=15, run="late"),
+            tmp_path / "scenes.jsonl",
+            policy=RetryPolicy(tries=1),
+        )
+    assert (report.accepted, report.unvalidated) == (15, 15)
+    writing = [call for call in server.calls if not call.scenes]
+    assert len(writing) == report.calls <= 4
+
+
 def test_a_slow_model_is_asked_for_fewer_scenarios_a_call(tmp_path: Path) -> None:
     # Five scenarios take longer than the time limit, and one or two do not.
     with serving(lambda call: endpoint.slow(400)) as server:
@@ -168,7 +195,9 @@ def test_a_journal_of_another_run_or_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scenes.jsonl"
     with serving(lambda call: endpoint.well) as server:
         into(path, server.url, LlmRun(count=5, run="one"))
-        with pytest.raises(UsageError, match="is the journal of run one: resume it with --run one"):
+        with pytest.raises(
+            UsageError, match="is the journal of run one: resume it with --run one --seed 0 --count 5, or"
+        ):
             into(path, server.url, LlmRun(count=5, run="two"))
         with pytest.raises(UsageError, match="started for 5 scenarios with seed 0"):
             into(path, server.url, LlmRun(count=6, run="one"))
