@@ -205,7 +205,7 @@ def test_all_public_names_exist() -> None:
 # Modules that turn bytes or text into code or into objects of any type.
 READS_CODE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "runpy", "code"}
 # The parts of yaml that make plain values only.
-PLAIN_YAML = {"safe_load", "safe_dump", "parse", "SafeLoader", "AliasEvent", "YAMLError"}
+PLAIN_YAML = {"safe_load", "safe_dump", "parse", "compose", "SafeLoader", "AliasEvent", "YAMLError"}
 # With these values transformers reads local files of plain data; a model needs the third one, too.
 LOCAL = {"local_files_only": "True", "trust_remote_code": "False"}
 SAFE_WEIGHTS = {"use_safetensors": "True"}

@@ -28,18 +28,6 @@ _FLOAT = re.compile(r"[0-9]+(?:[.][0-9]*)?[eE][-+]?[0-9]+")
 Count = Annotated[int, Field(ge=1, le=1 << 40)]
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, whose first value YAML would drop."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; raises `yaml.YAMLError` if a key is there twice."""
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise yaml.constructor.ConstructorError(problem=f"the key {twice[0]} is given twice")
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
 class _Part(BaseModel):
     """A part of a run file; unknown keys are refused."""
 
@@ -190,7 +178,9 @@ def parse_run_file(data: bytes, name: str) -> RunFile:
         text = data.decode("utf-8-sig")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise UsageError(f"the run file {name} has an alias (*): write the value out")
-        values = yaml.load(text, _Loader)  # noqa: S506  # as safe as SafeLoader
+        if twice := _key_given_twice(yaml.compose(text, yaml.SafeLoader)):
+            raise UsageError(f"the run file {name} is not YAML (the key {twice} is given twice): remove one of them")
+        values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         # The library does not check values such as 2020-13-45, `!!bool maybe` or `!!timestamp never`.
         line = " ".join(str(error).split())[:200]
@@ -208,6 +198,21 @@ def parse_run_file(data: bytes, name: str) -> RunFile:
     if (run.train.steps is None) == (run.train.epochs is None):
         raise UsageError(f"the run file {name}: train needs either steps or epochs, and not both")
     return run
+
+
+def _key_given_twice(node: Any) -> str | None:
+    """Return a key that a mapping below a node of YAML has twice, whose first value YAML would drop; None without."""
+    waiting = [] if node is None else [node]
+    while waiting:
+        one = waiting.pop()
+        if one.id == "mapping":
+            keys = Counter(key.value for key, _ in one.value if key.id == "scalar")
+            if twice := [key for key, count in keys.items() if count > 1]:
+                return str(twice[0])
+            waiting += [value for _, value in one.value]
+        elif one.id == "sequence":
+            waiting += one.value
+    return None
 
 
 def with_changes(run: RunFile, name: str, *, steps: int | None = None, **model: str | None) -> RunFile:
