@@ -214,7 +214,7 @@ def test_a_file_holds_the_rows_in_the_json_form(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_reported_and_left_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name a file"):
         write_jsonl(replace(RUN, count=1), tmp_path / "absent" / "a.jsonl")
-    with pytest.raises(UsageError, match="not a file"):
+    with pytest.raises(UsageError, match="is not an ordinary file"):
         write_jsonl(replace(RUN, count=1), tmp_path)
     path = tmp_path / "a.jsonl"
     path.write_text("before")

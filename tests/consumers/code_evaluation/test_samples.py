@@ -19,7 +19,6 @@ from consumers.code_evaluation import (
     rust_diagnostics,
     sample_files,
     samples,
-    source_scan,
     verdicts,
 )
 from consumers.code_evaluation.prefilter import refused
@@ -28,6 +27,7 @@ from consumers.code_evaluation.rust_diagnostics import diagnostics_of
 from consumers.code_evaluation.sample_files import SampleFile
 from consumers.code_evaluation.samples import sample_of
 from schema.errors import RecordError, UsageError
+from schema.source_code import source_scan
 from schema.source_code.source_scan import has_main, scan
 
 
