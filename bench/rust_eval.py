@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.rust_tasks import solution_rows
-from consumers.code_evaluation.evaluation import evaluate
+from consumers.code_evaluation.evaluation import evaluate, usable_cores
 from consumers.code_evaluation.rust_crates import build_crates
 from consumers.code_evaluation.rust_diagnostics import diagnostics_of
 from consumers.code_evaluation.rust_judge import RustJudge
@@ -60,7 +60,7 @@ def run(rows: int = _SAMPLES) -> dict[str, Any]:
         EvaluationError: a verdict differs.
     """
     samples = _samples(rows)
-    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    jobs = usable_cores()
     kind, judge_here = _judging_here(jobs)
     own: list[_Verdict] = []
     theirs: list[_Verdict] = []

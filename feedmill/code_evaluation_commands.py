@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -205,14 +204,14 @@ def _evaluate(
     facts: Callable[[], Mapping[str, Any]],
 ) -> None:
     """Evaluate samples, and write and show what was found."""
-    from consumers.code_evaluation.evaluation import evaluate
+    from consumers.code_evaluation.evaluation import evaluate, usable_cores
     from consumers.code_evaluation.sandbox import make_sandbox
     from consumers.code_evaluation.verdicts import VerdictTotals
 
     stopping = threading.Event()
     sandbox = make_sandbox(tools, stopping, unsafe=request.unsafe)
     judge = make_judge(sandbox)
-    jobs = request.jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(2))
+    jobs = request.jobs or usable_cores()
     totals, verdicts = VerdictTotals(judge.linter), []
     began = time.monotonic()
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -88,6 +89,11 @@ def evaluate(
             stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: how many samples are judged at once by default."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _result(one: CodeVerdict | Future[CodeVerdict]) -> CodeVerdict:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-from consumers.code_evaluation.evaluation import SampleJudge, evaluate
+from consumers.code_evaluation.evaluation import SampleJudge, evaluate, usable_cores
 from consumers.code_evaluation.python_judge import PythonJudge, python_tools
 from consumers.code_evaluation.rust_judge import RustJudge
 from consumers.code_evaluation.rust_toolchain import find_rust
@@ -29,7 +28,7 @@ class Judging:
 
     def __init__(self, language: str, jobs: int | None, *, unsafe: bool) -> None:
         self._stopping = threading.Event()
-        self._jobs = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(2))
+        self._jobs = jobs or usable_cores()
         self._judge: SampleJudge
         if language == "rust":
             toolchain = find_rust()

@@ -18,8 +18,7 @@ from schema.family import identify
 from schema.source_code import FAMILY
 from schema.source_code.columns import COMPLETION
 from schema.source_code.functions import functions_of
-from schema.source_code.languages import language_of
-from schema.source_code.source_scan import PYTHON, RUST
+from schema.source_code.languages import FIRST_CLASS, language_of
 
 # What a producer states of a document; the other columns are computed from these.
 STATED = (
@@ -88,7 +87,7 @@ def snapshot(file: FileToRead, read: FileText) -> dict[str, Any]:
 
 def function_documents(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a completion for each function of a snapshot in Rust or Python: the function's head is its prompt."""
-    if document["language"] in (RUST, PYTHON):
+    if document["language"] in FIRST_CLASS:
         for function in functions_of(document["text"], document["language"]):
             text = (function.prompt + function.body).rstrip()
             yield {**document, "kind": COMPLETION, "text": f"{text}\n", "prompt": function.prompt, "signatures": None}
