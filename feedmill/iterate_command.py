@@ -18,8 +18,6 @@ from schema.errors import UsageError
 from schema.settings import load_settings
 
 RESULTS = "results.json"
-# Characters of a prompt for each token that the model's sequences have room for beside the completion.
-_CHARACTERS_FOR_A_TOKEN = 2
 
 
 def iterate_command(
@@ -63,7 +61,10 @@ def iterate_command(
     from consumers.expert_iteration.judging import Judging
     from consumers.expert_iteration.round_files import RoundFiles
     from consumers.language_model.generation import Sampling
+    from consumers.language_model.quantization import check_quantization
     from consumers.language_model.run_file import read_run_file, with_changes
+    from consumers.source_code.tokenizer import load_tokenizer
+    from consumers.training.run_folder import find_checkpoint
     from feedmill.iteration import Iteration
 
     settings = load_settings()
@@ -72,27 +73,34 @@ def iterate_command(
         temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
     file = with_changes(read_run_file(config), config, steps=steps)
-    most = (file.train.sequence_length - max_new_tokens) * _CHARACTERS_FOR_A_TOKEN
-    if most <= 0:
+    room = file.train.sequence_length - max_new_tokens
+    if room <= 0:
         raise UsageError(
             f"--max-new-tokens {max_new_tokens} leaves no room for a prompt in sequences of "
             f"{file.train.sequence_length} tokens: give fewer"
         )
-    sizes = {"prompts": prompts, "samples": samples, "held_out": held_out}
+    check_quantization(file.model.quantize)
     about = {
         "file": file.model_dump(mode="json"),
         "load_from": str(Path(load_from).resolve()),
         "language": language,
-        **sizes,
+        "prompts": prompts,
+        "samples": samples,
+        "held_out": held_out,
         "bounds": asdict(bounds),
         "sampling": asdict(sampling),
         "control": control,
     }
     judging = Judging(language, jobs, unsafe=unsafe_no_sandbox)
+    tokenizer = load_tokenizer(str(find_checkpoint(Path(load_from)))).tokenizer
+
+    def fits(prompt: str) -> bool:
+        return len(tokenizer.encode(prompt).ids) <= room
+
     files = RoundFiles(out or settings.data_dir / "models" / "iterate")
     with files.owned(about):
         iteration = Iteration(connect(settings), files, file, judging, bounds, sampling, quiet=as_json)
-        chosen = iteration.choose(language, prompts, held_out, most, seed)
+        chosen = iteration.choose(language, prompts, held_out, fits, seed)
         if not as_json:
             print(prompts_line(chosen), file=sys.stderr)
         results: dict[str, Any] = {"prompts": chosen, "rounds": [iteration.begin(load_from)], "control": []}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from feedmill.child_command import last_line, run_child
-from feedmill.progress import progress
+from feedmill.progress import OnAdvance, progress
 from schema.errors import TrainingError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from consumers.code_evaluation.verdicts import CodeVerdict
     from consumers.expert_iteration.experts import Bounds
     from consumers.expert_iteration.judging import Judging
-    from consumers.expert_iteration.prompts import FunctionPrompt, Judge
+    from consumers.expert_iteration.prompts import Fits, FunctionPrompt, Judge
     from consumers.expert_iteration.round_files import RoundFiles
     from consumers.language_model.generation import Sampling
     from consumers.language_model.run_file import DatasetPart, RunFile
@@ -51,7 +51,7 @@ class Iteration:
     training: Sequence[FunctionPrompt] = field(default_factory=list)
     held_out: Sequence[FunctionPrompt] = field(default_factory=list)
 
-    def choose(self, language: str, training: int, held_out: int, most_characters: int, seed: int) -> dict[str, Any]:
+    def choose(self, language: str, training: int, held_out: int, fits: Fits, seed: int) -> dict[str, Any]:
         """Choose the prompts, and return how many there are."""
         from consumers.expert_iteration.prompts import FunctionPrompt, choose_prompts
 
@@ -63,7 +63,7 @@ class Iteration:
                     self._counted(advance),
                     training=training,
                     held_out=held_out,
-                    most_characters=most_characters,
+                    fits=fits,
                     seed=seed,
                 )
             if not chosen.training or not chosen.held_out:
@@ -218,7 +218,7 @@ class Iteration:
 
         return texts, self.files.rows_once(f"{name}-judged.jsonl", judge)
 
-    def _counted(self, advance: Any) -> Judge:
+    def _counted(self, advance: OnAdvance) -> Judge:
         """Return the judge, which reports how many samples it has judged."""
         done = 0
 

